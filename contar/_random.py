@@ -1,0 +1,74 @@
+"""Random draws from injected generators; the global random state is never touched.
+
+One generator serves a whole batch, drawn in one call. A list gives each sample a generator of its
+own, so that a sample does not depend on its neighbours. A CPU generator works for any device: what
+it draws is moved there.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from contar._errors import bad
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+def check_generator(
+    generator: Generators | None, batch: int, device: torch.device | str
+) -> Generators:
+    """Return a usable generator, a freshly seeded one for None.
+
+    Raises:
+        ValueError: a list whose length is not `batch`, or a generator on a device that is neither
+            the CPU nor `device`.
+    """
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    several = isinstance(generator, Sequence)
+    generators = list(generator) if several else [generator]  # type: ignore[arg-type]
+    if several and len(generators) != batch:
+        raise bad("generator", f"a list of {len(generators)}", f"one, or a list of {batch}")
+    for g in generators:
+        if not isinstance(g, torch.Generator):
+            raise bad("generator", g, "a torch.Generator or a list of them")
+        if g.device.type not in ("cpu", torch.device(device).type):
+            raise bad("generator", f"a generator on {g.device}", f"one on cpu or on {device}")
+    return generator
+
+
+def _draw(
+    method: str,
+    shape: Sequence[int],
+    generator: Generators,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    **kwargs: int,
+) -> Tensor:
+    one = not isinstance(generator, Sequence)
+    generators = [generator] if one else list(generator)  # type: ignore[arg-type]
+    rows = [shape[0] if one else 1, *shape[1:]]
+    draws = [
+        getattr(torch.empty(rows, dtype=dtype, device=g.device), method)(**kwargs, generator=g)
+        for g in generators
+    ]
+    return torch.cat(draws).to(device) if len(draws) > 1 else draws[0].to(device)
+
+
+def uniform(*shape: int, generator: Generators, device: torch.device | str = "cpu") -> Tensor:
+    """Draw float32 from [0, 1); the first axis of `shape` is the batch."""
+    return _draw("uniform_", shape, generator, device)
+
+
+def normal(*shape: int, generator: Generators, device: torch.device | str = "cpu") -> Tensor:
+    """Draw float32 from the standard normal; the first axis of `shape` is the batch."""
+    return _draw("normal_", shape, generator, device)
+
+
+def integers(
+    high: int, *shape: int, generator: Generators, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw int64 from {0, ..., high - 1}; the first axis of `shape` is the batch."""
+    return _draw("random_", shape, generator, device, torch.int64, to=high)

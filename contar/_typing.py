@@ -1,0 +1,16 @@
+"""The legend of the axis letters in every annotation.
+
+    b  batch                    h w  grid of tokens or latent pixels
+    t  frames                   d    width of a network
+    n  tokens                   c    channels of a latent, or values of a token
+    l  length of a text         p    tokens of a prefix
+    s  attention heads          k    values per attention head
+
+`q` and `kv` are lengths of queries and of keys and values. `...` are any leading axes.
+The annotations are enforced in the test run by jaxtyping's import hook.
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = ["Bool", "Float", "Int", "Tensor"]

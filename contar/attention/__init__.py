@@ -1,0 +1,31 @@
+"""Who may look at whom: block layouts, masks, `attend`, the KV cache, positions."""
+
+from contar.attention.attend import attend, prepare_mask, why_unavailable
+from contar.attention.cache import KVCache
+from contar.attention.layout import BlockLayout
+from contar.attention.masks import dense_mask, flex_mask, xformers_bias
+from contar.attention.positions import (
+    Positions,
+    grid_coordinates,
+    rotary_table,
+    rotate,
+    sincos_2d,
+    sinusoid,
+)
+
+__all__ = [
+    "BlockLayout",
+    "KVCache",
+    "Positions",
+    "attend",
+    "dense_mask",
+    "flex_mask",
+    "grid_coordinates",
+    "prepare_mask",
+    "rotary_table",
+    "rotate",
+    "sincos_2d",
+    "sinusoid",
+    "why_unavailable",
+    "xformers_bias",
+]

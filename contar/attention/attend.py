@@ -1,0 +1,163 @@
+"""`attend`: one function for attention, and the one place where a backend is chosen."""
+
+import importlib.util
+import math
+import warnings
+from functools import cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from contar._errors import bad, check_choice
+from contar._typing import Bool, Float, Tensor
+from contar.attention.layout import BlockLayout
+from contar.attention.masks import dense_mask, flex_mask, xformers_bias
+
+Backend = Literal["plain", "sdpa", "flex", "xformers"]
+Mask = Bool[Tensor, "*b q kv"] | BlockLayout | BlockMask | None
+BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "flex", "xformers")
+
+
+def why_unavailable(backend: Backend, device: torch.device | str) -> str | None:
+    """Return why `backend` cannot run on `device` here, or None if it can."""
+    check_choice("backend", backend, BACKENDS)
+    if backend != "xformers":
+        return None
+    if importlib.util.find_spec("xformers") is None:
+        return 'xformers is not installed (pip install "contar[xformers]")'
+    if torch.device(device).type != "cuda":
+        return f"xformers has no attention for {torch.device(device).type}, only for cuda"
+    return None
+
+
+def prepare_mask(
+    layout: BlockLayout | None, backend: Backend | None, device: torch.device | str
+) -> Mask:
+    """Turn a layout into the form that `backend` reads, once for all layers.
+
+    A layout under which every query sees every key becomes None.
+    """
+    if layout is None or layout.spans(layout.cached) == ((0, layout.keys),):
+        return None
+    if backend == "flex":
+        return flex_mask(layout, device)
+    if backend == "xformers":  # needs the batch: `attend` makes the bias
+        return layout
+    return dense_mask(layout, device)
+
+
+def attend(
+    q: Float[Tensor, "b s q k"],
+    k: Float[Tensor, "b s kv k"],
+    v: Float[Tensor, "b s kv k"],
+    *,
+    mask: Any = None,
+    backend: Backend | None = None,
+) -> Float[Tensor, "b s q k"]:
+    """Softmax attention of queries over keys, scaled by 1/sqrt(k).
+
+    Args:
+        q: [b, s, q, k] queries; s is the heads, k the values per head.
+        k: [b, s, kv, k] keys.
+        v: [b, s, kv, k] values.
+        mask: who sees whom: None (all), a boolean tensor that broadcasts to [b, s, q, kv] (True is
+            seen), a `BlockLayout`, or a FlexAttention `BlockMask`.
+        backend: "plain" (a softmax written out: the oracle), "sdpa", "flex" or "xformers".
+            None takes flex for a `BlockMask` and sdpa otherwise.
+
+    Raises:
+        ValueError: shapes that do not fit, a mask that the backend cannot honour, or a backend
+            that cannot run here (the message says why). An explicit choice never falls back.
+
+    Example:
+        >>> q = k = v = torch.randn(1, 2, 3, 4)
+        >>> attend(q, k, v, mask=BlockLayout((1, 2))).shape
+        torch.Size([1, 2, 3, 4])
+    """
+    _check(q, k, v, mask)
+    if backend is None:
+        backend = "flex" if isinstance(mask, BlockMask) else "sdpa"
+    if (reason := why_unavailable(backend, q.device)) is not None:
+        raise bad("backend", backend, f"another one: {reason}")
+    if isinstance(mask, BlockMask) and backend != "flex":
+        raise bad("mask", "a BlockMask", f"for backend {backend!r}: a BlockLayout or a tensor")
+    if backend == "flex":
+        return _flex(q, k, v, mask)
+    if backend == "xformers":
+        return _xformers(q, k, v, mask)
+    dense = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
+    if backend == "plain":
+        return plain(q, k, v, dense)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=dense)
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention as its formula reads; the oracle of every other backend."""
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(dim=-1) @ v
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
+    if k.shape != v.shape:
+        raise bad("v", tuple(v.shape), f"the shape of k, {tuple(k.shape)}")
+    if q.ndim != 4 or (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
+        raise bad("q", tuple(q.shape), f"[b, s, any, k] as in k {tuple(k.shape)}")
+    lengths = (q.shape[2], k.shape[2])
+    if isinstance(mask, Tensor):
+        fits = mask.ndim <= 4 and all(
+            m in (1, full)
+            for m, full in zip(mask.shape[::-1], (*q.shape[:3], lengths[1])[::-1], strict=False)
+        )
+        if mask.dtype != torch.bool or not fits:
+            got = f"{mask.dtype} {tuple(mask.shape)}"
+            raise bad("mask", got, f"torch.bool that broadcasts to {(*q.shape[:3], lengths[1])}")
+    elif isinstance(mask, BlockLayout):
+        if (mask.queries, mask.keys) != lengths:
+            raise bad("mask", f"a layout of {(mask.queries, mask.keys)}", f"(q, kv) = {lengths}")
+    elif isinstance(mask, BlockMask):
+        if tuple(mask.seq_lengths) != lengths:
+            raise bad("mask", f"a BlockMask of {mask.seq_lengths}", f"(q, kv) = {lengths}")
+    elif mask is not None:
+        raise bad("mask", type(mask).__name__, "None, a tensor, a BlockLayout or a BlockMask")
+
+
+@cache
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention)
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+    if isinstance(mask, Tensor):
+        raise bad("mask", "a tensor", "for backend 'flex': None, a BlockLayout or a BlockMask")
+    if isinstance(mask, BlockLayout):
+        mask = flex_mask(mask, q.device)
+    if q.device.type == "cuda" and not torch.compiler.is_compiling():
+        return _compiled_flex()(q, k, v, block_mask=mask)
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise bad("backend", "flex", f"another one: flex has no gradients on {q.device.type}")
+    with warnings.catch_warnings():  # it warns that it is not fused, which is so on the CPU
+        warnings.simplefilter("ignore")
+        out = flex_attention(q, k, v, block_mask=mask)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _xformers(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    batch = q.shape[0]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if mask is None:
+        return memory_efficient_attention(q, k, v).transpose(1, 2)
+    if not isinstance(mask, BlockLayout):
+        raise bad("mask", type(mask).__name__, "for backend 'xformers': None or a BlockLayout")
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise bad("backend", "xformers", "another one: it has no gradients for a BlockLayout")
+    bias = xformers_bias(mask, batch, q.device)
+    q, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (q, k, v))
+    out = memory_efficient_attention(q, k, v, attn_bias=bias)
+    return out.view(batch, -1, *out.shape[2:]).transpose(1, 2)

@@ -1,0 +1,107 @@
+"""The KV cache: allocated once, owned by the caller, passed to each call."""
+
+import torch
+
+from contar._errors import bad, check_count
+from contar._typing import Float, Tensor
+from contar.attention.layout import BlockLayout
+
+
+class KVCache:
+    """Keys and values of the blocks seen so far, of every layer, in memory allocated once.
+
+    A forward pass calls `reserve` with the sizes of its new blocks, then `write` once a layer.
+    With a `window`, blocks that no new block may see make room first, so `capacity` need not grow
+    with the number of frames.
+
+    Args:
+        layers: layers that write.
+        batch: samples.
+        heads: attention heads.
+        width: values per head.
+        capacity: tokens that fit: those of the visible blocks, the newest included.
+        window: as in `BlockLayout`.
+        pinned: as in `BlockLayout`.
+        device: where the memory lies.
+        dtype: of keys and values.
+
+    Raises:
+        ValueError: a number below 1 (`pinned`: below 0).
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        batch: int,
+        heads: int,
+        width: int,
+        capacity: int,
+        window: int | None = None,
+        pinned: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        sizes = {"layers": layers, "batch": batch, "heads": heads, "width": width}
+        for name, value in {**sizes, "capacity": capacity}.items():
+            check_count(name, value)
+        if window is not None:
+            check_count("window", window)
+        self.window, self.pinned = window, check_count("pinned", pinned, 0)
+        self._sizes: tuple[int, ...] = ()
+        shape = (layers, 2, batch, heads, capacity, width)
+        self._memory = torch.empty(shape, device=device, dtype=dtype)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit."""
+        return self._memory.shape[4]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens of each block that is kept: the pinned ones, then the newest."""
+        return self._sizes
+
+    def reserve(self, *sizes: int) -> BlockLayout:
+        """Make room for new blocks and return the layout under which they attend.
+
+        Its queries are the new blocks, its keys the kept blocks and then the new ones.
+
+        Raises:
+            ValueError: the new blocks do not fit; the cache is as it was.
+        """
+        kept = self._sizes
+        dropped = 0
+        if self.window is not None:
+            dropped = max(0, len(kept) - self.pinned - (self.window - 1))
+        first = sum(kept[: self.pinned])
+        gap = sum(kept[self.pinned : self.pinned + dropped])
+        remaining = kept[: self.pinned] + kept[self.pinned + dropped :]
+        layout = BlockLayout((*remaining, *sizes), self.window, self.pinned, len(remaining))
+        if layout.keys > self.capacity:
+            room = self.capacity - sum(remaining)
+            raise bad("sizes", sizes, f"at most {room} tokens in all (capacity {self.capacity})")
+        if gap:
+            moved = self._memory[..., first + gap : sum(kept), :].clone()
+            self._memory[..., first : first + moved.shape[-2], :] = moved
+        self._sizes = layout.sizes
+        return layout
+
+    def write(
+        self, layer: int, k: Float[Tensor, "b s q k"], v: Float[Tensor, "b s q k"]
+    ) -> tuple[Float[Tensor, "b s kv k"], Float[Tensor, "b s kv k"]]:
+        """Store the newest tokens' keys and values of one layer; return those of all tokens kept.
+
+        Raises:
+            ValueError: shapes that do not fit the cache, or more tokens than were reserved.
+        """
+        stop = sum(self._sizes)
+        start = stop - k.shape[2]
+        _, _, batch, heads, _, width = self._memory.shape
+        if k.shape != v.shape or k.shape != (batch, heads, k.shape[2], width) or start < 0:
+            allowed = f"two of {(batch, heads, f'at most {stop}', width)}"
+            raise bad("k, v", (tuple(k.shape), tuple(v.shape)), allowed)
+        memory = self._memory[layer]
+        memory[0, :, :, start:stop] = k
+        memory[1, :, :, start:stop] = v
+        return memory[0, :, :, :stop], memory[1, :, :, :stop]

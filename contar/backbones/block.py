@@ -1,0 +1,69 @@
+"""A transformer block that normalises what each branch adds."""
+
+from typing import Any
+
+from timm.layers import Mlp
+from torch import nn
+
+from contar._errors import bad, check_count
+from contar._typing import Float, Tensor
+from contar.attention import KVCache, attend, rotate
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one projection for queries, keys and values.
+
+    Raises:
+        ValueError: a width that `heads` does not divide.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if check_count("width", width) % check_count("heads", heads):
+            raise bad("heads", heads, f"a divisor of the width {width}")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        *,
+        turn: Float[Tensor, "*b n k 2"] | None = None,
+        mask: Any = None,
+        backend: Any = None,
+        cache: tuple[KVCache, int] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Attend; `turn` is a rotary table, `cache` the KV cache and this layer's number in it."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
+        if cache is not None:
+            memory, layer = cache
+            k, v = memory.write(layer, k, v)
+        out = attend(q, k, v, mask=mask, backend=backend)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + norm(attention(x)), then x + norm(mlp(x)): residual post-norm.
+
+    Source: Swin v2 (Liu et al. 2021, arXiv 2111.09883, section 3.2), as NOVA uses it.
+
+    Args:
+        width: of the tokens.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over `width`.
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.attn = SelfAttention(width, heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Float[Tensor, "b n d"], **attention: Any) -> Float[Tensor, "b n d"]:
+        """Transform tokens; keyword arguments are those of `SelfAttention`."""
+        x = x + self.norm1(self.attn(x, **attention))
+        return x + self.norm2(self.mlp(x))

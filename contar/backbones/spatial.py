@@ -1,0 +1,115 @@
+"""The spatial tower: a masked autoencoder over the tokens of one frame."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._errors import check_shape
+from contar._typing import Bool, Float, Int, Tensor
+from contar.attention import Positions
+from contar.backbones.block import Block
+
+
+class SpatialTower(nn.Module):
+    """An encoder half on the visible tokens, a decoder half on all, both behind a prefix.
+
+    Hidden tokens enter the decoder half as one learned vector. Attention is bidirectional. Widths
+    that differ are joined by a linear layer each. Source: MAR (arXiv 2406.11838, section 3.3) and
+    NOVA's set-by-set spatial autoregression (arXiv 2412.14169, section 3.3).
+
+    Args:
+        values: of a token.
+        prefix_width: of the prefix tokens.
+        encoder: (depth, width, heads) of the encoder half; a depth of 0 leaves it out.
+        decoder: (depth, width, heads) of the decoder half.
+        mlp_ratio: hidden width of the MLPs over the half's width.
+    """
+
+    def __init__(
+        self,
+        values: int,
+        prefix_width: int,
+        *,
+        encoder: tuple[int, int, int],
+        decoder: tuple[int, int, int],
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
+        self.values, self.prefix_width = values, prefix_width
+        self.embed = nn.Linear(values, width_e)
+        self.prefix = _join(prefix_width, width_e)
+        self.join = _join(width_e, width_d)
+        self.mask_token = nn.Parameter(torch.randn(1, width_d) * 0.02)
+        self.encoder = nn.ModuleList(
+            Block(width_e, heads_e, mlp_ratio=mlp_ratio) for _ in range(depth_e)
+        )
+        self.decoder = nn.ModuleList(
+            Block(width_d, heads_d, mlp_ratio=mlp_ratio) for _ in range(depth_d)
+        )
+        self.norm = nn.LayerNorm(width_d)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n c"],
+        prefix: Float[Tensor, "b p w"],
+        visible_ids: Int[Tensor, "b v"],
+        *,
+        positions: tuple[Positions, Positions] = (Positions(), Positions()),
+        filled: Bool[Tensor, "b v"] | None = None,
+        backend: Any = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Return the condition z of every position.
+
+        Args:
+            tokens: [b, n, values]; only the visible ones are read.
+            prefix: [b, p, prefix_width], seen by all.
+            visible_ids: [b, v], positions of the visible tokens, none twice.
+            positions: of the n tokens, for the encoder half and for the decoder half.
+            filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
+            backend: of `attend`.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        batch, count, _ = tokens.shape
+        check_shape("tokens", tokens.shape, (None, None, self.values), "[b, n, values]")
+        check_shape("prefix", prefix.shape, (batch, None, self.prefix_width), "[b, p, width]")
+        check_shape("visible_ids", visible_ids.shape, (batch, None), "[b, v]")
+        for_encoder, for_decoder = positions
+        length = prefix.shape[1]
+
+        places = for_encoder.take(visible_ids)
+        x = self.embed(_take(tokens, visible_ids).to(self.embed.weight.dtype))
+        x = x if places.add is None else x + places.add
+        x = torch.cat([self.prefix(prefix), x], dim=1)
+        mask = None
+        if filled is not None:
+            seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
+            mask = seen[:, None, None, :]
+        turn = places.behind(length).turn
+        for block in self.encoder:
+            x = block(x, turn=turn, mask=mask, backend=backend)
+
+        x = self.join(x)
+        prefix, x = x[:, :length], x[:, length:]
+        hidden = self.mask_token.expand(count, -1)
+        hidden = hidden if for_decoder.add is None else hidden + for_decoder.add
+        hidden = hidden.expand(batch, -1, -1)
+        if filled is not None:
+            x = torch.where(filled[..., None], _take(hidden, visible_ids), x)
+        x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
+        x = torch.cat([prefix, x], dim=1)
+        turn = for_decoder.behind(length).turn
+        for block in self.decoder:
+            x = block(x, turn=turn, backend=backend)
+        return self.norm(x[:, length:])
+
+
+def _join(width: int, out: int) -> nn.Module:
+    return nn.Identity() if width == out else nn.Linear(width, out)
+
+
+def _take(x: Tensor, ids: Tensor) -> Tensor:
+    return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,17 @@
+"""What steers generation: text, motion, timesteps, the scale-and-shift adapter, norms, guidance."""
+
+from contar.conditioning.adapter import ScaleShiftAdapter
+from contar.conditioning.guidance import Guidance
+from contar.conditioning.norm import AdaptiveLayerNorm
+from contar.conditioning.scalar import FrameTimes, MotionTokens, ScalarEmbedding
+from contar.conditioning.text import TextProjection
+
+__all__ = [
+    "AdaptiveLayerNorm",
+    "FrameTimes",
+    "Guidance",
+    "MotionTokens",
+    "ScalarEmbedding",
+    "ScaleShiftAdapter",
+    "TextProjection",
+]

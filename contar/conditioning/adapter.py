@@ -1,0 +1,39 @@
+"""The scale-and-shift adapter: a later frame's condition as a change of the first frame's."""
+
+from torch import nn
+
+from contar._errors import check_count
+from contar._typing import Float, Tensor
+
+
+class ScaleShiftAdapter(nn.Module):
+    """anchor * (1 + scale) + shift, with scale and shift from a later frame's features.
+
+    The anchor is the temporal tower's output for frame 0. There is no layer norm on it, which is
+    how the released checkpoints were trained; arXiv 2412.14169, eq. 5, has one.
+
+    Args:
+        width: of the features.
+        rank: of the map from features to scale and shift; None is full rank.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(self, width: int, *, rank: int | None = None) -> None:
+        super().__init__()
+        check_count("width", width)
+        self.act = nn.SiLU()
+        self.down = None
+        if rank is not None:
+            self.down = nn.Linear(width, check_count("rank", rank), bias=False)
+        self.up = nn.Linear(rank or width, 2 * width)
+
+    def forward(
+        self, anchor: Float[Tensor, "*m n d"], features: Float[Tensor, "*m2 n d"]
+    ) -> Float[Tensor, "*m2 n d"]:
+        """Return the condition of later frames; anchor and features broadcast."""
+        hidden = self.act(features)
+        hidden = hidden if self.down is None else self.down(hidden)
+        scale, shift = self.up(hidden).chunk(2, dim=-1)
+        return anchor * (1 + scale) + shift

@@ -1,0 +1,71 @@
+"""Classifier-free guidance as one immutable value."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from contar._errors import check_choice, check_number
+from contar._typing import Float, Tensor
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How far a prediction is pushed from the unconditional to the conditional one, and when.
+
+        guided = uncond + scale * (cond - uncond)        (Ho & Salimans 2022, arXiv 2207.12598)
+
+    Args:
+        scale: at least 0; from 0 to 1 there is no guidance at all.
+        start: scale before the first set; it then rises linearly with the share of generation
+            that is done, up to `scale` at the end. None is constant.
+        truncation: below this timestep there is no guidance.
+        renorm: least factor, in [0, 1], by which a guided prediction longer than the conditional
+            one is shortened back to its length; 1 is off.
+        renorm_over: whose length is meant, for each sample: that of the predicted "tokens", or of
+            the whole "frame", where NOVA's code counts each other token's noise as its prediction.
+
+    Raises:
+        ValueError: NaN, infinity or a number outside its range.
+    """
+
+    scale: float = 1.0
+    start: float | None = None
+    truncation: float = 0.0
+    renorm: float = 1.0
+    renorm_over: Literal["tokens", "frame"] = "tokens"
+
+    def __post_init__(self) -> None:
+        check_number("guidance.scale", self.scale, 0)
+        if self.start is not None:
+            check_number("guidance.start", self.start, 0)
+        check_number("guidance.truncation", self.truncation, 0)
+        check_number("guidance.renorm", self.renorm, 0, 1)
+        check_choice("guidance.renorm_over", self.renorm_over, ("tokens", "frame"))
+
+    @property
+    def active(self) -> bool:
+        """Whether any set may be guided, so that unconditional states are needed."""
+        return max(self.scale, self.start or 0) > 1
+
+    def at(self, done: float) -> "Guidance":
+        """Return the guidance, constant, when a share `done` in [0, 1] of generation is done.
+
+        NOVA counts sets, (k + 1) / K for set k of K; MAR counts tokens.
+        """
+        if self.start is None:
+            return self
+        scale = self.start + (self.scale - self.start) * done
+        return Guidance(scale, None, self.truncation, self.renorm, self.renorm_over)
+
+    def applies(self, timestep: float) -> bool:
+        """Whether a constant guidance acts at this timestep."""
+        return self.scale > 1 and timestep >= self.truncation
+
+    def combine(
+        self, cond: Float[Tensor, "b n c"], uncond: Float[Tensor, "b n c"]
+    ) -> Float[Tensor, "b n c"]:
+        """Return the guided prediction; renormalised over the tokens that are given."""
+        guided = uncond + self.scale * (cond - uncond)
+        if self.renorm >= 1:
+            return guided
+        lengths = [x.flatten(1).norm(dim=1)[:, None, None] for x in (cond, guided)]
+        return guided * (lengths[0] / lengths[1].clamp_min(1e-12)).clamp(self.renorm, 1)

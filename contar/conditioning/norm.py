@@ -1,0 +1,33 @@
+"""Layer norm whose scale and shift come from a condition."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from contar._errors import check_count
+from contar._typing import Float, Tensor
+
+
+class AdaptiveLayerNorm(nn.Module):
+    """norm(x) * (1 + scale) + shift, and further modulations such as a gate, from a condition.
+
+    Source: DiT's adaLN (Peebles & Xie 2022, arXiv 2212.09748, section 3.2).
+
+    Args:
+        width: of x and of the condition.
+        outputs: vectors taken from the condition: 2 are scale and shift, more are returned.
+        eps: of the norm, which has no learned weights.
+    """
+
+    def __init__(self, width: int, *, outputs: int = 2, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.outputs, self.eps = check_count("outputs", outputs, 2), eps
+        self.act = nn.SiLU()
+        self.proj = nn.Linear(width, outputs * width)
+
+    def forward(
+        self, x: Float[Tensor, "*m d"], condition: Float[Tensor, "*m2 d"]
+    ) -> tuple[Float[Tensor, "*m d"], tuple[Float[Tensor, "*m2 d"], ...]]:
+        """Return the modulated x and the vectors beyond scale and shift."""
+        scale, shift, *rest = self.proj(self.act(condition)).chunk(self.outputs, dim=-1)
+        x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return x * (1 + scale) + shift, tuple(rest)

@@ -1,0 +1,72 @@
+"""Numbers as tokens: an embedding of a scalar, motion score and frame rate, times of frames."""
+
+import torch
+from torch import nn
+
+from contar._errors import check_count
+from contar._typing import Float, Tensor
+from contar.attention import sinusoid
+
+
+class ScalarEmbedding(nn.Module):
+    """A sinusoid of a number through two linear layers with SiLU between.
+
+    Source: the timestep embedding of diffusion models (Dhariwal & Nichol 2021, arXiv 2105.05233).
+
+    Args:
+        width: of the result.
+        frequencies: width of the sinusoid.
+        cosine_first: the sinusoid's cosines come before its sines.
+    """
+
+    def __init__(self, width: int, *, frequencies: int = 256, cosine_first: bool = False) -> None:
+        super().__init__()
+        self.frequencies, self.cosine_first = frequencies, cosine_first
+        self.fc1 = nn.Linear(frequencies, width)
+        self.act = nn.SiLU()
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
+        """Embed float32 numbers [...] as [..., width]."""
+        waves = sinusoid(values, self.frequencies, cosine_first=self.cosine_first)
+        return self.fc2(self.act(self.fc1(waves.to(self.fc1.weight.dtype))))
+
+
+class MotionTokens(nn.Module):
+    """Two tokens: how much moves (optical flow score) and how fast frames follow (fps).
+
+    Source: NOVA (arXiv 2412.14169, section 3.2).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.flow = ScalarEmbedding(width)
+        self.fps = ScalarEmbedding(width)
+
+    def forward(self, flow: Float[Tensor, " b"], fps: Float[Tensor, " b"]) -> Float[Tensor, "b 2 d"]:
+        """Return the tokens [b, 2, width] of flow scores and frames per second, both [b]."""
+        return torch.stack([self.flow(flow), self.fps(fps)], dim=1)
+
+
+class FrameTimes(nn.Module):
+    """A learned embedding of each frame's time, for a clip of any number of frames.
+
+    Times are stretched over the clip length that the model was made for: frame t of T gets
+    t * base / T, as the released checkpoints expect (the 480p NOVA is made for 16 latent frames
+    and run on 9).
+
+    Args:
+        width: of the embedding.
+        base: latent frames that the model is made for.
+    """
+
+    def __init__(self, width: int, *, base: int) -> None:
+        super().__init__()
+        self.base = check_count("base", base)
+        self.embed = ScalarEmbedding(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, frames: int) -> Float[Tensor, "t d"]:
+        """Return the embeddings [frames, width] of a clip of so many latent frames."""
+        times = torch.arange(frames, dtype=torch.float32, device=self.norm.weight.device)
+        return self.norm(self.embed(times / (frames / self.base)))

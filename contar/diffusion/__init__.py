@@ -1,0 +1,7 @@
+"""Noise mathematics, no networks: the noising process of training, samplers as tables."""
+
+from contar.diffusion.config import load_scheduler
+from contar.diffusion.process import NoiseProcess
+from contar.diffusion.sampler import SamplerTable
+
+__all__ = ["NoiseProcess", "SamplerTable", "load_scheduler"]

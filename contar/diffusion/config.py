@@ -1,0 +1,33 @@
+"""From a scheduler's config to a fresh scheduler of diffusers, which holds the constants."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from contar._errors import bad
+
+
+def load_scheduler(config: Any) -> Any:
+    """Return a new diffusers scheduler.
+
+    Args:
+        config: a mapping with `_class_name` as in `scheduler_config.json`, or a diffusers
+            scheduler, whose config is read and which itself stays untouched.
+
+    Raises:
+        ValueError: no class name, a name that diffusers does not have, or a config with clipping
+            or thresholding of samples (pixel ranges, which latents do not have).
+    """
+    import diffusers
+
+    mapping = config if isinstance(config, Mapping) else getattr(config, "config", None)
+    if not isinstance(mapping, Mapping):
+        raise bad("scheduler", type(config).__name__, "a config mapping or a diffusers scheduler")
+    name = mapping.get("_class_name", None if isinstance(config, Mapping) else type(config).__name__)
+    cls = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if cls is None or not hasattr(cls, "set_timesteps"):
+        raise bad("scheduler", name, "a _class_name that diffusers has, as DDPMScheduler")
+    scheduler = cls.from_config(dict(mapping))
+    for option in ("clip_sample", "thresholding"):
+        if getattr(scheduler.config, option, False):
+            raise bad(f"scheduler.{option}", True, "False: tokens of a latent have no fixed range")
+    return scheduler

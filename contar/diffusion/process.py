@@ -1,0 +1,120 @@
+"""The noising process of training: how much signal and noise at each training timestep."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from contar._errors import bad, check_choice
+from contar._random import Generators, integers, normal
+from contar._typing import Float, Int, Tensor
+from contar.diffusion.config import load_scheduler
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
+
+
+@dataclass(frozen=True)
+class NoiseProcess:
+    """x_t = signal * x + noise_level * noise, and what a network has to predict from it.
+
+    Attributes:
+        signal: [steps], factor of the clean token at each training timestep.
+        noise_level: [steps], factor of the noise.
+        timesteps: [steps], the value that the network is given.
+        prediction: "epsilon" (the noise), "v_prediction" (signal * noise - noise_level * x),
+            "sample" (x), or "flow" (noise - x).
+        variance: how the reverse steps' variance is known: "fixed", or "learned_range" for a
+            network that also predicts, for each value, where it lies between its two bounds.
+    """
+
+    signal: Float[Tensor, " steps"]
+    noise_level: Float[Tensor, " steps"]
+    timesteps: Float[Tensor, " steps"]
+    prediction: Prediction
+    variance: Literal["fixed", "learned_range"] = "fixed"
+
+    @classmethod
+    def from_config(cls, config: Any) -> "NoiseProcess":
+        """Read the process from a diffusers scheduler or its config.
+
+        Flow matching (Lipman et al. 2022, arXiv 2210.02747; shift as in arXiv 2403.03206) has
+        x_t = (1 - sigma) x + sigma noise; variance-preserving schedules (DDPM, arXiv 2006.11239,
+        eq. 4) have x_t = sqrt(abar) x + sqrt(1 - abar) noise.
+
+        Raises:
+            ValueError: as `load_scheduler`; a scheduler with neither sigmas of a flow nor betas, or
+                with a prediction that is not listed above.
+        """
+        scheduler = load_scheduler(config)
+        if "FlowMatch" in type(scheduler).__name__:
+            sigma = scheduler.sigmas.float()[: scheduler.config.num_train_timesteps]
+            scale = scheduler.config.num_train_timesteps
+            return cls(1 - sigma, sigma, sigma * scale, "flow")
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise bad("scheduler", type(scheduler).__name__, "one with betas, or of flow matching")
+        prediction = getattr(scheduler.config, "prediction_type", "epsilon")
+        check_choice("prediction_type", prediction, ("epsilon", "v_prediction", "sample"))
+        learned = getattr(scheduler.config, "variance_type", None) == "learned_range"
+        kept = scheduler.alphas_cumprod.float()
+        steps = torch.arange(len(kept), dtype=torch.float32)
+        variance = "learned_range" if learned else "fixed"
+        return cls(kept**0.5, (1 - kept) ** 0.5, steps, prediction, variance)
+
+    def __len__(self) -> int:
+        return len(self.signal)
+
+    def draw_indices(
+        self,
+        *shape: int,
+        generator: Generators,
+        distribution: Literal["uniform", "logit_normal"] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Int[Tensor, "..."]:
+        """Draw indices into the tables for training.
+
+        Args:
+            shape: of the result; the first axis is the batch of the generators.
+            generator: as everywhere.
+            distribution: "uniform", or "logit_normal" (a sigmoid of a standard normal times the
+                number of steps, rounded down; arXiv 2403.03206, section 3.1). None takes
+                logit-normal for flows and uniform otherwise, as NOVA does.
+            device: of the result.
+
+        Raises:
+            ValueError: an unknown distribution.
+        """
+        if distribution is None:
+            distribution = "logit_normal" if self.prediction == "flow" else "uniform"
+        check_choice("distribution", distribution, ("uniform", "logit_normal"))
+        if distribution == "uniform":
+            return integers(len(self), *shape, generator=generator, device=device)
+        draws = normal(*shape, generator=generator, device=device).sigmoid()
+        return (draws * len(self)).long().clamp(max=len(self) - 1)
+
+    def add_noise(
+        self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
+    ) -> Float[Tensor, "*m c"]:
+        """Return x_t of each token at its training timestep."""
+        signal, level = self._levels(index)
+        return signal * x + level * noise
+
+    def target(
+        self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
+    ) -> Float[Tensor, "*m c"]:
+        """Return what the network has to predict from x_t."""
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "sample":
+            return x
+        if self.prediction == "flow":
+            return noise - x
+        signal, level = self._levels(index)
+        return signal * noise - level * x
+
+    def timestep(self, index: Int[Tensor, "*m"]) -> Float[Tensor, "*m"]:
+        """Return the value that the network is given for each index."""
+        return self.timesteps.to(index.device)[index]
+
+    def _levels(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        signal, level = self.signal.to(index.device), self.noise_level.to(index.device)
+        return signal[index][..., None], level[index][..., None]

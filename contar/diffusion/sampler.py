@@ -1,0 +1,211 @@
+"""Samplers as tables of coefficients: no scheduler object, no counter, no device sync in a loop.
+
+Every solver of diffusers without clipping is linear: a step's result is a weighted sum of the
+states and predictions so far and of fresh noise. So each solver is a table, read off the
+scheduler by giving it basis vectors instead of samples.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_count, check_number
+from contar._typing import Float, Tensor
+from contar.diffusion.config import load_scheduler
+
+
+@dataclass(frozen=True)
+class SamplerTable:
+    """One row of coefficients a step.
+
+        x[i+1] = sum_j state[i, j] x[i-j] + sum_j prediction[i, j] p[i-j] + noise[i] * fresh noise
+
+    where p[i] is the network's prediction from input_scale[i] * x[i] at timestep[i].
+
+    Attributes:
+        timestep: [steps], the value that the network is given.
+        input_scale: [steps], factor of the state before the network sees it.
+        state: [steps][history], newest first.
+        prediction: [steps][history], newest first.
+        noise: [steps], the standard deviation of fresh noise; 0 where none is drawn. With learned
+            variance its lower bound.
+        noise_high: [steps], the upper bound, None unless the variance is learned: then the second
+            half of a prediction's channels says, from -1 to 1, where between the logarithms of
+            the bounds a value's deviation lies (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15).
+        initial: standard deviation of the noise that sampling starts from.
+    """
+
+    timestep: tuple[float, ...]
+    input_scale: tuple[float, ...]
+    state: tuple[tuple[float, ...], ...]
+    prediction: tuple[tuple[float, ...], ...]
+    noise: tuple[float, ...]
+    noise_high: tuple[float, ...] | None = None
+    initial: float = 1.0
+
+    @classmethod
+    def from_config(cls, config: Any, steps: int) -> "SamplerTable":
+        """Read the table off a diffusers scheduler, or its config, for a number of steps.
+
+        Raises:
+            ValueError: `steps` below 1 or more than the scheduler takes; a config that
+                `load_scheduler` refuses; a scheduler that is not linear in what it is given.
+        """
+        scheduler = load_scheduler(config)
+        trained = getattr(scheduler.config, "num_train_timesteps", None)
+        if check_count("steps", steps) > (trained or steps):
+            raise bad("steps", steps, f"at most the {trained} steps it was trained with")
+        if getattr(scheduler.config, "variance_type", None) == "learned_range":
+            low, high = (_read(load_scheduler(config), steps, learned=v) for v in (-1.0, 1.0))
+            table = replace(low, noise_high=high.noise)
+        else:
+            table = _read(scheduler, steps)
+        if not _agrees(table, load_scheduler(config), steps):
+            raise bad("scheduler", type(scheduler).__name__, "a solver that is linear in its input")
+        return table
+
+    def __len__(self) -> int:
+        return len(self.timestep)
+
+    def sample(
+        self,
+        predict: Callable[[Float[Tensor, "*m c"], float], Float[Tensor, "*m c2"]],
+        x: Float[Tensor, "*m c"],
+        draw_noise: Callable[[], Float[Tensor, "*m c"]],
+        *,
+        temperature: float = 1.0,
+    ) -> Float[Tensor, "*m c"]:
+        """Run all steps from noise to a sample.
+
+        Args:
+            predict: the network, from (state times input_scale, timestep).
+            x: standard normal noise.
+            draw_noise: returns fresh standard normal noise; called once for each step whose
+                coefficient is not 0, in order.
+            temperature: factor of the fresh noise, at least 0 (MAR's).
+
+        Raises:
+            ValueError: a temperature below 0, or other than 1 for a solver that draws no noise.
+        """
+        check_number("temperature", temperature, 0)
+        if temperature != 1 and not any(self.noise):
+            raise bad("temperature", temperature, "1: this solver draws no fresh noise")
+        states, predictions = [x * self.initial], []
+        for i, timestep in enumerate(self.timestep):
+            scale = self.input_scale[i]
+            output = predict(states[0] if scale == 1 else states[0] * scale, timestep)
+            spread = None
+            if self.noise_high is not None:
+                output, spread = output.chunk(2, dim=-1)
+            predictions = [output, *predictions[: len(self.prediction[i]) - 1]]
+            terms = [*zip(self.state[i], states, strict=False)]
+            terms += zip(self.prediction[i], predictions, strict=False)
+            result = sum((c * value for c, value in terms if c), start=torch.zeros_like(x))
+            if self.noise[i]:
+                result = result + self._deviation(i, spread) * temperature * draw_noise()
+            states = [result, *states[: len(self.state[i]) - 1]]
+        return states[0]
+
+    def _deviation(self, i: int, spread: Tensor | None) -> Tensor | float:
+        if self.noise_high is None or spread is None:
+            return self.noise[i]
+        share = (spread + 1) / 2
+        return self.noise_high[i] ** share * self.noise[i] ** (1 - share)
+
+
+def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTable:
+    """Run a scheduler on basis vectors and collect the coefficients of each step."""
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps
+    calls = len(timesteps)  # a solver of higher order calls the network more often
+    # Component 2i of every vector stands for the state at call i, 2i + 1 for its prediction;
+    # the last two stay 0, so that what appears there is noise.
+    zero = torch.zeros(1, 1, 1, 2 * calls + 2, dtype=torch.float64)
+    state, prediction, noise, scales = [], [], [], []
+    for i, t in enumerate(timesteps):
+        x, p = zero.clone(), zero.clone()
+        x[..., 2 * i], p[..., 2 * i + 1] = 1, 1
+        scales.append(float(_scaled(scheduler, x, t)[..., 2 * i]))
+        if learned is not None:
+            p = torch.cat([p, torch.full_like(p, learned)], dim=1)
+        row, deviation = _step(scheduler, p, t, x)
+        if row is None or float(row[2 * i + 2 :].abs().max()) > 1e-5:
+            raise bad("scheduler", type(scheduler).__name__, "a solver that is linear in its input")
+        state.append(_newest_first(row[0 : 2 * i + 1 : 2]))
+        prediction.append(_newest_first(row[1 : 2 * i + 2 : 2]))
+        noise.append(deviation)
+    return SamplerTable(
+        timestep=tuple(float(t) for t in timesteps),
+        input_scale=tuple(scales),
+        state=_pad(state),
+        prediction=_pad(prediction),
+        noise=tuple(noise),
+        initial=float(getattr(scheduler, "init_noise_sigma", 1.0)),
+    )
+
+
+def _scaled(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
+    return scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+
+
+def _step(scheduler: Any, p: Tensor, t: Tensor, x: Tensor) -> tuple[Tensor | None, float]:
+    """Return a step's weights of the basis and the deviation of its noise.
+
+    The weights are None where one draw of unit noise does not explain the components left at 0.
+    """
+    arguments = {}
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        arguments["generator"] = torch.Generator().manual_seed(0)
+    out = scheduler.step(p, t, x, **arguments).prev_sample.double().flatten()
+    for dtype in (torch.float64, torch.float32):  # solvers differ in the type they draw
+        fresh = torch.randn(x.shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        fresh = fresh.double().flatten()
+        deviation = float(out[-1] / fresh[-1])
+        if abs(float(out[-2] - deviation * fresh[-2])) <= 1e-6 * abs(deviation):
+            row = out - deviation * fresh
+            return (row if row.isfinite().all() else None), deviation
+    return None, 0.0
+
+
+def _agrees(table: SamplerTable, scheduler: Any, steps: int) -> bool:
+    """Return whether the table goes where the scheduler goes, from random predictions."""
+    channels = 1 if table.noise_high is None else 2
+    shape = (1, 1, 1, 8)
+    draws = torch.Generator().manual_seed(1)
+    start = torch.randn(shape, generator=draws)
+    outputs = [torch.randn(1, channels, 1, 8, generator=draws).tanh() for _ in table.timestep]
+    scheduler.set_timesteps(steps)
+    x, theirs, ours = start * table.initial, torch.Generator(), torch.Generator()
+    theirs.manual_seed(2)
+    ours.manual_seed(2)
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    arguments = {"generator": theirs} if takes_generator else {}
+    for t, output in zip(scheduler.timesteps, outputs, strict=True):
+        scheduler_input = _scaled(scheduler, x, t)  # some solvers count on the call
+        assert scheduler_input.shape == x.shape
+        x = scheduler.step(output, t, x, **arguments).prev_sample
+    remaining = iter(outputs)
+    y = table.sample(
+        lambda _, __: torch.cat(next(remaining).unbind(1), dim=-1),
+        start[0],
+        lambda: torch.randn(shape, generator=ours)[0],
+    )
+    return bool((x.flatten() - y.flatten()).abs().max() <= 1e-4 * x.abs().max())
+
+
+def _newest_first(row: Tensor) -> list[float]:
+    values = [float(c) if abs(c) > 1e-6 else 0.0 for c in row.flip(0)]
+    while len(values) > 1 and values[-1] == 0:
+        values.pop()
+    return values
+
+
+def _pad(rows: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    """Give every row the length of the longest history, so that a loop keeps enough of it."""
+    longest = max(map(len, rows))
+    return tuple((*row, *[0.0] * (longest - len(row))) for row in rows)
+
+

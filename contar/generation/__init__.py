@@ -1,0 +1,15 @@
+"""In which loop frames and sets come out: set loop, frame loop, context frames, streaming."""
+
+from contar.generation.frames import generate_frames
+from contar.generation.monitor import Cancelled, Monitor, Progress
+from contar.generation.plan import GenerationPlan
+from contar.generation.sets import generate_sets
+
+__all__ = [
+    "Cancelled",
+    "GenerationPlan",
+    "Monitor",
+    "Progress",
+    "generate_frames",
+    "generate_sets",
+]

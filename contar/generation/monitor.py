@@ -1,0 +1,70 @@
+"""Watching and stopping a generation between its sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from contar._typing import Float, Tensor
+
+
+class Cancelled(Exception):  # noqa: N818 - the word says what happened, it is no fault
+    """Raised out of a generation whose `cancel` returned True."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a generation stands after a set.
+
+    Attributes:
+        frame: number of the frame, from 0.
+        frames: how many there are.
+        set: number of the set, from 0.
+        sets: how many there are in a frame.
+        tokens: [b, n, c], the frame so far; positions to come are 0.
+    """
+
+    frame: int
+    frames: int
+    set: int
+    sets: int
+    tokens: Float[Tensor, "b n c"]
+
+
+class Monitor:
+    """A progress bar, a callback after each set, and a question before it: shall we stop?
+
+    Args:
+        total: sets of the whole generation.
+        progress: show a bar.
+        callback: called with a `Progress` after each set.
+        cancel: called before each set, as `threading.Event().is_set`; True ends the generation.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        progress: bool = False,
+        callback: Callable[[Progress], object] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> None:
+        self._callback, self._cancel = callback, cancel
+        self._bar = tqdm(total=total, unit="set", disable=not progress)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def before(self) -> None:
+        """Raise `Cancelled` if the caller wants to stop."""
+        if self._cancel is not None and self._cancel():
+            raise Cancelled
+
+    def after(self, progress: Progress) -> None:
+        """Move the bar and tell the caller."""
+        self._bar.update()
+        if self._callback is not None:
+            self._callback(progress)

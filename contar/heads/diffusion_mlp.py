@@ -1,0 +1,188 @@
+"""The diffusion MLP: a small network that denoises each token on its own."""
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import Mlp
+from torch import nn
+
+from contar._errors import bad, check_count, check_shape
+from contar._random import Generators, check_generator, normal
+from contar._typing import Float, Int, Tensor
+from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding
+from contar.diffusion import NoiseProcess, SamplerTable
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = AdaptiveLayerNorm(width, outputs=3)
+        self.mlp = Mlp(width, width, act_layer=nn.SiLU)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h, (gate,) = self.norm1(x, condition)
+        return x + gate * self.norm2(self.mlp(h))
+
+
+class DiffusionMLP(nn.Module):
+    """Predicts noise (or velocity, or the token) of a noisy token from its timestep and condition.
+
+    Source: the diffusion loss of MAR (arXiv 2406.11838, section 3.2), with NOVA's blocks.
+
+    Args:
+        values: of a token.
+        cond_width: of the condition z.
+        width: of the network.
+        depth: blocks.
+        learned_variance: also predict where the reverse steps' variance lies, which doubles the
+            outputs.
+    """
+
+    def __init__(
+        self,
+        values: int,
+        cond_width: int,
+        *,
+        width: int,
+        depth: int,
+        learned_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        self.values, self.cond_width = values, cond_width
+        self.token = nn.Linear(values, width)
+        self.time = ScalarEmbedding(width, cosine_first=True)
+        self.condition = Mlp(cond_width, width, width, act_layer=nn.SiLU)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        self.norm = AdaptiveLayerNorm(width)
+        self.out = nn.Linear(width, values * (1 + learned_variance))
+
+    def forward(
+        self,
+        x: Float[Tensor, "*m c"],
+        timestep: Float[Tensor, "*m2"],
+        condition: Float[Tensor, "*m d"],
+    ) -> Float[Tensor, "*m c2"]:
+        """Predict in float32 from noisy tokens and projected conditions (`self.condition(z)`)."""
+        x = self.token(x.to(self.token.weight.dtype))
+        condition = condition + self.time(timestep)
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.out(self.norm(x, condition)[0]).float()
+
+    def loss(
+        self,
+        target: Float[Tensor, "m c"],
+        cond: Float[Tensor, "m d"],
+        *,
+        process: NoiseProcess,
+        repeats: int = 1,
+        generator: torch.Generator | None = None,
+        noise: Float[Tensor, "r m c"] | None = None,
+        index: Int[Tensor, "r m"] | None = None,
+    ) -> Float[Tensor, "r m"]:
+        """Return the squared error of each token, averaged over its values, unreduced.
+
+        Args:
+            target: [m, values], clean tokens; give the hidden ones only.
+            cond: [m, cond_width], their conditions.
+            process: what noise is added and what is to be predicted.
+            repeats: draws of noise and timestep for each token.
+            generator: draws the noise, then the timesteps, where they are not given.
+            noise: [repeats, m, values], instead of a draw.
+            index: [repeats, m], indices of training timesteps, instead of a draw.
+
+        Raises:
+            ValueError: shapes that do not fit, or `repeats` below 1.
+        """
+        count = target.shape[0]
+        check_shape("target", target.shape, (None, self.values), "[m, values]")
+        check_shape("cond", cond.shape, (count, self.cond_width), "[m, cond_width]")
+        check_count("repeats", repeats)
+        drawn = check_generator(generator, repeats, target.device)
+        shape = (repeats, count)
+        if noise is None:
+            noise = normal(*shape, self.values, generator=drawn, device=target.device)
+        if index is None:
+            index = process.draw_indices(*shape, generator=drawn, device=target.device)
+        check_shape("noise", noise.shape, (*shape, self.values), "[repeats, m, values]")
+        check_shape("index", index.shape, shape, "[repeats, m]")
+        clean = target.float().expand(*shape, -1)
+        noisy = process.add_noise(clean, noise.float(), index)
+        condition = self.condition(cond).expand(*shape, -1)
+        output = self(noisy, process.timestep(index), condition)
+        wanted = process.target(clean, noise.float(), index)
+        return (output[..., : self.values] - wanted).square().mean(-1)
+
+    def sample(
+        self,
+        cond: Float[Tensor, "b n d"],
+        *,
+        table: SamplerTable,
+        uncond: Float[Tensor, "b n d"] | None = None,
+        guidance: Guidance | None = None,
+        temperature: float = 1.0,
+        generator: Generators | None = None,
+        noise: Float[Tensor, "b m c"] | None = None,
+        draw_noise: Callable[[], Float[Tensor, "b m c"]] | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """Draw the tokens of one set, in float32.
+
+        Args:
+            cond: [b, n, cond_width], conditions of the predicted tokens.
+            table: the solver.
+            uncond: [b, n, cond_width], unconditional ones; needed where guidance acts.
+            guidance: constant guidance of this set; None is none.
+            temperature: factor of the noise that the solver adds.
+            generator: draws what is not given.
+            noise: [b, m, values], what sampling starts from. Where m > n, the further tokens are
+                those of the rest of the frame: they go along, each predicted as it stands, and
+                count in a renormalisation over the frame.
+            draw_noise: returns fresh noise [b, m, values] for the steps of a stochastic solver.
+
+        Raises:
+            ValueError: shapes that do not fit, guidance without `uncond`, a renormalisation over
+                the frame without the rest of the frame, or a temperature that the solver lacks.
+        """
+        guidance = guidance or Guidance()
+        batch, count, _ = cond.shape
+        check_shape("cond", cond.shape, (None, None, self.cond_width), "[b, n, cond_width]")
+        if guidance.scale > 1:
+            if uncond is None:
+                raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
+            check_shape("uncond", uncond.shape, tuple(cond.shape), "[b, n, cond_width]")
+        if noise is None or draw_noise is None:
+            drawn = check_generator(generator, batch, cond.device)
+        if noise is None:
+            noise = normal(batch, count, self.values, generator=drawn, device=cond.device)
+        check_shape("noise", noise.shape, (batch, None, self.values), "[b, m, values]")
+        rest = noise.shape[1] - count
+        if rest < 0:
+            raise bad("noise", tuple(noise.shape), f"at least the {count} predicted tokens")
+        shape = noise.shape
+        if draw_noise is None:
+            draw_noise = lambda: normal(*shape, generator=drawn, device=cond.device)  # noqa: E731
+        both = cond if uncond is None else torch.cat([cond, uncond])
+        condition = self.condition(both)
+
+        def predict(x: Tensor, timestep: float) -> Tensor:
+            guided = guidance.applies(timestep)
+            tokens = x[:, :count].repeat(1 + guided, 1, 1)
+            time = torch.full((1, 1), timestep, device=x.device)
+            outputs = self(tokens, time, condition[: len(tokens)])
+            prediction, spread = outputs.tensor_split([self.values], dim=-1)
+            others = x[:, count:]
+            if guided and guidance.renorm_over == "frame":
+                halves = (torch.cat([half, others], dim=1) for half in prediction.chunk(2))
+                prediction = guidance.combine(*halves)
+            else:
+                if guided:
+                    prediction = guidance.combine(*prediction.chunk(2))
+                prediction = torch.cat([prediction, others], dim=1)
+            if not spread.shape[-1]:
+                return prediction
+            spread = torch.cat([spread[:batch], torch.zeros_like(others)], dim=1)
+            return torch.cat([prediction, spread], dim=-1)
+
+        x = table.sample(predict, noise.float(), draw_noise, temperature=temperature)
+        return x[:, :count]

@@ -1,0 +1,126 @@
+"""Training masks: which tokens a model sees and which it has to predict."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from contar._errors import bad, check_choice, check_count, check_number
+from contar._random import Generators, check_generator, uniform
+from contar._typing import Bool, Float, Int, Tensor
+from contar.ordering.orders import random_order
+
+
+@dataclass(frozen=True)
+class TrainingMask:
+    """Hidden and visible tokens of a batch.
+
+    Attributes:
+        hidden: [b, n], True where a token has to be predicted.
+        visible_ids: [b, v], the positions of the visible tokens; where samples differ in number,
+            shorter rows are filled up with hidden positions.
+        filled: [b, v], True where `visible_ids` is such filling; None where there is none.
+    """
+
+    hidden: Bool[Tensor, "b n"]
+    visible_ids: Int[Tensor, "b v"]
+    filled: Bool[Tensor, "b v"] | None = None
+
+
+def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> TrainingMask:
+    """Return the mask under which the first `visible` tokens of each order are seen.
+
+    Args:
+        order: [b, n] permutations.
+        visible: [b], how many tokens each sample shows, from 0 to n - 1.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+    tokens = order.shape[1]
+    counts = visible.tolist()
+    if not all(0 <= count < tokens for count in counts):
+        raise bad("visible", counts, f"integers from 0 to {tokens - 1}")
+    shown = torch.arange(tokens, device=order.device) < visible[:, None]
+    hidden = torch.ones_like(shown).scatter(1, order, ~shown)
+    most = max(counts)
+    ids, seen = order[:, :most], shown[:, :most]
+    if min(counts) == most:
+        return TrainingMask(hidden, ids)
+    return TrainingMask(hidden, ids, ~seen)
+
+
+def full_mask(
+    batch: int, tokens: int, *, device: torch.device | str = "cpu"
+) -> TrainingMask:
+    """Return the mask that hides everything.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    hidden = torch.ones(check_count("batch", batch), check_count("tokens", tokens), device=device)
+    return TrainingMask(hidden.bool(), hidden[:, :0].long())
+
+
+def truncated_normal_mask(
+    batch: int,
+    tokens: int,
+    *,
+    low: float = 0.7,
+    high: float = 1.0,
+    mean: float = 1.0,
+    std: float = 0.25,
+    ratio: Literal["batch", "sample"] = "batch",
+    generator: Generators | None = None,
+    device: torch.device | str = "cpu",
+) -> TrainingMask:
+    """Hide a random share of each sample's tokens, drawn from a truncated normal distribution.
+
+    The hidden number is what remains when the visible share is rounded to whole tokens; at least
+    one is hidden. Source: MAR (arXiv 2406.11838, section 3.4) and NOVA (arXiv 2412.14169, appendix
+    A): mean 1, std 0.25, cut to [0.7, 1].
+
+    Args:
+        batch: samples (NOVA: each frame of each sample is one).
+        tokens: of a sample.
+        low: least hidden share.
+        high: largest hidden share.
+        mean: of the distribution before it is cut.
+        std: of the distribution before it is cut, above 0.
+        ratio: one share for the whole "batch", as in the papers, or one for each "sample".
+        generator: draws the share (or shares), then the order. With a list, "batch" takes the
+            share from the first.
+        device: of the result.
+
+    Raises:
+        ValueError: a number outside its range, or generators that do not fit.
+    """
+    check_count("batch", batch)
+    check_count("tokens", tokens)
+    check_number("low", low, 0, 1)
+    check_number("high", high, low, 1)
+    check_number("mean", mean)
+    if check_number("std", std) <= 0:
+        raise bad("std", std, "a number above 0")
+    check_choice("ratio", ratio, ("batch", "sample"))
+    generator = check_generator(generator, batch, device)
+    u = uniform(batch, 1, generator=generator).squeeze(1)
+    shares = _truncated_normal(u if ratio == "sample" else u[:1].expand(batch), low, high, mean, std)
+    visible = ((1 - shares) * tokens).round().clamp(max=tokens - 1).long()
+    order = random_order(batch, tokens, generator=generator, device=device)
+    return mask_by_order(order, visible.to(device))
+
+
+def _truncated_normal(
+    u: Float[Tensor, " b"], low: float, high: float, mean: float, std: float
+) -> Float[Tensor, " b"]:
+    """Map uniform draws through the inverse of the cut distribution's cumulative function."""
+
+    def cumulative(x: float) -> float:
+        return 0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2))))
+
+    start, stop = cumulative(low), cumulative(high)
+    quantile = start + u.double() * (stop - start)
+    x = mean + std * math.sqrt(2) * torch.erfinv(2 * quantile - 1)
+    return x.clamp(low, high)

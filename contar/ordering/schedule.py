@@ -1,0 +1,71 @@
+"""The set schedule: an order cut into sets, as one immutable value."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from contar._errors import bad, check_count
+from contar._typing import Int, Tensor
+
+
+@dataclass(frozen=True)
+class SetStep:
+    """One set of a schedule.
+
+    Attributes:
+        index: number of the set, from 0.
+        sets: how many there are.
+        known: [b, m] positions predicted before.
+        current: [b, n] positions to predict now.
+        remaining: [b, r] positions to predict later.
+    """
+
+    index: int
+    sets: int
+    known: Int[Tensor, "b m"]
+    current: Int[Tensor, "b n"]
+    remaining: Int[Tensor, "b r"]
+
+
+@dataclass(frozen=True)
+class SetSchedule:
+    """Which positions are predicted in which set.
+
+    Args:
+        order: [b, n], a permutation of the positions for each sample.
+        sizes: tokens of each set; positive, adding up to n.
+
+    Raises:
+        ValueError: sizes that are not positive or do not add up, or an order that is none.
+    """
+
+    order: Int[Tensor, "b n"]
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for size in self.sizes:
+            check_count("sizes", size)
+        if self.order.ndim != 2 or sum(self.sizes) != self.order.shape[1]:
+            allowed = f"positive numbers that add up to the tokens of order {tuple(self.order.shape)}"
+            raise bad("sizes", self.sizes, allowed)
+        if not (self.order.sort(dim=1).values == _positions(self.order)).all():
+            raise bad("order", "rows with repeated or missing positions", "permutations")
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> SetStep:
+        if not 0 <= index < len(self.sizes):
+            raise IndexError(index)
+        ends = (0, *accumulate(self.sizes))
+        start, stop = ends[index], ends[index + 1]
+        order = self.order
+        known, current, remaining = order[:, :start], order[:, start:stop], order[:, stop:]
+        return SetStep(index, len(self.sizes), known, current, remaining)
+
+    def __iter__(self) -> Iterator[SetStep]:
+        return (self[index] for index in range(len(self)))
+
+
+def _positions(order: Tensor) -> Tensor:
+    return order.new_ones(order.shape[1]).cumsum(0) - 1

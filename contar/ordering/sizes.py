@@ -1,0 +1,56 @@
+"""How many tokens each set predicts."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from contar._errors import bad, check_choice, check_count
+
+Curve = Literal["cosine", "linear", "uniform"]
+Rounding = Literal["nearest", "floor"]
+
+# Share of the tokens that is still hidden after the fraction r of the sets.
+_HIDDEN: dict[str, Callable[[float], float]] = {
+    "cosine": lambda r: math.cos(0.5 * math.pi * r),
+    "linear": lambda r: 1 - r * r,  # the sizes grow linearly
+    "uniform": lambda r: 1 - r,
+}
+
+
+def set_sizes(
+    tokens: int, sets: int, *, curve: Curve = "cosine", rounding: Rounding = "nearest"
+) -> tuple[int, ...]:
+    """Return the size of each set; they are positive and add up to `tokens`.
+
+    Args:
+        tokens: to predict.
+        sets: asked for, at most `tokens`.
+        curve: how the hidden share falls from 1 to 0 over the sets. "cosine": cos(pi r / 2), a few
+            tokens first and many at the end (MaskGIT, arXiv 2202.04200, section 3.3); "linear":
+            1 - r², sizes that grow linearly; "uniform": 1 - r, sizes as even as they come.
+        rounding: of the hidden tokens. "nearest" (half to even) drops the sets that come out
+            empty, so there may be fewer than `sets` (NOVA); "floor" predicts at least one token in
+            each set and so keeps them all (MAR).
+
+    Raises:
+        ValueError: a number below 1, more sets than tokens, an unknown curve or rounding.
+
+    Example:
+        >>> set_sizes(24, 4)
+        (2, 5, 8, 9)
+    """
+    check_count("tokens", tokens)
+    if check_count("sets", sets) > tokens:
+        raise bad("sets", sets, f"at most the {tokens} tokens there are")
+    check_choice("curve", curve, tuple(_HIDDEN))
+    check_choice("rounding", rounding, ("nearest", "floor"))
+    hidden = [tokens]
+    for k in range(1, sets + 1):
+        exact = tokens * _HIDDEN[curve](k / sets)
+        if rounding == "nearest":
+            hidden.append(round(exact))
+        else:  # one at least now, and one at least for each set to come
+            hidden.append(max(sets - k, min(hidden[-1] - 1, math.floor(exact))))
+    hidden[-1] = 0
+    sizes = (before - after for before, after in zip(hidden, hidden[1:], strict=False))
+    return tuple(size for size in sizes if size)

@@ -1,0 +1,1 @@
+"""Oracles and tiny configs, for tests and benchmarks only."""

@@ -1,0 +1,49 @@
+"""Latent frames to tokens and back: no parameters, only a change of shape."""
+
+from einops import rearrange
+
+from contar._errors import bad, check_count
+from contar._typing import Float, Tensor
+
+
+def patchify(latents: Float[Tensor, "*b c h w"], patch: int) -> Float[Tensor, "*b n d"]:
+    """Cut frames into square patches, row by row; a token holds (y, x, channel), as NOVA's do.
+
+    Args:
+        latents: [..., c, h, w].
+        patch: side of a patch.
+
+    Returns:
+        [..., (h / patch) * (w / patch), patch * patch * c].
+
+    Raises:
+        ValueError: a grid that `patch` does not divide.
+    """
+    height, width = latents.shape[-2:]
+    check_count("patch", patch)
+    if height % patch or width % patch:
+        raise bad("latents", f"a grid of {(height, width)}", f"one that the patch {patch} divides")
+    pattern = "... c (h p) (w q) -> ... (h w) (p q c)"
+    return rearrange(latents, pattern, p=patch, q=patch)
+
+
+def unpatchify(
+    tokens: Float[Tensor, "*b n d"], grid: tuple[int, int], patch: int
+) -> Float[Tensor, "*b c h w"]:
+    """Put tokens back together; the inverse of `patchify`.
+
+    Args:
+        tokens: [..., n, patch * patch * c].
+        grid: (rows, columns) of tokens; their product is n.
+        patch: side of a patch.
+
+    Raises:
+        ValueError: a grid of another number of tokens, or tokens that hold no whole patches.
+    """
+    check_count("patch", patch)
+    if grid[0] * grid[1] != tokens.shape[-2]:
+        raise bad("grid", grid, f"one of the {tokens.shape[-2]} tokens")
+    if tokens.shape[-1] % patch**2:
+        raise bad("tokens", f"of {tokens.shape[-1]} values", f"a multiple of {patch}² values")
+    pattern = "... (h w) (p q c) -> ... c (h p) (w q)"
+    return rearrange(tokens, pattern, h=grid[0], p=patch, q=patch)

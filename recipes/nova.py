@@ -1,0 +1,159 @@
+"""NOVA: autoregressive video generation without vector quantization.
+
+Deng et al., ICLR 2025, arXiv 2412.14169; official code github.com/baaivision/NOVA. A temporal tower
+goes from frame to frame, a spatial tower from set to set of a frame's tokens, and a diffusion MLP
+draws the tokens.
+
+    model = build("nova-d48w1024-osp480")
+    latents = generate(model, text_states, GenerationPlan(frames=9))
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_shape
+from contar._random import check_generator
+from contar._typing import Float, Int, Tensor
+from contar.conditioning import Guidance
+from contar.diffusion import NoiseProcess
+from contar.generation import GenerationPlan
+from contar.ordering import TrainingMask, truncated_normal_mask
+from contar.tokenizers import patchify
+from contar.training import FrameLosses, frame_losses
+from recipes.nova_config import PRESETS, NovaConfig, Tower
+from recipes.nova_model import Nova
+from recipes.nova_sampling import Texts, generate, motion_numbers, stream
+
+__all__ = [
+    "FROZEN",
+    "FROZEN_FOR_IMAGES",
+    "PRESETS",
+    "GenerationPlan",
+    "Guidance",
+    "Nova",
+    "NovaConfig",
+    "Tower",
+    "build",
+    "generate",
+    "stream",
+    "training_losses",
+]
+
+# What the official training keeps fixed, for `contar.training.freeze`; the first stage, on images,
+# also fixes what only videos use.
+FROZEN = ("motion", "text.norm")
+FROZEN_FOR_IMAGES = ("text.norm", "times", "embed")
+
+
+def build(
+    preset: str | NovaConfig = "nova-d48w1024-osp480",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Nova:
+    """Build a NOVA with random weights.
+
+    Args:
+        preset: a name in `PRESETS`, or a config.
+        device: where the weights are made, the CPU if None; "meta" makes none.
+        dtype: of the weights, float32 if None.
+
+    Raises:
+        ValueError: an unknown preset.
+
+    Example:
+        >>> model = build("nova-d48w1024-osp480", device="meta")
+        >>> sum(p.numel() for p in model.parameters()) // 10**6
+        644
+    """
+    config = PRESETS.get(preset) if isinstance(preset, str) else preset
+    if not isinstance(config, NovaConfig):
+        raise bad("preset", preset, "a NovaConfig or one of " + ", ".join(PRESETS))
+    with torch.device(device or "cpu"):
+        model = Nova(config)
+    return model if dtype is None else model.to(dtype)
+
+
+def training_losses(
+    model: Nova,
+    latents: Float[Tensor, "b c t h w"],
+    prompt_embeds: Texts,
+    *,
+    motion_flow: float | Sequence[float] | None = None,
+    fps: float | Sequence[float] | None = None,
+    repeats: int = 4,
+    scheduler: Any = None,
+    mask: TrainingMask | None = None,
+    generator: torch.Generator | None = None,
+    noise: Float[Tensor, "r m d"] | None = None,
+    index: Int[Tensor, "r m"] | None = None,
+    backend: Any = None,
+) -> FrameLosses:
+    """Return the losses of one training step, as the official code weighs them.
+
+    Args:
+        model: a NOVA.
+        latents: [b, c, t, h, w], clips; t = 1 for images.
+        prompt_embeds: states of a text encoder, as in `stream`.
+        motion_flow: optical flow score, as in `stream`.
+        fps: frames per second, as in `stream`.
+        repeats: draws of noise and timestep for each hidden token.
+        scheduler: config of a diffusers scheduler; None takes the model's own.
+        mask: hidden and visible tokens of each frame, b * t rows, instead of a draw with one hidden
+            share for the whole batch.
+        generator: draws mask, noise and timesteps where they are not given.
+        noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`.
+        index: [repeats, m], indices of training timesteps.
+        backend: of `attend`.
+
+    Raises:
+        ValueError: an argument that does not fit the model or the others.
+    """
+    c = model.sizes
+    text = model.text.pad(prompt_embeds)
+    batch = len(text)
+    check_shape("latents", latents.shape, (batch, c.channels, None, None, None), "[b, c, t, h, w]")
+    frames, height, width = latents.shape[2:]
+    c.check_latent("latents", (height, width))
+    flow, rate = motion_numbers(model, batch, motion_flow, fps)
+    process = NoiseProcess.from_config(scheduler or c.scheduler)
+    grid = (height // c.patch, width // c.patch)
+    coarse = (grid[0] // 2, grid[1] // 2)
+    rows, tokens = batch * frames, grid[0] * grid[1]
+    generator = check_generator(generator, batch, model.device)  # type: ignore[assignment]
+    if mask is None:
+        mask = truncated_normal_mask(rows, tokens, generator=generator, device=model.device)
+    check_shape("mask.hidden", mask.hidden.shape, (rows, tokens), "[b * t, tokens]")
+
+    prefix = model.prefix(text, flow, rate)
+    x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
+    if frames > 1:
+        x = torch.cat([x, model.frame_tokens(latents[:, :, :-1], batch, x.shape[2])], dim=1)
+    added, turn = model.frame_positions(frames, coarse, prefix.shape[1])
+    x = x if added is None else x + added
+    features = model.temporal(x, prefix=prefix, turn=turn, backend=backend)
+    anchor, later = features[:, :1], features[:, 1:]
+    condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1)
+
+    clean = patchify(latents.transpose(1, 2), c.patch).flatten(0, 1)
+    z = model.spatial(
+        clean,
+        condition.flatten(0, 1),
+        mask.visible_ids,
+        positions=model.token_positions(grid),
+        filled=mask.filled,
+        backend=backend,
+    )
+    losses = model.head.loss(
+        clean[mask.hidden],
+        z[mask.hidden],
+        process=process,
+        repeats=repeats,
+        generator=generator,  # type: ignore[arg-type]
+        noise=noise,
+        index=index,
+    )
+    frame = torch.arange(rows, device=losses.device)[:, None].expand(rows, tokens) % frames
+    return frame_losses(losses, frame[mask.hidden], frames)

@@ -1,0 +1,178 @@
+"""NOVA's sizes as one immutable value, the released presets, and the reading of official configs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from contar._errors import bad, check_choice, check_count
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
+# Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
+RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}
+
+
+class Tower(NamedTuple):
+    """Blocks, width and attention heads of a tower."""
+
+    depth: int
+    width: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class NovaConfig:
+    """The sizes of a NOVA.
+
+    Args:
+        temporal: the temporal tower.
+        encoder: the encoder half of the spatial tower.
+        decoder: the decoder half of the spatial tower.
+        head_depth: blocks of the token head.
+        head_width: width of the token head.
+        text_width: of the text encoder's states.
+        text_length: tokens to which a text is padded.
+        channels: of a latent.
+        patch: side of a spatial token; a temporal token's is twice that.
+        latent: (height, width) of the latent frames that it is made for.
+        frames: latent frames that it is made for; more than 1 adds motion tokens.
+        grid: spatial tokens (rows, columns) that positions are stretched to.
+        frame_grid: temporal tokens (rows, columns) that positions are stretched to.
+        positions: "absolute" (sine-cosine, learned times) or "rotary".
+        adapter: rank of the scale-and-shift adapter, "full", or None for no adapter.
+        text_rows: stored padding rows of the text.
+        scheduler: config of the diffusers scheduler for training and sampling.
+
+    Raises:
+        ValueError: a size below 1, an unknown kind of positions, a latent that the patches do not
+            divide.
+    """
+
+    temporal: Tower
+    encoder: Tower
+    decoder: Tower
+    head_depth: int
+    head_width: int
+    text_width: int
+    text_length: int
+    latent: tuple[int, int]
+    channels: int = 4
+    patch: int = 2
+    frames: int = 1
+    grid: tuple[int, int] | None = None
+    frame_grid: tuple[int, int] | None = None
+    positions: Literal["absolute", "rotary"] = "absolute"
+    adapter: int | Literal["full"] | None = None
+    text_rows: int = 512
+    scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(FLOW))
+
+    def __post_init__(self) -> None:
+        for name in ("temporal", "encoder", "decoder"):
+            tower = Tower(*getattr(self, name))
+            for part, value in zip(tower._fields, tower, strict=True):
+                check_count(f"{name}.{part}", value)
+            object.__setattr__(self, name, tower)
+        for name in ("head_depth", "head_width", "text_width", "text_length", "channels", "patch"):
+            check_count(name, getattr(self, name))
+        check_count("frames", self.frames)
+        check_choice("positions", self.positions, ("absolute", "rotary"))
+        if self.adapter is not None and self.adapter != "full":
+            check_count("adapter", self.adapter)
+        self.check_latent("latent", self.latent)
+        height, width = self.latent
+        if self.grid is None:
+            object.__setattr__(self, "grid", (height // self.patch, width // self.patch))
+        if self.frame_grid is None:
+            coarse = (height // (2 * self.patch), width // (2 * self.patch))
+            object.__setattr__(self, "frame_grid", coarse)
+        for name in ("latent", "grid", "frame_grid"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def check_latent(self, name: str, latent: tuple[int, int]) -> None:
+        """Raise a ValueError unless both kinds of patches divide a latent grid."""
+        for size in latent:
+            if check_count(name, size) % (2 * self.patch):
+                raise bad(name, tuple(latent), f"multiples of {2 * self.patch}, the coarse patch")
+
+    @classmethod
+    def from_official(cls, config: Mapping[str, Any]) -> "NovaConfig":
+        """Read the config of a released `transformer/config.json`.
+
+        A key `heads` may say depth, width and attention heads of each tower (`video_encoder`,
+        `image_encoder`, `image_decoder`); without it they are read from the architecture's names
+        (`vit_d16w1024`: 16 attention heads, as released).
+
+        Raises:
+            ValueError: a key that is missing or has a value that this reader does not know.
+        """
+        needed = ("image_dim", "image_size", "image_stride", "text_token_dim", "text_token_len",
+                  "image_base_size", "video_base_size", "arch")  # fmt: skip
+        for key in needed:
+            if config.get(key) is None:
+                raise bad(f"config[{key!r}]", config.get(key), "a value, as in released configs")
+        temporal, spatial, head = _official_heads(config)
+        size = config["image_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        stride = config["image_stride"]
+        rank = config.get("video_mixer_rank")
+        return cls(
+            temporal=temporal,
+            encoder=spatial._replace(depth=spatial.depth // 2),
+            decoder=spatial._replace(depth=spatial.depth - spatial.depth // 2),
+            head_depth=head[0],
+            head_width=head[1],
+            text_width=config["text_token_dim"],
+            text_length=config["text_token_len"],
+            latent=(height // stride, width // stride),
+            channels=config["image_dim"],
+            patch=15 // stride + 1,
+            frames=config["video_base_size"][0],
+            grid=tuple(config["image_base_size"]),
+            frame_grid=tuple(config["video_base_size"][1:]),
+            positions="rotary" if config.get("rotary_pos_embed") else "absolute",
+            adapter="full" if (rank or 0) < 0 else rank or None,
+        )
+
+
+def _official_heads(config: Mapping[str, Any]) -> tuple[Tower, Tower, tuple[int, int]]:
+    if config.get("heads") is not None:
+        heads = config["heads"]
+        towers = (Tower(h["depth"], h["dim"], h["heads"])
+                  for h in (heads["video_encoder"], heads["image_encoder"]))  # fmt: skip
+        return *towers, (heads["image_decoder"]["depth"], heads["image_decoder"]["dim"])
+    sizes = []
+    for name, kind in zip(config["arch"], ("vit", "vit", "mlp"), strict=True):
+        match = re.fullmatch(rf"{kind}_d(\d+)w(\d+)", name)
+        if match is None:
+            raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
+        depth, width = int(match[1]), int(match[2])
+        if kind == "vit" and width not in RELEASED_HEADS:
+            raise bad("config['heads']", None, f"given: {name} is not a released architecture")
+        sizes.append((depth, width))
+    (dt, wt), (ds, ws), head = sizes
+    return Tower(dt, wt, RELEASED_HEADS[wt]), Tower(ds, ws, RELEASED_HEADS[ws]), head
+
+
+def _released(width: int, head: tuple[int, int], latent: tuple[int, int], **other: Any) -> NovaConfig:
+    heads = RELEASED_HEADS[width]
+    half = Tower(16, width, heads)
+    return NovaConfig(
+        temporal=half,
+        encoder=half,
+        decoder=half,
+        head_depth=head[0],
+        head_width=head[1],
+        text_width=2560,
+        text_length=256,
+        latent=latent,
+        **other,
+    )
+
+
+# The models released with the paper: github.com/baaivision/NOVA, docs/model_zoo.md.
+PRESETS: dict[str, NovaConfig] = {
+    "nova-d48w768-sdxl1024": _released(768, (6, 768), (128, 128)),
+    "nova-d48w1024-sdxl1024": _released(1024, (6, 1024), (128, 128)),
+    "nova-d48w1536-sdxl1024": _released(1536, (6, 1536), (128, 128)),
+    "nova-d48w1024-osp480": _released(1024, (3, 1280), (60, 96), frames=16, adapter=24),
+}

@@ -1,0 +1,105 @@
+"""Parameter names of official NOVA checkpoints, and their shapes, to ours and back."""
+
+import re
+from collections.abc import Mapping
+
+from einops import rearrange
+from torch import Tensor
+
+from contar._errors import bad
+
+# Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
+_PARTS = [
+    ("temporal.blocks.{i}.", "video_encoder.blocks.{i}."),
+    ("temporal.norm.", "video_encoder.norm."),
+    ("embed.", "video_encoder.patch_embed.proj."),
+    ("adapter.down.", "video_encoder.mixer.lora."),
+    ("adapter.up.", "video_encoder.mixer.proj."),
+    ("times.embed.fc1.", "video_pos_embed.time_proj.0."),
+    ("times.embed.fc2.", "video_pos_embed.time_proj.2."),
+    ("times.norm.", "video_pos_embed.norm."),
+    ("motion.flow.fc1.", "motion_embed.flow_proj.0."),
+    ("motion.flow.fc2.", "motion_embed.flow_proj.2."),
+    ("motion.fps.fc1.", "motion_embed.fps_proj.0."),
+    ("motion.fps.fc2.", "motion_embed.fps_proj.2."),
+    ("begin", "mask_embed.bos_token"),
+    ("text.padding", "text_embed.weight"),
+    ("text.", "text_embed."),
+    ("spatial.embed.", "image_encoder.patch_embed.proj."),
+    ("spatial.mask_token", "mask_embed.mask_token"),
+    ("spatial.encoder.{i}.", "image_encoder.blocks.{i}."),
+    ("spatial.decoder.{i}.", "image_encoder.blocks.{i}."),
+    ("spatial.norm.", "image_encoder.norm."),
+    ("head.token.", "image_decoder.patch_embed.proj."),
+    ("head.time.", "image_decoder.time_cond_embed.timestep_proj."),
+    ("head.condition.", "image_decoder.time_cond_embed.condition_proj."),
+    ("head.blocks.{i}.norm1.proj.", "image_decoder.blocks.{i}.norm1.proj."),
+    ("head.blocks.{i}.mlp.", "image_decoder.blocks.{i}.proj."),
+    ("head.blocks.{i}.norm2.", "image_decoder.blocks.{i}.norm2."),
+    ("head.norm.proj.", "image_decoder.norm.proj."),
+    ("head.out.", "image_decoder.head."),
+]
+# Official patch embeddings are convolutions; ours are linear layers over (y, x, channel).
+_PATCHES = ("embed.weight", "spatial.embed.weight", "head.token.weight")
+
+
+def official_name(name: str, encoder_depth: int) -> str:
+    """Return the official name of one of our parameters.
+
+    Raises:
+        ValueError: a parameter that official models do not have (layers that join widths).
+    """
+    for ours, theirs in _PARTS:
+        pattern = re.escape(ours).replace(r"\{i\}", r"(\d+)")
+        if match := re.match(pattern, name):
+            offset = encoder_depth if ours.startswith("spatial.decoder") else 0
+            number = str(int(match[1]) + offset) if match.groups() else ""
+            return theirs.replace("{i}", number) + name[match.end() :]
+    raise bad("name", name, "a parameter that official checkpoints have")
+
+
+def to_official(
+    state: Mapping[str, Tensor], encoder_depth: int, channels: int
+) -> dict[str, Tensor]:
+    """Rename and reshape our state dict to the official layout.
+
+    Args:
+        state: ours.
+        encoder_depth: blocks of the spatial tower's encoder half.
+        channels: of a latent.
+
+    Raises:
+        ValueError: a parameter that official models do not have.
+    """
+    result = {}
+    for name, tensor in state.items():
+        if name in _PATCHES:
+            patch = int((tensor.shape[1] // channels) ** 0.5)
+            tensor = rearrange(tensor, "d (p q c) -> d c p q", p=patch, c=channels).contiguous()
+        result[official_name(name, encoder_depth)] = tensor
+    return result
+
+
+def from_official(
+    official: Mapping[str, Tensor], ours: Mapping[str, Tensor], encoder_depth: int, channels: int
+) -> dict[str, Tensor]:
+    """Rename and reshape an official state dict to the layout of `ours`.
+
+    Raises:
+        ValueError: missing, unexpected or misshapen weights, all of them listed.
+    """
+    wanted = to_official(ours, encoder_depth, channels)
+    problems = [f"missing {key}" for key in wanted if key not in official]
+    problems += [f"unexpected {key}" for key in official if key not in wanted]
+    problems += [
+        f"{key} is {tuple(official[key].shape)}, must be {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in official and official[key].shape != value.shape
+    ]
+    if problems:
+        raise bad("state", "; ".join(problems), "exactly the weights of this model")
+    result = {}
+    for name in ours:
+        tensor = official[official_name(name, encoder_depth)]
+        result[name] = rearrange(tensor, "d c p q -> d (p q c)") if name in _PATCHES else tensor
+    return result

@@ -1,0 +1,120 @@
+"""NOVA's network, put together from contar's parts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from torch import nn
+
+from contar._typing import Float, Tensor
+from contar.attention import (
+    Positions,
+    grid_coordinates,
+    rotary_table,
+    sincos_2d,
+)
+from contar.backbones import SpatialTower, TemporalTower
+from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
+from contar.heads import DiffusionMLP
+from contar.tokenizers import patchify
+from recipes.nova_config import NovaConfig
+from recipes.nova_keys import from_official, to_official
+
+class Nova(ModelMixin, ConfigMixin):
+    """The network. It holds weights and nothing else; loops and losses are functions below."""
+
+    config_name = "config.json"
+    _keep_in_fp32_modules = None
+
+    def __init__(self, config: NovaConfig) -> None:
+        super().__init__()
+        self.register_to_config(**asdict(config))
+        self.sizes = c = config
+        width = c.temporal.width
+        values = c.patch**2 * c.channels
+        self.text = TextProjection(c.text_width, width, length=c.text_length, rows=c.text_rows)
+        self.motion = MotionTokens(width) if c.frames > 1 else None
+        self.begin = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.embed = nn.Linear(4 * values, width)  # a coarse patch covers 2 x 2 tokens
+        self.times = FrameTimes(width, base=c.frames) if c.positions == "absolute" else None
+        self.temporal = TemporalTower(depth=c.temporal.depth, width=width, heads=c.temporal.heads)
+        self.adapter = None
+        if c.adapter is not None:
+            rank = None if c.adapter == "full" else c.adapter
+            self.adapter = ScaleShiftAdapter(width, rank=rank)
+        self.spatial = SpatialTower(values, width, encoder=c.encoder, decoder=c.decoder)
+        self.head = DiffusionMLP(
+            values, c.decoder.width, width=c.head_width, depth=c.head_depth
+        )
+
+    def prefix(
+        self,
+        text: Float[Tensor, "b l w"],
+        flow: Float[Tensor, " b"] | None,
+        fps: Float[Tensor, " b"] | None,
+    ) -> Float[Tensor, "b p d"]:
+        """Return the tokens of text and motion that come before the first frame."""
+        tokens = self.text(text.to(self.dtype))
+        if self.motion is None or flow is None or fps is None:
+            return tokens
+        return torch.cat([tokens, self.motion(flow, fps)], dim=1)
+
+    def frame_tokens(
+        self, previous: Float[Tensor, "b c t h w"] | None, batch: int, count: int
+    ) -> Float[Tensor, "b t n d"]:
+        """Return what the temporal tower sees of each frame: the frame before it, coarsely.
+
+        Args:
+            previous: the frames before; None is the beginning of the video.
+            batch: samples.
+            count: coarse tokens of a frame.
+        """
+        if previous is None:
+            return self.begin.expand(batch, 1, count, -1)
+        frames = previous.transpose(1, 2).to(self.dtype)
+        return self.embed(patchify(frames, 2 * self.sizes.patch))
+
+    def frame_positions(
+        self, frames: int, grid: tuple[int, int], prefix: int
+    ) -> tuple[Float[Tensor, "t n d"] | None, Float[Tensor, "m k 2"] | None]:
+        """Return what is added to the coarse tokens, or the rotary table of prefix and frames."""
+        tower = self.sizes.temporal
+        if self.times is None:
+            coordinates = grid_coordinates(frames, *grid, device=self.device)
+            table = rotary_table(coordinates, tower.width // tower.heads)
+            return None, Positions(turn=table).behind(prefix).turn
+        space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=self.device)
+        return self.times(frames)[:, None] + space.to(self.dtype), None
+
+    def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
+        """Return the positions of a frame's tokens for both halves of the spatial tower."""
+        encoder, decoder = self.sizes.encoder, self.sizes.decoder
+        return self._positions_of_half(grid, *encoder[1:]), self._positions_of_half(grid, *decoder[1:])
+
+    def _positions_of_half(self, grid: tuple[int, int], width: int, heads: int) -> Positions:
+        if self.times is None:
+            coordinates = grid_coordinates(1, *grid, device=self.device)
+            return Positions(turn=rotary_table(coordinates, width // heads))
+        table = sincos_2d(grid, width, base=self.sizes.grid, device=self.device)
+        return Positions(add=table.to(self.dtype))
+
+    def adapt(
+        self, anchor: Float[Tensor, "b n d"], features: Float[Tensor, "*b n d"]
+    ) -> Float[Tensor, "*b n d"]:
+        """Return the condition of a later frame, given the first frame's features."""
+        return features if self.adapter is None else self.adapter(anchor, features)
+
+    def official_state_dict(self) -> dict[str, Tensor]:
+        """Return the state dict in the names and shapes of official checkpoints."""
+        return to_official(self.state_dict(), self.sizes.encoder.depth, self.sizes.channels)
+
+    def load_official_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict in the names and shapes of official checkpoints.
+
+        Raises:
+            ValueError: missing, unexpected or misshapen weights, all listed; nothing is loaded.
+        """
+        sizes = self.sizes
+        ours = from_official(state, self.state_dict(), sizes.encoder.depth, sizes.channels)
+        self.load_state_dict(ours)

@@ -1,0 +1,250 @@
+"""NOVA's generation: which conditions, orders and draws the loops of `contar.generation` get."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_number, check_shape
+from contar._random import Generators, check_generator, normal
+from contar._typing import Float, Int, Tensor
+from contar.diffusion import SamplerTable
+from contar.generation import GenerationPlan, Monitor, Progress, generate_frames, generate_sets
+from contar.ordering import SetSchedule, SetStep, random_order
+from contar.tokenizers import patchify, unpatchify
+from recipes.nova_model import Nova
+
+Texts = Float[Tensor, "b l w"] | Sequence[Float[Tensor, "_ w"]]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What `stream` has checked."""
+
+    text: Tensor  # [passes * b, l, w]
+    flow: Tensor | None  # [passes * b]
+    fps: Tensor | None
+    context: Tensor | None
+    order: Tensor | None
+    generator: Generators
+    table: SamplerTable
+    sizes: tuple[int, ...]
+    latent: tuple[int, int]
+    batch: int
+    backend: Any
+
+
+def generate(
+    model: Nova, prompt_embeds: Texts, plan: GenerationPlan | None = None, **options: Any
+) -> Float[Tensor, "b c t h w"]:
+    """Generate all frames and return them as one tensor; arguments and errors as in `stream`."""
+    return torch.stack(list(stream(model, prompt_embeds, plan, **options)), dim=2)
+
+
+def stream(
+    model: Nova,
+    prompt_embeds: Texts,
+    plan: GenerationPlan | None = None,
+    *,
+    negative_prompt_embeds: Texts | None = None,
+    motion_flow: float | Sequence[float] | None = None,
+    fps: float | Sequence[float] | None = None,
+    context: Float[Tensor, "b c n h w"] | None = None,
+    order: Int[Tensor, "b m"] | None = None,
+    generator: Generators | None = None,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    backend: Any = None,
+) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Generate latent frames and yield each, [b, c, h, w] float32, as it is finished.
+
+    Every argument is checked at the call, before the first frame is asked for. Randomness comes
+    from `generator` alone, in the official order: on the first generated frame a uniform number
+    for each token, whose sorting is the order in all frames; then a normal [b, c, h, w] for each
+    set, and one for each diffusion step that adds noise.
+
+    Args:
+        model: a NOVA; it is left as it is, so generations may be interleaved.
+        prompt_embeds: states of a text encoder, [b, l, w] or one [l, w] for each sample, at most
+            `text_length` long; shorter texts are padded with the model's stored rows.
+        plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`.
+        negative_prompt_embeds: what guidance leads away from, likewise; None is the empty text.
+        motion_flow: optical flow score, one or one for each sample; None is 5. Videos only.
+        fps: frames per second, likewise; None is 12. Videos only.
+        context: [b, c, n, h, w], given first frames, yielded as they are: none makes an image or
+            video of the text, one goes on from an image, n continue a video.
+        order: [b, tokens], the order of a frame's tokens; None draws one.
+        generator: one, or one for each sample; a CPU generator works for every device. None is
+            freshly seeded.
+        progress: show a bar.
+        callback: called with a `Progress` after each set.
+        cancel: asked before each set; True raises `contar.generation.Cancelled`.
+        backend: of `attend`.
+
+    Raises:
+        ValueError: an argument that does not fit the model, the plan or the others.
+    """
+    plan, c, device = plan or GenerationPlan(), model.sizes, model.device
+    text = model.text.pad(prompt_embeds)
+    batch = len(text)
+    latent = plan.grid or c.latent
+    c.check_latent("plan.grid", latent)
+    tokens = (latent[0] // c.patch) * (latent[1] // c.patch)
+    sizes = plan.sizes(tokens)
+    if context is not None:
+        check_shape("context", context.shape, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
+        if context.shape[2] > plan.frames:
+            raise bad("context", f"{context.shape[2]} frames", f"at most plan.frames={plan.frames}")
+        context = context.to(device, torch.promote_types(context.dtype, torch.float32))
+    if order is not None:
+        check_shape("order", order.shape, (batch, tokens), "[b, tokens]")
+        order = SetSchedule(order.to(device), sizes).order
+    flow, rate = motion_numbers(model, batch, motion_flow, fps)
+    if negative_prompt_embeds is not None:
+        negative = model.text.pad(negative_prompt_embeds)
+        check_shape("negative_prompt_embeds", negative.shape, tuple(text.shape), "[b, l, w]")
+    else:
+        negative = model.text.empty(batch)
+    passes = 1
+    if plan.guidance.active:
+        text, passes = torch.cat([text, negative]), 2
+    inputs = _Inputs(
+        text=text,
+        flow=None if flow is None else flow.repeat(passes),
+        fps=None if rate is None else rate.repeat(passes),
+        context=context,
+        order=order,
+        generator=check_generator(generator, batch, device),
+        table=SamplerTable.from_config(plan.scheduler or c.scheduler, plan.diffusion_steps),
+        sizes=sizes,
+        latent=latent,
+        batch=batch,
+        backend=backend,
+    )
+    given = 0 if context is None else context.shape[2]
+    total = (plan.frames - given) * len(sizes)
+    monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
+    return _frames(model, plan, inputs, monitor)
+
+
+def motion_numbers(
+    model: Nova,
+    batch: int,
+    flow: float | Sequence[float] | None,
+    fps: float | Sequence[float] | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return flow scores and frame rates as [b] each, or None for a model of images.
+
+    Raises:
+        ValueError: a number below 0, another number of them, or one given to a model of images.
+    """
+    if model.motion is None:
+        for name, value in (("motion_flow", flow), ("fps", fps)):
+            if value is not None:
+                raise bad(name, value, "None: this model makes images")
+        return None, None
+    columns = []
+    for name, value, default in (("motion_flow", flow, 5.0), ("fps", fps, 12.0)):
+        value = default if value is None else value
+        values = list(value) if isinstance(value, Sequence) else [value] * batch
+        if len(values) != batch:
+            raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
+        columns.append(torch.tensor([check_number(name, v, 0) for v in values]))
+    return columns[0].to(model.device), columns[1].to(model.device)
+
+
+@torch.no_grad()
+def _frames(
+    model: Nova, plan: GenerationPlan, inputs: _Inputs, monitor: Monitor
+) -> Iterator[Float[Tensor, "b c h w"]]:
+    c, device, batch = model.sizes, model.device, inputs.batch
+    height, width = inputs.latent
+    grid = (height // c.patch, width // c.patch)
+    coarse = (grid[0] // 2, grid[1] // 2)
+    block = coarse[0] * coarse[1]
+    passes = len(inputs.text) // batch
+
+    prefix = model.prefix(inputs.text, inputs.flow, inputs.fps)
+    length = prefix.shape[1]
+    added, turn = model.frame_positions(plan.frames, coarse, length)
+    places = model.token_positions(grid)
+    window, pinned = plan.window, plan.pinned if plan.window else 0
+    blocks = min(plan.frames, window + pinned) if window else plan.frames
+    capacity = length + blocks * block
+    cache = model.temporal.allocate_cache(
+        passes * batch, capacity, window=window, pinned=pinned
+    )
+
+    def observe(t: int, previous: Tensor | None, anchor: Tensor | None) -> tuple[Tensor, Tensor]:
+        before = None if previous is None else previous[:, :, None]
+        x = model.frame_tokens(before, batch, block)
+        x = x if added is None else x + added[t]
+        ends = (0 if t == 0 else length + t * block, length + (t + 1) * block)
+        out = model.temporal(
+            x.repeat(passes, 1, 1, 1),
+            prefix=prefix if t == 0 else None,
+            turn=None if turn is None else turn[slice(*ends)],
+            cache=cache,
+            backend=inputs.backend,
+        )[:, 0]
+        return (out, out) if anchor is None else (model.adapt(anchor, out), anchor)
+
+    def frame_noise() -> Tensor:
+        shape = (batch, c.channels, height, width)
+        return patchify(normal(*shape, generator=inputs.generator, device=device), c.patch)
+
+    def draw_frame(t: int, condition: Tensor, schedule: SetSchedule) -> Tensor:
+        def predict(tokens: Tensor, step: SetStep) -> Tensor:
+            monitor.before()
+            z = model.spatial(
+                tokens.repeat(passes, 1, 1),
+                condition,
+                step.known.repeat(passes, 1),
+                positions=places,
+                backend=inputs.backend,
+            )
+            return take(z, step.current.repeat(passes, 1))
+
+        def draw(z: Tensor, step: SetStep) -> Tensor:
+            guidance = plan.guidance.at((step.index + 1) / step.sets)
+            ids = step.current
+            if guidance.renorm_over == "frame":  # the rest of the frame goes along
+                ids = torch.cat([step.current, step.known, step.remaining], dim=1)
+            return model.head.sample(
+                z[:batch],
+                uncond=z[batch:] if passes > 1 else None,
+                table=inputs.table,
+                guidance=guidance,
+                temperature=plan.temperature,
+                noise=take(frame_noise(), ids),
+                draw_noise=lambda: take(frame_noise(), ids),
+            )
+
+        empty = torch.zeros(batch, grid[0] * grid[1], c.patch**2 * c.channels, device=device)
+        tokens = empty
+        for step, tokens in generate_sets(predict, draw, schedule, empty):
+            monitor.after(Progress(t, plan.frames, step.index, step.sets, tokens))
+        return unpatchify(tokens, grid, c.patch)
+
+    schedules: list[SetSchedule] = []
+
+    def draw_next(t: int, condition: Tensor) -> Tensor:
+        if not schedules:  # one order for all frames, drawn when the first one is generated
+            order = inputs.order
+            if order is None:
+                count = grid[0] * grid[1]
+                order = random_order(batch, count, generator=inputs.generator, device=device)
+            schedules.append(SetSchedule(order, inputs.sizes))
+        return draw_frame(t, condition, schedules[0])
+
+    with monitor:
+        yield from generate_frames(
+            observe, draw_next, plan.frames, state=None, context=inputs.context
+        )
+
+
+def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+    """Return the tokens `ids` of each sample."""
+    return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))
