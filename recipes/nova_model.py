@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -27,10 +28,11 @@ class Nova(ModelMixin, ConfigMixin):
     config_name = "config.json"
     _keep_in_fp32_modules = None
 
-    def __init__(self, config: NovaConfig) -> None:
+    def __init__(self, sizes: NovaConfig | Mapping[str, Any]) -> None:
         super().__init__()
-        self.register_to_config(**asdict(config))
-        self.sizes = c = config
+        c = sizes if isinstance(sizes, NovaConfig) else NovaConfig(**sizes)
+        self.register_to_config(sizes=asdict(c))
+        self.sizes = c
         width = c.temporal.width
         values = c.patch**2 * c.channels
         self.text = TextProjection(c.text_width, width, length=c.text_length, rows=c.text_rows)

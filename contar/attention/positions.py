@@ -3,6 +3,7 @@
 All are functions of the grid in hand; nothing is kept from one call to the next.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +36,8 @@ def sinusoid(
     if check_count("width", width) % 2:
         raise bad("width", width, "an even number")
     half = width // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=values.device) / half
-    angles = values.float()[..., None] / 10000**exponent
+    steps = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values.float()[..., None] * (steps * (-math.log(10000) / half)).exp()
     pair = (angles.cos(), angles.sin()) if cosine_first else (angles.sin(), angles.cos())
     return torch.cat(pair, dim=-1)
 
@@ -147,7 +148,6 @@ class Positions:
         """Return the positions with `prefix` tokens before them that are not turned."""
         if self.turn is None or not prefix:
             return self
-        still = torch.zeros_like(self.turn[..., :1, :, :])
+        still = self.turn.new_zeros(*self.turn.shape[:-3], prefix, *self.turn.shape[-2:])
         still[..., 0] = 1
-        still = still.expand(*self.turn.shape[:-3], prefix, -1, -1)
         return Positions(self.add, torch.cat([still, self.turn], dim=-3))

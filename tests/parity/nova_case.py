@@ -1,0 +1,231 @@
+"""NOVA's goldens: what is compared, and how.
+
+Generation runs twice through `nova.generate`: once with each set's tokens replaced by the recorded
+ones after they have been compared, so that every step starts from recorded inputs; and once freely
+from the seed.
+"""
+
+import math
+import zlib
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from contar.diffusion import NoiseProcess
+from contar.ordering import TrainingMask
+from contar.tokenizers import patchify
+from recipes import nova, nova_sampling
+from recipes.nova_keys import official_name
+
+SCHEDULERS = {
+    "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},
+    "flow_shift": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+    "ddpm_linear": {
+        "_class_name": "DDPMScheduler",
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "variance_type": "fixed_small",
+        "timestep_spacing": "leading",
+    },
+    "ddpm": {
+        "_class_name": "DDPMScheduler",
+        "beta_schedule": "squaredcos_cap_v2",
+        "clip_sample": False,
+        "variance_type": "fixed_small",
+        "timestep_spacing": "trailing",
+    },
+}
+STEP = 1e-4  # of an array's largest value; the official code's own rounding is of the order 1e-6
+GRADIENT = 1e-3  # of a norm
+ZERO_GRADIENT = 1e-6
+
+Errors = dict[str, tuple[float, float]]
+
+
+def weights_by_rule(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Make the goldens' weights from names and shapes."""
+    weights = {}
+    for key, shape in shapes.items():
+        w = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+        if len(shape) == 1:
+            w = 1 + 0.1 * w if key.endswith("weight") else 0.1 * w
+        else:
+            w = w / np.sqrt(np.prod(shape[1:]))
+        weights[key] = torch.from_numpy(np.asarray(w, dtype=np.float32))
+    return weights
+
+
+def load_model(description: dict[str, Any]) -> nova.Nova:
+    """Build the model of a golden with the weights of the rule."""
+    model = nova.build(nova.NovaConfig.from_official(description["config"]))
+    model.load_official_state_dict(weights_by_rule(description["parameters"]))
+    return model
+
+
+def check_nova(
+    description: dict[str, Any], case: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> Errors:
+    model = load_model(description)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    if case["task"] == "train":
+        return _check_training(model, case, tensors)
+    if case["task"] == "generate":
+        return _check_generation(model, case, tensors)
+    raise ValueError(f"task {case['task']!r} is not known here")
+
+
+def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return math.inf
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def _check_generation(
+    model: nova.Nova, case: dict[str, Any], z: dict[str, torch.Tensor]
+) -> Errors:
+    sizes = tuple(int(n) for n in z["num_preds"] if n > 0)
+    patch, steps = model.sizes.patch, case["diffusion_steps"]
+    guidance = nova.Guidance(
+        case.get("guidance_scale", 1.0),
+        start=case.get("min_guidance_scale"),
+        truncation=case.get("guidance_trunc", 0.0),
+        renorm=case.get("guidance_renorm", 1.0),
+        renorm_over="frame",
+    )
+    plan = nova.GenerationPlan(
+        frames=case["frames"],
+        sets=case["ar_steps"],
+        diffusion_steps=steps,
+        guidance=guidance,
+        scheduler=SCHEDULERS[case["scheduler"]],
+        grid=(int(z["latents"].shape[3]), int(z["latents"].shape[4])),
+    )
+    errors = dict.fromkeys(("order", "noise", "cond", "sample"), 0.0)
+    errors["sizes"] = float(plan.sizes(z["order"].shape[1]) != sizes)
+
+    def note(name: str, error: float) -> None:
+        errors[name] = max(errors[name], error) if error == error else math.nan
+
+    def run() -> torch.Tensor:
+        context = None
+        if case["image_to_video"]:
+            context = z["first_frame_latents"][:, :, None]
+        return nova.generate(
+            model,
+            z["prompt_embeds"],
+            plan,
+            negative_prompt_embeds=z.get("negative_prompt_embeds"),
+            motion_flow=case.get("motion_flow") if model.motion else None,
+            context=context,
+            generator=torch.Generator().manual_seed(case["seed"]),
+        )
+
+    # Every step from recorded inputs.
+    first = 1 if case["image_to_video"] else 0
+    turns = iter([(t, k) for t in range(first, case["frames"]) for k in range(len(sizes))])
+    step_noise = iter(z.get("step_noise", ()))
+    starts = np.cumsum((0, *sizes))
+    sample, spatial, random_order = model.head.sample, model.spatial.forward, None
+    random_order = nova_sampling.random_order
+    seen: set[int] = set()
+    now = [first, 0]
+
+    def watched_order(*args: Any, **kwargs: Any) -> torch.Tensor:
+        order = random_order(*args, **kwargs)
+        note("order", float(not torch.equal(order, z["order"])))
+        return order
+
+    def watched_spatial(
+        tokens: torch.Tensor, prefix: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        now[:] = next(turns)
+        if now[0] not in seen:
+            seen.add(now[0])
+            note("cond", _error(prefix, z[f"cond.{now[0]}"]))
+        return spatial(tokens, prefix, *args, **kwargs)
+
+    def watched_sample(cond: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        t, k = now
+        current = z["order"][:, starts[k] : starts[k + 1]]
+        others = torch.cat([z["order"][:, : starts[k]], z["order"][:, starts[k + 1] :]], dim=1)
+        ids = torch.cat([current, others], dim=1)
+        drawn = nova_sampling.take(patchify(z[f"noise.{t}.{k}"], patch), ids)
+        note("noise", float(not torch.equal(kwargs["noise"], drawn)))
+        draw = kwargs["draw_noise"]
+
+        def watched_draw() -> torch.Tensor:
+            fresh = draw()
+            recorded = nova_sampling.take(patchify(next(step_noise), patch), ids)
+            note("noise", float(not torch.equal(fresh, recorded)))
+            return fresh
+
+        tokens = sample(cond, **{**kwargs, "draw_noise": watched_draw})
+        recorded = nova_sampling.take(z[f"sample.{t}.{k}"], current)
+        note("sample", _error(tokens, recorded))
+        return recorded
+
+    with (
+        mock.patch.object(nova_sampling, "random_order", watched_order),
+        mock.patch.object(model.spatial, "forward", watched_spatial),
+        mock.patch.object(model.head, "sample", watched_sample),
+    ):
+        forced = run()
+    unused = len(list(turns)) + len(list(step_noise))
+    note("noise", float(unused > 0))
+    sensitivity = case["sensitivity"]
+    bound = 1e-4 if sensitivity <= 1e-5 else 10 * sensitivity if sensitivity <= 1e-3 else math.inf
+    return {
+        **{name: (error, 0.0) for name, error in errors.items() if name in ("order", "sizes", "noise")},
+        **{name: (errors[name], STEP) for name in ("cond", "sample")},
+        "latents, forced": (_error(forced, z["latents"]), STEP),
+        "latents": (_error(run(), z["latents"]), bound),
+    }
+
+
+def _check_training(
+    model: nova.Nova, case: dict[str, Any], z: dict[str, torch.Tensor]
+) -> Errors:
+    latents = z["latents"] if z["latents"].ndim == 5 else z["latents"][:, :, None]
+    hidden = z["mask"].bool()
+    repeats = case["loss_repeat"]
+    noise = z["noise"].unflatten(0, (repeats, -1))[:, hidden]
+    index = z["timesteps"].unflatten(0, (repeats, -1))[:, hidden]
+    conditions = []
+    hook = model.spatial.register_forward_hook(lambda *a: conditions.append(a[-1]))
+    losses = nova.training_losses(
+        model,
+        latents,
+        z["prompt_embeds"],
+        motion_flow=z["motion_flow"].tolist() if "motion_flow" in z else None,
+        fps=z["fps"].tolist() if "fps" in z else None,
+        repeats=repeats,
+        scheduler=SCHEDULERS[case["scheduler"]],
+        mask=TrainingMask(hidden, z["visible_ids"]),
+        noise=noise,
+        index=index,
+    )
+    hook.remove()
+    losses.total.backward()
+    pairs = {"out.loss": losses.total, "out.loss_t2i": losses.first, "out.loss_i2i": losses.later}
+    errors = {"token_cond": (_error(conditions[0].detach(), z["token_cond"]), STEP)}
+    for name, value in pairs.items():
+        if name in z:
+            assert value is not None
+            errors[name] = (_error(value.detach(), z[name]), STEP)
+    recorded = dict(case["grad_norms"])
+    worst, zero = 0.0, 0.0
+    for name, parameter in model.named_parameters():
+        theirs = recorded.pop(official_name(name, model.sizes.encoder.depth))
+        ours = 0.0 if parameter.grad is None else float(parameter.grad.norm())
+        if theirs == 0:
+            zero = max(zero, ours)
+        else:
+            worst = max(worst, abs(ours - theirs) / theirs)
+    errors["gradients"] = (worst if not recorded else math.inf, GRADIENT)
+    errors["zero gradients"] = (zero, ZERO_GRADIENT)
+    return errors
+
+
+__all__ = ["NoiseProcess", "check_nova", "load_model", "weights_by_rule"]
