@@ -3,7 +3,8 @@
     b  batch                    h w  grid of tokens or latent pixels
     t  frames                   d    width of a network
     n  tokens                   c    channels of a latent, or values of a token
-    l  length of a text         p    tokens of a prefix
+    l  length of a text         e    width of a text encoder's states
+    p  tokens of a prefix
     s  attention heads          k    values per attention head
 
 `q` and `kv` are lengths of queries and of keys and values. `...` are any leading axes.

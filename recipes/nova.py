@@ -73,7 +73,7 @@ def build(
         raise bad("preset", preset, "a NovaConfig or one of " + ", ".join(PRESETS))
     with torch.device(device or "cpu"):
         model = Nova(config)
-    return model if dtype is None else model.to(dtype)
+    return model if dtype is None else model.to(dtype=dtype)  # type: ignore[call-issue]
 
 
 def training_losses(

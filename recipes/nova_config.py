@@ -1,4 +1,4 @@
-"""NOVA's sizes as one immutable value, the released presets, and the reading of official configs."""
+"""NOVA's sizes as one immutable value, the released presets, the reading of official configs."""
 
 import re
 from collections.abc import Mapping
@@ -137,9 +137,11 @@ class NovaConfig:
 def _official_heads(config: Mapping[str, Any]) -> tuple[Tower, Tower, tuple[int, int]]:
     if config.get("heads") is not None:
         heads = config["heads"]
-        towers = (Tower(h["depth"], h["dim"], h["heads"])
-                  for h in (heads["video_encoder"], heads["image_encoder"]))  # fmt: skip
-        return *towers, (heads["image_decoder"]["depth"], heads["image_decoder"]["dim"])
+        video, image = (
+            Tower(heads[part]["depth"], heads[part]["dim"], heads[part]["heads"])
+            for part in ("video_encoder", "image_encoder")
+        )
+        return video, image, (heads["image_decoder"]["depth"], heads["image_decoder"]["dim"])
     sizes = []
     for name, kind in zip(config["arch"], ("vit", "vit", "mlp"), strict=True):
         match = re.fullmatch(rf"{kind}_d(\d+)w(\d+)", name)
@@ -153,7 +155,9 @@ def _official_heads(config: Mapping[str, Any]) -> tuple[Tower, Tower, tuple[int,
     return Tower(dt, wt, RELEASED_HEADS[wt]), Tower(ds, ws, RELEASED_HEADS[ws]), head
 
 
-def _released(width: int, head: tuple[int, int], latent: tuple[int, int], **other: Any) -> NovaConfig:
+def _released(
+    width: int, head: tuple[int, int], latent: tuple[int, int], **other: Any
+) -> NovaConfig:
     heads = RELEASED_HEADS[width]
     half = Tower(16, width, heads)
     return NovaConfig(

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from contar._typing import Float, Tensor
@@ -21,6 +22,7 @@ from contar.heads import DiffusionMLP
 from contar.tokenizers import patchify
 from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official, to_official
+
 
 class Nova(ModelMixin, ConfigMixin):
     """The network. It holds weights and nothing else; loops and losses are functions below."""
@@ -46,13 +48,11 @@ class Nova(ModelMixin, ConfigMixin):
             rank = None if c.adapter == "full" else c.adapter
             self.adapter = ScaleShiftAdapter(width, rank=rank)
         self.spatial = SpatialTower(values, width, encoder=c.encoder, decoder=c.decoder)
-        self.head = DiffusionMLP(
-            values, c.decoder.width, width=c.head_width, depth=c.head_depth
-        )
+        self.head = DiffusionMLP(values, c.decoder.width, width=c.head_width, depth=c.head_depth)
 
     def prefix(
         self,
-        text: Float[Tensor, "b l w"],
+        text: Float[Tensor, "b l e"],
         flow: Float[Tensor, " b"] | None,
         fps: Float[Tensor, " b"] | None,
     ) -> Float[Tensor, "b p d"]:
@@ -92,7 +92,9 @@ class Nova(ModelMixin, ConfigMixin):
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
         """Return the positions of a frame's tokens for both halves of the spatial tower."""
         encoder, decoder = self.sizes.encoder, self.sizes.decoder
-        return self._positions_of_half(grid, *encoder[1:]), self._positions_of_half(grid, *decoder[1:])
+        return self._positions_of_half(grid, *encoder[1:]), self._positions_of_half(
+            grid, *decoder[1:]
+        )
 
     def _positions_of_half(self, grid: tuple[int, int], width: int, heads: int) -> Positions:
         if self.times is None:
@@ -102,8 +104,8 @@ class Nova(ModelMixin, ConfigMixin):
         return Positions(add=table.to(self.dtype))
 
     def adapt(
-        self, anchor: Float[Tensor, "b n d"], features: Float[Tensor, "*b n d"]
-    ) -> Float[Tensor, "*b n d"]:
+        self, anchor: Float[Tensor, "*m n d"], features: Float[Tensor, "*m2 n d"]
+    ) -> Float[Tensor, "*m2 n d"]:
         """Return the condition of a later frame, given the first frame's features."""
         return features if self.adapter is None else self.adapter(anchor, features)
 

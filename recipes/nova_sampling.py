@@ -15,14 +15,14 @@ from contar.ordering import SetSchedule, SetStep, random_order
 from contar.tokenizers import patchify, unpatchify
 from recipes.nova_model import Nova
 
-Texts = Float[Tensor, "b l w"] | Sequence[Float[Tensor, "_ w"]]
+Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
 
 
 @dataclass(frozen=True)
 class _Inputs:
     """What `stream` has checked."""
 
-    text: Tensor  # [passes * b, l, w]
+    text: Tensor  # [passes * b, l, e]
     flow: Tensor | None  # [passes * b]
     fps: Tensor | None
     context: Tensor | None
@@ -67,7 +67,7 @@ def stream(
 
     Args:
         model: a NOVA; it is left as it is, so generations may be interleaved.
-        prompt_embeds: states of a text encoder, [b, l, w] or one [l, w] for each sample, at most
+        prompt_embeds: states of a text encoder, [b, l, e] or one [l, e] for each sample, at most
             `text_length` long; shorter texts are padded with the model's stored rows.
         plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`.
         negative_prompt_embeds: what guidance leads away from, likewise; None is the empty text.
@@ -104,7 +104,7 @@ def stream(
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
     if negative_prompt_embeds is not None:
         negative = model.text.pad(negative_prompt_embeds)
-        check_shape("negative_prompt_embeds", negative.shape, tuple(text.shape), "[b, l, w]")
+        check_shape("negative_prompt_embeds", negative.shape, tuple(text.shape), "[b, l, e]")
     else:
         negative = model.text.empty(batch)
     passes = 1
@@ -173,9 +173,7 @@ def _frames(
     window, pinned = plan.window, plan.pinned if plan.window else 0
     blocks = min(plan.frames, window + pinned) if window else plan.frames
     capacity = length + blocks * block
-    cache = model.temporal.allocate_cache(
-        passes * batch, capacity, window=window, pinned=pinned
-    )
+    cache = model.temporal.allocate_cache(passes * batch, capacity, window=window, pinned=pinned)
 
     def observe(t: int, previous: Tensor | None, anchor: Tensor | None) -> tuple[Tensor, Tensor]:
         before = None if previous is None else previous[:, :, None]

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from contar._errors import bad, check_choice
@@ -87,10 +87,10 @@ def attend(
         return _flex(q, k, v, mask)
     if backend == "xformers":
         return _xformers(q, k, v, mask)
-    dense = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
+    dense: Any = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
     if backend == "plain":
         return plain(q, k, v, dense)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=dense)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=dense)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from torch import nn
 
 from contar._errors import bad, check_count

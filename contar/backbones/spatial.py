@@ -53,7 +53,7 @@ class SpatialTower(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "b n c"],
-        prefix: Float[Tensor, "b p w"],
+        prefix: Float[Tensor, "b p d2"],
         visible_ids: Int[Tensor, "b v"],
         *,
         positions: tuple[Positions, Positions] = (Positions(), Positions()),

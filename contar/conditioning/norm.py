@@ -1,6 +1,5 @@
 """Layer norm whose scale and shift come from a condition."""
 
-import torch.nn.functional as F
 from torch import nn
 
 from contar._errors import check_count
@@ -29,5 +28,5 @@ class AdaptiveLayerNorm(nn.Module):
     ) -> tuple[Float[Tensor, "*m d"], tuple[Float[Tensor, "*m2 d"], ...]]:
         """Return the modulated x and the vectors beyond scale and shift."""
         scale, shift, *rest = self.proj(self.act(condition)).chunk(self.outputs, dim=-1)
-        x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        x = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
         return x * (1 + scale) + shift, tuple(rest)

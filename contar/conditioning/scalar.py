@@ -43,7 +43,9 @@ class MotionTokens(nn.Module):
         self.flow = ScalarEmbedding(width)
         self.fps = ScalarEmbedding(width)
 
-    def forward(self, flow: Float[Tensor, " b"], fps: Float[Tensor, " b"]) -> Float[Tensor, "b 2 d"]:
+    def forward(
+        self, flow: Float[Tensor, " b"], fps: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b 2 d"]:
         """Return the tokens [b, 2, width] of flow scores and frames per second, both [b]."""
         return torch.stack([self.flow(flow), self.fps(fps)], dim=1)
 

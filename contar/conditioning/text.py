@@ -36,8 +36,8 @@ class TextProjection(nn.Module):
         self.register_buffer("padding", torch.randn(rows, text_width) * 0.02)
 
     def pad(
-        self, states: Float[Tensor, "b l w"] | Sequence[Float[Tensor, "_ w"]]
-    ) -> Float[Tensor, "b length w"]:
+        self, states: Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
+    ) -> Float[Tensor, "b length e"]:
         """Fill each text up to `length` with the stored rows; the input is left as it was.
 
         Raises:
@@ -53,10 +53,10 @@ class TextProjection(nn.Module):
             row[: len(text)] = text
         return padded
 
-    def empty(self, batch: int) -> Float[Tensor, "b length w"]:
+    def empty(self, batch: int) -> Float[Tensor, "b length e"]:
         """Return the states of `batch` empty texts."""
         return self.padding[: self.length].repeat(batch, 1, 1)
 
-    def forward(self, states: Float[Tensor, "b l w"]) -> Float[Tensor, "b l d"]:
+    def forward(self, states: Float[Tensor, "b l e"]) -> Float[Tensor, "b l d"]:
         """Project states [b, l, text_width] to tokens [b, l, width]."""
         return self.norm(self.proj(states))

@@ -22,7 +22,9 @@ def load_scheduler(config: Any) -> Any:
     mapping = config if isinstance(config, Mapping) else getattr(config, "config", None)
     if not isinstance(mapping, Mapping):
         raise bad("scheduler", type(config).__name__, "a config mapping or a diffusers scheduler")
-    name = mapping.get("_class_name", None if isinstance(config, Mapping) else type(config).__name__)
+    name = mapping.get(
+        "_class_name", None if isinstance(config, Mapping) else type(config).__name__
+    )
     cls = getattr(diffusers, name, None) if isinstance(name, str) else None
     if cls is None or not hasattr(cls, "set_timesteps"):
         raise bad("scheduler", name, "a _class_name that diffusers has, as DDPMScheduler")

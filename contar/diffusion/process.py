@@ -52,7 +52,7 @@ class NoiseProcess:
             return cls(1 - sigma, sigma, sigma * scale, "flow")
         if not hasattr(scheduler, "alphas_cumprod"):
             raise bad("scheduler", type(scheduler).__name__, "one with betas, or of flow matching")
-        prediction = getattr(scheduler.config, "prediction_type", "epsilon")
+        prediction: Any = getattr(scheduler.config, "prediction_type", "epsilon")
         check_choice("prediction_type", prediction, ("epsilon", "v_prediction", "sample"))
         learned = getattr(scheduler.config, "variance_type", None) == "learned_range"
         kept = scheduler.alphas_cumprod.float()

@@ -207,5 +207,3 @@ def _pad(rows: list[list[float]]) -> tuple[tuple[float, ...], ...]:
     """Give every row the length of the longest history, so that a loop keeps enough of it."""
     longest = max(map(len, rows))
     return tuple((*row, *[0.0] * (longest - len(row))) for row in rows)
-
-

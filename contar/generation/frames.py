@@ -35,12 +35,21 @@ def generate_frames(
     given = 0 if context is None else context.shape[2]
     if given > check_count("frames", frames):
         raise bad("context", f"{given} frames", f"at most the {frames} that are asked for")
-    return _loop(observe, draw, frames, state, context, given)
+    return _loop(observe, draw, frames, state, context)
 
 
-def _loop(observe, draw, frames, state, context, given):  # noqa: ANN - as above
+def _loop(
+    observe: Callable[[int, Tensor | None, State], tuple[Condition, State]],
+    draw: Callable[[int, Condition], Tensor],
+    frames: int,
+    state: State,
+    context: Tensor | None,
+) -> Iterator[Tensor]:
     previous = None
     for t in range(frames):
         condition, state = observe(t, previous, state)
-        previous = context[:, :, t] if t < given else draw(t, condition)
+        if context is not None and t < context.shape[2]:
+            previous = context[:, :, t]
+        else:
+            previous = draw(t, condition)
         yield previous

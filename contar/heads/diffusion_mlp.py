@@ -1,9 +1,10 @@
 """The diffusion MLP: a small network that denoises each token on its own."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from torch import nn
 
 from contar._errors import bad, check_count, check_shape
@@ -151,17 +152,15 @@ class DiffusionMLP(nn.Module):
             if uncond is None:
                 raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
             check_shape("uncond", uncond.shape, tuple(cond.shape), "[b, n, cond_width]")
-        if noise is None or draw_noise is None:
-            drawn = check_generator(generator, batch, cond.device)
+        drawn = check_generator(generator, batch, cond.device)
         if noise is None:
             noise = normal(batch, count, self.values, generator=drawn, device=cond.device)
         check_shape("noise", noise.shape, (batch, None, self.values), "[b, m, values]")
         rest = noise.shape[1] - count
         if rest < 0:
             raise bad("noise", tuple(noise.shape), f"at least the {count} predicted tokens")
-        shape = noise.shape
         if draw_noise is None:
-            draw_noise = lambda: normal(*shape, generator=drawn, device=cond.device)  # noqa: E731
+            draw_noise = partial(normal, *noise.shape, generator=drawn, device=cond.device)
         both = cond if uncond is None else torch.cat([cond, uncond])
         condition = self.condition(both)
 

@@ -51,9 +51,7 @@ def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> Trai
     return TrainingMask(hidden, ids, ~seen)
 
 
-def full_mask(
-    batch: int, tokens: int, *, device: torch.device | str = "cpu"
-) -> TrainingMask:
+def full_mask(batch: int, tokens: int, *, device: torch.device | str = "cpu") -> TrainingMask:
     """Return the mask that hides everything.
 
     Raises:
@@ -106,7 +104,9 @@ def truncated_normal_mask(
     check_choice("ratio", ratio, ("batch", "sample"))
     generator = check_generator(generator, batch, device)
     u = uniform(batch, 1, generator=generator).squeeze(1)
-    shares = _truncated_normal(u if ratio == "sample" else u[:1].expand(batch), low, high, mean, std)
+    shares = _truncated_normal(
+        u if ratio == "sample" else u[:1].expand(batch), low, high, mean, std
+    )
     visible = ((1 - shares) * tokens).round().clamp(max=tokens - 1).long()
     order = random_order(batch, tokens, generator=generator, device=device)
     return mask_by_order(order, visible.to(device))

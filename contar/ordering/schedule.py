@@ -46,7 +46,9 @@ class SetSchedule:
         for size in self.sizes:
             check_count("sizes", size)
         if self.order.ndim != 2 or sum(self.sizes) != self.order.shape[1]:
-            allowed = f"positive numbers that add up to the tokens of order {tuple(self.order.shape)}"
+            allowed = (
+                f"positive numbers that add up to the tokens of order {tuple(self.order.shape)}"
+            )
             raise bad("sizes", self.sizes, allowed)
         if not (self.order.sort(dim=1).values == _positions(self.order)).all():
             raise bad("order", "rows with repeated or missing positions", "permutations")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 from contar._errors import bad, check_choice, check_count
@@ -52,5 +53,5 @@ def set_sizes(
         else:  # one at least now, and one at least for each set to come
             hidden.append(max(sets - k, min(hidden[-1] - 1, math.floor(exact))))
     hidden[-1] = 0
-    sizes = (before - after for before, after in zip(hidden, hidden[1:], strict=False))
+    sizes = (before - after for before, after in pairwise(hidden))
     return tuple(size for size in sizes if size)

@@ -29,11 +29,15 @@ class Result:
         return bool(self.errors) and all(error <= bound for error, bound in self.errors.values())
 
     def __str__(self) -> str:
-        parts = (f"{name} {error:.1e} (<= {bound:.0e})" for name, (error, bound) in self.errors.items())
+        parts = (
+            f"{name} {error:.1e} (<= {bound:.0e})" for name, (error, bound) in self.errors.items()
+        )
         return f"{'ok  ' if self.passed else 'FAIL'} {self.case}: {', '.join(parts)}"
 
 
-Checker = Callable[[dict[str, Any], dict[str, Any], dict[str, np.ndarray]], dict[str, tuple[float, float]]]
+Checker = Callable[
+    [dict[str, Any], dict[str, Any], dict[str, np.ndarray]], dict[str, tuple[float, float]]
+]
 
 
 def checker_for(folder: Path, description: dict[str, Any]) -> Checker:

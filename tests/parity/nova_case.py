@@ -13,7 +13,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-from contar.diffusion import NoiseProcess
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify
 from recipes import nova, nova_sampling
@@ -79,12 +78,10 @@ def check_nova(
 def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     if ours.shape != theirs.shape:
         return math.inf
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+    return ((ours - theirs).detach().abs().max() / theirs.abs().max()).item()
 
 
-def _check_generation(
-    model: nova.Nova, case: dict[str, Any], z: dict[str, torch.Tensor]
-) -> Errors:
+def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch.Tensor]) -> Errors:
     sizes = tuple(int(n) for n in z["num_preds"] if n > 0)
     patch, steps = model.sizes.patch, case["diffusion_steps"]
     guidance = nova.Guidance(
@@ -102,7 +99,7 @@ def _check_generation(
         scheduler=SCHEDULERS[case["scheduler"]],
         grid=(int(z["latents"].shape[3]), int(z["latents"].shape[4])),
     )
-    errors = dict.fromkeys(("order", "noise", "cond", "sample"), 0.0)
+    errors: dict[str, float] = dict.fromkeys(("order", "noise", "cond", "sample"), 0.0)
     errors["sizes"] = float(plan.sizes(z["order"].shape[1]) != sizes)
 
     def note(name: str, error: float) -> None:
@@ -127,7 +124,7 @@ def _check_generation(
     turns = iter([(t, k) for t in range(first, case["frames"]) for k in range(len(sizes))])
     step_noise = iter(z.get("step_noise", ()))
     starts = np.cumsum((0, *sizes))
-    sample, spatial, random_order = model.head.sample, model.spatial.forward, None
+    sample, spatial = model.head.sample, model.spatial.forward
     random_order = nova_sampling.random_order
     seen: set[int] = set()
     now = [first, 0]
@@ -177,16 +174,18 @@ def _check_generation(
     sensitivity = case["sensitivity"]
     bound = 1e-4 if sensitivity <= 1e-5 else 10 * sensitivity if sensitivity <= 1e-3 else math.inf
     return {
-        **{name: (error, 0.0) for name, error in errors.items() if name in ("order", "sizes", "noise")},
+        **{
+            name: (error, 0.0)
+            for name, error in errors.items()
+            if name in ("order", "sizes", "noise")
+        },
         **{name: (errors[name], STEP) for name in ("cond", "sample")},
         "latents, forced": (_error(forced, z["latents"]), STEP),
         "latents": (_error(run(), z["latents"]), bound),
     }
 
 
-def _check_training(
-    model: nova.Nova, case: dict[str, Any], z: dict[str, torch.Tensor]
-) -> Errors:
+def _check_training(model: nova.Nova, case: dict[str, Any], z: dict[str, torch.Tensor]) -> Errors:
     latents = z["latents"] if z["latents"].ndim == 5 else z["latents"][:, :, None]
     hidden = z["mask"].bool()
     repeats = case["loss_repeat"]
@@ -218,7 +217,7 @@ def _check_training(
     worst, zero = 0.0, 0.0
     for name, parameter in model.named_parameters():
         theirs = recorded.pop(official_name(name, model.sizes.encoder.depth))
-        ours = 0.0 if parameter.grad is None else float(parameter.grad.norm())
+        ours = 0.0 if parameter.grad is None else parameter.grad.norm().item()
         if theirs == 0:
             zero = max(zero, ours)
         else:
@@ -226,6 +225,3 @@ def _check_training(
     errors["gradients"] = (worst if not recorded else math.inf, GRADIENT)
     errors["zero gradients"] = (zero, ZERO_GRADIENT)
     return errors
-
-
-__all__ = ["NoiseProcess", "check_nova", "load_model", "weights_by_rule"]

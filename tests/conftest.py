@@ -1,0 +1,55 @@
+"""What every test runs under: shapes enforced by jaxtyping, Hypothesis profiles, --slow."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from jaxtyping import config as jaxtyping_config
+from jaxtyping import install_import_hook
+
+logging.getLogger("xformers").setLevel(logging.ERROR)  # says that it has no kernels for the CPU
+install_import_hook(["contar", "recipes"], "typechecking.checked")
+
+# Health checks of time are off: what is slow here is the first call into torch, not the law.
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
+settings.register_profile("thorough", max_examples=1000, **_common)
+settings.load_profile("ci")  # another one: pytest --hypothesis-profile=thorough
+
+torch.set_num_threads(2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs --slow"))
+
+
+@contextlib.contextmanager
+def _refuses(argument: str, *fragments: str) -> Iterator[None]:
+    jaxtyping_config.update("jaxtyping_disable", True)  # users run without the hook
+    try:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is checked below
+            yield
+    finally:
+        jaxtyping_config.update("jaxtyping_disable", False)
+    message = str(caught.value)
+    assert message.startswith(argument), message
+    assert "got" in message, message
+    assert "allowed" in message, message
+    for fragment in fragments:
+        assert fragment in message, message
+
+
+@pytest.fixture
+def refuses():
+    """`with refuses("steps", "0"):` expects a ValueError for that argument with those words."""
+    return _refuses
