@@ -2,7 +2,20 @@
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
+from types import EllipsisType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_KINDS = {
+    "float": FLOATS,
+    "int": (torch.int64, torch.int32),
+    "bool": (torch.bool,),
+}
 
 
 def bad(name: str, got: object, allowed: str) -> ValueError:
@@ -31,8 +44,9 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     Raises:
         ValueError: `value` is no number, is NaN or infinite, or lies outside.
     """
-    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not finite or not low <= value <= high:  # type: ignore[operator]
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    # The comparison is False for NaN; the largest float bounds integers that no float can hold.
+    if not real or not abs(value) <= sys.float_info.max or not low <= value <= high:  # type: ignore[operator, arg-type]
         raise bad(name, value, f"a finite number in [{low}, {high}]")
     return float(value)  # type: ignore[arg-type]
 
@@ -43,15 +57,108 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise bad(name, value, "one of " + ", ".join(repr(c) for c in choices))
 
 
-def check_shape(name: str, shape: Sequence[int], allowed: Sequence[int | None], axes: str) -> None:
+def check_instance(name: str, value: object, kind: type) -> None:
+    """Raise a ValueError unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise bad(name, type(value).__name__, f"a {kind.__name__}")
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raise a ValueError unless `value` can be called."""
+    if not callable(value):
+        raise bad(name, type(value).__name__, "a callable")
+
+
+def check_grid(name: str, value: object, axes: str = "(height, width)") -> tuple[int, ...]:
+    """Return `value` as a tuple of positive sizes, one for each of `axes`.
+
+    Raises:
+        ValueError: it is no sequence of that length, or a size is below 1.
+    """
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or len(value) != axes.count(",") + 1:  # type: ignore[arg-type]
+        raise bad(name, value, axes)
+    return tuple(check_count(name, size) for size in value)  # type: ignore[union-attr]
+
+
+def check_device(name: str, value: object) -> None:
+    """Raise a ValueError unless `value` is a device that torch has here."""
+    try:
+        device = torch.device(value)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError):
+        raise bad(name, value, "a torch device, as 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise bad(name, value, f"cpu, or one of the {torch.cuda.device_count()} cuda devices here")
+
+
+def check_tensor(
+    name: str,
+    value: object,
+    allowed: Sequence[int | EllipsisType | None],
+    axes: str,
+    *,
+    kind: Literal["float", "int", "bool"] = "float",
+    like: Tensor | None = None,
+) -> None:
+    """Raise a ValueError unless `value` is a tensor of that kind and shape.
+
+    Args:
+        name: the argument.
+        value: what came.
+        allowed: as in `check_shape`.
+        axes: as in `check_shape`.
+        kind: of its values; "int" is for what torch indexes with.
+        like: a tensor that it meets, on the same device and, except under autocast, of its dtype.
+    """
+    if not isinstance(value, Tensor):
+        raise bad(name, type(value).__name__, f"a {kind} tensor {axes}")
+    check_shape(name, value.shape, allowed, axes)
+    if value.dtype not in _KINDS[kind]:
+        raise bad(name, value.dtype, "one of " + ", ".join(map(str, _KINDS[kind])))
+    if like is None:
+        return
+    if value.device != like.device:
+        raise bad(name, f"a tensor on {value.device}", f"one on {like.device}")
+    if value.dtype == like.dtype or like.dtype not in FLOATS:  # quantised weights
+        return
+    if not torch.is_autocast_enabled(value.device.type):
+        raise bad(name, value.dtype, f"{like.dtype}, as the weights")
+
+
+def check_broadcast(name: str, shape: Sequence[int], target: Sequence[int]) -> None:
+    """Raise a ValueError unless `shape` broadcasts to `target`."""
+    fits = len(shape) <= len(target)
+    pairs = zip(reversed(shape), reversed(target), strict=False)
+    if not fits or any(size not in (1, full) for size, full in pairs):
+        raise bad(name, tuple(shape), f"a shape that broadcasts to {tuple(target)}")
+
+
+def check_ids(name: str, ids: Tensor, count: int) -> None:
+    """Raise a ValueError if an id lies outside [0, count).
+
+    Only ids on the CPU are looked at, outside `torch.compile`: elsewhere a look would wait for the
+    device or break the graph.
+    """
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
+        return
+    low, high = (int(bound) for bound in ids.aminmax())
+    if low < 0 or high >= count:
+        raise bad(name, f"integers from {low} to {high}", f"integers from 0 to {count - 1}")
+
+
+def check_shape(
+    name: str, shape: Sequence[int], allowed: Sequence[int | EllipsisType | None], axes: str
+) -> None:
     """Raise a ValueError unless `shape` fits `allowed`, where None is any size.
 
     Args:
         name: the argument.
         shape: its shape.
-        allowed: one size per axis, None for any.
+        allowed: one size per axis, None for any; a first `...` stands for any leading axes.
         axes: the axes in words for the message, for example "[b, n, d]".
     """
+    if allowed and allowed[0] is ...:
+        allowed = (*[None] * (len(shape) - len(allowed) + 1), *allowed[1:])
     fits = len(shape) == len(allowed)
     if not fits or any(a not in (None, s) for s, a in zip(shape, allowed, strict=True)):
         sizes = ", ".join("any" if a is None else str(a) for a in allowed)

@@ -13,9 +13,20 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_shape
+from contar._errors import (
+    FLOATS,
+    bad,
+    check_choice,
+    check_count,
+    check_device,
+    check_ids,
+    check_instance,
+    check_shape,
+    check_tensor,
+)
 from contar._random import check_generator
 from contar._typing import Float, Int, Tensor
+from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
 from contar.diffusion import NoiseProcess
 from contar.generation import GenerationPlan
@@ -61,7 +72,7 @@ def build(
         dtype: of the weights, float32 if None.
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: an unknown preset, device or dtype.
 
     Example:
         >>> model = build("nova-d48w1024-osp480", device="meta")
@@ -71,7 +82,11 @@ def build(
     config = PRESETS.get(preset) if isinstance(preset, str) else preset
     if not isinstance(config, NovaConfig):
         raise bad("preset", preset, "a NovaConfig or one of " + ", ".join(PRESETS))
-    with torch.device(device or "cpu"):
+    if device is not None:
+        check_device("device", device)
+    if dtype is not None:
+        check_choice("dtype", dtype, FLOATS)
+    with torch.device("cpu" if device is None else device):
         model = Nova(config)
     return model if dtype is None else model.to(dtype=dtype)  # type: ignore[call-issue]
 
@@ -111,21 +126,37 @@ def training_losses(
     Raises:
         ValueError: an argument that does not fit the model or the others.
     """
-    c = model.sizes
+    check_instance("model", model, Nova)
+    c, device = model.sizes, model.device
+    batch = model.text.check("prompt_embeds", prompt_embeds)
     text = model.text.pad(prompt_embeds)
-    batch = len(text)
-    check_shape("latents", latents.shape, (batch, c.channels, None, None, None), "[b, c, t, h, w]")
+    check_tensor("latents", latents, (batch, c.channels, None, None, None), "[b, c, t, h, w]")
     frames, height, width = latents.shape[2:]
+    if not frames or latents.device != device:
+        got = f"{frames} frames on {latents.device}"
+        raise bad("latents", got, f"at least one frame, on {device}")
+    check_backend(backend, device)
     c.check_latent("latents", (height, width))
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    process = NoiseProcess.from_config(scheduler or c.scheduler)
+    process = NoiseProcess.from_config(c.scheduler if scheduler is None else scheduler)
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
     rows, tokens = batch * frames, grid[0] * grid[1]
-    generator = check_generator(generator, batch, model.device)  # type: ignore[assignment]
+    check_count("repeats", repeats)
+    generator = check_generator(generator, batch, device)  # type: ignore[assignment]
+    if not isinstance(generator, torch.Generator):
+        raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
     if mask is None:
-        mask = truncated_normal_mask(rows, tokens, generator=generator, device=model.device)
-    check_shape("mask.hidden", mask.hidden.shape, (rows, tokens), "[b * t, tokens]")
+        mask = truncated_normal_mask(rows, tokens, generator=generator, device=device)
+    else:
+        _check_mask(mask, rows, tokens, device)
+    if noise is not None:
+        shape = (repeats, int(mask.hidden.sum()), c.patch**2 * c.channels)
+        check_tensor("noise", noise, shape, "[repeats, m, values]")
+    if index is not None:
+        shape = (repeats, int(mask.hidden.sum()))
+        check_tensor("index", index, shape, "[repeats, m]", kind="int")
+        check_ids("index", index, len(process))
 
     prefix = model.prefix(text, flow, rate)
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
@@ -157,3 +188,20 @@ def training_losses(
     )
     frame = torch.arange(rows, device=losses.device)[:, None].expand(rows, tokens) % frames
     return frame_losses(losses, frame[mask.hidden], frames)
+
+
+def _check_mask(mask: TrainingMask, rows: int, tokens: int, device: torch.device) -> None:
+    """Raise a ValueError unless each position is either hidden or visible, and some are hidden."""
+    check_instance("mask", mask, TrainingMask)
+    hidden, ids, filled = mask.hidden, mask.visible_ids, mask.filled
+    check_shape("mask.hidden", hidden.shape, (rows, tokens), "[b * t, tokens]")
+    if hidden.device != device or ids.device != device:
+        raise bad("mask", f"one on {hidden.device} and {ids.device}", f"one on {device}")
+    if ((ids < 0) | (ids >= tokens)).any():
+        raise bad("mask.visible_ids", "positions outside", f"integers from 0 to {tokens - 1}")
+    shown = torch.ones_like(ids) if filled is None else (~filled).to(ids.dtype)
+    counts = torch.zeros_like(hidden, dtype=ids.dtype).scatter_add(1, ids.long(), shown)
+    if (counts != (~hidden)).any():
+        raise bad("mask.visible_ids", "other positions", "those that mask.hidden shows, each once")
+    if not hidden.any():
+        raise bad("mask.hidden", "no hidden token", "at least one")

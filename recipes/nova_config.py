@@ -1,15 +1,22 @@
 """NOVA's sizes as one immutable value, the released presets, the reading of official configs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from contar._errors import bad, check_choice, check_count
+from contar._errors import bad, check_choice, check_count, check_grid
+from contar.attention.positions import rotary_sections
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 # Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
 RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}
+# What a config's own `heads` has to say of each part.
+_OFFICIAL_SIZES = {
+    "video_encoder": ("depth", "dim", "heads"),
+    "image_encoder": ("depth", "dim", "heads"),
+    "image_decoder": ("depth", "dim"),
+}
 
 
 class Tower(NamedTuple):
@@ -45,7 +52,7 @@ class NovaConfig:
 
     Raises:
         ValueError: a size below 1, an unknown kind of positions, a latent that the patches do not
-            divide.
+            divide, widths that the heads or the positions do not split.
     """
 
     temporal: Tower
@@ -68,13 +75,22 @@ class NovaConfig:
 
     def __post_init__(self) -> None:
         for name in ("temporal", "encoder", "decoder"):
-            tower = Tower(*getattr(self, name))
+            sizes = getattr(self, name)
+            if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) != 3:
+                raise bad(name, sizes, "a Tower: (depth, width, heads)")
+            tower = Tower(*sizes)
             for part, value in zip(tower._fields, tower, strict=True):
                 check_count(f"{name}.{part}", value)
+            if tower.width % tower.heads:
+                raise bad(f"{name}.heads", tower.heads, f"a divisor of the width {tower.width}")
             object.__setattr__(self, name, tower)
         for name in ("head_depth", "head_width", "text_width", "text_length", "channels", "patch"):
             check_count(name, getattr(self, name))
+        if check_count("text_rows", self.text_rows) < self.text_length:
+            raise bad("text_rows", self.text_rows, f"at least text_length={self.text_length}")
         check_count("frames", self.frames)
+        if not isinstance(self.scheduler, Mapping) or not self.scheduler:
+            raise bad("scheduler", self.scheduler, "the config of a diffusers scheduler")
         check_choice("positions", self.positions, ("absolute", "rotary"))
         if self.adapter is not None and self.adapter != "full":
             check_count("adapter", self.adapter)
@@ -86,12 +102,25 @@ class NovaConfig:
             coarse = (height // (2 * self.patch), width // (2 * self.patch))
             object.__setattr__(self, "frame_grid", coarse)
         for name in ("latent", "grid", "frame_grid"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, check_grid(name, getattr(self, name)))
+        self._check_positions()
+
+    def _check_positions(self) -> None:
+        for name in ("temporal", "encoder", "decoder"):
+            _, width, heads = getattr(self, name)
+            if self.positions == "absolute" and width % 4:
+                raise bad(f"{name}.width", width, "a multiple of 4, for absolute positions")
+            if self.positions == "rotary":
+                try:
+                    rotary_sections(width // heads)
+                except ValueError as error:
+                    got = f"{width} in {heads} heads"
+                    raise bad(f"{name}.width", got, f"for rotary positions: {error}") from None
 
     def check_latent(self, name: str, latent: tuple[int, int]) -> None:
         """Raise a ValueError unless both kinds of patches divide a latent grid."""
-        for size in latent:
-            if check_count(name, size) % (2 * self.patch):
+        for size in check_grid(name, latent):
+            if size % (2 * self.patch):
                 raise bad(name, tuple(latent), f"multiples of {2 * self.patch}, the coarse patch")
 
     @classmethod
@@ -107,14 +136,29 @@ class NovaConfig:
         """
         needed = ("image_dim", "image_size", "image_stride", "text_token_dim", "text_token_len",
                   "image_base_size", "video_base_size", "arch")  # fmt: skip
+        if not isinstance(config, Mapping):
+            raise bad(
+                "config", type(config).__name__, "a mapping, as transformer/config.json holds"
+            )
         for key in needed:
             if config.get(key) is None:
                 raise bad(f"config[{key!r}]", config.get(key), "a value, as in released configs")
+        for key in ("image_dim", "image_stride", "text_token_dim", "text_token_len"):
+            check_count(f"config[{key!r}]", config[key])
+        check_grid("config['image_base_size']", config["image_base_size"], "(rows, columns)")
+        check_grid(
+            "config['video_base_size']", config["video_base_size"], "(frames, rows, columns)"
+        )
         temporal, spatial, head = _official_heads(config)
         size = config["image_size"]
-        height, width = (size, size) if isinstance(size, int) else size
+        size = (size, size) if isinstance(size, int) else size
         stride = config["image_stride"]
+        height, width = check_grid("config['image_size']", size)
+        if height % stride or width % stride:
+            raise bad("config['image_size']", size, f"multiples of image_stride={stride}")
         rank = config.get("video_mixer_rank")
+        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int)):
+            raise bad("config['video_mixer_rank']", rank, "an integer or None")
         return cls(
             temporal=temporal,
             encoder=spatial._replace(depth=spatial.depth // 2),
@@ -137,14 +181,21 @@ class NovaConfig:
 def _official_heads(config: Mapping[str, Any]) -> tuple[Tower, Tower, tuple[int, int]]:
     if config.get("heads") is not None:
         heads = config["heads"]
+        for name, parts in _OFFICIAL_SIZES.items():
+            sizes = heads.get(name) if isinstance(heads, Mapping) else None
+            for part in parts:
+                size = sizes.get(part) if isinstance(sizes, Mapping) else None
+                check_count(f"config['heads'][{name!r}][{part!r}]", size)
         video, image = (
             Tower(heads[part]["depth"], heads[part]["dim"], heads[part]["heads"])
             for part in ("video_encoder", "image_encoder")
         )
         return video, image, (heads["image_decoder"]["depth"], heads["image_decoder"]["dim"])
-    sizes = []
-    for name, kind in zip(config["arch"], ("vit", "vit", "mlp"), strict=True):
-        match = re.fullmatch(rf"{kind}_d(\d+)w(\d+)", name)
+    sizes, arch = [], config["arch"]
+    if not isinstance(arch, Sequence) or isinstance(arch, str) or len(arch) != 3:
+        raise bad("config['arch']", arch, "three names, as ['vit_d16w1024', 'vit_d32w1024', ...]")
+    for name, kind in zip(arch, ("vit", "vit", "mlp"), strict=True):
+        match = re.fullmatch(rf"{kind}_d(\d+)w(\d+)", str(name))
         if match is None:
             raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
         depth, width = int(match[1]), int(match[2])

@@ -1,12 +1,13 @@
 """Parameter names of official NOVA checkpoints, and their shapes, to ours and back."""
 
+import math
 import re
 from collections.abc import Mapping
 
 from einops import rearrange
 from torch import Tensor
 
-from contar._errors import bad
+from contar._errors import bad, check_count
 
 # Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
 _PARTS = [
@@ -49,9 +50,10 @@ def official_name(name: str, encoder_depth: int) -> str:
     Raises:
         ValueError: a parameter that official models do not have (layers that join widths).
     """
+    check_count("encoder_depth", encoder_depth)
     for ours, theirs in _PARTS:
         pattern = re.escape(ours).replace(r"\{i\}", r"(\d+)")
-        if match := re.match(pattern, name):
+        if match := re.match(pattern, str(name)):
             offset = encoder_depth if ours.startswith("spatial.decoder") else 0
             number = str(int(match[1]) + offset) if match.groups() else ""
             return theirs.replace("{i}", number) + name[match.end() :]
@@ -69,15 +71,23 @@ def to_official(
         channels: of a latent.
 
     Raises:
-        ValueError: a parameter that official models do not have.
+        ValueError: a parameter that official models do not have, or patches that do not hold so
+            many channels.
     """
+    check_count("channels", channels)
     result = {}
     for name, tensor in state.items():
         if name in _PATCHES:
-            patch = int((tensor.shape[1] // channels) ** 0.5)
+            patch = math.isqrt(tensor.shape[1] // channels)
+            if patch**2 * channels != tensor.shape[1]:
+                raise bad("channels", channels, f"as many as fill square patches in {name}")
             tensor = rearrange(tensor, "d (p q c) -> d c p q", p=patch, c=channels).contiguous()
         result[official_name(name, encoder_depth)] = tensor
     return result
+
+
+def _shape(value: object) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def from_official(
@@ -88,13 +98,15 @@ def from_official(
     Raises:
         ValueError: missing, unexpected or misshapen weights, all of them listed.
     """
+    if not isinstance(official, Mapping):
+        raise bad("state", type(official).__name__, "a mapping from names to tensors")
     wanted = to_official(ours, encoder_depth, channels)
     problems = [f"missing {key}" for key in wanted if key not in official]
     problems += [f"unexpected {key}" for key in official if key not in wanted]
     problems += [
-        f"{key} is {tuple(official[key].shape)}, must be {tuple(value.shape)}"
+        f"{key} is {_shape(official[key])}, must be {_shape(value)}"
         for key, value in wanted.items()
-        if key in official and official[key].shape != value.shape
+        if key in official and _shape(official[key]) != _shape(value)
     ]
     if problems:
         raise bad("state", "; ".join(problems), "exactly the weights of this model")

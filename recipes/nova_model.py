@@ -1,7 +1,7 @@
 """NOVA's network, put together from contar's parts."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from contar._errors import bad, check_count, check_grid, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import (
     Positions,
@@ -24,6 +25,17 @@ from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official, to_official
 
 
+def _read_sizes(sizes: object) -> NovaConfig:
+    if not isinstance(sizes, Mapping):
+        raise bad("sizes", type(sizes).__name__, "a NovaConfig or a mapping of its fields")
+    known = {field.name: field for field in fields(NovaConfig)}
+    needed = {name for name, f in known.items() if f.default is f.default_factory is MISSING}
+    wrong = sorted(map(str, (set(sizes) - set(known)) | (needed - set(sizes))))
+    if wrong:
+        raise bad("sizes", "; ".join(wrong) + " unknown or missing", ", ".join(known))
+    return NovaConfig(**sizes)
+
+
 class Nova(ModelMixin, ConfigMixin):
     """The network. It holds weights and nothing else; loops and losses are functions below."""
 
@@ -32,7 +44,7 @@ class Nova(ModelMixin, ConfigMixin):
 
     def __init__(self, sizes: NovaConfig | Mapping[str, Any]) -> None:
         super().__init__()
-        c = sizes if isinstance(sizes, NovaConfig) else NovaConfig(**sizes)
+        c = sizes if isinstance(sizes, NovaConfig) else _read_sizes(sizes)
         self.register_to_config(sizes=asdict(c))
         self.sizes = c
         width = c.temporal.width
@@ -56,7 +68,20 @@ class Nova(ModelMixin, ConfigMixin):
         flow: Float[Tensor, " b"] | None,
         fps: Float[Tensor, " b"] | None,
     ) -> Float[Tensor, "b p d"]:
-        """Return the tokens of text and motion that come before the first frame."""
+        """Return the tokens of text and motion that come before the first frame.
+
+        Raises:
+            ValueError: shapes that do not fit, flow without fps or fps without flow, or either for
+                a model of images.
+        """
+        check_tensor("text", text, (None, None, self.sizes.text_width), "[b, l, width]")
+        for name, value, other in (("flow", flow, fps), ("fps", fps, flow)):
+            if value is None and other is not None:
+                raise bad(name, None, "both flow and fps, or neither")
+            if value is not None:
+                if self.motion is None:
+                    raise bad(name, "a tensor", "None: this model makes images")
+                check_tensor(name, value, (len(text),), "[b]")
         tokens = self.text(text.to(self.dtype))
         if self.motion is None or flow is None or fps is None:
             return tokens
@@ -71,16 +96,31 @@ class Nova(ModelMixin, ConfigMixin):
             previous: the frames before; None is the beginning of the video.
             batch: samples.
             count: coarse tokens of a frame.
+
+        Raises:
+            ValueError: a number below 1, or frames of another shape.
         """
+        check_count("batch", batch)
+        check_count("count", count)
         if previous is None:
             return self.begin.expand(batch, 1, count, -1)
+        allowed = (batch, self.sizes.channels, None, None, None)
+        check_tensor("previous", previous, allowed, "[b, c, t, h, w]")
+        self.sizes.check_latent("previous", (previous.shape[3], previous.shape[4]))
         frames = previous.transpose(1, 2).to(self.dtype)
         return self.embed(patchify(frames, 2 * self.sizes.patch))
 
     def frame_positions(
         self, frames: int, grid: tuple[int, int], prefix: int
     ) -> tuple[Float[Tensor, "t n d"] | None, Float[Tensor, "m k 2"] | None]:
-        """Return what is added to the coarse tokens, or the rotary table of prefix and frames."""
+        """Return what is added to the coarse tokens, or the rotary table of prefix and frames.
+
+        Raises:
+            ValueError: a number below 1 (`prefix`: below 0), or no grid.
+        """
+        check_count("frames", frames)
+        check_grid("grid", grid)
+        check_count("prefix", prefix, 0)
         tower = self.sizes.temporal
         if self.times is None:
             coordinates = grid_coordinates(frames, *grid, device=self.device)
@@ -90,7 +130,12 @@ class Nova(ModelMixin, ConfigMixin):
         return self.times(frames)[:, None] + space.to(self.dtype), None
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
-        """Return the positions of a frame's tokens for both halves of the spatial tower."""
+        """Return the positions of a frame's tokens for both halves of the spatial tower.
+
+        Raises:
+            ValueError: no grid.
+        """
+        check_grid("grid", grid)
         encoder, decoder = self.sizes.encoder, self.sizes.decoder
         return self._positions_of_half(grid, *encoder[1:]), self._positions_of_half(
             grid, *decoder[1:]

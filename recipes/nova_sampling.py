@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_number, check_shape
+from contar._errors import bad, check_instance, check_number, check_tensor
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
+from contar.attention.attend import check_backend
 from contar.diffusion import SamplerTable
 from contar.generation import GenerationPlan, Monitor, Progress, generate_frames, generate_sets
 from contar.ordering import SetSchedule, SetStep, random_order
@@ -86,30 +87,39 @@ def stream(
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
     """
-    plan, c, device = plan or GenerationPlan(), model.sizes, model.device
+    check_instance("model", model, Nova)
+    plan = GenerationPlan() if plan is None else plan
+    check_instance("plan", plan, GenerationPlan)
+    c, device = model.sizes, model.device
+    batch = model.text.check("prompt_embeds", prompt_embeds)
     text = model.text.pad(prompt_embeds)
-    batch = len(text)
+    check_backend(backend, device)
     latent = plan.grid or c.latent
     c.check_latent("plan.grid", latent)
     tokens = (latent[0] // c.patch) * (latent[1] // c.patch)
     sizes = plan.sizes(tokens)
     if context is not None:
-        check_shape("context", context.shape, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
+        check_tensor("context", context, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
         if context.shape[2] > plan.frames:
             raise bad("context", f"{context.shape[2]} frames", f"at most plan.frames={plan.frames}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
     if order is not None:
-        check_shape("order", order.shape, (batch, tokens), "[b, tokens]")
+        check_tensor("order", order, (batch, tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), sizes).order
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
     if negative_prompt_embeds is not None:
+        count = model.text.check("negative_prompt_embeds", negative_prompt_embeds)
+        if count != batch:
+            raise bad("negative_prompt_embeds", f"{count} texts", f"{batch}, one for each prompt")
         negative = model.text.pad(negative_prompt_embeds)
-        check_shape("negative_prompt_embeds", negative.shape, tuple(text.shape), "[b, l, e]")
     else:
         negative = model.text.empty(batch)
     passes = 1
     if plan.guidance.active:
         text, passes = torch.cat([text, negative]), 2
+    scheduler = c.scheduler if plan.scheduler is None else plan.scheduler
+    table = SamplerTable.from_config(scheduler, plan.diffusion_steps)
+    model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
     inputs = _Inputs(
         text=text,
         flow=None if flow is None else flow.repeat(passes),
@@ -117,7 +127,7 @@ def stream(
         context=context,
         order=order,
         generator=check_generator(generator, batch, device),
-        table=SamplerTable.from_config(plan.scheduler or c.scheduler, plan.diffusion_steps),
+        table=table,
         sizes=sizes,
         latent=latent,
         batch=batch,
@@ -155,7 +165,6 @@ def motion_numbers(
     return columns[0].to(model.device), columns[1].to(model.device)
 
 
-@torch.no_grad()
 def _frames(
     model: Nova, plan: GenerationPlan, inputs: _Inputs, monitor: Monitor
 ) -> Iterator[Float[Tensor, "b c h w"]]:
@@ -166,15 +175,17 @@ def _frames(
     block = coarse[0] * coarse[1]
     passes = len(inputs.text) // batch
 
-    prefix = model.prefix(inputs.text, inputs.flow, inputs.fps)
-    length = prefix.shape[1]
-    added, turn = model.frame_positions(plan.frames, coarse, length)
-    places = model.token_positions(grid)
+    with torch.no_grad():  # not around the yields below, which run in the caller's mode
+        prefix = model.prefix(inputs.text, inputs.flow, inputs.fps)
+        length = prefix.shape[1]
+        added, turn = model.frame_positions(plan.frames, coarse, length)
+        places = model.token_positions(grid)
     window, pinned = plan.window, plan.pinned if plan.window else 0
     blocks = min(plan.frames, window + pinned) if window else plan.frames
     capacity = length + blocks * block
     cache = model.temporal.allocate_cache(passes * batch, capacity, window=window, pinned=pinned)
 
+    @torch.no_grad()
     def observe(t: int, previous: Tensor | None, anchor: Tensor | None) -> tuple[Tensor, Tensor]:
         before = None if previous is None else previous[:, :, None]
         x = model.frame_tokens(before, batch, block)
@@ -228,6 +239,7 @@ def _frames(
 
     schedules: list[SetSchedule] = []
 
+    @torch.no_grad()
     def draw_next(t: int, condition: Tensor) -> Tensor:
         if not schedules:  # one order for all frames, drawn when the first one is generated
             order = inputs.order

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from contar._errors import bad, check_choice
+from contar._errors import bad, check_choice, check_device, check_instance, check_tensor
 from contar._typing import Bool, Float, Tensor
 from contar.attention.layout import BlockLayout
 from contar.attention.masks import dense_mask, flex_mask, xformers_bias
@@ -23,6 +23,7 @@ BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "flex", "xformers")
 def why_unavailable(backend: Backend, device: torch.device | str) -> str | None:
     """Return why `backend` cannot run on `device` here, or None if it can."""
     check_choice("backend", backend, BACKENDS)
+    check_device("device", device)
     if backend != "xformers":
         return None
     if importlib.util.find_spec("xformers") is None:
@@ -32,13 +33,27 @@ def why_unavailable(backend: Backend, device: torch.device | str) -> str | None:
     return None
 
 
+def check_backend(backend: Backend | None, device: torch.device | str) -> None:
+    """Raise a ValueError unless `backend` is None or can run on `device` here."""
+    if backend is not None and (reason := why_unavailable(backend, device)) is not None:
+        raise bad("backend", backend, f"another one: {reason}")
+
+
 def prepare_mask(
     layout: BlockLayout | None, backend: Backend | None, device: torch.device | str
 ) -> Mask:
     """Turn a layout into the form that `backend` reads, once for all layers.
 
     A layout under which every query sees every key becomes None.
+
+    Raises:
+        ValueError: no layout, or an unknown backend or device.
     """
+    if layout is not None:
+        check_instance("layout", layout, BlockLayout)
+    if backend is not None:
+        check_choice("backend", backend, BACKENDS)
+    check_device("device", device)
     if layout is None or layout.spans(layout.cached) == ((0, layout.keys),):
         return None
     if backend == "flex":
@@ -79,8 +94,7 @@ def attend(
     _check(q, k, v, mask)
     if backend is None:
         backend = "flex" if isinstance(mask, BlockMask) else "sdpa"
-    if (reason := why_unavailable(backend, q.device)) is not None:
-        raise bad("backend", backend, f"another one: {reason}")
+    check_backend(backend, q.device)
     if isinstance(mask, BlockMask) and backend != "flex":
         raise bad("mask", "a BlockMask", f"for backend {backend!r}: a BlockLayout or a tensor")
     if backend == "flex":
@@ -102,10 +116,14 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_tensor(name, x, [None] * 4, "[b, s, n, k]")
     if k.shape != v.shape:
         raise bad("v", tuple(v.shape), f"the shape of k, {tuple(k.shape)}")
-    if q.ndim != 4 or (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
+    if (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
         raise bad("q", tuple(q.shape), f"[b, s, any, k] as in k {tuple(k.shape)}")
+    for name, x in (("k", k), ("v", v)):
+        check_tensor(name, x, k.shape, "[b, s, kv, k]", like=q)
     lengths = (q.shape[2], k.shape[2])
     if isinstance(mask, Tensor):
         fits = mask.ndim <= 4 and all(
@@ -115,6 +133,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
         if mask.dtype != torch.bool or not fits:
             got = f"{mask.dtype} {tuple(mask.shape)}"
             raise bad("mask", got, f"torch.bool that broadcasts to {(*q.shape[:3], lengths[1])}")
+        if mask.device != q.device:
+            raise bad("mask", f"a tensor on {mask.device}", f"one on {q.device}")
     elif isinstance(mask, BlockLayout):
         if (mask.queries, mask.keys) != lengths:
             raise bad("mask", f"a layout of {(mask.queries, mask.keys)}", f"(q, kv) = {lengths}")

@@ -2,7 +2,7 @@
 
 import torch
 
-from contar._errors import bad, check_count
+from contar._errors import FLOATS, bad, check_choice, check_count, check_device, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
 
@@ -26,7 +26,8 @@ class KVCache:
         dtype: of keys and values.
 
     Raises:
-        ValueError: a number below 1 (`pinned`: below 0).
+        ValueError: a number below 1 (`pinned`: below 0), an unknown device, or a dtype that holds
+            no fractions.
     """
 
     def __init__(
@@ -48,6 +49,10 @@ class KVCache:
         if window is not None:
             check_count("window", window)
         self.window, self.pinned = window, check_count("pinned", pinned, 0)
+        if device is not None:
+            check_device("device", device)
+        if dtype is not None:
+            check_choice("dtype", dtype, FLOATS)
         self._sizes: tuple[int, ...] = ()
         shape = (layers, 2, batch, heads, capacity, width)
         self._memory = torch.empty(shape, device=device, dtype=dtype)
@@ -56,6 +61,12 @@ class KVCache:
     def capacity(self) -> int:
         """Tokens that fit."""
         return self._memory.shape[4]
+
+    @property
+    def fits(self) -> dict[str, int]:
+        """What a tower must have to write here: layers, batch, heads and width of a head."""
+        layers, _, batch, heads, _, width = self._memory.shape
+        return {"layers": layers, "batch": batch, "heads": heads, "width": width}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -68,8 +79,10 @@ class KVCache:
         Its queries are the new blocks, its keys the kept blocks and then the new ones.
 
         Raises:
-            ValueError: the new blocks do not fit; the cache is as it was.
+            ValueError: no blocks, an empty one, or more than fit; the cache is as it was.
         """
+        if not sizes:
+            raise bad("sizes", sizes, "at least one block")
         kept = self._sizes
         dropped = 0
         if self.window is not None:
@@ -93,8 +106,14 @@ class KVCache:
         """Store the newest tokens' keys and values of one layer; return those of all tokens kept.
 
         Raises:
-            ValueError: shapes that do not fit the cache, or more tokens than were reserved.
+            ValueError: a layer or shapes that do not fit the cache, or more tokens than were
+                reserved.
         """
+        layers = self._memory.shape[0]
+        if check_count("layer", layer, 0) >= layers:
+            raise bad("layer", layer, f"fewer than the {layers} layers")
+        for name, x in (("k", k), ("v", v)):
+            check_tensor(name, x, [None] * 4, "[b, s, q, k]")
         stop = sum(self._sizes)
         start = stop - k.shape[2]
         _, _, batch, heads, _, width = self._memory.shape

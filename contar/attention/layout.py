@@ -1,5 +1,6 @@
 """The block layout: which tokens of a sequence belong together, as one immutable value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -30,8 +31,8 @@ class BlockLayout:
     cached: int = 0
 
     def __post_init__(self) -> None:
-        if not self.sizes:
-            raise bad("sizes", self.sizes, "at least one block")
+        if not isinstance(self.sizes, Sequence) or not self.sizes:
+            raise bad("sizes", self.sizes, "sizes of at least one block")
         for size in self.sizes:
             check_count("sizes", size)
         if self.window is not None:
@@ -56,7 +57,13 @@ class BlockLayout:
         return sum(self.sizes[self.cached :])
 
     def spans(self, block: int) -> tuple[tuple[int, int], ...]:
-        """Return the keys that `block` sees as disjoint ranges (start, stop), in order."""
+        """Return the keys that `block` sees as disjoint ranges (start, stop), in order.
+
+        Raises:
+            ValueError: a block that the layout does not have.
+        """
+        if check_count("block", block, 0) >= len(self.sizes):
+            raise bad("block", block, f"fewer than the {len(self.sizes)} blocks")
         first = 0 if self.window is None else max(0, block + 1 - self.window)
         starts = self.starts
         if self.pinned >= first:

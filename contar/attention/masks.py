@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from contar._errors import bad
+from contar._errors import bad, check_count, check_device, check_instance
 from contar._typing import Bool, Int, Tensor
 from contar.attention.layout import BlockLayout
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 
 def _block_of_key(layout: BlockLayout, device: torch.device | str) -> Int[Tensor, " kv"]:
+    check_instance("layout", layout, BlockLayout)
+    check_device("device", device)
     numbers = torch.arange(len(layout.sizes), device=device)
-    return numbers.repeat_interleave(torch.tensor(layout.sizes, device=device))
+    sizes = torch.tensor(layout.sizes, device=device)
+    return numbers.repeat_interleave(sizes, output_size=layout.keys)
 
 
 def dense_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> Bool[Tensor, "q kv"]:
@@ -68,6 +71,9 @@ def xformers_bias(
         ValueError: a window with pinned blocks, whose keys are two ranges.
         ImportError: xformers is not installed.
     """
+    check_instance("layout", layout, BlockLayout)
+    check_count("batch", batch)
+    check_device("device", device)
     from xformers.ops.fmha.attn_bias import BlockDiagonalGappyKeysMask
 
     ranges = [layout.spans(block) for block in range(layout.cached, len(layout.sizes))]

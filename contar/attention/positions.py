@@ -4,18 +4,32 @@ All are functions of the grid in hand; nothing is kept from one call to the next
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from contar._errors import bad, check_count
+from contar._errors import (
+    bad,
+    check_count,
+    check_device,
+    check_grid,
+    check_ids,
+    check_number,
+    check_tensor,
+)
 from contar._typing import Float, Int, Tensor
 
 
 def grid_coordinates(
     frames: int, height: int, width: int, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "n 3"]:
-    """Return (t, y, x) of each token, [frames * height * width, 3], x running fastest."""
+    """Return (t, y, x) of each token, [frames * height * width, 3], x running fastest.
+
+    Raises:
+        ValueError: a size below 1, or an unknown device.
+    """
+    check_device("device", device)
     axes = [
         torch.arange(check_count(name, size), dtype=torch.float32, device=device)
         for name, size in (("frames", frames), ("height", height), ("width", width))
@@ -31,10 +45,11 @@ def sinusoid(
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.5, halves instead of interleaved.
 
     Raises:
-        ValueError: an odd `width`.
+        ValueError: an odd `width`, or values that are no floats.
     """
     if check_count("width", width) % 2:
         raise bad("width", width, "an even number")
+    check_tensor("values", values, (...,), "[...]")
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
     angles = values.float()[..., None] * (steps * (-math.log(10000) / half)).exp()
@@ -63,6 +78,9 @@ def sincos_2d(
     """
     if check_count("width", width) % 4:
         raise bad("width", width, "a multiple of 4")
+    check_grid("grid", grid)
+    if base is not None:
+        check_grid("base", base)
     coordinates = grid_coordinates(1, *grid, device=device)
     rows, columns = coordinates[:, 1], coordinates[:, 2]
     if base is not None:
@@ -76,9 +94,9 @@ def rotary_sections(width: int) -> tuple[int, int, int]:
     Raises:
         ValueError: a width for which one of the three is odd; multiples of 32 always work.
     """
-    time = width // 8
+    time = check_count("width", width) // 8
     space = (width - time) // 2
-    if check_count("width", width) != time + 2 * space or time % 2 or space % 2:
+    if width != time + 2 * space or time % 2 or space % 2:
         raise bad("width", width, "a head width whose eighth and halved rest are even, as in 32 m")
     return time, space, space
 
@@ -102,10 +120,18 @@ def rotary_table(
         theta: base of the frequencies.
 
     Raises:
-        ValueError: sections that are odd or do not add up to `width`.
+        ValueError: other coordinates, sections that are odd or do not add up to `width`, or a
+            `theta` below 1.
     """
+    check_tensor("coordinates", coordinates, (..., None, 3), "[..., n, 3]")
+    check_number("theta", theta, 1)
     sections = rotary_sections(width) if sections is None else sections
-    if sum(sections) != width or any(section % 2 for section in sections):
+    three = isinstance(sections, Sequence) and len(sections) == 3
+    if (
+        not three
+        or any(check_count("sections", s, 0) % 2 for s in sections)
+        or sum(sections) != width
+    ):
         raise bad("sections", sections, f"three even numbers that add up to {width}")
     angles = []
     for axis, section in enumerate(sections):
@@ -119,11 +145,33 @@ def rotary_table(
 def rotate(
     x: Float[Tensor, "b s n k"], table: Float[Tensor, "*b n k2 2"]
 ) -> Float[Tensor, "b s n k"]:
-    """Turn each neighbouring pair of a head's values by its angle; lengths and dtype stay."""
+    """Turn each neighbouring pair of a head's values by its angle; lengths and dtype stay.
+
+    Raises:
+        ValueError: a table of another length or width.
+    """
+    check_tensor("x", x, [None] * 4, "[b, s, n, k]")
+    if x.shape[3] % 2:
+        raise bad("x", tuple(x.shape), "[b, s, n, k] with an even k")
+    check_table("table", table, x.shape[0], x.shape[2], x.shape[3])
     cosine, sine = table.unsqueeze(-4).unbind(-1)  # a new axis for the heads
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
     return turned.flatten(-2).to(x.dtype)
+
+
+def check_table(name: str, table: Tensor, batch: int, tokens: int, width: int) -> None:
+    """Raise a ValueError unless `table` turns so many tokens of such heads, alike or by sample."""
+    axes = "[n, k / 2, 2] or [b, n, k / 2, 2]"
+    _check_positions(name, table, (tokens, width // 2, 2), axes)
+    if table.ndim == 4 and table.shape[0] not in (1, batch):
+        raise bad(name, tuple(table.shape), f"{axes} with b = {batch}")
+
+
+def _check_positions(name: str, table: Tensor, sizes: tuple[int | None, ...], axes: str) -> None:
+    check_tensor(name, table, (..., *sizes), axes)
+    if table.ndim > len(sizes) + 1:
+        raise bad(name, tuple(table.shape), axes)
 
 
 @dataclass(frozen=True)
@@ -133,19 +181,46 @@ class Positions:
     Attributes:
         add: [n, d] or [b, n, d], added to the tokens.
         turn: [n, k/2, 2] or [b, n, k/2, 2], a rotary table for queries and keys.
+
+    Raises:
+        ValueError: other shapes.
     """
 
     add: Float[Tensor, "*b n d"] | None = None
     turn: Float[Tensor, "*b n k 2"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.add is not None:
+            _check_positions("add", self.add, (None, None), "[n, d] or [b, n, d]")
+        if self.turn is not None:
+            _check_positions(
+                "turn", self.turn, (None, None, 2), "[n, k / 2, 2] or [b, n, k / 2, 2]"
+            )
+
     def take(self, ids: Int[Tensor, "b m"]) -> "Positions":
-        """Return the positions of the tokens `ids` of each sample, from one grid for all."""
+        """Return the positions of the tokens `ids` of each sample, from one grid for all.
+
+        Raises:
+            ValueError: ids that are no integers [b, m] or not in the grid, or positions that
+                differ by sample.
+        """
+        check_tensor("ids", ids, (None, None), "[b, m]", kind="int")
+        for name, table, axes in (("add", self.add, 2), ("turn", self.turn, 3)):
+            if table is not None and table.ndim != axes:
+                raise bad(name, tuple(table.shape), "one grid for all samples, without a batch")
+            if table is not None:
+                check_ids("ids", ids, len(table))
         add = None if self.add is None else self.add[ids]
         turn = None if self.turn is None else self.turn[ids]
         return Positions(add, turn)
 
     def behind(self, prefix: int) -> "Positions":
-        """Return the positions with `prefix` tokens before them that are not turned."""
+        """Return the positions with `prefix` tokens before them that are not turned.
+
+        Raises:
+            ValueError: a `prefix` below 0.
+        """
+        check_count("prefix", prefix, 0)
         if self.turn is None or not prefix:
             return self
         still = self.turn.new_zeros(*self.turn.shape[:-3], prefix, *self.turn.shape[-2:])

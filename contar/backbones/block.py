@@ -5,9 +5,10 @@ from typing import Any
 from timm.layers.mlp import Mlp
 from torch import nn
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, check_instance, check_number, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import KVCache, attend, rotate
+from contar.attention.positions import check_table
 
 
 class SelfAttention(nn.Module):
@@ -34,7 +35,20 @@ class SelfAttention(nn.Module):
         backend: Any = None,
         cache: tuple[KVCache, int] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Attend; `turn` is a rotary table, `cache` the KV cache and this layer's number in it."""
+        """Attend; `turn` is a rotary table, `cache` the KV cache and this layer's number in it.
+
+        Raises:
+            ValueError: as `attend` and `KVCache.write`; another width, or a table that does not
+                fit.
+        """
+        width, weight = self.qkv.in_features, self.qkv.weight
+        check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
+        if turn is not None:
+            check_table("turn", turn, len(x), x.shape[1], width // self.heads)
+        if cache is not None:
+            if not isinstance(cache, tuple) or len(cache) != 2:
+                raise bad("cache", type(cache).__name__, "(KVCache, number of the layer)")
+            check_instance("cache", cache[0], KVCache)
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if turn is not None:
             q, k = rotate(q, turn), rotate(k, turn)
@@ -54,13 +68,17 @@ class Block(nn.Module):
         width: of the tokens.
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over `width`.
+
+    Raises:
+        ValueError: a width that `heads` does not divide, or an MLP without a hidden value.
     """
 
     def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.norm1 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width))
+        self.mlp = Mlp(width, hidden)
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b n d"], **attention: Any) -> Float[Tensor, "b n d"]:

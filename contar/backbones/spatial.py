@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import check_shape
+from contar._errors import bad, check_count, check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import Positions
 from contar.backbones.block import Block
@@ -24,6 +24,10 @@ class SpatialTower(nn.Module):
         encoder: (depth, width, heads) of the encoder half; a depth of 0 leaves it out.
         decoder: (depth, width, heads) of the decoder half.
         mlp_ratio: hidden width of the MLPs over the half's width.
+
+    Raises:
+        ValueError: a size below 1 (the encoder's depth: below 0), or a width that the heads do not
+            divide.
     """
 
     def __init__(
@@ -36,8 +40,13 @@ class SpatialTower(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
+        check_count("values", values)
+        check_count("prefix_width", prefix_width)
+        _check_half("encoder", encoder, 0)
+        _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
         self.values, self.prefix_width = values, prefix_width
+        self.halves = ((width_e, heads_e), (width_d, heads_d))
         self.embed = nn.Linear(values, width_e)
         self.prefix = _join(prefix_width, width_e)
         self.join = _join(width_e, width_d)
@@ -71,12 +80,18 @@ class SpatialTower(nn.Module):
             backend: of `attend`.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are
+                seen on the CPU only: a look would make a GPU wait.
         """
+        check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
-        check_shape("tokens", tokens.shape, (None, None, self.values), "[b, n, values]")
-        check_shape("prefix", prefix.shape, (batch, None, self.prefix_width), "[b, p, width]")
-        check_shape("visible_ids", visible_ids.shape, (batch, None), "[b, v]")
+        shape = (batch, None, self.prefix_width)
+        check_tensor("prefix", prefix, shape, "[b, p, width]", like=self.embed.weight)
+        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", kind="int")
+        check_ids("visible_ids", visible_ids, count)
+        if filled is not None:
+            check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
+        _check_positions(positions, count, *self.halves)
         for_encoder, for_decoder = positions
         length = prefix.shape[1]
 
@@ -105,6 +120,27 @@ class SpatialTower(nn.Module):
         for block in self.decoder:
             x = block(x, turn=turn, backend=backend)
         return self.norm(x[:, length:])
+
+
+def _check_half(name: str, half: Any, least: int) -> None:
+    if not isinstance(half, tuple) or len(half) != 3:
+        raise bad(name, half, "(depth, width, heads)")
+    depth, width, heads = half
+    check_count(f"{name} depth", depth, least)
+    if check_count(f"{name} width", width) % check_count(f"{name} heads", heads):
+        raise bad(f"{name} heads", heads, f"a divisor of the width {width}")
+
+
+def _check_positions(positions: Any, tokens: int, *halves: tuple[int, int]) -> None:
+    both = isinstance(positions, tuple) and len(positions) == 2
+    if not both or not all(isinstance(half, Positions) for half in positions):
+        raise bad("positions", positions, "two of Positions, for encoder and decoder")
+    for half, (width, heads) in zip(positions, halves, strict=True):
+        if half.add is not None:
+            check_tensor("positions.add", half.add, (tokens, width), "[n, d]")
+        if half.turn is not None:
+            shape = (tokens, width // heads // 2, 2)
+            check_tensor("positions.turn", half.turn, shape, "[n, k / 2, 2]")
 
 
 def _join(width: int, out: int) -> nn.Module:

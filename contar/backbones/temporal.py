@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_shape
+from contar._errors import bad, check_count, check_instance, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import BlockLayout, KVCache, prepare_mask
+from contar.attention.attend import check_backend
+from contar.attention.positions import check_table
 from contar.backbones.block import Block
 
 
@@ -21,16 +23,24 @@ class TemporalTower(nn.Module):
         width: of the tokens.
         heads: attention heads.
         mlp_ratio: hidden width of the MLPs over `width`.
+
+    Raises:
+        ValueError: a number below 1, or a width that `heads` does not divide.
     """
 
     def __init__(self, *, depth: int, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
+        check_count("depth", depth)
         self.width, self.heads = width, heads
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def allocate_cache(self, batch: int, capacity: int, **options: Any) -> KVCache:
-        """Return an empty cache of this tower's sizes; `options` are those of `KVCache`."""
+        """Return an empty cache of this tower's sizes; `options` are those of `KVCache`.
+
+        Raises:
+            ValueError: as `KVCache`.
+        """
         weight = self.norm.weight
         sizes = {"layers": len(self.blocks), "heads": self.heads, "width": self.width // self.heads}
         defaults = {"device": weight.device, "dtype": weight.dtype}
@@ -59,19 +69,33 @@ class TemporalTower(nn.Module):
             backend: of `attend`.
 
         Raises:
-            ValueError: a width that is not the tower's, a prefix behind cached frames, a window
-                beside a cache, or frames that do not fit the cache.
+            ValueError: shapes that do not fit the tower or each other, a prefix behind cached
+                frames, a window beside a cache, another tower's cache, or frames that do not fit
+                it; the cache is as it was.
         """
+        weight = self.norm.weight
+        shape = (None, None, None, self.width)
+        check_tensor("frames", frames, shape, "[b, t, n, d]", like=weight)
         batch, count, tokens, _ = frames.shape
-        check_shape("frames", frames.shape, (None, None, None, self.width), "[b, t, n, d]")
+        if not count * tokens:
+            raise bad("frames", tuple(frames.shape), "at least one frame of one token")
+        check_backend(backend, frames.device)
         x, length = frames.flatten(1, 2), 0
         if prefix is not None:
-            check_shape("prefix", prefix.shape, (batch, None, self.width), "[b, p, d]")
+            shape = (batch, None, self.width)
+            check_tensor("prefix", prefix, shape, "[b, p, d]", like=weight)
             x, length = torch.cat([prefix, x], dim=1), prefix.shape[1]
+        if turn is not None:
+            check_table("turn", turn, batch, x.shape[1], self.width // self.heads)
         sizes = (length + tokens, *[tokens] * (count - 1))
         if cache is None:
             layout = BlockLayout(sizes, window, pinned)
         else:
+            check_instance("cache", cache, KVCache)
+            ours = {"layers": len(self.blocks), "batch": batch, "heads": self.heads}
+            ours["width"] = self.width // self.heads
+            if cache.fits != ours:
+                raise bad("cache", f"one for {cache.fits}", f"one for {ours}")
             if length and cache.sizes:
                 raise bad("prefix", tuple(prefix.shape), "none once frames are cached")  # type: ignore[union-attr]
             if window is not None or pinned:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from contar._errors import check_count
+from contar._errors import check_broadcast, check_count, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -32,7 +32,16 @@ class ScaleShiftAdapter(nn.Module):
     def forward(
         self, anchor: Float[Tensor, "*m n d"], features: Float[Tensor, "*m2 n d"]
     ) -> Float[Tensor, "*m2 n d"]:
-        """Return the condition of later frames; anchor and features broadcast."""
+        """Return the condition of later frames; the anchor broadcasts to the features.
+
+        Raises:
+            ValueError: another width, or shapes that do not broadcast.
+        """
+        width = self.up.out_features // 2
+        weight = self.up.weight
+        check_tensor("features", features, (..., None, width), "[..., n, width]", like=weight)
+        check_tensor("anchor", anchor, (..., None, width), "[..., n, width]", like=weight)
+        check_broadcast("anchor", anchor.shape, features.shape)
         hidden = self.act(features)
         hidden = hidden if self.down is None else self.down(hidden)
         scale, shift = self.up(hidden).chunk(2, dim=-1)

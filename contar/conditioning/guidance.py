@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from contar._errors import check_choice, check_number
+from contar._errors import check_choice, check_number, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -50,20 +50,35 @@ class Guidance:
         """Return the guidance, constant, when a share `done` in [0, 1] of generation is done.
 
         NOVA counts sets, (k + 1) / K for set k of K; MAR counts tokens.
+
+        Raises:
+            ValueError: a share outside [0, 1].
         """
+        check_number("done", done, 0, 1)
         if self.start is None:
             return self
         scale = self.start + (self.scale - self.start) * done
         return Guidance(scale, None, self.truncation, self.renorm, self.renorm_over)
 
     def applies(self, timestep: float) -> bool:
-        """Whether a constant guidance acts at this timestep."""
+        """Whether a constant guidance acts at this timestep.
+
+        Raises:
+            ValueError: a timestep that is no finite number.
+        """
+        check_number("timestep", timestep)
         return self.scale > 1 and timestep >= self.truncation
 
     def combine(
         self, cond: Float[Tensor, "b n c"], uncond: Float[Tensor, "b n c"]
     ) -> Float[Tensor, "b n c"]:
-        """Return the guided prediction; renormalised over the tokens that are given."""
+        """Return the guided prediction; renormalised over the tokens that are given.
+
+        Raises:
+            ValueError: shapes that differ, or are not [b, n, c].
+        """
+        check_tensor("cond", cond, (None, None, None), "[b, n, c]")
+        check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, c]", like=cond)
         guided = uncond + self.scale * (cond - uncond)
         if self.renorm >= 1:
             return guided

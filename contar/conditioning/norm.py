@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from contar._errors import check_count
+from contar._errors import check_broadcast, check_count, check_number, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -15,18 +15,30 @@ class AdaptiveLayerNorm(nn.Module):
         width: of x and of the condition.
         outputs: vectors taken from the condition: 2 are scale and shift, more are returned.
         eps: of the norm, which has no learned weights.
+
+    Raises:
+        ValueError: a width below 1, fewer than 2 outputs, an `eps` below 0.
     """
 
     def __init__(self, width: int, *, outputs: int = 2, eps: float = 1e-6) -> None:
         super().__init__()
-        self.outputs, self.eps = check_count("outputs", outputs, 2), eps
+        check_count("width", width)
+        self.outputs, self.eps = check_count("outputs", outputs, 2), check_number("eps", eps, 0)
         self.act = nn.SiLU()
         self.proj = nn.Linear(width, outputs * width)
 
     def forward(
         self, x: Float[Tensor, "*m d"], condition: Float[Tensor, "*m2 d"]
     ) -> tuple[Float[Tensor, "*m d"], tuple[Float[Tensor, "*m2 d"], ...]]:
-        """Return the modulated x and the vectors beyond scale and shift."""
+        """Return the modulated x and the vectors beyond scale and shift.
+
+        Raises:
+            ValueError: another width, or a condition that does not broadcast to x.
+        """
+        width, weight = self.proj.in_features, self.proj.weight
+        check_tensor("x", x, (..., width), "[..., width]")
+        check_tensor("condition", condition, (..., width), "[..., width]", like=weight)
+        check_broadcast("condition", condition.shape, x.shape)
         scale, shift, *rest = self.proj(self.act(condition)).chunk(self.outputs, dim=-1)
         x = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
         return x * (1 + scale) + shift, tuple(rest)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from contar._errors import check_count
+from contar._errors import bad, check_count, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import sinusoid
 
@@ -17,17 +17,28 @@ class ScalarEmbedding(nn.Module):
         width: of the result.
         frequencies: width of the sinusoid.
         cosine_first: the sinusoid's cosines come before its sines.
+
+    Raises:
+        ValueError: a width below 1, or an odd number of frequencies.
     """
 
     def __init__(self, width: int, *, frequencies: int = 256, cosine_first: bool = False) -> None:
         super().__init__()
+        check_count("width", width)
+        if check_count("frequencies", frequencies) % 2:
+            raise bad("frequencies", frequencies, "an even number")
         self.frequencies, self.cosine_first = frequencies, cosine_first
         self.fc1 = nn.Linear(frequencies, width)
         self.act = nn.SiLU()
         self.fc2 = nn.Linear(width, width)
 
     def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
-        """Embed float32 numbers [...] as [..., width]."""
+        """Embed float32 numbers [...] as [..., width].
+
+        Raises:
+            ValueError: values that are no float tensor.
+        """
+        check_tensor("values", values, (...,), "[...]")
         waves = sinusoid(values, self.frequencies, cosine_first=self.cosine_first)
         return self.fc2(self.act(self.fc1(waves.to(self.fc1.weight.dtype))))
 
@@ -46,7 +57,13 @@ class MotionTokens(nn.Module):
     def forward(
         self, flow: Float[Tensor, " b"], fps: Float[Tensor, " b"]
     ) -> Float[Tensor, "b 2 d"]:
-        """Return the tokens [b, 2, width] of flow scores and frames per second, both [b]."""
+        """Return the tokens [b, 2, width] of flow scores and frames per second, both [b].
+
+        Raises:
+            ValueError: shapes that are not [b].
+        """
+        check_tensor("flow", flow, (None,), "[b]")
+        check_tensor("fps", fps, (len(flow),), "[b]")
         return torch.stack([self.flow(flow), self.fps(fps)], dim=1)
 
 
@@ -60,6 +77,9 @@ class FrameTimes(nn.Module):
     Args:
         width: of the embedding.
         base: latent frames that the model is made for.
+
+    Raises:
+        ValueError: a number below 1.
     """
 
     def __init__(self, width: int, *, base: int) -> None:
@@ -69,6 +89,11 @@ class FrameTimes(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: int) -> Float[Tensor, "t d"]:
-        """Return the embeddings [frames, width] of a clip of so many latent frames."""
+        """Return the embeddings [frames, width] of a clip of so many latent frames.
+
+        Raises:
+            ValueError: a number below 1.
+        """
+        check_count("frames", frames)
         times = torch.arange(frames, dtype=torch.float32, device=self.norm.weight.device)
         return self.norm(self.embed(times / (frames / self.base)))

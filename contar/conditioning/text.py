@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -29,6 +29,8 @@ class TextProjection(nn.Module):
         super().__init__()
         if check_count("length", length) > check_count("rows", rows):
             raise bad("length", length, f"at most the {rows} padding rows")
+        check_count("text_width", text_width)
+        check_count("width", width)
         self.length = length
         self.proj = nn.Linear(text_width, width)
         self.norm = nn.LayerNorm(width)
@@ -43,20 +45,40 @@ class TextProjection(nn.Module):
         Raises:
             ValueError: no texts, a text longer than `length`, or another width.
         """
-        if not len(states):
-            raise bad("states", "no texts", "at least one")
+        self.check("states", states)
         padded = self.empty(len(states))
         for row, text in zip(padded, states, strict=True):
-            if text.ndim != 2 or len(text) > self.length or text.shape[1] != row.shape[1]:
-                allowed = f"[at most {self.length} tokens, width {row.shape[1]}]"
-                raise bad("states", tuple(text.shape), allowed)
             row[: len(text)] = text
         return padded
 
+    def check(self, name: str, states: object) -> int:
+        """Return how many texts `states` holds; raise the ValueError of `pad` if it cannot be."""
+        texts = states if isinstance(states, Sequence | Tensor) else ()
+        if isinstance(states, Tensor):
+            check_tensor(name, states, (None, None, None), "[b, l, width]")
+        if not len(texts):
+            raise bad(name, f"no texts ({type(states).__name__})", "at least one")
+        for text in texts:
+            check_tensor(name, text, (None, self.padding.shape[1]), "[l, width]")
+            if len(text) > self.length:
+                raise bad(name, f"a text of {len(text)} tokens", f"at most {self.length}")
+        return len(texts)
+
     def empty(self, batch: int) -> Float[Tensor, "b length e"]:
-        """Return the states of `batch` empty texts."""
+        """Return the states of `batch` empty texts.
+
+        Raises:
+            ValueError: a number below 1.
+        """
+        check_count("batch", batch)
         return self.padding[: self.length].repeat(batch, 1, 1)
 
     def forward(self, states: Float[Tensor, "b l e"]) -> Float[Tensor, "b l d"]:
-        """Project states [b, l, text_width] to tokens [b, l, width]."""
+        """Project states [b, l, text_width] to tokens [b, l, width].
+
+        Raises:
+            ValueError: another shape.
+        """
+        allowed = (None, None, self.proj.in_features)
+        check_tensor("states", states, allowed, "[b, l, width]", like=self.proj.weight)
         return self.norm(self.proj(states))

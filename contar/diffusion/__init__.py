@@ -3,5 +3,6 @@
 from contar.diffusion.config import load_scheduler
 from contar.diffusion.process import NoiseProcess
 from contar.diffusion.sampler import SamplerTable
+from contar.diffusion.variance import variance_bound
 
-__all__ = ["NoiseProcess", "SamplerTable", "load_scheduler"]
+__all__ = ["NoiseProcess", "SamplerTable", "load_scheduler", "variance_bound"]

@@ -16,6 +16,7 @@ def load_scheduler(config: Any) -> Any:
     Raises:
         ValueError: no class name, a name that diffusers does not have, or a config with clipping
             or thresholding of samples (pixel ranges, which latents do not have).
+        ImportError: a scheduler of a library that is not installed.
     """
     import diffusers
 
@@ -28,7 +29,17 @@ def load_scheduler(config: Any) -> Any:
     cls = getattr(diffusers, name, None) if isinstance(name, str) else None
     if cls is None or not hasattr(cls, "set_timesteps"):
         raise bad("scheduler", name, "a _class_name that diffusers has, as DDPMScheduler")
-    scheduler = cls.from_config(dict(mapping))
+    try:
+        scheduler = cls.from_config(dict(mapping))
+    except (
+        ArithmeticError,
+        LookupError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        raise bad("scheduler", dict(mapping), f"a config that {name} takes: {error}") from error
     for option in ("clip_sample", "thresholding"):
         if getattr(scheduler.config, option, False):
             raise bad(f"scheduler.{option}", True, "False: tokens of a latent have no fixed range")

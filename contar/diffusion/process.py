@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import torch
 
-from contar._errors import bad, check_choice
-from contar._random import Generators, integers, normal
+from contar._errors import bad, check_choice, check_count, check_device, check_ids, check_tensor
+from contar._random import Generators, check_generator, integers, normal
 from contar._typing import Float, Int, Tensor
 from contar.diffusion.config import load_scheduler
 
@@ -23,15 +23,28 @@ class NoiseProcess:
         timesteps: [steps], the value that the network is given.
         prediction: "epsilon" (the noise), "v_prediction" (signal * noise - noise_level * x),
             "sample" (x), or "flow" (noise - x).
-        variance: how the reverse steps' variance is known: "fixed", or "learned_range" for a
-            network that also predicts, for each value, where it lies between its two bounds.
+        betas: [steps], noise added at each timestep, for a network that also predicts each value's
+            reverse variance; None where the variance is fixed.
+
+    Raises:
+        ValueError: tables of different lengths, an unknown prediction.
     """
 
     signal: Float[Tensor, " steps"]
     noise_level: Float[Tensor, " steps"]
     timesteps: Float[Tensor, " steps"]
     prediction: Prediction
-    variance: Literal["fixed", "learned_range"] = "fixed"
+    betas: Float[Tensor, " steps"] | None = None
+
+    def __post_init__(self) -> None:
+        check_tensor("signal", self.signal, (None,), "[steps]")
+        for name in ("noise_level", "timesteps"):
+            check_tensor(name, getattr(self, name), tuple(self.signal.shape), "[steps]")
+        check_choice("prediction", self.prediction, ("epsilon", "v_prediction", "sample", "flow"))
+        if self.betas is not None:
+            check_tensor("betas", self.betas, tuple(self.signal.shape), "[steps]")
+            if self.prediction != "epsilon":
+                raise bad("prediction", self.prediction, "'epsilon' where the variance is learned")
 
     @classmethod
     def from_config(cls, config: Any) -> "NoiseProcess":
@@ -57,8 +70,8 @@ class NoiseProcess:
         learned = getattr(scheduler.config, "variance_type", None) == "learned_range"
         kept = scheduler.alphas_cumprod.float()
         steps = torch.arange(len(kept), dtype=torch.float32)
-        variance = "learned_range" if learned else "fixed"
-        return cls(kept**0.5, (1 - kept) ** 0.5, steps, prediction, variance)
+        betas = scheduler.betas.float() if learned else None
+        return cls(kept**0.5, (1 - kept) ** 0.5, steps, prediction, betas)
 
     def __len__(self) -> int:
         return len(self.signal)
@@ -81,8 +94,14 @@ class NoiseProcess:
             device: of the result.
 
         Raises:
-            ValueError: an unknown distribution.
+            ValueError: an unknown distribution, a size below 0, or generators that do not fit.
         """
+        if not shape:
+            raise bad("shape", shape, "at least one size")
+        for size in shape:
+            check_count("shape", size, 0)
+        check_device("device", device)
+        generator = check_generator(generator, shape[0], device)
         if distribution is None:
             distribution = "logit_normal" if self.prediction == "flow" else "uniform"
         check_choice("distribution", distribution, ("uniform", "logit_normal"))
@@ -94,14 +113,24 @@ class NoiseProcess:
     def add_noise(
         self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
     ) -> Float[Tensor, "*m c"]:
-        """Return x_t of each token at its training timestep."""
+        """Return x_t of each token at its training timestep.
+
+        Raises:
+            ValueError: shapes that do not fit, or indices that the tables do not have.
+        """
+        self._check(x, noise, index)
         signal, level = self._levels(index)
         return signal * x + level * noise
 
     def target(
         self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
     ) -> Float[Tensor, "*m c"]:
-        """Return what the network has to predict from x_t."""
+        """Return what the network has to predict from x_t.
+
+        Raises:
+            ValueError: as `add_noise`.
+        """
+        self._check(x, noise, index)
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "sample":
@@ -112,8 +141,20 @@ class NoiseProcess:
         return signal * noise - level * x
 
     def timestep(self, index: Int[Tensor, "*m"]) -> Float[Tensor, "*m"]:
-        """Return the value that the network is given for each index."""
+        """Return the value that the network is given for each index.
+
+        Raises:
+            ValueError: indices that the table does not have.
+        """
+        check_tensor("index", index, (...,), "[...]", kind="int")
+        check_ids("index", index, len(self))
         return self.timesteps.to(index.device)[index]
+
+    def _check(self, x: Tensor, noise: Tensor, index: Tensor) -> None:
+        check_tensor("x", x, (..., None), "[..., c]")
+        check_tensor("noise", noise, tuple(x.shape), "[..., c]")
+        check_tensor("index", index, tuple(x.shape[:-1]), "[...]", kind="int")
+        check_ids("index", index, len(self))
 
     def _levels(self, index: Tensor) -> tuple[Tensor, Tensor]:
         signal, level = self.signal.to(index.device), self.noise_level.to(index.device)

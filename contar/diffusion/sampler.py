@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_count, check_number
+from contar._errors import bad, check_callable, check_count, check_number, check_shape, check_tensor
 from contar._typing import Float, Tensor
 from contar.diffusion.config import load_scheduler
 
@@ -36,6 +36,9 @@ class SamplerTable:
             half of a prediction's channels says, from -1 to 1, where between the logarithms of
             the bounds a value's deviation lies (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 15).
         initial: standard deviation of the noise that sampling starts from.
+
+    Raises:
+        ValueError: no steps, or columns of different lengths.
     """
 
     timestep: tuple[float, ...]
@@ -45,6 +48,14 @@ class SamplerTable:
     noise: tuple[float, ...]
     noise_high: tuple[float, ...] | None = None
     initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.timestep:
+            raise bad("timestep", self.timestep, "at least one step")
+        for name in ("input_scale", "state", "prediction", "noise", "noise_high"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.timestep):
+                raise bad(name, f"{len(column)} rows", f"one for each of {len(self)} timesteps")
 
     @classmethod
     def from_config(cls, config: Any, steps: int) -> "SamplerTable":
@@ -58,13 +69,14 @@ class SamplerTable:
         trained = getattr(scheduler.config, "num_train_timesteps", None)
         if check_count("steps", steps) > (trained or steps):
             raise bad("steps", steps, f"at most the {trained} steps it was trained with")
-        if getattr(scheduler.config, "variance_type", None) == "learned_range":
-            low, high = (_read(load_scheduler(config), steps, learned=v) for v in (-1.0, 1.0))
-            table = replace(low, noise_high=high.noise)
-        else:
-            table = _read(scheduler, steps)
-        if not _agrees(table, load_scheduler(config), steps):
-            raise bad("scheduler", type(scheduler).__name__, "a solver that is linear in its input")
+        name = type(scheduler).__name__
+        try:
+            table = _tabulate(config, steps)
+        except Exception as error:  # of any kind: what a solver does with what it cannot take
+            allowed = f"a solver that runs on its own for so many steps ({error})"
+            raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
+        if table is None or not _agrees(table, load_scheduler(config), steps):
+            raise bad("scheduler", name, "a solver that is linear in its input")
         return table
 
     def __len__(self) -> int:
@@ -88,15 +100,19 @@ class SamplerTable:
             temperature: factor of the fresh noise, at least 0 (MAR's).
 
         Raises:
-            ValueError: a temperature below 0, or other than 1 for a solver that draws no noise.
+            ValueError: a temperature below 0, or other than 1 for a solver that draws no noise; a
+                prediction or noise of another shape than `x`.
         """
-        check_number("temperature", temperature, 0)
-        if temperature != 1 and not any(self.noise):
-            raise bad("temperature", temperature, "1: this solver draws no fresh noise")
+        check_callable("predict", predict)
+        check_callable("draw_noise", draw_noise)
+        check_tensor("x", x, (..., None), "[..., c]")
+        self.check_temperature("temperature", temperature)
+        channels = x.shape[-1] * (1 if self.noise_high is None else 2)
         states, predictions = [x * self.initial], []
         for i, timestep in enumerate(self.timestep):
             scale = self.input_scale[i]
             output = predict(states[0] if scale == 1 else states[0] * scale, timestep)
+            check_shape("predict", output.shape, (*x.shape[:-1], channels), "[..., c]")
             spread = None
             if self.noise_high is not None:
                 output, spread = output.chunk(2, dim=-1)
@@ -105,9 +121,17 @@ class SamplerTable:
             terms += zip(self.prediction[i], predictions, strict=False)
             result = sum((c * value for c, value in terms if c), start=torch.zeros_like(x))
             if self.noise[i]:
-                result = result + self._deviation(i, spread) * temperature * draw_noise()
+                fresh = draw_noise()
+                check_shape("draw_noise", fresh.shape, tuple(x.shape), "[..., c]")
+                result = result + self._deviation(i, spread) * temperature * fresh
             states = [result, *states[: len(self.state[i]) - 1]]
         return states[0]
+
+    def check_temperature(self, name: str, temperature: float) -> None:
+        """Raise a ValueError unless `sample` takes this temperature."""
+        check_number(name, temperature, 0)
+        if temperature != 1 and not any(self.noise):
+            raise bad(name, temperature, "1: this solver draws no fresh noise")
 
     def _deviation(self, i: int, spread: Tensor | None) -> Tensor | float:
         if self.noise_high is None or spread is None:
@@ -116,7 +140,16 @@ class SamplerTable:
         return self.noise_high[i] ** share * self.noise[i] ** (1 - share)
 
 
-def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTable:
+def _tabulate(config: Any, steps: int) -> SamplerTable | None:
+    """Return the table, None of a solver that is not linear."""
+    scheduler = load_scheduler(config)
+    if getattr(scheduler.config, "variance_type", None) != "learned_range":
+        return _read(scheduler, steps)
+    low, high = (_read(load_scheduler(config), steps, learned=v) for v in (-1.0, 1.0))
+    return None if low is None or high is None else replace(low, noise_high=high.noise)
+
+
+def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTable | None:
     """Run a scheduler on basis vectors and collect the coefficients of each step."""
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps
@@ -133,7 +166,7 @@ def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTa
             p = torch.cat([p, torch.full_like(p, learned)], dim=1)
         row, deviation = _step(scheduler, p, t, x)
         if row is None or float(row[2 * i + 2 :].abs().max()) > 1e-5:
-            raise bad("scheduler", type(scheduler).__name__, "a solver that is linear in its input")
+            return None
         state.append(_newest_first(row[0 : 2 * i + 1 : 2]))
         prediction.append(_newest_first(row[1 : 2 * i + 2 : 2]))
         noise.append(deviation)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_callable, check_count, check_tensor
 from contar._typing import Float, Tensor
 
 Condition = TypeVar("Condition")
@@ -30,8 +30,13 @@ def generate_frames(
             one image to video, n continuation.
 
     Raises:
-        ValueError: `frames` below 1, or more context than frames.
+        ValueError: `frames` below 1, more context than frames or no [b, c, n, h, w], or functions
+            that cannot be called.
     """
+    check_callable("observe", observe)
+    check_callable("draw", draw)
+    if context is not None:
+        check_tensor("context", context, [None] * 5, "[b, c, n, h, w]")
     given = 0 if context is None else context.shape[2]
     if given > check_count("frames", frames):
         raise bad("context", f"{given} frames", f"at most the {frames} that are asked for")

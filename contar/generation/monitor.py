@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from contar._errors import check_callable, check_count, check_instance
 from contar._typing import Float, Tensor
 
 
@@ -39,6 +40,9 @@ class Monitor:
         progress: show a bar.
         callback: called with a `Progress` after each set.
         cancel: called before each set, as `threading.Event().is_set`; True ends the generation.
+
+    Raises:
+        ValueError: a `total` below 0, or functions that cannot be called.
     """
 
     def __init__(
@@ -49,6 +53,11 @@ class Monitor:
         callback: Callable[[Progress], object] | None = None,
         cancel: Callable[[], bool] | None = None,
     ) -> None:
+        check_count("total", total, 0)
+        check_instance("progress", progress, bool)
+        for name, function in (("callback", callback), ("cancel", cancel)):
+            if function is not None:
+                check_callable(name, function)
         self._callback, self._cancel = callback, cancel
         self._bar = tqdm(total=total, unit="set", disable=not progress)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_grid, check_number
 from contar.conditioning import Guidance
 from contar.ordering import set_sizes
 from contar.ordering.sizes import Curve, Rounding
@@ -52,10 +52,7 @@ class GenerationPlan:
         check_choice("curve", self.curve, ("cosine", "linear", "uniform"))
         check_choice("rounding", self.rounding, ("nearest", "floor"))
         if self.grid is not None:
-            if len(self.grid) != 2:
-                raise bad("grid", self.grid, "(height, width)")
-            for size in self.grid:
-                check_count("grid", size)
+            check_grid("grid", self.grid)
         if self.window is not None:
             check_count("window", self.window)
         check_count("pinned", self.pinned, 0)

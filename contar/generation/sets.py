@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from contar._errors import check_shape
+from contar._errors import check_callable, check_instance, check_shape, check_tensor
 from contar._typing import Float, Tensor
 from contar.ordering import SetSchedule, SetStep
 
@@ -25,9 +25,13 @@ def generate_sets(
         The set and the tokens with it filled in; the last are complete.
 
     Raises:
-        ValueError: a schedule of another number of samples or tokens.
+        ValueError: a schedule of another number of samples or tokens, functions that cannot be
+            called, or, in the loop, a `draw` that returns other shapes.
     """
-    check_shape("tokens", tokens.shape, (*schedule.order.shape, None), "[b, n, c]")
+    check_callable("predict", predict)
+    check_callable("draw", draw)
+    check_instance("schedule", schedule, SetSchedule)
+    check_tensor("tokens", tokens, (*schedule.order.shape, None), "[b, n, c]")
     return _loop(predict, draw, schedule, tokens)
 
 
@@ -36,6 +40,8 @@ def _loop(
 ) -> Iterator[tuple[SetStep, Tensor]]:
     for step in schedule:
         drawn = draw(predict(tokens, step), step)
+        shape = (*step.current.shape, tokens.shape[2])
+        check_shape("draw", drawn.shape, shape, "[b, m, c]")
         ids = step.current[..., None].expand_as(drawn)
         tokens = tokens.scatter(1, ids, drawn.to(tokens.dtype))
         yield step, tokens

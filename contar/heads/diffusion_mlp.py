@@ -7,11 +7,19 @@ import torch
 from timm.layers.mlp import Mlp
 from torch import nn
 
-from contar._errors import bad, check_count, check_shape
+from contar._errors import (
+    bad,
+    check_broadcast,
+    check_callable,
+    check_count,
+    check_ids,
+    check_instance,
+    check_tensor,
+)
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding
-from contar.diffusion import NoiseProcess, SamplerTable
+from contar.diffusion import NoiseProcess, SamplerTable, variance_bound
 
 
 class _Block(nn.Module):
@@ -38,6 +46,9 @@ class DiffusionMLP(nn.Module):
         depth: blocks.
         learned_variance: also predict where the reverse steps' variance lies, which doubles the
             outputs.
+
+    Raises:
+        ValueError: a size below 1.
     """
 
     def __init__(
@@ -50,6 +61,10 @@ class DiffusionMLP(nn.Module):
         learned_variance: bool = False,
     ) -> None:
         super().__init__()
+        sizes = {"values": values, "cond_width": cond_width, "width": width, "depth": depth}
+        for name, size in sizes.items():
+            check_count(name, size)
+        check_instance("learned_variance", learned_variance, bool)
         self.values, self.cond_width = values, cond_width
         self.token = nn.Linear(values, width)
         self.time = ScalarEmbedding(width, cosine_first=True)
@@ -64,7 +79,16 @@ class DiffusionMLP(nn.Module):
         timestep: Float[Tensor, "*m2"],
         condition: Float[Tensor, "*m d"],
     ) -> Float[Tensor, "*m c2"]:
-        """Predict in float32 from noisy tokens and projected conditions (`self.condition(z)`)."""
+        """Predict in float32 from noisy tokens and projected conditions (`self.condition(z)`).
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_tensor("x", x, (..., self.values), "[..., values]")
+        check_tensor("timestep", timestep, (...,), "[...]")
+        shape = (*x.shape[:-1], self.token.out_features)
+        check_tensor("condition", condition, shape, "[..., width]", like=self.token.weight)
+        check_broadcast("timestep", timestep.shape, x.shape[:-1])
         x = self.token(x.to(self.token.weight.dtype))
         condition = condition + self.time(timestep)
         for block in self.blocks:
@@ -84,6 +108,8 @@ class DiffusionMLP(nn.Module):
     ) -> Float[Tensor, "r m"]:
         """Return the squared error of each token, averaged over its values, unreduced.
 
+        With learned variance the variational bound's term is added (`variance_bound`).
+
         Args:
             target: [m, values], clean tokens; give the hidden ones only.
             cond: [m, cond_width], their conditions.
@@ -94,26 +120,41 @@ class DiffusionMLP(nn.Module):
             index: [repeats, m], indices of training timesteps, instead of a draw.
 
         Raises:
-            ValueError: shapes that do not fit, or `repeats` below 1.
+            ValueError: shapes that do not fit, `repeats` below 1, indices that the process does
+                not have, or a process of another kind of variance than the head's.
         """
-        count = target.shape[0]
-        check_shape("target", target.shape, (None, self.values), "[m, values]")
-        check_shape("cond", cond.shape, (count, self.cond_width), "[m, cond_width]")
+        check_tensor("target", target, (None, self.values), "[m, values]")
+        count, weight = target.shape[0], self.condition.fc1.weight
+        shape = (count, self.cond_width)
+        check_tensor("cond", cond, shape, "[m, cond_width]", like=weight)
+        check_instance("process", process, NoiseProcess)
+        learned = self.out.out_features > self.values
+        if learned != (process.betas is not None):
+            kinds = ("fixed", "learned")
+            raise bad(
+                "process", f"{kinds[not learned]} variance", f"{kinds[learned]}, as the head's"
+            )
         check_count("repeats", repeats)
+        if noise is not None:
+            check_tensor("noise", noise, (repeats, count, self.values), "[repeats, m, values]")
+        if index is not None:
+            check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
+            check_ids("index", index, len(process))
         drawn = check_generator(generator, repeats, target.device)
         shape = (repeats, count)
         if noise is None:
             noise = normal(*shape, self.values, generator=drawn, device=target.device)
         if index is None:
             index = process.draw_indices(*shape, generator=drawn, device=target.device)
-        check_shape("noise", noise.shape, (*shape, self.values), "[repeats, m, values]")
-        check_shape("index", index.shape, shape, "[repeats, m]")
         clean = target.float().expand(*shape, -1)
         noisy = process.add_noise(clean, noise.float(), index)
         condition = self.condition(cond).expand(*shape, -1)
         output = self(noisy, process.timestep(index), condition)
-        wanted = process.target(clean, noise.float(), index)
-        return (output[..., : self.values] - wanted).square().mean(-1)
+        prediction, spread = output.tensor_split([self.values], dim=-1)
+        errors = (prediction - process.target(clean, noise.float(), index)).square()
+        if process.betas is not None:
+            errors = errors + variance_bound(clean, noisy, prediction, spread, index, process.betas)
+        return errors.mean(-1)
 
     def sample(
         self,
@@ -145,17 +186,26 @@ class DiffusionMLP(nn.Module):
             ValueError: shapes that do not fit, guidance without `uncond`, a renormalisation over
                 the frame without the rest of the frame, or a temperature that the solver lacks.
         """
-        guidance = guidance or Guidance()
+        weight = self.condition.fc1.weight
+        shape = (None, None, self.cond_width)
+        check_tensor("cond", cond, shape, "[b, n, cond_width]", like=weight)
         batch, count, _ = cond.shape
-        check_shape("cond", cond.shape, (None, None, self.cond_width), "[b, n, cond_width]")
-        if guidance.scale > 1:
-            if uncond is None:
-                raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
-            check_shape("uncond", uncond.shape, tuple(cond.shape), "[b, n, cond_width]")
+        guidance = Guidance() if guidance is None else guidance
+        self.check_solver(table, guidance, temperature)
+        if uncond is not None:
+            shape = tuple(cond.shape)
+            check_tensor("uncond", uncond, shape, "[b, n, cond_width]", like=weight)
+        elif guidance.scale > 1:
+            raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
+        over_frame = guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame"
+        if over_frame and noise is None:
+            raise bad("noise", None, "that of the whole frame, over which is renormalised")
+        if draw_noise is not None:
+            check_callable("draw_noise", draw_noise)
         drawn = check_generator(generator, batch, cond.device)
         if noise is None:
             noise = normal(batch, count, self.values, generator=drawn, device=cond.device)
-        check_shape("noise", noise.shape, (batch, None, self.values), "[b, m, values]")
+        check_tensor("noise", noise, (batch, None, self.values), "[b, m, values]")
         rest = noise.shape[1] - count
         if rest < 0:
             raise bad("noise", tuple(noise.shape), f"at least the {count} predicted tokens")
@@ -185,3 +235,16 @@ class DiffusionMLP(nn.Module):
 
         x = table.sample(predict, noise.float(), draw_noise, temperature=temperature)
         return x[:, :count]
+
+    def check_solver(self, table: SamplerTable, guidance: Guidance, temperature: float) -> None:
+        """Raise a ValueError unless `sample` takes these three together."""
+        check_instance("table", table, SamplerTable)
+        learned = self.out.out_features > self.values
+        if learned != (table.noise_high is not None):
+            kinds = ("fixed", "learned")
+            got = f"a solver of {kinds[not learned]} variance"
+            raise bad("table", got, f"{kinds[learned]} variance, as this head has it")
+        table.check_temperature("temperature", temperature)
+        check_instance("guidance", guidance, Guidance)
+        if guidance.start is not None:
+            raise bad("guidance.start", guidance.start, "None: take guidance.at(share done)")

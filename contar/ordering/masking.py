@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_device, check_number, check_tensor
 from contar._random import Generators, check_generator, uniform
 from contar._typing import Bool, Float, Int, Tensor
 from contar.ordering.orders import random_order
@@ -21,11 +21,22 @@ class TrainingMask:
         visible_ids: [b, v], the positions of the visible tokens; where samples differ in number,
             shorter rows are filled up with hidden positions.
         filled: [b, v], True where `visible_ids` is such filling; None where there is none.
+
+    Raises:
+        ValueError: shapes that do not fit, or other dtypes. What the ids say is not looked at.
     """
 
     hidden: Bool[Tensor, "b n"]
     visible_ids: Int[Tensor, "b v"]
     filled: Bool[Tensor, "b v"] | None = None
+
+    def __post_init__(self) -> None:
+        check_tensor("hidden", self.hidden, (None, None), "[b, n]", kind="bool")
+        batch = self.hidden.shape[0]
+        check_tensor("visible_ids", self.visible_ids, (batch, None), "[b, v]", kind="int")
+        if self.filled is not None:
+            shape = tuple(self.visible_ids.shape)
+            check_tensor("filled", self.filled, shape, "[b, v]", kind="bool")
 
 
 def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> TrainingMask:
@@ -36,8 +47,17 @@ def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> Trai
         visible: [b], how many tokens each sample shows, from 0 to n - 1.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: rows that are no permutations, a number outside its range, or another number
+            of them.
     """
+    check_tensor("order", order, (None, None), "[b, n]", kind="int")
+    check_tensor("visible", visible, (max(1, len(order)),), "[b]", kind="int")
+    if not (order.sort(dim=1).values == torch.arange(order.shape[1], device=order.device)).all():
+        raise bad("order", "rows with repeated or missing positions", "permutations")
+    return _mask_by_order(order, visible)
+
+
+def _mask_by_order(order: Tensor, visible: Tensor) -> TrainingMask:
     tokens = order.shape[1]
     counts = visible.tolist()
     if not all(0 <= count < tokens for count in counts):
@@ -57,6 +77,7 @@ def full_mask(batch: int, tokens: int, *, device: torch.device | str = "cpu") ->
     Raises:
         ValueError: a size below 1.
     """
+    check_device("device", device)
     hidden = torch.ones(check_count("batch", batch), check_count("tokens", tokens), device=device)
     return TrainingMask(hidden.bool(), hidden[:, :0].long())
 
@@ -102,6 +123,7 @@ def truncated_normal_mask(
     if check_number("std", std) <= 0:
         raise bad("std", std, "a number above 0")
     check_choice("ratio", ratio, ("batch", "sample"))
+    check_device("device", device)
     generator = check_generator(generator, batch, device)
     u = uniform(batch, 1, generator=generator).squeeze(1)
     shares = _truncated_normal(
@@ -109,7 +131,7 @@ def truncated_normal_mask(
     )
     visible = ((1 - shares) * tokens).round().clamp(max=tokens - 1).long()
     order = random_order(batch, tokens, generator=generator, device=device)
-    return mask_by_order(order, visible.to(device))
+    return _mask_by_order(order, visible.to(device))
 
 
 def _truncated_normal(

@@ -2,7 +2,7 @@
 
 import torch
 
-from contar._errors import check_count
+from contar._errors import check_count, check_device
 from contar._random import Generators, check_generator, uniform
 from contar._typing import Int, Tensor
 
@@ -23,6 +23,7 @@ def random_order(
     """
     check_count("batch", batch)
     check_count("tokens", tokens)
+    check_device("device", device)
     generator = check_generator(generator, batch, device)
     keys = uniform(batch, tokens, generator=generator, device=device)
     return keys.argsort(dim=1, stable=True)
@@ -37,4 +38,5 @@ def raster_order(
         ValueError: a size below 1.
     """
     check_count("batch", batch)
+    check_device("device", device)
     return torch.arange(check_count("tokens", tokens), device=device).expand(batch, -1)

@@ -1,10 +1,10 @@
 """The set schedule: an order cut into sets, as one immutable value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, check_tensor
 from contar._typing import Int, Tensor
 
 
@@ -43,9 +43,12 @@ class SetSchedule:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        check_tensor("order", self.order, (None, None), "[b, n]", kind="int")
+        if not isinstance(self.sizes, Sequence) or not self.sizes:
+            raise bad("sizes", self.sizes, "sizes of at least one set")
         for size in self.sizes:
             check_count("sizes", size)
-        if self.order.ndim != 2 or sum(self.sizes) != self.order.shape[1]:
+        if sum(self.sizes) != self.order.shape[1]:
             allowed = (
                 f"positive numbers that add up to the tokens of order {tuple(self.order.shape)}"
             )

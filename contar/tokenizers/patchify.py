@@ -2,7 +2,7 @@
 
 from einops import rearrange
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, check_grid, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -17,11 +17,12 @@ def patchify(latents: Float[Tensor, "*b c h w"], patch: int) -> Float[Tensor, "*
         [..., (h / patch) * (w / patch), patch * patch * c].
 
     Raises:
-        ValueError: a grid that `patch` does not divide.
+        ValueError: a grid that `patch` does not divide, or no float tensor of three axes or more.
     """
-    height, width = latents.shape[-2:]
     check_count("patch", patch)
-    if height % patch or width % patch:
+    check_tensor("latents", latents, (..., None, None, None), "[..., c, h, w]")
+    height, width = latents.shape[-2:]
+    if not height * width or height % patch or width % patch:
         raise bad("latents", f"a grid of {(height, width)}", f"one that the patch {patch} divides")
     pattern = "... c (h p) (w q) -> ... (h w) (p q c)"
     return rearrange(latents, pattern, p=patch, q=patch)
@@ -41,6 +42,8 @@ def unpatchify(
         ValueError: a grid of another number of tokens, or tokens that hold no whole patches.
     """
     check_count("patch", patch)
+    check_grid("grid", grid)
+    check_tensor("tokens", tokens, (..., None, None), "[..., n, d]")
     if grid[0] * grid[1] != tokens.shape[-2]:
         raise bad("grid", grid, f"one of the {tokens.shape[-2]} tokens")
     if tokens.shape[-1] % patch**2:

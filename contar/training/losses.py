@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from contar._errors import check_count, check_ids, check_tensor
 from contar._typing import Float, Int, Tensor
 
 
@@ -32,7 +33,13 @@ def frame_losses(
         tokens: [r, m], losses of r draws for each of m hidden tokens.
         frame: [m], the frame of each token.
         frames: T, latent frames of the clips.
+
+    Raises:
+        ValueError: shapes that do not fit, or a frame (on the CPU) that is none of the T.
     """
+    check_tensor("tokens", tokens, (None, None), "[r, m]")
+    check_tensor("frame", frame, (tokens.shape[1],), "[m]", kind="int")
+    check_ids("frame", frame, check_count("frames", frames))
     weighted = tokens / (tokens.numel() + 1e-5)
     if frames == 1:
         total = weighted.sum()

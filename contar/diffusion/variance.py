@@ -1,0 +1,69 @@
+"""The learned variance's share of the variational bound."""
+
+import math
+
+import torch
+
+from contar._typing import Float, Int, Tensor
+
+
+def variance_bound(
+    clean: Float[Tensor, "*m c"],
+    noisy: Float[Tensor, "*m c"],
+    noise: Float[Tensor, "*m c"],
+    spread: Float[Tensor, "*m c"],
+    index: Int[Tensor, "*m"],
+    betas: Float[Tensor, " steps"],
+) -> Float[Tensor, "*m c"]:
+    """Return the bound's term of each value's timestep, in bits; only `spread` gets gradients.
+
+    The term is the divergence of the network's reverse step from the true one, and at index 0 the
+    negative log-likelihood of the clean value in a bin of 2/255, as for pixels in [-1, 1] (which
+    MAR keeps for latents). Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 4 to 7 and 15;
+    Ho et al. 2020 (arXiv 2006.11239), eq. 13.
+
+    Args:
+        clean: tokens.
+        noisy: the same at their timesteps.
+        noise: the network's prediction of the noise.
+        spread: from -1 to 1, where the log-variance lies between its bounds.
+        index: training timesteps.
+        betas: of all training timesteps.
+    """
+    steps = betas.to(index.device, torch.float64)
+    kept = (1 - steps).cumprod(0)
+    before = torch.cat([kept.new_ones(1), kept[:-1]])
+    posterior = steps * (1 - before) / (1 - kept)
+    posterior[0] = posterior[1]  # it is 0 there, which has no logarithm
+    of_clean = before.sqrt() * steps / (1 - kept)
+    of_noisy = (1 - before) * (1 - steps).sqrt() / (1 - kept)
+    tables = (kept.sqrt(), (1 - kept).sqrt(), of_clean, of_noisy, posterior.log(), steps.log())
+    signal, level, of_clean, of_noisy, low, high = (
+        table.float()[index][..., None] for table in tables
+    )
+
+    guess = (noisy - level * noise.detach()) / signal
+    mean = of_clean * guess + of_noisy * noisy
+    truth = of_clean * clean + of_noisy * noisy
+    log_variance = low + (spread + 1) / 2 * (high - low)
+    divergence = 0.5 * (
+        log_variance - low - 1 + (low - log_variance).exp()
+        + (truth - mean).square() * (-log_variance).exp()
+    )  # fmt: skip
+    likelihood = _log_likelihood(clean, mean, log_variance / 2)
+    nats = torch.where(index[..., None] == 0, -likelihood, divergence)
+    return nats / math.log(2)
+
+
+def _log_likelihood(x: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:
+    """Return the logarithm of a Gaussian's mass in the bin around x; the outer bins are open."""
+    scale = (-log_deviation).exp()
+    above = _normal_cdf(scale * (x - mean + 1 / 255))
+    below = _normal_cdf(scale * (x - mean - 1 / 255))
+    inside = torch.where(x > 0.999, 1 - below, above - below)
+    return torch.where(x < -0.999, above, inside).clamp_min(1e-12).log()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """Return the normal distribution function, by the tanh approximation of the reference."""
+    return 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())

@@ -1,0 +1,231 @@
+"""Every public name of `contar.diffusion` refuses bad input by the argument's name."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from contar.diffusion import NoiseProcess, SamplerTable, load_scheduler
+
+NAN, INF = float("nan"), float("inf")
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
+
+
+class OnCuda(torch.Generator):
+    device: Any = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [load_scheduler, NoiseProcess.from_config, lambda config: SamplerTable.from_config(config, 2)],
+)
+@pytest.mark.parametrize(
+    ("argument", "came", "config"),
+    [
+        ("scheduler", "NoneType", None),
+        ("scheduler", "str", "DDPMScheduler"),
+        ("scheduler", "int", 3),
+        ("scheduler", "list", [DDPM]),
+        ("scheduler", "None", {}),
+        ("scheduler", "None", {"beta_schedule": "linear"}),
+        ("scheduler", "None", {"_class_name": None}),
+        ("scheduler", "3", {"_class_name": 3}),
+        ("scheduler", "'DDPM'", {"_class_name": "DDPM"}),
+        ("scheduler", "'os.system'", {"_class_name": "os.system"}),
+        ("scheduler", "'__file__'", {"_class_name": "__file__"}),
+        ("scheduler", "'ConfigMixin'", {"_class_name": "ConfigMixin"}),
+        ("scheduler", "'cubic'", {**DDPM, "beta_schedule": "cubic"}),
+        ("scheduler", "'many'", {**DDPM, "num_train_timesteps": "many"}),
+        ("scheduler", "-5", {**DDPM, "num_train_timesteps": -5}),
+        ("scheduler.clip_sample", "True", {**DDPM, "clip_sample": True}),
+        ("scheduler.clip_sample", "True", {"_class_name": "DDPMScheduler"}),
+        ("scheduler.thresholding", "True", {**DDPM, "thresholding": True}),
+    ],
+)
+def test_a_scheduler_that_diffusers_does_not_have_is_refused(read, argument, came, config, refuses):
+    with refuses(argument, came):
+        read(config)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.0, NAN, INF, True, None, "25", [25]])
+def test_fewer_than_one_step_is_refused(steps, refuses):
+    with refuses("steps", repr(steps)):
+        SamplerTable.from_config(FLOW, steps)
+
+
+@pytest.mark.parametrize("config", [FLOW, DDPM])
+def test_more_steps_than_trained_are_refused(config, refuses):
+    with refuses("steps", "1001", "1000"):
+        SamplerTable.from_config(config, 1001)
+
+
+@pytest.mark.parametrize(
+    ("came", "config"),
+    [
+        ("DDPMScheduler", {**DDPM, "timestep_spacing": "random"}),
+        ("RePaintScheduler", {"_class_name": "RePaintScheduler", "clip_sample": False}),
+        ("FlowMatchEulerDiscreteScheduler", {**FLOW, "use_dynamic_shifting": True}),
+        ("UnCLIPScheduler", {"_class_name": "UnCLIPScheduler", "clip_sample": False}),
+        ("EntropyBoundScheduler", {"_class_name": "EntropyBoundScheduler"}),
+    ],
+)
+def test_a_solver_that_cannot_run_on_its_own_is_refused(came, config, refuses):
+    with refuses("scheduler", came):
+        SamplerTable.from_config(config, 1)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "config"),
+    [
+        ("prediction_type", "'score'", {**DDPM, "prediction_type": "score"}),
+        ("scheduler", "'EDMEulerScheduler'", {"_class_name": "EDMEulerScheduler"}),
+    ],
+)
+def test_a_process_that_is_not_known_is_refused(argument, came, config, refuses):
+    with refuses(argument, came):
+        NoiseProcess.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("signal", "list", {"signal": [1.0]}),
+        ("signal", "(2, 1)", {"signal": torch.ones(2, 1)}),
+        ("signal", "torch.int64", {"signal": torch.ones(2, dtype=torch.int64)}),
+        ("noise_level", "(3,)", {"noise_level": torch.ones(3)}),
+        ("timesteps", "NoneType", {"timesteps": None}),
+        ("timesteps", "(1,)", {"timesteps": torch.ones(1)}),
+        ("prediction", "'score'", {"prediction": "score"}),
+        ("prediction", "None", {"prediction": None}),
+        ("variance", "'learned'", {"variance": "learned"}),
+    ],
+)
+def test_a_process_refuses_tables_that_do_not_fit(argument, came, changes, refuses):
+    tables = {name: torch.ones(2) for name in ("signal", "noise_level", "timesteps")}
+    with refuses(argument, came):
+        NoiseProcess(**{**tables, "prediction": "flow", **changes})
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "shape", "changes"),
+    [
+        ("shape", "()", (), {}),
+        ("shape", "-1", (-1,), {}),
+        ("shape", "2.0", (2, 2.0), {}),
+        ("shape", "(2, 2)", ((2, 2),), {}),
+        ("generator", "a list of 1", (2,), {"generator": [torch.Generator()]}),
+        ("generator", "0", (2,), {"generator": 0}),
+        ("generator", "cuda", (2,), {"generator": OnCuda()}),
+        ("distribution", "'normal'", (2,), {"distribution": "normal"}),
+        ("distribution", "1", (2,), {"distribution": 1}),
+        ("device", "'gpu'", (2,), {"device": "gpu"}),
+    ],
+)
+def test_a_draw_of_timesteps_refuses_what_does_not_fit(argument, came, shape, changes, refuses):
+    process = NoiseProcess.from_config(FLOW)
+    with refuses(argument, came):
+        process.draw_indices(*shape, **{"generator": torch.Generator(), **changes})
+
+
+@pytest.mark.parametrize("method", ["add_noise", "target"])
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("x", "NoneType", {"x": None}),
+        ("x", "()", {"x": torch.tensor(1.0)}),
+        ("x", "torch.int64", {"x": torch.ones(2, 3, dtype=torch.int64)}),
+        ("noise", "list", {"noise": [[0.0]]}),
+        ("noise", "(2, 1)", {"noise": torch.ones(2, 1)}),
+        ("noise", "(3,)", {"noise": torch.ones(3)}),
+        ("index", "int", {"index": 5}),
+        ("index", "(1,)", {"index": torch.tensor([1])}),
+        ("index", "(2, 3)", {"index": torch.ones(2, 3, dtype=torch.int64)}),
+        ("index", "torch.float32", {"index": torch.ones(2)}),
+        ("index", "torch.bool", {"index": torch.ones(2, dtype=torch.bool)}),
+        ("index", "1000", {"index": torch.tensor([0, 1000])}),
+        ("index", "-1", {"index": torch.tensor([-1, 0])}),
+    ],
+)
+def test_noising_refuses_what_does_not_fit(method, argument, came, changes, refuses):
+    good = {"x": torch.ones(2, 3), "noise": torch.ones(2, 3), "index": torch.tensor([0, 1])}
+    process = NoiseProcess.from_config(DDPM)
+    with refuses(argument, came):
+        getattr(process, method)(**{**good, **changes})
+
+
+@pytest.mark.parametrize(
+    ("came", "index"),
+    [
+        ("int", 3),
+        ("torch.float32", torch.ones(2)),
+        ("torch.bool", torch.ones(2, dtype=torch.bool)),
+        ("1000", torch.tensor([1000])),
+        ("-1", torch.tensor([-1])),
+    ],
+)
+def test_a_timestep_that_was_not_trained_is_refused(came, index, refuses):
+    with refuses("index", came):
+        NoiseProcess.from_config(DDPM).timestep(index)
+
+
+def run(table: SamplerTable, **changes: Any) -> torch.Tensor:
+    good = {
+        "predict": lambda x, t: x,
+        "x": torch.ones(2, 3),
+        "draw_noise": lambda: torch.ones(2, 3),
+    }
+    return table.sample(**{**good, **changes})
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("predict", "NoneType", {"predict": None}),
+        ("predict", "(2, 1)", {"predict": lambda x, t: x[:, :1]}),
+        ("predict", "(2, 6)", {"predict": lambda x, t: torch.cat([x, x], dim=-1)}),
+        ("x", "list", {"x": [0.0]}),
+        ("x", "()", {"x": torch.tensor(0.0)}),
+        ("x", "torch.int64", {"x": torch.ones(2, 3, dtype=torch.int64)}),
+        ("draw_noise", "Tensor", {"draw_noise": torch.ones(2, 3)}),
+        ("draw_noise", "(2, 1)", {"draw_noise": lambda: torch.ones(2, 1)}),
+        ("temperature", "-1", {"temperature": -1}),
+        ("temperature", "nan", {"temperature": NAN}),
+        ("temperature", "inf", {"temperature": INF}),
+        ("temperature", "None", {"temperature": None}),
+        ("temperature", "'1'", {"temperature": "1"}),
+    ],
+)
+def test_sampling_refuses_what_does_not_fit(argument, came, changes, refuses):
+    table = SamplerTable.from_config(DDPM, 3)
+    assert run(table).shape == (2, 3)
+    with refuses(argument, came):
+        run(table, **changes)
+
+
+def test_a_temperature_without_noise_is_refused(refuses):
+    with refuses("temperature", "0.9"):
+        run(SamplerTable.from_config(FLOW, 2), temperature=0.9)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("timestep", "()", {"timestep": ()}),
+        ("input_scale", "2 rows", {"input_scale": (1.0, 1.0)}),
+        ("state", "0 rows", {"state": ()}),
+        ("prediction", "2 rows", {"prediction": ((1.0,), (1.0,))}),
+        ("noise", "0 rows", {"noise": ()}),
+        ("noise_high", "2 rows", {"noise_high": (1.0, 1.0)}),
+    ],
+)
+def test_a_table_refuses_columns_of_different_lengths(argument, came, changes, refuses):
+    good = {
+        "timestep": (1.0,),
+        "input_scale": (1.0,),
+        "state": ((1.0,),),
+        "prediction": ((1.0,),),
+        "noise": (0.0,),
+    }
+    with refuses(argument, came):
+        SamplerTable(**{**good, **changes})

@@ -1,0 +1,93 @@
+"""The learned variance's bound against distributions written out with torch.distributions."""
+
+import math
+
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from contar.diffusion import NoiseProcess, variance_bound
+from contar.heads import DiffusionMLP
+
+CONFIG = {
+    "_class_name": "DDPMScheduler",
+    "beta_schedule": "squaredcos_cap_v2",
+    "variance_type": "learned_range",
+    "clip_sample": False,
+}
+
+
+def inputs(index):
+    process = NoiseProcess.from_config(CONFIG)
+    generator = torch.Generator().manual_seed(0)
+    clean, noise, predicted, spread = torch.randn(4, len(index), 3, generator=generator)
+    index = torch.tensor(index)
+    return process, clean, process.add_noise(clean, noise, index), predicted, spread.tanh(), index
+
+
+def reverse_step(process, x, noisy, t):
+    """The true reverse step's mean and variance, from its definition as a product of Gaussians."""
+    beta = process.betas[t].double()
+    kept = (1 - process.betas.double()).cumprod(0)
+    before = kept[t - 1]
+    precision = (1 - beta) / beta + 1 / (1 - before)
+    mean = ((1 - beta).sqrt() / beta * noisy + before.sqrt() / (1 - before) * x) / precision
+    return mean, 1 / precision
+
+
+def test_the_bound_is_the_divergence_from_the_true_reverse_step():
+    process, clean, noisy, predicted, spread, index = inputs([1, 5, 400, 998])
+    ours = variance_bound(clean, noisy, predicted, spread, index, process.betas)
+    for row, t in enumerate(index.tolist()):
+        x, x_t = clean[row].double(), noisy[row].double()
+        guess = (x_t - process.noise_level[t] * predicted[row]) / process.signal[t]
+        mean, variance = reverse_step(process, x, x_t, t)
+        guessed, _ = reverse_step(process, guess, x_t, t)
+        share = (spread[row].double() + 1) / 2
+        learned = process.betas[t].double() ** share * variance ** (1 - share)
+        wanted = kl_divergence(Normal(mean, variance.sqrt()), Normal(guessed, learned.sqrt()))
+        # float32 tables, and differences of logarithms near each other: 1e-3
+        torch.testing.assert_close(ours[row].double(), wanted / math.log(2), rtol=1e-3, atol=1e-3)
+
+
+def test_at_the_first_timestep_the_bound_is_the_likelihood_of_a_bin():
+    process, clean, noisy, predicted, spread, index = inputs([0, 0])
+    clean = clean.clamp(-0.9, 0.9)
+    ours = variance_bound(clean, noisy, predicted, spread, index, process.betas)
+    guess = (noisy - process.noise_level[0] * predicted) / process.signal[0]
+    betas = process.betas.double()
+    kept = (1 - betas).cumprod(0)
+    low = (betas[1] * (1 - kept[0]) / (1 - kept[1])).log()  # the variance at index 1 stands in
+    deviation = ((low + (spread.double() + 1) / 2 * (betas[0].log() - low)) / 2).exp()
+    step = Normal(guess.double(), deviation)
+    mass = step.cdf(clean.double() + 1 / 255) - step.cdf(clean.double() - 1 / 255)
+    wanted = -mass.clamp_min(1e-12).log() / math.log(2)
+    likely = mass > 1e-4  # the reference approximates the normal's tails by a tanh
+    assert likely.any()
+    torch.testing.assert_close(ours[likely].double(), wanted[likely], rtol=0.02, atol=0.02)
+
+
+def test_only_the_variance_learns_from_the_bound_and_the_head_adds_it():
+    process, clean, noisy, predicted, spread, index = inputs([3, 700])
+    predicted.requires_grad_()
+    spread.requires_grad_()
+    variance_bound(clean, noisy, predicted, spread, index, process.betas).sum().backward()
+    assert predicted.grad is None
+    assert spread.grad is not None
+    assert spread.grad.abs().min() > 0
+    head = DiffusionMLP(3, 8, width=16, depth=1, learned_variance=True)
+    noise = torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(1))
+    cond = torch.ones(2, 8)
+    loss = head.loss(clean, cond, process=process, noise=noise, index=index[None])
+    x_t = process.add_noise(clean[None], noise, index[None])
+    output = head(x_t, process.timestep(index[None]), head.condition(cond)[None])
+    prediction, learned = output.chunk(2, dim=-1)
+    bound = variance_bound(clean[None], x_t, prediction, learned, index[None], process.betas)
+    wanted = ((prediction - noise).square() + bound).mean(-1)
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_a_process_of_the_other_kind_of_variance_is_refused(refuses):
+    fixed = NoiseProcess.from_config({**CONFIG, "variance_type": "fixed_small"})
+    head = DiffusionMLP(3, 8, width=16, depth=1, learned_variance=True)
+    with refuses("process", "fixed variance", "learned"):
+        head.loss(torch.ones(2, 3), torch.ones(2, 8), process=fixed)

@@ -1,0 +1,147 @@
+"""Every public name of `contar.generation` refuses bad input by the argument's name."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from contar.conditioning import Guidance
+from contar.generation import GenerationPlan, Monitor, generate_frames, generate_sets
+from contar.ordering import SetSchedule, raster_order
+
+NAN, INF = float("nan"), float("inf")
+NO_COUNTS = [0, -1, 1.0, NAN, INF, True, "2", [2]]
+SCHEDULE = SetSchedule(raster_order(2, 4), (1, 3))
+
+
+@pytest.mark.parametrize("argument", ["frames", "sets", "diffusion_steps", "window"])
+@pytest.mark.parametrize("value", NO_COUNTS)
+def test_a_plan_refuses_counts_below_one(argument, value, refuses):
+    with refuses(argument, repr(value)):
+        GenerationPlan(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("frames", "None", {"frames": None}),
+        ("sets", "None", {"sets": None}),
+        ("diffusion_steps", "None", {"diffusion_steps": None}),
+        ("guidance", "3.0", {"guidance": 3.0}),
+        ("guidance", "None", {"guidance": None}),
+        ("guidance", "'5'", {"guidance": "5"}),
+        ("temperature", "-0.1", {"temperature": -0.1}),
+        ("temperature", "nan", {"temperature": NAN}),
+        ("temperature", "inf", {"temperature": INF}),
+        ("temperature", "None", {"temperature": None}),
+        ("temperature", "True", {"temperature": True}),
+        ("curve", "'sine'", {"curve": "sine"}),
+        ("curve", "None", {"curve": None}),
+        ("rounding", "'up'", {"rounding": "up"}),
+        ("grid", "8", {"grid": 8}),
+        ("grid", "'88'", {"grid": "88"}),
+        ("grid", "()", {"grid": ()}),
+        ("grid", "(8, 8, 8)", {"grid": (8, 8, 8)}),
+        ("grid", "0", {"grid": (8, 0)}),
+        ("grid", "8.0", {"grid": (8.0, 8)}),
+        ("pinned", "-1", {"pinned": -1}),
+        ("pinned", "None", {"pinned": None}),
+        ("pinned", "1.0", {"pinned": 1.0}),
+    ],
+)
+def test_a_plan_refuses_values_outside_their_range(argument, came, changes, refuses):
+    with refuses(argument, came):
+        GenerationPlan(**changes)
+
+
+@pytest.mark.parametrize("scale", [NAN, -1.0, INF])
+def test_a_plan_with_a_guidance_that_is_none_cannot_be_made(scale, refuses):
+    with refuses("guidance.scale", repr(scale)):
+        GenerationPlan(guidance=Guidance(scale))
+
+
+@pytest.mark.parametrize("tokens", [0, -4, 4.0, None])
+def test_a_plan_refuses_frames_without_tokens(tokens, refuses):
+    with refuses("tokens", repr(tokens)):
+        GenerationPlan(sets=1).sizes(tokens)
+
+
+def test_a_plan_refuses_more_sets_than_tokens(refuses):
+    with refuses("sets", "64", "16 tokens"):
+        GenerationPlan().sizes(16)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("observe", "NoneType", {"observe": None}),
+        ("observe", "Tensor", {"observe": torch.zeros(1)}),
+        ("draw", "NoneType", {"draw": None}),
+        ("draw", "str", {"draw": "draw"}),
+        *(("frames", repr(value), {"frames": value}) for value in [*NO_COUNTS, None]),
+        ("context", "list", {"context": [torch.zeros(1, 2, 4, 4)]}),
+        ("context", "(1, 2, 4, 4)", {"context": torch.zeros(1, 2, 4, 4)}),
+        ("context", "torch.int64", {"context": torch.zeros(1, 2, 1, 4, 4, dtype=torch.int64)}),
+        ("context", "4 frames", {"context": torch.zeros(1, 2, 4, 4, 4)}),
+    ],
+)
+def test_the_frame_loop_refuses_at_the_call(argument, came, changes, refuses):
+    def never(*_: Any) -> Any:
+        raise AssertionError("called")
+
+    with refuses(argument, came):
+        generate_frames(**{"observe": never, "draw": never, "frames": 3, "state": None, **changes})
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("predict", "NoneType", {"predict": None}),
+        ("draw", "int", {"draw": 3}),
+        ("schedule", "NoneType", {"schedule": None}),
+        ("schedule", "tuple", {"schedule": (1, 3)}),
+        ("tokens", "NoneType", {"tokens": None}),
+        ("tokens", "(2, 4)", {"tokens": torch.zeros(2, 4)}),
+        ("tokens", "(1, 4, 3)", {"tokens": torch.zeros(1, 4, 3)}),
+        ("tokens", "(2, 5, 3)", {"tokens": torch.zeros(2, 5, 3)}),
+        ("tokens", "torch.int64", {"tokens": torch.zeros(2, 4, 3, dtype=torch.int64)}),
+    ],
+)
+def test_the_set_loop_refuses_at_the_call(argument, came, changes, refuses):
+    def never(*_: Any) -> Any:
+        raise AssertionError("called")
+
+    good = {"predict": never, "draw": never, "schedule": SCHEDULE, "tokens": torch.zeros(2, 4, 3)}
+    with refuses(argument, came):
+        generate_sets(**{**good, **changes})
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 2), (2, 2, 3), (1, 1, 3), (2, 3)])
+def test_the_set_loop_refuses_drawn_tokens_of_another_shape(shape, refuses):
+    sets = generate_sets(
+        lambda tokens, step: tokens,
+        lambda z, step: torch.ones(shape),
+        SCHEDULE,
+        torch.zeros(2, 4, 3),
+    )
+    with refuses("draw", repr(shape)):
+        next(sets)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("total", "-1", {"total": -1}),
+        ("total", "1.0", {"total": 1.0}),
+        ("total", "None", {"total": None}),
+        ("progress", "str", {"progress": "yes"}),
+        ("progress", "NoneType", {"progress": None}),
+        ("callback", "str", {"callback": "print"}),
+        ("callback", "bool", {"callback": False}),
+        ("cancel", "bool", {"cancel": True}),
+        ("cancel", "list", {"cancel": []}),
+    ],
+)
+def test_a_monitor_refuses_what_it_cannot_call(argument, came, changes, refuses):
+    with refuses(argument, came):
+        Monitor(**{"total": 3, **changes})

@@ -1,0 +1,150 @@
+"""Every public name of `contar.heads` refuses bad input by the argument's name."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from contar.conditioning import Guidance
+from contar.diffusion import NoiseProcess, SamplerTable
+from contar.heads import DiffusionMLP
+
+NAN, INF = float("nan"), float("inf")
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
+TABLE = SamplerTable.from_config(FLOW, 2)
+PROCESS = NoiseProcess.from_config(FLOW)
+SIZES = {"values": 4, "cond_width": 6, "width": 8, "depth": 1}
+
+
+class OnCuda(torch.Generator):
+    device: Any = torch.device("cuda")
+
+
+@pytest.mark.parametrize("argument", list(SIZES))
+@pytest.mark.parametrize("value", [0, -3, 8.0, NAN, True, None, "8"])
+def test_sizes_below_one_are_refused(argument, value, refuses):
+    with refuses(argument, repr(value)):
+        DiffusionMLP(**{**SIZES, argument: value})
+
+
+@pytest.mark.parametrize("value", [None, 2, "learned"])
+def test_a_learned_variance_is_yes_or_no(value, refuses):
+    with refuses("learned_variance", type(value).__name__):
+        DiffusionMLP(**SIZES, learned_variance=value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("x", "NoneType", {"x": None}),
+        ("x", "(3, 5)", {"x": torch.zeros(3, 5)}),
+        ("x", "torch.int64", {"x": torch.zeros(3, 4, dtype=torch.int64)}),
+        ("timestep", "float", {"timestep": 1.0}),
+        ("timestep", "(2,)", {"timestep": torch.zeros(2)}),
+        ("timestep", "(1, 3)", {"timestep": torch.zeros(1, 3)}),
+        ("timestep", "torch.int64", {"timestep": torch.zeros(3, dtype=torch.int64)}),
+        ("condition", "(3, 6)", {"condition": torch.zeros(3, 6)}),
+        ("condition", "(2, 8)", {"condition": torch.zeros(2, 8)}),
+        ("condition", "torch.float64", {"condition": torch.zeros(3, 8, dtype=torch.float64)}),
+    ],
+)
+def test_a_head_refuses_what_does_not_fit(argument, came, changes, refuses):
+    good = {"x": torch.zeros(3, 4), "timestep": torch.zeros(3), "condition": torch.zeros(3, 8)}
+    with refuses(argument, came):
+        DiffusionMLP(**SIZES)(**{**good, **changes})
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("target", "NoneType", {"target": None}),
+        ("target", "(1, 3, 4)", {"target": torch.zeros(1, 3, 4)}),
+        ("target", "(3, 5)", {"target": torch.zeros(3, 5)}),
+        ("target", "torch.int64", {"target": torch.zeros(3, 4, dtype=torch.int64)}),
+        ("cond", "list", {"cond": [0.0]}),
+        ("cond", "(2, 6)", {"cond": torch.zeros(2, 6)}),
+        ("cond", "(3, 8)", {"cond": torch.zeros(3, 8)}),
+        ("cond", "torch.bfloat16", {"cond": torch.zeros(3, 6, dtype=torch.bfloat16)}),
+        ("process", "NoneType", {"process": None}),
+        ("process", "dict", {"process": FLOW}),
+        ("process", "SamplerTable", {"process": TABLE}),
+        ("repeats", "0", {"repeats": 0}),
+        ("repeats", "-1", {"repeats": -1}),
+        ("repeats", "1.0", {"repeats": 1.0}),
+        ("repeats", "None", {"repeats": None}),
+        ("generator", "0", {"generator": 0}),
+        ("generator", "a list of 2", {"generator": [torch.Generator()] * 2}),
+        ("generator", "cuda", {"generator": OnCuda()}),
+        ("noise", "(3, 4)", {"noise": torch.zeros(3, 4)}),
+        ("noise", "(2, 3, 4)", {"noise": torch.zeros(2, 3, 4)}),
+        ("noise", "torch.int64", {"noise": torch.zeros(1, 3, 4, dtype=torch.int64)}),
+        ("index", "list", {"index": [[0, 1, 2]]}),
+        ("index", "(3,)", {"index": torch.zeros(3, dtype=torch.int64)}),
+        ("index", "torch.float32", {"index": torch.zeros(1, 3)}),
+        ("index", "to 1000", {"index": torch.tensor([[0, 1, 1000]])}),
+        ("index", "from -1", {"index": torch.tensor([[0, 1, -1]])}),
+    ],
+)
+def test_a_loss_refuses_what_does_not_fit(argument, came, changes, refuses):
+    good = {"target": torch.zeros(3, 4), "cond": torch.zeros(3, 6), "process": PROCESS}
+    with refuses(argument, came):
+        DiffusionMLP(**SIZES).loss(**{**good, **changes})
+
+
+FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("cond", "NoneType", {"cond": None}),
+        ("cond", "(3, 6)", {"cond": torch.zeros(3, 6)}),
+        ("cond", "(2, 3, 7)", {"cond": torch.zeros(2, 3, 7)}),
+        ("cond", "torch.int64", {"cond": torch.zeros(2, 3, 6, dtype=torch.int64)}),
+        ("table", "NoneType", {"table": None}),
+        ("table", "dict", {"table": FLOW}),
+        ("uncond", "None", {"guidance": Guidance(2.0)}),
+        ("uncond", "(2, 2, 6)", {"guidance": Guidance(2.0), "uncond": torch.zeros(2, 2, 6)}),
+        ("uncond", "(1, 3, 6)", {"uncond": torch.zeros(1, 3, 6)}),
+        ("uncond", "str", {"uncond": "nothing"}),
+        ("guidance", "float", {"guidance": 2.0}),
+        ("guidance", "float", {"guidance": 0.0}),
+        ("guidance.start", "1.0", {"guidance": Guidance(2.0, start=1.0)}),
+        ("temperature", "-1", {"temperature": -1}),
+        ("temperature", "nan", {"temperature": NAN}),
+        ("temperature", "inf", {"temperature": INF}),
+        ("temperature", "0.5", {"temperature": 0.5}),
+        ("temperature", "None", {"temperature": None}),
+        ("generator", "7", {"generator": 7}),
+        ("generator", "a list of 1", {"generator": [torch.Generator()]}),
+        ("generator", "a list of 0", {"generator": []}),
+        ("generator", "cuda", {"generator": OnCuda()}),
+        ("noise", "list", {"noise": [0.0]}),
+        ("noise", "(3, 4)", {"noise": torch.zeros(3, 4)}),
+        ("noise", "(1, 3, 4)", {"noise": torch.zeros(1, 3, 4)}),
+        ("noise", "(2, 2, 4)", {"noise": torch.zeros(2, 2, 4)}),
+        ("noise", "(2, 3, 5)", {"noise": torch.zeros(2, 3, 5)}),
+        ("noise", "None", {"guidance": FRAME, "uncond": torch.zeros(2, 3, 6)}),
+        ("draw_noise", "Tensor", {"draw_noise": torch.zeros(2, 3, 4)}),
+    ],
+)
+def test_sampling_refuses_what_does_not_fit(argument, came, changes, refuses):
+    with refuses(argument, came):
+        DiffusionMLP(**SIZES).sample(**{"cond": torch.zeros(2, 3, 6), "table": TABLE, **changes})
+
+
+def test_fresh_noise_of_another_shape_is_refused(refuses):
+    table = SamplerTable.from_config(DDPM, 2)
+    with refuses("draw_noise", "(2, 1, 4)"):
+        DiffusionMLP(**SIZES).sample(
+            torch.zeros(2, 3, 6), table=table, draw_noise=lambda: torch.zeros(2, 1, 4)
+        )
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_solver_of_another_variance_than_the_head_is_refused(learned, refuses):
+    config = {**DDPM, "variance_type": "fixed_small" if learned else "learned_range"}
+    head = DiffusionMLP(**SIZES, learned_variance=learned)
+    with refuses("table", "fixed" if learned else "learned"):
+        head.sample(torch.zeros(2, 3, 6), table=SamplerTable.from_config(config, 2))

@@ -1,0 +1,73 @@
+"""The package as a whole: light to import, in the layers it promises, compiled without breaks."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
+
+
+HEAVY = "timm torchvision diffusers transformers xformers matplotlib"
+
+
+@pytest.mark.parametrize(
+    "module", ["contar", "contar.attention", "contar.ordering", "contar.diffusion",
+               "contar.conditioning", "contar.tokenizers", "contar.generation", "contar.training",
+               "contar.cli"]
+)  # fmt: skip
+def test_importing_a_room_imports_nothing_heavy(module):
+    result = run(f"""
+        import sys, {module}
+        print([name for name in "{HEAVY}".split() if name in sys.modules])
+    """)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_leaf_parts_compile_without_a_graph_break_and_keep_their_values():
+    # In a process of its own, because the shape-checking hook of the other tests breaks graphs.
+    result = run("""
+        import torch
+        from contar.attention import BlockLayout, attend, dense_mask, rotary_table, rotate
+        from contar.attention import grid_coordinates
+        from contar.backbones import Block, SpatialTower, TemporalTower
+        from contar.conditioning import AdaptiveLayerNorm, FrameTimes, MotionTokens
+        from contar.conditioning import ScaleShiftAdapter, TextProjection
+        from contar.heads import DiffusionMLP
+        from contar.tokenizers import patchify, unpatchify
+
+        torch.manual_seed(0)
+        x = torch.randn(2, 6, 64)
+        q = torch.randn(1, 2, 6, 32)
+        mask = dense_mask(BlockLayout((2, 4)))
+        table = rotary_table(grid_coordinates(1, 2, 3), 32)
+        spatial = SpatialTower(4, 64, encoder=(1, 64, 2), decoder=(1, 32, 1))
+        visible = torch.tensor([[0, 3], [2, 1]])
+        parts = {
+            "attend": (lambda q: attend(q, q, q, mask=mask), (q,)),
+            "rotate": (rotate, (q, table)),
+            "block": (Block(64, 2), (x,)),
+            "temporal": (TemporalTower(depth=1, width=64, heads=2), (x.view(2, 3, 2, 64),)),
+            "spatial": (spatial, (torch.randn(2, 5, 4), x, visible)),
+            "norm": (AdaptiveLayerNorm(64), (x, x)),
+            "adapter": (ScaleShiftAdapter(64, rank=4), (x, x)),
+            "times": (FrameTimes(64, base=4), (3,)),
+            "motion": (MotionTokens(64), (torch.ones(2), torch.ones(2))),
+            "text": (TextProjection(64, 32, length=6), (x,)),
+            "head": (DiffusionMLP(4, 64, width=32, depth=2),
+                     (torch.randn(2, 6, 4), torch.ones(1, 1), torch.randn(2, 6, 32))),
+            "patchify": (lambda z: unpatchify(patchify(z, 2), (2, 3), 2),
+                         (torch.randn(2, 4, 4, 6),)),
+        }
+        for name, (part, inputs) in parts.items():
+            compiled = torch.compile(part, fullgraph=True, backend="eager")
+            torch.testing.assert_close(compiled(*inputs), part(*inputs), msg=name)
+            print(name)
+        print("all", len(parts))
+    """)
+    assert result.stdout.endswith("all 12\n"), result.stdout + result.stderr[-3000:]
