@@ -139,6 +139,7 @@ def training_losses(
     c.check_latent("latents", (height, width))
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
     process = NoiseProcess.from_config(c.scheduler if scheduler is None else scheduler)
+    model.head.check_process(process)
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
     rows, tokens = batch * frames, grid[0] * grid[1]

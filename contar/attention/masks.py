@@ -48,14 +48,22 @@ def flex_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> BlockM
     offset = layout.keys - layout.queries
     window, pinned = layout.window, layout.pinned
 
-    def seen(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+    def seen(q: Tensor, kv: Tensor) -> Tensor:
         query, key = block[q + offset], block[kv]
         causal = key <= query
         if window is None:
             return causal
         return causal & ((query - key < window) | (key < pinned))
 
-    return create_block_mask(seen, None, None, layout.queries, layout.keys, device=str(device))
+    # FlexAttention counts the arguments, which the import hook's decorator would hide.
+    return create_block_mask(
+        lambda b, h, q, kv: seen(q, kv),
+        None,
+        None,
+        layout.queries,
+        layout.keys,
+        device=str(device),
+    )
 
 
 def xformers_bias(

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from contar._errors import bad, check_ids, check_tensor
 from contar._typing import Float, Int, Tensor
 
 
@@ -29,7 +30,18 @@ def variance_bound(
         spread: from -1 to 1, where the log-variance lies between its bounds.
         index: training timesteps.
         betas: of all training timesteps.
+
+    Raises:
+        ValueError: shapes that do not fit, or indices (on the CPU) that `betas` does not have.
     """
+    check_tensor("clean", clean, (..., None), "[..., c]")
+    for name, value in (("noisy", noisy), ("noise", noise), ("spread", spread)):
+        check_tensor(name, value, tuple(clean.shape), "[..., c]")
+    check_tensor("index", index, tuple(clean.shape[:-1]), "[...]", kind="int")
+    check_tensor("betas", betas, (None,), "[steps]")
+    if len(betas) < 2:
+        raise bad("betas", tuple(betas.shape), "at least two timesteps")
+    check_ids("index", index, len(betas))
     steps = betas.to(index.device, torch.float64)
     kept = (1 - steps).cumprod(0)
     before = torch.cat([kept.new_ones(1), kept[:-1]])

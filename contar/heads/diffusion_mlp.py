@@ -127,13 +127,7 @@ class DiffusionMLP(nn.Module):
         count, weight = target.shape[0], self.condition.fc1.weight
         shape = (count, self.cond_width)
         check_tensor("cond", cond, shape, "[m, cond_width]", like=weight)
-        check_instance("process", process, NoiseProcess)
-        learned = self.out.out_features > self.values
-        if learned != (process.betas is not None):
-            kinds = ("fixed", "learned")
-            raise bad(
-                "process", f"{kinds[not learned]} variance", f"{kinds[learned]}, as the head's"
-            )
+        self.check_process(process)
         check_count("repeats", repeats)
         if noise is not None:
             check_tensor("noise", noise, (repeats, count, self.values), "[repeats, m, values]")
@@ -235,6 +229,15 @@ class DiffusionMLP(nn.Module):
 
         x = table.sample(predict, noise.float(), draw_noise, temperature=temperature)
         return x[:, :count]
+
+    def check_process(self, process: NoiseProcess) -> None:
+        """Raise a ValueError unless `loss` takes this process."""
+        check_instance("process", process, NoiseProcess)
+        learned = self.out.out_features > self.values
+        if learned != (process.betas is not None):
+            kinds = ("fixed", "learned")
+            got = f"one of {kinds[not learned]} variance"
+            raise bad("process", got, f"{kinds[learned]} variance, as the head's")
 
     def check_solver(self, table: SamplerTable, guidance: Guidance, temperature: float) -> None:
         """Raise a ValueError unless `sample` takes these three together."""

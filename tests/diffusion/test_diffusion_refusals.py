@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from contar.diffusion import NoiseProcess, SamplerTable, load_scheduler
+from contar.diffusion import NoiseProcess, SamplerTable, load_scheduler, variance_bound
 
 NAN, INF = float("nan"), float("inf")
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
@@ -98,7 +98,9 @@ def test_a_process_that_is_not_known_is_refused(argument, came, config, refuses)
         ("timesteps", "(1,)", {"timesteps": torch.ones(1)}),
         ("prediction", "'score'", {"prediction": "score"}),
         ("prediction", "None", {"prediction": None}),
-        ("variance", "'learned'", {"variance": "learned"}),
+        ("betas", "str", {"betas": "learned"}),
+        ("betas", "(3,)", {"betas": torch.ones(3)}),
+        ("prediction", "'flow'", {"betas": torch.ones(2)}),
     ],
 )
 def test_a_process_refuses_tables_that_do_not_fit(argument, came, changes, refuses):
@@ -229,3 +231,28 @@ def test_a_table_refuses_columns_of_different_lengths(argument, came, changes, r
     }
     with refuses(argument, came):
         SamplerTable(**{**good, **changes})
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("clean", "NoneType", {"clean": None}),
+        ("clean", "()", {"clean": torch.tensor(0.0)}),
+        ("noisy", "(2, 1)", {"noisy": torch.zeros(2, 1)}),
+        ("noise", "(3,)", {"noise": torch.zeros(3)}),
+        ("spread", "torch.int64", {"spread": torch.zeros(2, 3, dtype=torch.int64)}),
+        ("index", "(1,)", {"index": torch.tensor([1])}),
+        ("index", "torch.float32", {"index": torch.zeros(2)}),
+        ("index", "to 4", {"index": torch.tensor([1, 4])}),
+        ("index", "from -1", {"index": torch.tensor([1, -1])}),
+        ("betas", "list", {"betas": [0.1, 0.2]}),
+        ("betas", "(4, 1)", {"betas": torch.full((4, 1), 0.1)}),
+        ("betas", "(1,)", {"betas": torch.tensor([0.1])}),
+    ],
+)
+def test_the_variance_bound_refuses_what_does_not_fit(argument, came, changes, refuses):
+    good = {name: torch.zeros(2, 3) for name in ("clean", "noisy", "noise", "spread")}
+    good |= {"index": torch.tensor([0, 1]), "betas": torch.full((4,), 0.1)}
+    assert variance_bound(**good).shape == (2, 3)
+    with refuses(argument, came):
+        variance_bound(**{**good, **changes})

@@ -14,7 +14,7 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
 TABLE = SamplerTable.from_config(FLOW, 2)
 PROCESS = NoiseProcess.from_config(FLOW)
-SIZES = {"values": 4, "cond_width": 6, "width": 8, "depth": 1}
+SIZES: dict[str, Any] = {"values": 4, "cond_width": 6, "width": 8, "depth": 1}
 
 
 class OnCuda(torch.Generator):
@@ -143,8 +143,11 @@ def test_fresh_noise_of_another_shape_is_refused(refuses):
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_a_solver_of_another_variance_than_the_head_is_refused(learned, refuses):
+def test_a_solver_or_process_of_another_variance_than_the_head_is_refused(learned, refuses):
     config = {**DDPM, "variance_type": "fixed_small" if learned else "learned_range"}
     head = DiffusionMLP(**SIZES, learned_variance=learned)
     with refuses("table", "fixed" if learned else "learned"):
         head.sample(torch.zeros(2, 3, 6), table=SamplerTable.from_config(config, 2))
+    with refuses("process", "fixed" if learned else "learned"):
+        process = NoiseProcess.from_config(config)
+        head.loss(torch.zeros(3, 4), torch.zeros(3, 6), process=process)

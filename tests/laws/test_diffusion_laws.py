@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -34,6 +35,15 @@ spacings = st.sampled_from(["leading", "trailing", "linspace"])
 predictions = st.sampled_from(["epsilon", "v_prediction", "sample"])
 
 Config = dict[str, Any]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On tensors as small as these a second thread only waits, on a busy machine 30 times over."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -274,7 +284,7 @@ def flow(shift: float) -> Config:
 
 @functools.cache
 def long_table(kind: str, option: str | float) -> tuple[SamplerTable, NoiseProcess | None]:
-    """A table with enough steps to be exact to some percent, and its process unless it is a flow."""
+    """A table with enough steps to be exact to some percent, and the process of a DDPM."""
     if kind == "flow":
         assert isinstance(option, float)
         return SamplerTable.from_config(flow(option), 250), None

@@ -75,8 +75,16 @@ def test_a_dtype_without_fractions_is_refused(dtype, refuses):
 
 @pytest.mark.parametrize(
     "argument",
-    ["head_depth", "head_width", "text_width", "text_length", "text_rows", "channels", "patch"]
-    + ["frames"],
+    [
+        "head_depth",
+        "head_width",
+        "text_width",
+        "text_length",
+        "text_rows",
+        "channels",
+        "patch",
+        "frames",
+    ],
 )
 @pytest.mark.parametrize("value", NO_COUNTS)
 def test_a_config_refuses_sizes_below_one(argument, value, refuses):
@@ -283,12 +291,13 @@ def test_a_parameter_that_official_checkpoints_do_not_have_is_refused(name, refu
 
 
 def test_official_names_and_shapes_refuse_other_sizes(model, refuses):
-    for depth in (-1, 0.0, None):
-        with refuses("encoder_depth", repr(depth)):
-            official_name("begin", depth)
-    for channels in (0, 3, 2.0, None):
-        with refuses("channels", repr(channels)):
-            to_official(model.state_dict(), 1, channels)
+    bad: Any
+    for bad in (-1, 0.0, None):
+        with refuses("encoder_depth", repr(bad)):
+            official_name("begin", bad)
+    for bad in (0, 3, 2.0, None):
+        with refuses("channels", repr(bad)):
+            to_official(model.state_dict(), 1, bad)
 
 
 # The network's own methods.
@@ -465,6 +474,9 @@ def test_a_scheduler_of_learned_variance_is_refused_by_a_head_of_fixed_variance(
     learned["variance_type"] = "learned_range"
     with refuses("table", "learned", "fixed"):
         nova.stream(model, torch.zeros(1, 3, 6), plan(scheduler=learned))
+    with refuses("process", "learned", "fixed"):
+        latents = torch.zeros(1, 2, 1, 8, 8)
+        nova.training_losses(model, latents, torch.zeros(1, 3, 6), scheduler=learned)
 
 
 def test_a_cpu_generator_works_and_the_model_works_after_a_refusal(model, refuses):
