@@ -11,8 +11,6 @@ from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 logging.getLogger("xformers").setLevel(logging.ERROR)  # says that it has no kernels for the CPU
-install_import_hook(["contar", "recipes"], "typechecking.checked")
-
 # Health checks of time are off: what is slow here is the first call into torch, not the law.
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
@@ -24,6 +22,13 @@ torch.set_num_threads(2)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Checking every shape costs ten times the tiny models of the tests; the profile of 1,000
+    # examples a law leaves it to the short one.
+    if config.getoption("--hypothesis-profile") != "thorough":
+        install_import_hook(["contar", "recipes"], "typechecking.checked")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,7 +3,7 @@
 Source of the rule: Deng et al. 2024 (arXiv 2412.14169), section 3.2, block-wise causal masking.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
@@ -45,25 +45,23 @@ def dense_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> Bool[
 def flex_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> BlockMask:
     """Return the layout as a FlexAttention mask, the same for all samples and heads."""
     block = _block_of_key(layout, device)
-    offset = layout.keys - layout.queries
+    query = block[layout.keys - layout.queries :]
+    # Rules are lambdas: FlexAttention traces them, which checks of shapes do not bear.
+    if layout.window is None:
+        return _block_mask(layout, device, lambda b, h, q, kv: block[kv] <= query[q])
     window, pinned = layout.window, layout.pinned
-
-    def seen(q: Tensor, kv: Tensor) -> Tensor:
-        query, key = block[q + offset], block[kv]
-        causal = key <= query
-        if window is None:
-            return causal
-        return causal & ((query - key < window) | (key < pinned))
-
-    # FlexAttention counts the arguments, which the import hook's decorator would hide.
-    return create_block_mask(
-        lambda b, h, q, kv: seen(q, kv),
-        None,
-        None,
-        layout.queries,
-        layout.keys,
-        device=str(device),
+    return _block_mask(
+        layout,
+        device,
+        lambda b, h, q, kv: (
+            (block[kv] <= query[q]) & ((query[q] - block[kv] < window) | (block[kv] < pinned))
+        ),
     )
+
+
+def _block_mask(layout: BlockLayout, device: torch.device | str, rule: Any) -> BlockMask:
+    sizes = (layout.queries, layout.keys)
+    return create_block_mask(rule, None, None, *sizes, device=str(device))
 
 
 def xformers_bias(

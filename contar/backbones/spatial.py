@@ -114,7 +114,7 @@ class SpatialTower(nn.Module):
         hidden = hidden.expand(batch, -1, -1)
         if filled is not None:
             x = torch.where(filled[..., None], _take(hidden, visible_ids), x)
-        x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
+        x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
         turn = for_decoder.behind(length).turn
         for block in self.decoder:

@@ -1,6 +1,7 @@
 """The learned variance's bound against distributions written out with torch.distributions."""
 
 import math
+from typing import Any
 
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -17,7 +18,7 @@ CONFIG = {
 
 
 def inputs(index):
-    process = NoiseProcess.from_config(CONFIG)
+    process: Any = NoiseProcess.from_config(CONFIG)
     generator = torch.Generator().manual_seed(0)
     clean, noise, predicted, spread = torch.randn(4, len(index), 3, generator=generator)
     index = torch.tensor(index)

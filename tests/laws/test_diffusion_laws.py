@@ -21,12 +21,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
 ]
 
-# 250 denoising steps of many values take 0.2 s.
-few = settings(max_examples=min(200, settings.default.max_examples))  # pyright: ignore[reportOptionalMemberAccess]
+# 250 denoising steps of many values take 0.2 s: the short profile draws few.
+few = settings(max_examples=15 if settings().max_examples < 1000 else 1000)
 
-# Of the largest state on the way. Both sides round at 6e-8 a step; in Heun's steps coefficients of
-# up to some hundreds cancel.
-ROUNDING = 1e-4
+# Of the largest term that a step may add up: float32 rounds at 6e-8, at most 60 times in a row.
+# Near noise 0 and signal 0 solvers have coefficients of up to 20000, whose terms cancel.
+ROUNDING = 1e-5
 
 seeds = st.integers(0, 2**32 - 1)
 step_counts = st.integers(1, 30)
@@ -86,8 +86,9 @@ def check_trajectory(config: Config, steps: int, seed: int, tokens: int = 2, c: 
 
     replay = generator(seed)
     y = table.sample(predict, start, lambda: torch.randn(tokens, c, 1, generator=replay)[..., 0])
+    coefficient = max(abs(c) for row in (*table.state, *table.prediction) for c in row)
     assert y.isfinite().all()
-    assert (y - x[..., 0]).abs().max() <= ROUNDING * largest
+    assert (y - x[..., 0]).abs().max() <= ROUNDING * max(1, coefficient) * largest
 
 
 @given(
@@ -246,7 +247,7 @@ def test_a_solver_that_cuts_samples_off_is_refused(config: Config, steps: int) -
 
 @given(
     config=configs("SASolverScheduler", beta_schedule=betas, prediction_type=predictions),
-    steps=st.integers(2, 30),
+    steps=st.integers(3, 30),  # in 2 it draws nothing that it would use again
 )
 def test_a_solver_that_uses_a_steps_noise_again_in_the_next_is_refused(
     config: Config, steps: int
@@ -255,14 +256,10 @@ def test_a_solver_that_uses_a_steps_noise_again_in_the_next_is_refused(
         SamplerTable.from_config(config, steps)
 
 
-@pytest.mark.parametrize(
-    ("config", "steps"),
-    [
-        ({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}, 5),
-        ({"_class_name": "IPNDMScheduler"}, 1),
-    ],
-)
-def test_a_solver_that_divides_by_zero_is_refused(config: Config, steps: int) -> None:
+@given(steps=step_counts)
+def test_a_solver_that_divides_infinities_is_refused(steps: int) -> None:
+    """Order "bh1" in UniPC takes a step to noise 0 for one of infinite length."""
+    config = {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}
     with pytest.raises(ValueError, match="scheduler: got"):
         SamplerTable.from_config(config, steps)
 

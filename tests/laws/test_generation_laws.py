@@ -20,8 +20,8 @@ from contar.ordering import TrainingMask, mask_by_order, random_order, truncated
 from contar.tokenizers import patchify
 from recipes import nova
 
-# With every shape checked a generation takes 50 to 100 ms, and most laws need several.
-few = settings(max_examples=min(200, settings.default.max_examples * 3 // 5))  # pyright: ignore[reportOptionalMemberAccess]
+# With every shape checked a generation takes 50 to 100 ms: the short profile draws few.
+few = settings(max_examples=10 if settings().max_examples < 1000 else 1000)
 
 # Of the largest value: batched kernels round differently from those of one sample (6e-8 each), and
 # every frame is made of the ones before.

@@ -29,7 +29,7 @@ def test_a_sheet_holds_every_pixel_of_every_frame(tmp_path, channels):
 def test_an_animation_has_one_picture_a_frame_at_the_asked_rate(tmp_path):
     path = save_gif(clips(frames=5), tmp_path / "clip.gif", fps=4)
     with Image.open(path) as gif:
-        assert gif.n_frames == 5
+        assert getattr(gif, "n_frames", 1) == 5
         assert gif.info["duration"] == 250
         assert gif.size == (2 * 48, 64)  # 8 x 6 enlarged by 8, two clips side by side
 
