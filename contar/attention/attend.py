@@ -159,6 +159,7 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
         return _compiled_flex()(q, k, v, block_mask=mask)
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise bad("backend", "flex", f"another one: flex has no gradients on {q.device.type}")
+    q, k, v = (x.detach() for x in (q, k, v))  # it minds the flag even where gradients are off
     with warnings.catch_warnings():  # it warns that it is not fused, which is so on the CPU
         warnings.simplefilter("ignore")
         out = flex_attention(q, k, v, block_mask=mask)

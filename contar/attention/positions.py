@@ -187,7 +187,7 @@ class Positions:
     """
 
     add: Float[Tensor, "*b n d"] | None = None
-    turn: Float[Tensor, "*b n k 2"] | None = None
+    turn: Float[Tensor, "*b2 n2 k 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.add is not None:

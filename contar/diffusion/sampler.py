@@ -164,7 +164,7 @@ def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTa
         scales.append(float(_scaled(scheduler, x, t)[..., 2 * i]))
         if learned is not None:
             p = torch.cat([p, torch.full_like(p, learned)], dim=1)
-        row, deviation = _step(scheduler, p, t, x)
+        row, deviation = _step(scheduler, p, t, x, seed=i)
         if row is None or float(row[2 * i + 2 :].abs().max()) > 1e-5:
             return None
         state.append(_newest_first(row[0 : 2 * i + 1 : 2]))
@@ -184,17 +184,19 @@ def _scaled(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
     return scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
 
 
-def _step(scheduler: Any, p: Tensor, t: Tensor, x: Tensor) -> tuple[Tensor | None, float]:
+def _step(
+    scheduler: Any, p: Tensor, t: Tensor, x: Tensor, *, seed: int
+) -> tuple[Tensor | None, float]:
     """Return a step's weights of the basis and the deviation of its noise.
 
     The weights are None where one draw of unit noise does not explain the components left at 0.
     """
     arguments = {}
     if "generator" in inspect.signature(scheduler.step).parameters:
-        arguments["generator"] = torch.Generator().manual_seed(0)
+        arguments["generator"] = torch.Generator().manual_seed(seed)
     out = scheduler.step(p, t, x, **arguments).prev_sample.double().flatten()
     for dtype in (torch.float64, torch.float32):  # solvers differ in the type they draw
-        fresh = torch.randn(x.shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        fresh = torch.randn(x.shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
         fresh = fresh.double().flatten()
         deviation = float(out[-1] / fresh[-1])
         if abs(float(out[-2] - deviation * fresh[-2])) <= 1e-6 * abs(deviation):

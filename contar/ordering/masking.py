@@ -138,11 +138,11 @@ def _truncated_normal(
     u: Float[Tensor, " b"], low: float, high: float, mean: float, std: float
 ) -> Float[Tensor, " b"]:
     """Map uniform draws through the inverse of the cut distribution's cumulative function."""
-
-    def cumulative(x: float) -> float:
-        return 0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2))))
-
-    start, stop = cumulative(low), cumulative(high)
+    a, b = (low - mean) / std, (high - mean) / std
+    sign = 1.0
+    if a + b > 0:  # the upper tail has no digits left; work in the lower one
+        a, b, sign = -b, -a, -1.0
+    start, stop = (0.5 * math.erfc(-x / math.sqrt(2)) for x in (a, b))
     quantile = start + u.double() * (stop - start)
-    x = mean + std * math.sqrt(2) * torch.erfinv(2 * quantile - 1)
-    return x.clamp(low, high)
+    x = torch.where(quantile > 0, torch.special.ndtri(quantile), b)  # beyond 37 deviations: the end
+    return (mean + sign * std * x).clamp(low, high)

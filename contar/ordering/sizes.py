@@ -5,16 +5,19 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+
 from contar._errors import bad, check_choice, check_count
 
 Curve = Literal["cosine", "linear", "uniform"]
 Rounding = Literal["nearest", "floor"]
 
-# Share of the tokens that is still hidden after the fraction r of the sets.
-_HIDDEN: dict[str, Callable[[float], float]] = {
-    "cosine": lambda r: math.cos(0.5 * math.pi * r),
-    "linear": lambda r: 1 - r * r,  # the sizes grow linearly
-    "uniform": lambda r: 1 - r,
+# Tokens still hidden after set k of K. Whole numbers come out whole, and the cosine is the one of
+# numpy's that NOVA and MAR take, since both round to the last digit.
+_HIDDEN: dict[str, Callable[[int, int, int], float]] = {
+    "cosine": lambda n, k, sets: float(np.cos(0.5 * np.pi * np.arange(sets + 1) / sets)[k] * n),
+    "linear": lambda n, k, sets: n * (sets**2 - k**2) / sets**2,  # the sizes grow linearly
+    "uniform": lambda n, k, sets: n * (sets - k) / sets,
 }
 
 
@@ -47,7 +50,7 @@ def set_sizes(
     check_choice("rounding", rounding, ("nearest", "floor"))
     hidden = [tokens]
     for k in range(1, sets + 1):
-        exact = tokens * _HIDDEN[curve](k / sets)
+        exact = _HIDDEN[curve](tokens, k, sets)
         if rounding == "nearest":
             hidden.append(round(exact))
         else:  # one at least now, and one at least for each set to come
