@@ -16,11 +16,11 @@ from recipes import nova
 DIRECTIONS = {"left": (0.0, -1.0), "right": (0.0, 1.0), "up": (-1.0, 0.0), "down": (1.0, 0.0)}
 FRAMES, SIZE = 4, 8
 CONFIG = nova.NovaConfig(
-    temporal=nova.Tower(2, 96, 3),
-    encoder=nova.Tower(1, 96, 3),
-    decoder=nova.Tower(2, 96, 3),
+    temporal=nova.Tower(2, 64, 2),
+    encoder=nova.Tower(1, 64, 2),
+    decoder=nova.Tower(2, 64, 2),
     head_depth=2,
-    head_width=96,
+    head_width=64,
     text_width=len(DIRECTIONS),
     text_length=1,
     text_rows=1,
@@ -68,7 +68,7 @@ def train(
     *,
     batch: int = 32,
     seed: int = 0,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
     on_step: Callable[[int, float], object] | None = None,
 ) -> nova.Nova:
     """Train from random weights and return the model.

@@ -12,12 +12,12 @@ from contar._errors import bad, check_choice, check_count
 Curve = Literal["cosine", "linear", "uniform"]
 Rounding = Literal["nearest", "floor"]
 
-# Tokens still hidden after set k of K. Whole numbers come out whole, and the cosine is the one of
-# numpy's that NOVA and MAR take, since both round to the last digit.
-_HIDDEN: dict[str, Callable[[int, int, int], float]] = {
-    "cosine": lambda n, k, sets: float(np.cos(0.5 * np.pi * np.arange(sets + 1) / sets)[k] * n),
-    "linear": lambda n, k, sets: n * (sets**2 - k**2) / sets**2,  # the sizes grow linearly
-    "uniform": lambda n, k, sets: n * (sets - k) / sets,
+# Tokens still hidden after each of K sets. Whole numbers come out whole, and the cosine is numpy's,
+# in the order of operations of NOVA and MAR, since both round to the last digit.
+_HIDDEN: dict[str, Callable[[int, np.ndarray], np.ndarray]] = {
+    "cosine": lambda n, k: np.cos(0.5 * np.pi * k / k[-1]) * n,
+    "linear": lambda n, k: n * (k[-1] ** 2 - k**2) / k[-1] ** 2,  # the sizes grow linearly
+    "uniform": lambda n, k: n * (k[-1] - k) / k[-1],
 }
 
 
@@ -49,8 +49,8 @@ def set_sizes(
     check_choice("curve", curve, tuple(_HIDDEN))
     check_choice("rounding", rounding, ("nearest", "floor"))
     hidden = [tokens]
-    for k in range(1, sets + 1):
-        exact = _HIDDEN[curve](tokens, k, sets)
+    curved = _HIDDEN[curve](tokens, np.arange(sets + 1)).tolist()
+    for k, exact in enumerate(curved[1:], start=1):
         if rounding == "nearest":
             hidden.append(round(exact))
         else:  # one at least now, and one at least for each set to come
