@@ -1,9 +1,7 @@
 """The laws of the adapter and of guidance, and of the patches that all conditions come from."""
 
 import math
-from collections.abc import Iterator
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,15 +18,6 @@ scales = st.floats(1.0625, 20)
 shares = st.floats(0, 1)
 
 ROUNDING = 1e-5  # float32 rounds at 6e-8; at most tens of terms of size up to 20 are added
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors as small as these a second thread only waits, on a busy machine 30 times over."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def generator(seed: int) -> torch.Generator:

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -35,15 +34,6 @@ spacings = st.sampled_from(["leading", "trailing", "linspace"])
 predictions = st.sampled_from(["epsilon", "v_prediction", "sample"])
 
 Config = dict[str, Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors as small as these a second thread only waits, on a busy machine 30 times over."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def generator(seed: int) -> torch.Generator:

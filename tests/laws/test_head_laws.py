@@ -1,7 +1,7 @@
 """The laws of the two networks that stand side by side: the token head, and the towers."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import diffusers
@@ -42,15 +42,6 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 }
 
 guidances = st.sampled_from([1.0, 1.5, 4.0])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On tensors as small as these a second thread only waits, on a busy machine 30 times over."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def generator(seed: int) -> torch.Generator:
