@@ -25,7 +25,7 @@ def check_generator(
             the CPU nor `device`.
     """
     if generator is None:
-        generator = torch.Generator()
+        generator = torch.Generator("cuda" if torch.device(device).type == "cuda" else "cpu")
         generator.seed()
     several = isinstance(generator, Sequence)
     generators = list(generator) if several else [generator]  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def info(preset: tyro.conf.Positional[str] = "nova-d48w1024-osp480") -> None:
 
 
 def main() -> None:
-    """Run the command line; a bad argument ends it with the message and exit status 2."""
+    """Run the command line; a bad argument ends it with the message and exit status 1."""
     try:
         tyro.extras.subcommand_cli_from_dict({"demo": demo, "info": info}, prog="contar")
     except ValueError as error:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from contar._errors import (
     FLOATS,
@@ -38,8 +39,6 @@ from recipes.nova_model import Nova
 from recipes.nova_sampling import Texts, generate, motion_numbers, stream
 
 __all__ = [
-    "FROZEN",
-    "FROZEN_FOR_IMAGES",
     "PRESETS",
     "GenerationPlan",
     "Guidance",
@@ -47,15 +46,22 @@ __all__ = [
     "NovaConfig",
     "Tower",
     "build",
+    "frozen_parts",
     "generate",
     "stream",
     "training_losses",
 ]
 
-# What the official training keeps fixed, for `contar.training.freeze`; the first stage, on images,
-# also fixes what only videos use.
-FROZEN = ("motion", "text.norm")
-FROZEN_FOR_IMAGES = ("text.norm", "times", "embed")
+
+def frozen_parts(model: Nova, *, images: bool = False) -> tuple[str, ...]:
+    """Return what the official training keeps fixed, as names for `contar.training.freeze`.
+
+    Args:
+        model: a NOVA; parts that it does not have are left out.
+        images: for the first stage, on images, which also keeps what tells frames apart.
+    """
+    names = ["motion", "times", "embed"] if images else ["motion"]
+    return "text.norm", *(name for name in names if getattr(model, name) is not None)
 
 
 def build(
@@ -88,7 +94,9 @@ def build(
         check_choice("dtype", dtype, FLOATS)
     with torch.device("cpu" if device is None else device):
         model = Nova(config)
-    return model if dtype is None else model.to(dtype=dtype)  # type: ignore[call-issue]
+    if dtype is not None:
+        nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32
+    return model
 
 
 def training_losses(

@@ -124,6 +124,13 @@ class NovaConfig:
                 raise bad(name, tuple(latent), f"multiples of {2 * self.patch}, the coarse patch")
 
     @classmethod
+    def from_dict(cls, sizes: Mapping[str, Any]) -> "NovaConfig":
+        """Return the config of a saved model, whose tuples came back from JSON as lists."""
+        towers = {name: Tower(*sizes[name]) for name in ("temporal", "encoder", "decoder")}
+        others = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
+        return cls(**{**others, **towers})
+
+    @classmethod
     def from_official(cls, config: Mapping[str, Any]) -> "NovaConfig":
         """Read the config of a released `transformer/config.json`.
 

@@ -33,14 +33,13 @@ def _read_sizes(sizes: object) -> NovaConfig:
     wrong = sorted(map(str, (set(sizes) - set(known)) | (needed - set(sizes))))
     if wrong:
         raise bad("sizes", "; ".join(wrong) + " unknown or missing", ", ".join(known))
-    return NovaConfig(**sizes)
+    return NovaConfig.from_dict(sizes)
 
 
 class Nova(ModelMixin, ConfigMixin):
-    """The network. It holds weights and nothing else; loops and losses are functions below."""
+    """The network: weights and nothing else. Loops and losses are functions in `recipes.nova`."""
 
     config_name = "config.json"
-    _keep_in_fp32_modules = None
 
     def __init__(self, sizes: NovaConfig | Mapping[str, Any]) -> None:
         super().__init__()
@@ -111,23 +110,34 @@ class Nova(ModelMixin, ConfigMixin):
         return self.embed(patchify(frames, 2 * self.sizes.patch))
 
     def frame_positions(
-        self, frames: int, grid: tuple[int, int], prefix: int
+        self, frames: int, grid: tuple[int, int], prefix: int, *, frame: int | None = None
     ) -> tuple[Float[Tensor, "t n d"] | None, Float[Tensor, "m k 2"] | None]:
         """Return what is added to the coarse tokens, or the rotary table of prefix and frames.
 
+        Args:
+            frames: of the whole clip.
+            grid: coarse tokens of a frame, (rows, columns).
+            prefix: tokens before the frames.
+            frame: the one frame that is meant; None is all of them.
+
         Raises:
-            ValueError: a number below 1 (`prefix`: below 0), or no grid.
+            ValueError: a number outside its range, or no grid.
         """
         check_count("frames", frames)
         check_grid("grid", grid)
         check_count("prefix", prefix, 0)
+        if frame is not None and check_count("frame", frame, 0) >= frames:
+            raise bad("frame", frame, f"below {frames}")
+        first, count = (0, frames) if frame is None else (frame, 1)
         tower = self.sizes.temporal
         if self.times is None:
-            coordinates = grid_coordinates(frames, *grid, device=self.device)
+            coordinates = grid_coordinates(count, *grid, device=self.device)
+            coordinates[:, 0] += first
             table = rotary_table(coordinates, tower.width // tower.heads)
             return None, Positions(turn=table).behind(prefix).turn
         space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=self.device)
-        return self.times(frames)[:, None] + space.to(self.dtype), None
+        times = self.times(frames)[first : first + count, None]
+        return times + space.to(self.dtype), None
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
         """Return the positions of a frame's tokens for both halves of the spatial tower.

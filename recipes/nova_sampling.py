@@ -59,7 +59,9 @@ def stream(
     cancel: Callable[[], bool] | None = None,
     backend: Any = None,
 ) -> Iterator[Float[Tensor, "b c h w"]]:
-    """Generate latent frames and yield each, [b, c, h, w] float32, as it is finished.
+    """Generate latent frames and yield each, [b, c, h, w], as it is finished.
+
+    Frames are float32, or of the context's dtype if that is wider; they are the caller's to change.
 
     Every argument is checked at the call, before the first frame is asked for. Randomness comes
     from `generator` alone, in the official order: on the first generated frame a uniform number
@@ -178,7 +180,6 @@ def _frames(
     with torch.no_grad():  # not around the yields below, which run in the caller's mode
         prefix = model.prefix(inputs.text, inputs.flow, inputs.fps)
         length = prefix.shape[1]
-        added, turn = model.frame_positions(plan.frames, coarse, length)
         places = model.token_positions(grid)
     window, pinned = plan.window, plan.pinned if plan.window else 0
     blocks = min(plan.frames, window + pinned) if window else plan.frames
@@ -189,12 +190,13 @@ def _frames(
     def observe(t: int, previous: Tensor | None, anchor: Tensor | None) -> tuple[Tensor, Tensor]:
         before = None if previous is None else previous[:, :, None]
         x = model.frame_tokens(before, batch, block)
-        x = x if added is None else x + added[t]
-        ends = (0 if t == 0 else length + t * block, length + (t + 1) * block)
+        before_it = length if t == 0 else 0
+        added, turn = model.frame_positions(plan.frames, coarse, before_it, frame=t)
+        x = x if added is None else x + added
         out = model.temporal(
             x.repeat(passes, 1, 1, 1),
             prefix=prefix if t == 0 else None,
-            turn=None if turn is None else turn[slice(*ends)],
+            turn=turn,
             cache=cache,
             backend=inputs.backend,
         )[:, 0]
@@ -234,7 +236,8 @@ def _frames(
         empty = torch.zeros(batch, grid[0] * grid[1], c.patch**2 * c.channels, device=device)
         tokens = empty
         for step, tokens in generate_sets(predict, draw, schedule, empty):
-            monitor.after(Progress(t, plan.frames, step.index, step.sets, tokens))
+            seen = tokens.clone()
+            monitor.after(Progress(t, plan.frames, step.index, step.sets, seen))
         return unpatchify(tokens, grid, c.patch)
 
     schedules: list[SetSchedule] = []

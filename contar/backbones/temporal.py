@@ -100,6 +100,11 @@ class TemporalTower(nn.Module):
                 raise bad("prefix", tuple(prefix.shape), "none once frames are cached")  # type: ignore[union-attr]
             if window is not None or pinned:
                 raise bad("window", (window, pinned), "none beside a cache, which has its own")
+            if backend in ("flex", "xformers"):  # what they refuse, before the cache changes
+                if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+                    raise bad("backend", backend, "another one, or torch.no_grad(), with a cache")
+                if backend == "xformers" and cache.window is not None and cache.pinned:
+                    raise bad("backend", backend, "another one for a window with pinned blocks")
             layout = cache.reserve(*sizes)
         mask = prepare_mask(layout, backend, x.device)
         for layer, block in enumerate(self.blocks):

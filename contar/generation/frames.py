@@ -57,4 +57,4 @@ def _loop(
             previous = context[:, :, t]
         else:
             previous = draw(t, condition)
-        yield previous
+        yield previous.clone()  # the caller may change what it gets

@@ -59,9 +59,11 @@ class Monitor:
             if function is not None:
                 check_callable(name, function)
         self._callback, self._cancel = callback, cancel
-        self._bar = tqdm(total=total, unit="set", disable=not progress)
+        self._total, self._progress = total, progress
+        self._bar = tqdm(disable=True)
 
     def __enter__(self) -> "Monitor":
+        self._bar = tqdm(total=self._total, unit="set", disable=not self._progress)
         return self
 
     def __exit__(self, *_: object) -> None:

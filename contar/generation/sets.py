@@ -44,4 +44,4 @@ def _loop(
         check_shape("draw", drawn.shape, shape, "[b, m, c]")
         ids = step.current[..., None].expand_as(drawn)
         tokens = tokens.scatter(1, ids, drawn.to(tokens.dtype))
-        yield step, tokens
+        yield step, tokens.clone()  # the caller may change what it gets

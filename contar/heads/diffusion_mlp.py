@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers.mlp import Mlp
@@ -134,7 +135,9 @@ class DiffusionMLP(nn.Module):
         if index is not None:
             check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
             check_ids("index", index, len(process))
-        drawn = check_generator(generator, repeats, target.device)
+        drawn: Any = generator
+        if noise is None or index is None:
+            drawn = check_generator(generator, repeats, target.device)
         shape = (repeats, count)
         if noise is None:
             noise = normal(*shape, self.values, generator=drawn, device=target.device)
@@ -196,7 +199,9 @@ class DiffusionMLP(nn.Module):
             raise bad("noise", None, "that of the whole frame, over which is renormalised")
         if draw_noise is not None:
             check_callable("draw_noise", draw_noise)
-        drawn = check_generator(generator, batch, cond.device)
+        drawn: Any = generator
+        if noise is None or draw_noise is None:
+            drawn = check_generator(generator, batch, cond.device)
         if noise is None:
             noise = normal(batch, count, self.values, generator=drawn, device=cond.device)
         check_tensor("noise", noise, (batch, None, self.values), "[b, m, values]")

@@ -223,3 +223,11 @@ def test_a_tower_works_after_a_refusal(refuses):
     with refuses("visible_ids"):
         tower(**{**good, "visible_ids": IDS + 9})
     assert torch.equal(tower(**good, positions=(ADDED, TURNED)), before)
+
+
+def test_a_backend_that_cannot_serve_is_refused_before_the_cache_changes(refuses):
+    tower = TemporalTower(depth=1, width=32, heads=1)
+    cache = tower.allocate_cache(1, 8)
+    with refuses("backend", "flex", "no_grad"):
+        tower(torch.zeros(1, 1, 4, 32), cache=cache, backend="flex")
+    assert cache.sizes == ()

@@ -574,3 +574,25 @@ def test_the_losses_are_the_weighted_errors_of_hidden_tokens(
         later = frames / (frames - 1) * sums[1]
         assert found.later is not None
         assert abs(float(found.later) - later) <= 1e-4 * later
+
+
+def test_what_is_yielded_is_the_callers_to_change() -> None:
+    model, text = tiny_nova(VIDEOS[0]), torch.randn(1, 2, tiny_nova(VIDEOS[0]).sizes.text_width)
+    context = torch.randn(1, model.sizes.channels, 1, 4, 4)
+    given = context.clone()
+    plan = nova.GenerationPlan(frames=3, sets=2, diffusion_steps=2, grid=(4, 4))
+
+    def run(change: bool) -> list[Tensor]:
+        options: Any = {"generator": torch.Generator().manual_seed(0), "context": context}
+        if change:
+            options["callback"] = lambda progress: progress.tokens.zero_()
+        frames = []
+        for frame in nova.stream(model, text, plan, **options):
+            frames.append(frame.clone())
+            if change:
+                frame.zero_()
+        return frames
+
+    for ours, alone in zip(run(True), run(False), strict=True):
+        assert torch.equal(ours, alone)
+    assert torch.equal(context, given)

@@ -1,0 +1,85 @@
+"""NOVA as a whole: presets, files, parts kept from training, memory under a window."""
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+
+from contar.training import freeze
+from recipes import nova
+
+TINY = nova.NovaConfig(
+    temporal=nova.Tower(1, 32, 1),
+    encoder=nova.Tower(1, 32, 1),
+    decoder=nova.Tower(1, 32, 1),
+    head_depth=1,
+    head_width=32,
+    text_width=8,
+    text_length=4,
+    latent=(8, 8),
+    frames=4,
+    adapter=2,
+)
+IMAGES = dataclasses.replace(TINY, frames=1, adapter=None)
+ROTARY = dataclasses.replace(TINY, positions="rotary")
+
+
+def test_build_without_arguments_means_the_released_video_model():
+    assert nova.build(device="meta").sizes == nova.PRESETS["nova-d48w1024-osp480"]
+
+
+def test_the_published_widths_build_and_generate():
+    published = dataclasses.replace(
+        TINY,
+        temporal=nova.Tower(1, 32, 1),
+        encoder=nova.Tower(1, 64, 2),
+        decoder=nova.Tower(1, 96, 3),
+    )
+    model = nova.build(published)
+    plan = nova.GenerationPlan(frames=2, sets=2, diffusion_steps=2)
+    assert nova.generate(model, torch.zeros(1, 1, 8), plan).isfinite().all()
+    assert nova.training_losses(model, torch.zeros(1, 4, 2, 8, 8), torch.zeros(1, 1, 8)).total > 0
+
+
+@pytest.mark.parametrize("config", [TINY, IMAGES, ROTARY])
+def test_the_frozen_parts_of_any_model_freeze(config):
+    model = nova.build(config)
+    for images in (False, True):
+        frozen = freeze(model, nova.frozen_parts(model, images=images))
+        assert "text.norm.weight" in frozen
+        assert any(name.startswith("motion") for name in frozen) == (config.frames > 1)
+        assert ("embed.weight" in frozen) == images
+
+
+def test_a_model_survives_saving_and_loading(tmp_path):
+    model = nova.build(TINY)
+    model.save_pretrained(tmp_path)
+    loaded = nova.Nova.from_pretrained(tmp_path)
+    assert loaded.sizes == model.sizes
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True)
+    )
+
+
+def test_a_bfloat16_model_is_built_without_a_word_and_generates_finite_numbers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = nova.build(TINY, dtype=torch.bfloat16)
+    plan = nova.GenerationPlan(frames=2, sets=2, diffusion_steps=2)
+    latents = nova.generate(model, torch.zeros(1, 1, 8), plan)
+    assert latents.dtype == torch.float32
+    assert latents.isfinite().all()
+
+
+def test_positions_of_one_frame_are_those_of_the_clip():
+    for config in (TINY, ROTARY):
+        model = nova.build(config)
+        added, turn = model.frame_positions(3, (2, 2), 5)
+        for frame in range(3):
+            one, table = model.frame_positions(3, (2, 2), 5 if frame == 0 else 0, frame=frame)
+            if added is not None and one is not None:
+                torch.testing.assert_close(one, added[frame : frame + 1])
+            if turn is not None and table is not None:
+                start = 0 if frame == 0 else 5 + 4 * frame
+                assert torch.equal(table, turn[start : 5 + 4 * (frame + 1)])
