@@ -229,7 +229,7 @@ def _agrees(table: SamplerTable, scheduler: Any, steps: int) -> bool:
         start[0],
         lambda: torch.randn(shape, generator=ours)[0],
     )
-    # Both round at 6e-8 of terms as large as this, which may cancel; some of diffusers' solvers also
+    # Both round at 6e-8 of terms as large as this, which may cancel; some solvers of diffusers also
     # divide a difference of states by a sigma as small as 1e-3.
     coefficient = max(abs(c) for row in (*table.state, *table.prediction) for c in row)
     bound = 1e-4 * max(1.0, coefficient) * largest
