@@ -1,5 +1,15 @@
-"""Pictures and animations of frames, written to files."""
+"""Videos, pictures and animations: read from files, written to them, measured."""
 
+from contar.media.motion import motion_score
 from contar.media.sheet import save_gif, save_sheet
+from contar.media.video import check_output, read_image, read_video, write_video
 
-__all__ = ["save_gif", "save_sheet"]
+__all__ = [
+    "check_output",
+    "motion_score",
+    "read_image",
+    "read_video",
+    "save_gif",
+    "save_sheet",
+    "write_video",
+]
