@@ -1,0 +1,225 @@
+"""The Open-Sora-Plan causal 3D VAE, the tokenizer of the released 480p NOVA.
+
+Source: Open-Sora-Plan v1.2's CausalVAE as the NOVA release carries it
+(autoencoder_kl_opensora.py in github.com/baaivision/NOVA). Time stride 4, space stride 8.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import (
+    AutoencoderMixin,
+    DecoderOutput,
+    DiagonalGaussianDistribution,
+)
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+from torch.nn import functional
+
+from contar._errors import bad, check_count, check_tensor
+from contar._typing import Float, Tensor
+from contar.tokenizers.opensora_layers import (
+    CausalConv3d,
+    Downsample,
+    MidBlock,
+    ResBlock,
+    Upsample,
+    conv,
+)
+from contar.tokenizers.protocol import latent_frames
+from contar.tokenizers.tiles import tiled, tiles
+
+STRIDES = (4, 8)  # frames, pixels
+
+
+class _Stage(nn.Module):
+    """Residual blocks, and a change of resolution but in the last stage."""
+
+    def __init__(self, widths: Sequence[int], kind: str) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResBlock(a, b, kind) for a, b in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resnets:
+            x = block(x)
+        return x
+
+
+class _Encoder(nn.Module):
+    def __init__(self, channels: int, out: int, kinds: list[str], widths: list[int], depth: int):
+        super().__init__()
+        self.kinds = kinds
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for i, (kind, width) in enumerate(zip(kinds, widths, strict=True)):
+            stage = _Stage([widths[max(i - 1, 0)], *[width] * depth], kind)
+            if i + 1 < len(widths):
+                stage.downsamplers = nn.ModuleList([Downsample(width, kinds[i + 1])])
+            self.down_blocks.append(stage)
+        self.mid_block = MidBlock(widths[-1], kinds[-1])
+        self.conv_norm_out = nn.GroupNorm(32, widths[-1], eps=1e-6)
+        self.conv_out = conv(kinds[-1], widths[-1], 2 * out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = len(x)
+        x = self.conv_in(x.transpose(1, 2).flatten(0, 1))  # frames apart, up to the 3D stages
+        for i, stage in enumerate(self.down_blocks):
+            x = stage(x)
+            if i + 1 < len(self.kinds):
+                if x.ndim == 4 and self.kinds[i + 1] == "3d":
+                    x = x.unflatten(0, (batch, -1)).transpose(1, 2)
+                x = stage.downsamplers[0](x)  # type: ignore[index]
+        x = self.mid_block(x)
+        return self.conv_out(functional.silu(self.conv_norm_out(x)))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, channels: int, out: int, widths: list[int], depth: int) -> None:
+        super().__init__()
+        widths = widths[::-1]
+        self.conv_in = conv("3d", channels, widths[0])
+        self.mid_block = MidBlock(widths[0], "3d")
+        self.up_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            stage = _Stage([widths[max(i - 1, 0)], *[width] * (depth + 1)], "3d")
+            if i + 1 < len(widths):
+                time = i + 2 < len(widths)
+                stage.upsamplers = nn.ModuleList([Upsample(width, time=time)])
+            self.up_blocks.append(stage)
+        self.conv_norm_out = nn.GroupNorm(32, widths[-1], eps=1e-6)
+        self.conv_out = conv("3d", widths[-1], out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(x))
+        for i, stage in enumerate(self.up_blocks):
+            x = stage(x)
+            if i + 1 < len(self.up_blocks):
+                x = stage.upsamplers[0](x)  # type: ignore[index]
+        return self.conv_out(functional.silu(self.conv_norm_out(x)))
+
+
+class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+    """The autoencoder of the released 480p NOVA, used as diffusers' autoencoders are.
+
+    Clips of 4k + 1 frames make k + 1 latent frames. Convolutions are causal in time; the group
+    norms pool over all frames that are encoded together, so a latent also depends on later ones.
+
+    Args are those of its `config.json`.
+
+    Attributes:
+        tile_frames: frames, 4k + 1, that are encoded or decoded together; later ones come in
+            further tiles that share one frame with their neighbour, the last of which may be
+            shorter. 17 as released; None takes whole clips.
+        tile_size: side in latent pixels, a multiple of 4, of the tiles of each frame that
+            `enable_tiling()` switches on; they overlap by a quarter.
+
+    Raises:
+        ValueError: block types other than two 2D stages followed by two 3D ones and four 3D ones
+            upwards, or other strides.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        down_block_types: Sequence[str] = (
+            "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock3D", "DownEncoderBlock3D",
+        ),
+        up_block_types: Sequence[str] = ("UpDecoderBlock3D",) * 4,
+        block_out_channels: Sequence[int] = (128, 256, 512, 512),
+        layers_per_block: int = 2,
+        act_fn: str = "silu",
+        latent_channels: int = 4,
+        norm_num_groups: int = 32,
+        sample_size: int = 256,
+        scaling_factor: float = 0.18215,
+        shift_factor: float | None = None,
+        latents_mean: Sequence[float] | None = None,
+        latents_std: Sequence[float] | None = None,
+        force_upcast: bool = True,
+        use_quant_conv: bool = True,
+        use_post_quant_conv: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        kinds = ["2d" if "Block2D" in name else "3d" for name in down_block_types]
+        if kinds != ["2d", "2d", "3d", "3d"]:
+            raise bad("down_block_types", list(down_block_types), "two 2D stages, then two 3D")
+        if len(up_block_types) != 4 or any("Block3D" not in name for name in up_block_types):
+            raise bad("up_block_types", list(up_block_types), "four 3D stages")
+        if len(block_out_channels) != 4 or any(width % 32 for width in block_out_channels):
+            raise bad("block_out_channels", list(block_out_channels), "four multiples of 32")
+        widths, latent = list(block_out_channels), latent_channels
+        self.encoder = _Encoder(in_channels, latent, kinds, widths, layers_per_block)
+        self.decoder = _Decoder(latent, out_channels, widths, layers_per_block)
+        self.quant_conv = self.post_quant_conv = nn.Identity()
+        if use_quant_conv:
+            self.quant_conv = CausalConv3d(2 * latent, 2 * latent, 1)
+        if use_post_quant_conv:
+            self.post_quant_conv = CausalConv3d(latent, latent, 1)
+        self.use_tiling = self.use_slicing = False
+        self.tile_frames: int | None = 17
+        self.tile_size = 32
+
+    def encode(
+        self, x: Float[Tensor, "b c t h w"], return_dict: bool = True
+    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
+        """Return the posterior of clips of 4k + 1 frames.
+
+        Raises:
+            ValueError: another shape or number of frames, or sides that 8 does not divide.
+        """
+        check_tensor("x", x, (None, self.config["in_channels"], None, None, None), "[b, c, t, h, w]")
+        latent_frames(x.shape[2], STRIDES[0], lone_first=True, name="x.frames")
+        if x.shape[3] % STRIDES[1] or x.shape[4] % STRIDES[1]:
+            raise bad("x", tuple(x.shape), f"height and width of multiples of {STRIDES[1]}")
+        moments = self._sliced(self._encode_frames, x)
+        posterior = DiagonalGaussianDistribution(moments)
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    def decode(
+        self, z: Float[Tensor, "b c t h w"], return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor]:
+        """Return the frames of latents.
+
+        Raises:
+            ValueError: another shape.
+        """
+        channels = self.config["latent_channels"]
+        check_tensor("z", z, (None, channels, None, None, None), "[b, c, t, h, w]")
+        pixels = self._sliced(self._decode_frames, z)
+        return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+
+    def _sliced(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        slices = x.split(1) if self.use_slicing else [x]
+        return torch.cat([function(one) for one in slices])
+
+    def _encode_frames(self, x: Tensor) -> Tensor:
+        return self._in_time(self._encode_tile, x, self.tile_frames)
+
+    def _decode_frames(self, z: Tensor) -> Tensor:
+        size = self.tile_frames
+        return self._in_time(self._decode_tile, z, size and (size - 1) // STRIDES[0] + 1)
+
+    def _in_time(self, function: Callable[[Tensor], Tensor], x: Tensor, size: int | None) -> Tensor:
+        if size is None or x.shape[2] <= size:
+            return function(x)
+        parts = [function(x[:, :, a:b]) for a, b in tiles(x.shape[2], size, 1)]
+        return torch.cat([parts[0], *(part[:, :, 1:] for part in parts[1:])], dim=2)
+
+    def _encode_tile(self, x: Tensor) -> Tensor:
+        size = check_count("tile_size", self.tile_size, 4) * STRIDES[1]
+        if not self.use_tiling or max(x.shape[-2:]) <= size:
+            return self.quant_conv(self.encoder(x))
+        return self.quant_conv(tiled(self.encoder, x, size, 1 / STRIDES[1]))
+
+    def _decode_tile(self, z: Tensor) -> Tensor:
+        z = self.post_quant_conv(z)
+        if not self.use_tiling or max(z.shape[-2:]) <= self.tile_size:
+            return self.decoder(z)
+        return tiled(self.decoder, z, self.tile_size, STRIDES[1])

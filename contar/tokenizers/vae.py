@@ -1,0 +1,180 @@
+"""One tokenizer over image and video autoencoders: strides, scale, shift, frame counts."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._errors import bad, check_count, check_tensor
+from contar._random import Generators, check_generator, normal
+from contar._typing import Float, Tensor
+from contar.tokenizers.protocol import latent_frames
+
+
+def _by_blocks(config: Any) -> int:
+    return 2 ** (len(config.block_out_channels) - 1)
+
+
+# Frames and pixels for each latent one, from a config; whether the first frame stands alone.
+_KNOWN = {
+    "AutoencoderKL": lambda vae: (1, _by_blocks(vae.config), False),
+    "AutoencoderKLAllegro": lambda vae: (
+        vae.config.temporal_compression_ratio, _by_blocks(vae.config), False,
+    ),
+    "AutoencoderKLCogVideoX": lambda vae: (
+        int(vae.config.temporal_compression_ratio), _by_blocks(vae.config), True,
+    ),
+    "AutoencoderKLHunyuanVideo": lambda vae: (
+        vae.temporal_compression_ratio, vae.spatial_compression_ratio, True,
+    ),
+    "AutoencoderKLLTXVideo": lambda vae: (
+        vae.temporal_compression_ratio, vae.spatial_compression_ratio, True,
+    ),
+    "AutoencoderKLMochi": lambda vae: (
+        vae.temporal_compression_ratio, vae.spatial_compression_ratio, True,
+    ),
+    "AutoencoderKLWan": lambda vae: (
+        vae.config.scale_factor_temporal, vae.config.scale_factor_spatial, True,
+    ),
+    "OpenSoraVAE": lambda vae: (4, 8, True),
+}  # fmt: skip
+
+
+class VAETokenizer:
+    """Clips of pixels to scaled latents and back, over an autoencoder of diffusers or our own.
+
+    It holds the autoencoder and nothing else: its dtype, device, tiling and slicing are that one's
+    (`vae.enable_tiling()`). Pixels and latents of any float dtype go in, float32 comes out. Clips
+    are taken one by one, so memory does not grow with the batch.
+
+    Args:
+        vae: `OpenSoraVAE`, or an image or video autoencoder of diffusers; an image autoencoder
+            takes a clip frame by frame.
+
+    Raises:
+        ValueError: an autoencoder whose strides are not known here, or that asks for a timestep.
+    """
+
+    def __init__(self, vae: nn.Module) -> None:
+        name = type(vae).__name__
+        if name not in _KNOWN:
+            raise bad("vae", name, "one of " + ", ".join(_KNOWN))
+        if getattr(vae.config, "timestep_conditioning", False):
+            raise bad("vae", f"{name} with timestep_conditioning", "one without")
+        self.vae: Any = vae
+        self.time_stride, self.space_stride, self._lone_first = _KNOWN[name](vae)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        config = self.vae.config
+        return config.z_dim if "z_dim" in config else config.latent_channels
+
+    @property
+    def shift(self) -> Float[Tensor, " c"]:
+        """What is taken from a latent of the network."""
+        mean, plain = self._statistic("latents_mean"), self.vae.config.get("shift_factor")
+        return torch.tensor([plain or 0.0]) if mean is None else mean
+
+    @property
+    def scale(self) -> Float[Tensor, " c"]:
+        """What the difference is multiplied with."""
+        factor, std = self.vae.config.get("scaling_factor") or 1.0, self._statistic("latents_std")
+        return torch.tensor([factor]) if std is None else factor / std
+
+    def _statistic(self, name: str) -> Tensor | None:
+        value = self.vae.config.get(name)
+        if value is None:
+            value = dict(self.vae.named_buffers(recurse=False)).get(name)
+        return None if value is None else torch.as_tensor(value, dtype=torch.float32).flatten()
+
+    def latent_frames(self, frames: int, name: str = "num_frames") -> int:
+        """Return how many latent frames a clip has.
+
+        Raises:
+            ValueError: a number of frames that the autoencoder does not take; names the nearest.
+        """
+        return latent_frames(frames, self.time_stride, lone_first=self._lone_first, name=name)
+
+    def pixel_frames(self, latents: int) -> int:
+        """Return how many frames so many latent frames decode to."""
+        first = int(self._lone_first)
+        return (check_count("latents", latents) - first) * self.time_stride + first
+
+    @torch.no_grad()
+    def encode(
+        self, pixels: Float[Tensor, "b c t h w"], *, generator: Generators | None = None
+    ) -> Float[Tensor, "b c2 t2 h2 w2"]:
+        """Return the scaled latents of clips.
+
+        Args:
+            pixels: [b, 3, t, h, w] in [-1, 1].
+            generator: draws from the posterior, [b, c, t', h', w'] at once or each sample's own;
+                None takes the posterior's mean.
+
+        Raises:
+            ValueError: another shape, a number of frames that `latent_frames` refuses, a height
+                or width that the stride does not divide, or a generator that does not fit.
+        """
+        check_tensor("pixels", pixels, (None, 3, None, None, None), "[b, 3, t, h, w]")
+        batch, _, frames, height, width = pixels.shape
+        count = self.latent_frames(frames, "pixels.frames")
+        for name, size in (("height", height), ("width", width)):
+            if not size or size % self.space_stride:
+                raise bad(f"pixels.{name}", size, f"a multiple of {self.space_stride}")
+        noise = None
+        if generator is not None:
+            generator = check_generator(generator, batch, pixels.device)
+            grid = (height // self.space_stride, width // self.space_stride)
+            noise = normal(
+                batch, self.channels, count, *grid, generator=generator, device=pixels.device
+            )
+        latents = []
+        for i in range(batch):
+            mean, deviation = self._posterior(pixels[i : i + 1].to(self.vae.dtype))
+            latents.append(mean if noise is None else mean + deviation * noise[i : i + 1])
+        shift, scale = self._affine(pixels.device)
+        return (torch.cat(latents) - shift) * scale
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 t2 h2 w2"]:
+        """Return the pixels, about in [-1, 1], of scaled latents.
+
+        Raises:
+            ValueError: another shape.
+        """
+        check_tensor("latents", latents, (None, self.channels, None, None, None), "[b, c, t, h, w]")
+        shift, scale = self._affine(latents.device)
+        plain = (latents.float() / scale + shift).to(self.vae.dtype)
+        return torch.cat([self._decode(clip[None]).float() for clip in plain])
+
+    def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        shift, scale = (x.to(device).reshape(-1, 1, 1, 1) for x in (self.shift, self.scale))
+        return shift, scale
+
+    def _posterior(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation, float32, of one clip [1, 3, t, h, w]."""
+        name = type(self.vae).__name__
+        if name == "AutoencoderKL":
+            moments = self.vae.encode(clip[0].transpose(0, 1)).latent_dist.parameters
+            moments = moments.transpose(0, 1)[None]
+        elif name == "AutoencoderKLAllegro" and not self.vae.use_tiling:
+            # Its own encode knows only tiles, which drop what they do not cover.
+            raw = self.vae.encoder(clip)[0].transpose(0, 1)
+            moments = self.vae.quant_conv(raw).transpose(0, 1)[None]
+        else:
+            moments = self.vae.encode(clip).latent_dist.parameters
+        mean, log_variance = moments.float().split(self.channels, dim=1)[:2]
+        return mean, (0.5 * log_variance.clamp(-30, 20)).exp()
+
+    def _decode(self, clip: Tensor) -> Tensor:
+        """Return the frames of one clip [1, c, t, h, w] of plain latents."""
+        name = type(self.vae).__name__
+        if name == "AutoencoderKL":
+            return self.vae.decode(clip[0].transpose(0, 1)).sample.transpose(0, 1)[None]
+        if name == "AutoencoderKLAllegro":
+            if self.vae.use_tiling:
+                return self.vae.decode(clip).sample.transpose(1, 2)  # frames come before channels
+            plain = self.vae.post_quant_conv(clip[0].transpose(0, 1)).transpose(0, 1)[None]
+            return self.vae.decoder(plain)
+        return self.vae.decode(clip).sample
