@@ -13,13 +13,13 @@ def run(code: str) -> subprocess.CompletedProcess:
     )
 
 
-HEAVY = "timm torchvision diffusers transformers xformers matplotlib"
+HEAVY = "timm torchvision diffusers transformers xformers matplotlib av cv2 accelerate"
 
 
 @pytest.mark.parametrize(
     "module", ["contar", "contar.attention", "contar.ordering", "contar.diffusion",
                "contar.conditioning", "contar.tokenizers", "contar.generation", "contar.training",
-               "contar.cli"]
+               "contar.media", "contar.cli"]
 )  # fmt: skip
 def test_importing_a_room_imports_nothing_heavy(module):
     result = run(f"""

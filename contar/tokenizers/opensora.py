@@ -174,7 +174,9 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         Raises:
             ValueError: another shape or number of frames, or sides that 8 does not divide.
         """
-        check_tensor("x", x, (None, self.config["in_channels"], None, None, None), "[b, c, t, h, w]")
+        check_tensor(
+            "x", x, (None, self.config["in_channels"], None, None, None), "[b, c, t, h, w]"
+        )
         latent_frames(x.shape[2], STRIDES[0], lone_first=True, name="x.frames")
         if x.shape[3] % STRIDES[1] or x.shape[4] % STRIDES[1]:
             raise bad("x", tuple(x.shape), f"height and width of multiples of {STRIDES[1]}")

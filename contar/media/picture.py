@@ -1,0 +1,39 @@
+"""Pictures, read into uint8 tensors."""
+
+import os
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from contar._errors import bad
+from contar._typing import Tensor, UInt8
+from contar.media.video import file_at
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def read_image(path: str | os.PathLike[str]) -> UInt8[Tensor, "h w 3"]:
+    """Return a picture as uint8 RGB [h, w, 3], turned as its EXIF data says.
+
+    Transparent parts show white; 16 bits of grey become 8; of an animation the first picture comes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture that Pillow reads, is damaged, or has values without a range.
+    """
+    file = file_at(path)
+    with file.open("rb") as stream:
+        try:
+            with Image.open(stream) as picture:
+                turned = ImageOps.exif_transpose(picture)
+        except _UNREADABLE as error:
+            raise bad("path", str(file), "a picture that can be decoded") from error
+    if turned.mode in ("I", "F"):
+        raise bad("path", f"{file} of mode {turned.mode}", "8 or 16 bits a channel")
+    if turned.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+    if turned.has_transparency_data:
+        white = Image.new("RGBA", turned.size, "white")
+        turned = Image.alpha_composite(white, turned.convert("RGBA"))
+    return torch.from_numpy(np.array(turned.convert("RGB")))
