@@ -35,7 +35,9 @@ from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses, frame_losses
 from recipes.nova_config import PRESETS, NovaConfig, Tower
+from recipes.nova_files import from_pretrained
 from recipes.nova_model import Nova
+from recipes.nova_pipeline import NovaOutput, NovaPipeline
 from recipes.nova_sampling import Texts, generate, motion_numbers, stream
 
 __all__ = [
@@ -44,8 +46,11 @@ __all__ = [
     "Guidance",
     "Nova",
     "NovaConfig",
+    "NovaOutput",
+    "NovaPipeline",
     "Tower",
     "build",
+    "from_pretrained",
     "frozen_parts",
     "generate",
     "stream",

@@ -131,12 +131,18 @@ class NovaConfig:
         return cls(**{**others, **towers})
 
     @classmethod
-    def from_official(cls, config: Mapping[str, Any]) -> "NovaConfig":
+    def from_official(
+        cls, config: Mapping[str, Any], *, num_heads: tuple[int, int] | None = None
+    ) -> "NovaConfig":
         """Read the config of a released `transformer/config.json`.
 
         A key `heads` may say depth, width and attention heads of each tower (`video_encoder`,
         `image_encoder`, `image_decoder`); without it they are read from the architecture's names
         (`vit_d16w1024`: 16 attention heads, as released).
+
+        Args:
+            config: the mapping.
+            num_heads: attention heads (temporal, spatial) for names outside the released ones.
 
         Raises:
             ValueError: a key that is missing or has a value that this reader does not know.
@@ -156,7 +162,7 @@ class NovaConfig:
         check_grid(
             "config['video_base_size']", config["video_base_size"], "(frames, rows, columns)"
         )
-        temporal, spatial, head = _official_heads(config)
+        temporal, spatial, head = _official_heads(config, num_heads)
         size = config["image_size"]
         size = (size, size) if isinstance(size, int) else size
         stride = config["image_stride"]
@@ -184,8 +190,44 @@ class NovaConfig:
             adapter="full" if (rank or 0) < 0 else rank or None,
         )
 
+    def to_official(self) -> dict[str, Any]:
+        """Return the config as a released `transformer/config.json` has it.
 
-def _official_heads(config: Mapping[str, Any]) -> tuple[Tower, Tower, tuple[int, int]]:
+        Raises:
+            ValueError: towers that the official code cannot build: halves of the spatial tower of
+                other widths or depths, or patches of another size than 1 and 2.
+        """
+        temporal, first, last = self.temporal, self.encoder, self.decoder
+        depth = first.depth + last.depth
+        if first[1:] != last[1:] or first.depth != depth // 2:
+            raise bad(
+                "decoder", last, f"width and heads of the encoder {first}, half of all blocks"
+            )
+        if self.patch > 2:
+            raise bad("patch", self.patch, "1 or 2")
+        stride = {1: 16, 2: 8}[self.patch]
+        assert self.grid is not None and self.frame_grid is not None  # noqa: PT018 - for the reader of types
+        return {
+            "arch": [
+                f"vit_d{temporal.depth}w{temporal.width}",
+                f"vit_d{depth}w{first.width}",
+                f"mlp_d{self.head_depth}w{self.head_width}",
+            ],
+            "image_base_size": list(self.grid),
+            "image_dim": self.channels,
+            "image_size": [stride * side for side in self.latent],
+            "image_stride": stride,
+            "rotary_pos_embed": self.positions == "rotary",
+            "text_token_dim": self.text_width,
+            "text_token_len": self.text_length,
+            "video_base_size": [self.frames, *self.frame_grid],
+            "video_mixer_rank": -1 if self.adapter == "full" else self.adapter,
+        }
+
+
+def _official_heads(
+    config: Mapping[str, Any], num_heads: tuple[int, int] | None
+) -> tuple[Tower, Tower, tuple[int, int]]:
     if config.get("heads") is not None:
         heads = config["heads"]
         for name, parts in _OFFICIAL_SIZES.items():
@@ -206,11 +248,15 @@ def _official_heads(config: Mapping[str, Any]) -> tuple[Tower, Tower, tuple[int,
         if match is None:
             raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
         depth, width = int(match[1]), int(match[2])
-        if kind == "vit" and width not in RELEASED_HEADS:
-            raise bad("config['heads']", None, f"given: {name} is not a released architecture")
+        if kind == "vit" and num_heads is None and width not in RELEASED_HEADS:
+            allowed = f"(temporal, spatial): {name} is not a released architecture"
+            raise bad("num_heads", None, allowed)
         sizes.append((depth, width))
     (dt, wt), (ds, ws), head = sizes
-    return Tower(dt, wt, RELEASED_HEADS[wt]), Tower(ds, ws, RELEASED_HEADS[ws]), head
+    if num_heads is None:
+        num_heads = RELEASED_HEADS[wt], RELEASED_HEADS[ws]
+    ht, hs = check_grid("num_heads", num_heads, "(temporal, spatial)")
+    return Tower(dt, wt, ht), Tower(ds, ws, hs), head
 
 
 def _released(

@@ -96,10 +96,8 @@ def stream(
     batch = model.text.check("prompt_embeds", prompt_embeds)
     text = model.text.pad(prompt_embeds)
     check_backend(backend, device)
-    latent = plan.grid or c.latent
-    c.check_latent("plan.grid", latent)
-    tokens = (latent[0] // c.patch) * (latent[1] // c.patch)
-    sizes = plan.sizes(tokens)
+    latent, sizes, table = read_plan(model, plan)
+    tokens = sum(sizes)
     if context is not None:
         check_tensor("context", context, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
         if context.shape[2] > plan.frames:
@@ -119,9 +117,6 @@ def stream(
     passes = 1
     if plan.guidance.active:
         text, passes = torch.cat([text, negative]), 2
-    scheduler = c.scheduler if plan.scheduler is None else plan.scheduler
-    table = SamplerTable.from_config(scheduler, plan.diffusion_steps)
-    model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
     inputs = _Inputs(
         text=text,
         flow=None if flow is None else flow.repeat(passes),
@@ -139,6 +134,25 @@ def stream(
     total = (plan.frames - given) * len(sizes)
     monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
     return _frames(model, plan, inputs, monitor)
+
+
+def read_plan(
+    model: Nova, plan: GenerationPlan
+) -> tuple[tuple[int, int], tuple[int, ...], SamplerTable]:
+    """Return the grid of latent frames, the set sizes and the solver's table of a plan.
+
+    Raises:
+        ValueError: a plan that does not fit the model.
+    """
+    c = model.sizes
+    latent = plan.grid or c.latent
+    c.check_latent("plan.grid", latent)
+    sizes = plan.sizes((latent[0] // c.patch) * (latent[1] // c.patch))
+    scheduler = c.scheduler if plan.scheduler is None else plan.scheduler
+    steps, shift = plan.diffusion_steps, plan.flow_shift
+    table = SamplerTable.from_config(scheduler, steps, flow_shift=shift)
+    model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
+    return latent, sizes, table
 
 
 def motion_numbers(

@@ -58,25 +58,33 @@ class SamplerTable:
                 raise bad(name, f"{len(column)} rows", f"one for each of {len(self)} timesteps")
 
     @classmethod
-    def from_config(cls, config: Any, steps: int) -> "SamplerTable":
+    def from_config(
+        cls, config: Any, steps: int, *, flow_shift: float | None = None
+    ) -> "SamplerTable":
         """Read the table off a diffusers scheduler, or its config, for a number of steps.
+
+        Args:
+            config: as in `load_scheduler`.
+            steps: of sampling.
+            flow_shift: of the timesteps of a flow, above 0, as its scheduler's `set_shift` sets it;
+                None keeps the config's. (A shift in the config moves the last timestep as well.)
 
         Raises:
             ValueError: `steps` below 1 or more than the scheduler takes; a config that
                 `load_scheduler` refuses; a scheduler that is not linear in what it is given, or
                 that makes NaN or infinities of it (some do near noise 20000).
         """
-        scheduler = load_scheduler(config)
+        scheduler = _fresh(config, flow_shift)
         trained = getattr(scheduler.config, "num_train_timesteps", None)
         if check_count("steps", steps) > (trained or steps):
             raise bad("steps", steps, f"at most the {trained} steps it was trained with")
         name = type(scheduler).__name__
         try:
-            table = _tabulate(config, steps)
+            table = _tabulate(config, steps, flow_shift)
         except Exception as error:  # of any kind: what a solver does with what it cannot take
             allowed = f"a solver that runs on its own for so many steps ({error})"
             raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
-        if table is None or not _agrees(table, config, steps):
+        if table is None or not _agrees(table, config, steps, flow_shift):
             allowed = "a solver that is linear in its input and stays finite"
             raise bad("scheduler", f"{name} for {steps} steps", allowed)
         return table
@@ -142,12 +150,23 @@ class SamplerTable:
         return self.noise_high[i] ** share * self.noise[i] ** (1 - share)
 
 
-def _tabulate(config: Any, steps: int) -> SamplerTable | None:
-    """Return the table, None of a solver that is not linear."""
+def _fresh(config: Any, flow_shift: float | None) -> Any:
+    """Return a new scheduler, its timesteps shifted if asked for."""
     scheduler = load_scheduler(config)
+    if flow_shift is not None:
+        check_number("flow_shift", flow_shift, 1e-6)
+        if not hasattr(scheduler, "set_shift"):
+            raise bad("flow_shift", flow_shift, f"None: {type(scheduler).__name__} has no shift")
+        scheduler.set_shift(flow_shift)
+    return scheduler
+
+
+def _tabulate(config: Any, steps: int, flow_shift: float | None) -> SamplerTable | None:
+    """Return the table, None of a solver that is not linear."""
+    scheduler = _fresh(config, flow_shift)
     if getattr(scheduler.config, "variance_type", None) != "learned_range":
         return _read(scheduler, steps)
-    low, high = (_read(load_scheduler(config), steps, learned=v) for v in (-1.0, 1.0))
+    low, high = (_read(_fresh(config, flow_shift), steps, learned=v) for v in (-1.0, 1.0))
     return None if low is None or high is None else replace(low, noise_high=high.noise)
 
 
@@ -207,14 +226,16 @@ def _step(
     return None, 0.0
 
 
-def _agrees(table: SamplerTable, config: Any, steps: int) -> bool:
+def _agrees(table: SamplerTable, config: Any, steps: int, flow_shift: float | None) -> bool:
     """Return whether the table goes where the scheduler goes, from random predictions."""
     # Solvers differ in the type they draw; the type changes the numbers drawn.
-    return any(_follows(table, config, steps, dtype) for dtype in (torch.float64, torch.float32))
+    return any(
+        _follows(table, _fresh(config, flow_shift), steps, dtype)
+        for dtype in (torch.float64, torch.float32)
+    )
 
 
-def _follows(table: SamplerTable, config: Any, steps: int, drawn: torch.dtype) -> bool:
-    scheduler = load_scheduler(config)
+def _follows(table: SamplerTable, scheduler: Any, steps: int, drawn: torch.dtype) -> bool:
     channels = 1 if table.noise_high is None else 2
     shape = (1, 1, 1, 8)
     draws = torch.Generator().manual_seed(1)

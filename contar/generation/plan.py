@@ -23,6 +23,7 @@ class GenerationPlan:
         curve: of the set sizes, as in `set_sizes`.
         rounding: of the set sizes, as in `set_sizes`.
         scheduler: config of a diffusers scheduler; None takes the model's own.
+        flow_shift: of a flow's timesteps, as in `SamplerTable.from_config`; None: as the config.
         grid: (height, width) of the latent frames; None takes the model's own.
         window: latest frames that a frame attends to in the temporal tower; None is all.
         pinned: first frames that stay visible beside a window.
@@ -39,6 +40,7 @@ class GenerationPlan:
     curve: Curve = "cosine"
     rounding: Rounding = "nearest"
     scheduler: Mapping[str, Any] | None = None
+    flow_shift: float | None = None
     grid: tuple[int, int] | None = None
     window: int | None = None
     pinned: int = 1
@@ -51,6 +53,8 @@ class GenerationPlan:
         check_number("temperature", self.temperature, 0)
         check_choice("curve", self.curve, ("cosine", "linear", "uniform"))
         check_choice("rounding", self.rounding, ("nearest", "floor"))
+        if self.flow_shift is not None:
+            check_number("flow_shift", self.flow_shift, 1e-6)
         if self.grid is not None:
             check_grid("grid", self.grid)
         if self.window is not None:

@@ -16,7 +16,7 @@ def _by_blocks(config: Any) -> int:
 
 
 # Frames and pixels for each latent one, from a config; whether the first frame stands alone.
-_KNOWN = {
+KNOWN = {
     "AutoencoderKL": lambda vae: (1, _by_blocks(vae.config), False),
     "AutoencoderKLAllegro": lambda vae: (
         vae.config.temporal_compression_ratio, _by_blocks(vae.config), False,
@@ -57,12 +57,12 @@ class VAETokenizer:
 
     def __init__(self, vae: nn.Module) -> None:
         name = type(vae).__name__
-        if name not in _KNOWN:
-            raise bad("vae", name, "one of " + ", ".join(_KNOWN))
+        if name not in KNOWN:
+            raise bad("vae", name, "one of " + ", ".join(KNOWN))
         if getattr(vae.config, "timestep_conditioning", False):
             raise bad("vae", f"{name} with timestep_conditioning", "one without")
         self.vae: Any = vae
-        self.time_stride, self.space_stride, self._lone_first = _KNOWN[name](vae)
+        self.time_stride, self.space_stride, self._lone_first = KNOWN[name](vae)
 
     @property
     def channels(self) -> int:

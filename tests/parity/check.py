@@ -2,7 +2,8 @@
 
     python tests/parity/check.py DIR [DIR ...]
 
-Each DIR holds a `case.json` and one `.npz` a case. A line a case says its largest errors; the exit
+Each DIR holds a `case.json` and one `.npz` a case, or is a whole pipeline in the released layout with
+a `.json` and an `.npz` of its name beside it. A line a case says its largest errors; the exit
 status is 1 if one is over its bound, or if a folder is of a kind that is not known here.
 """
 
@@ -50,6 +51,10 @@ def checker_for(folder: Path, description: dict[str, Any]) -> Checker:
         from nova_case import check_nova
 
         return check_nova
+    if "block_out_channels" in description.get("config", {}):
+        from vae_case import check_vae
+
+        return check_vae
     raise ValueError(f"{folder}: not a kind of golden that is known here")
 
 
@@ -59,6 +64,15 @@ def check_folder(folder: Path) -> Iterator[Result]:
     Raises:
         ValueError: no `case.json`, a kind that is not known here, or a case without its arrays.
     """
+    if (folder / "model_index.json").is_file():
+        from checkpoint_case import check_checkpoint
+
+        for suffix in (".json", ".npz"):
+            if not folder.with_suffix(suffix).is_file():
+                raise ValueError(f"{folder}: no {folder.with_suffix(suffix).name} beside it")
+        for name, errors in check_checkpoint(folder):
+            yield Result(f"{folder.name}/{name}", errors)
+        return
     path = folder / "case.json"
     if not path.is_file():
         raise ValueError(f"{folder}: no case.json in it")

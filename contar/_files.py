@@ -1,0 +1,99 @@
+"""Model folders: configs and weights are data, checked before anything is built of them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from contar._errors import bad
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name}: got no such file in {path.parent}, allowed: one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise bad(path.name, f"{path}, which is no JSON ({error})", "a JSON object") from error
+    if not isinstance(content, dict):
+        raise bad(path.name, f"a {type(content).__name__} in {path}", "a JSON object")
+    return content
+
+
+def weight_files(folder: Path, name: str = WEIGHTS) -> list[Path]:
+    """Return a folder's safetensors file, or its shards, each seen to be whole.
+
+    Raises:
+        FileNotFoundError: neither the file nor an index of shards, or a shard is not there.
+        ValueError: a file that is cut off or of another format, or only a pickle, which could run
+            code.
+    """
+    index = folder / f"{name}.index.json"
+    names = [name]
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, Mapping) or any("/" in str(f) for f in shards.values()):
+            raise bad(index.name, shards, "a weight_map to the names of files beside it")
+        names = sorted(set(map(str, shards.values())))
+    files = [folder / file for file in names]
+    for file in files:
+        _check_whole(file)
+    return files
+
+
+def _check_whole(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    where = f"{file.parent.name}/{file.name}"
+    if not file.is_file():
+        pickles = sorted(f.name for f in file.parent.glob("*") if f.suffix in _PICKLES)
+        if pickles:
+            raise bad(where, f"pickles ({', '.join(pickles)})", "safetensors, which run no code")
+        raise FileNotFoundError(f"{where}: got no such file in {file.parent}, allowed: safetensors")
+    with file.open("rb") as stream:
+        start = stream.read(2)
+    if start == b"PK" or start in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise bad(where, "a pickle by that name", "safetensors, which run no code")
+    try:
+        with safe_open(file, "pt"):
+            pass
+    except SafetensorError as error:
+        raise bad(where, f"a file that is cut off or no safetensors ({error})", "one") from error
+
+
+def read_weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
+    """Return the tensors of a folder's safetensors file or shards; errors as `weight_files`."""
+    from safetensors.torch import load_file
+
+    files = weight_files(folder, name)
+    return {key: value for file in files for key, value in load_file(file).items()}
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Put weights into a model; they may be those of a model on `meta`, which then takes them over.
+
+    Raises:
+        ValueError: missing, unexpected or misshapen weights, all listed; nothing is loaded.
+    """
+    wanted = model.state_dict()
+    problems = [f"missing {key}" for key in wanted if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in wanted]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, must be {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if problems:
+        raise bad(name, "; ".join(problems), "exactly the weights of this model")
+    model.load_state_dict(state, assign=True)

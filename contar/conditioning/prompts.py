@@ -1,0 +1,55 @@
+"""Words to the states of a text encoder."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_count
+from contar._typing import Float, Tensor
+
+
+@torch.no_grad()
+def encode_texts(
+    texts: Sequence[str], tokenizer: Any, encoder: Any, *, length: int
+) -> list[Float[Tensor, "_ e"]]:
+    """Return the last hidden states of each text's tokens, [l, e]; an empty text has none.
+
+    Args:
+        texts: any strings; one of more than `length` tokens is cut off, which is logged.
+        tokenizer: of transformers.
+        encoder: a model of transformers; of one with a language head the states below it are taken.
+        length: most tokens of a text.
+
+    Raises:
+        ValueError: something that is no string, or a length below 1.
+    """
+    check_count("length", length)
+    for text in texts:
+        if not isinstance(text, str):
+            raise bad("texts", type(text).__name__, "strings")
+    body = encoder.base_model
+    width = body.config.hidden_size
+    states = [torch.zeros(0, width, dtype=body.dtype, device=body.device) for _ in texts]
+    rows = [i for i, text in enumerate(texts) if text]
+    if not rows:
+        return states
+    ids = [tokenizer(texts[i]).input_ids for i in rows]
+    for i, tokens in zip(rows, ids, strict=True):
+        if len(tokens) > length:
+            logging.getLogger("contar").warning(
+                "cut to %d of its %d tokens: %r", length, len(tokens), texts[i]
+            )
+    ids = [tokenizer(texts[i], truncation=True, max_length=length).input_ids for i in rows]
+    longest = max(map(len, ids))
+    if not longest:
+        return states
+    padding = tokenizer.pad_token_id or 0  # never seen: it is masked
+    padded = torch.tensor([[*tokens, *[padding] * (longest - len(tokens))] for tokens in ids])
+    lengths = torch.tensor([len(tokens) for tokens in ids])
+    mask = (torch.arange(longest) < lengths[:, None]).long()
+    hidden = body(padded.to(body.device), attention_mask=mask.to(body.device)).last_hidden_state
+    for i, row, count in zip(rows, hidden, lengths.tolist(), strict=True):
+        states[i] = row[:count]
+    return states

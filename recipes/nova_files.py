@@ -1,0 +1,202 @@
+"""NOVA's folders: ours and the released layout, read and written. No file in them is ever run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from safetensors.torch import save_file
+
+from contar._errors import FLOATS, bad, check_choice
+from contar._files import WEIGHTS, load_exactly, read_json, read_weights, weight_files
+from contar.diffusion import load_scheduler
+from contar.tokenizers.opensora import OpenSoraVAE
+from contar.tokenizers.vae import KNOWN
+from recipes.nova_config import NovaConfig
+from recipes.nova_keys import from_official
+from recipes.nova_model import Nova
+from recipes.nova_pipeline import NovaPipeline
+
+# What the official code calls our classes, and where in its package `diffnext.models` they are.
+_OFFICIAL = {
+    "transformer": ("NOVATransformer3DModel", "transformers.transformer_nova"),
+    "text_encoder": ("PhiEncoderModel", "text_encoders.phi"),
+    "OpenSoraVAE": ("AutoencoderKLOpenSora", "autoencoders.autoencoder_kl_opensora"),
+    "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
+}
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
+
+
+def from_pretrained(
+    folder_or_hub_id: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    num_heads: tuple[int, int] | None = None,
+    **hub: Any,
+) -> NovaPipeline:
+    """Load a pipeline from a folder, ours or released, or from the hub.
+
+    Args:
+        folder_or_hub_id: a folder with a `model_index.json`, or a hub's "owner/name".
+        dtype: of the weights; None keeps the files'.
+        num_heads: attention heads (temporal, spatial), for networks in the released layout whose
+            architecture is not among the released ones.
+        hub: `revision`, `token`, `cache_dir`, `local_files_only` of a hub's download.
+
+    Raises:
+        FileNotFoundError: no such folder, a part or file of it missing, or a hub out of reach.
+        ValueError: a config that is no JSON or has other values; weights that are cut off, pickled,
+            missing, unexpected or misshapen (all are listed).
+    """
+    if dtype is not None:
+        check_choice("dtype", dtype, FLOATS)
+    folder = _locate(folder_or_hub_id, hub)
+    index = read_json(folder / "model_index.json")
+    parts = {}
+    for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
+        named = index.get(part)
+        optional = part in NovaPipeline._optional_components
+        if optional and (named is None or named[0] is None):
+            parts[part] = None
+            continue
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{part}: got no such folder in {folder}, allowed: one")
+        read = {"transformer": _network, "vae": _vae, "scheduler": _scheduler}.get(part, _text)
+        options = {"num_heads": num_heads} if part == "transformer" else {}
+        parts[part] = read(folder / part, dtype, **options)
+    return NovaPipeline(**parts, defaults=index.get("defaults"))
+
+
+def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not isinstance(name, str) or name.count("/") != 1 or name[0] in "./~":
+        raise FileNotFoundError(
+            f"folder_or_hub_id: got {str(name)!r}, allowed: a folder that exists, or a hub's id"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS, **hub))
+    except Exception as error:  # the hub's own errors, and those of the network below it
+        raise FileNotFoundError(
+            f"folder_or_hub_id: got {name!r}, allowed: a folder, or an id that the hub has and that"
+            f" can be reached or was downloaded before ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
+    config = read_json(folder / "config.json")
+    ours = "sizes" in config
+    sizes = None if ours else NovaConfig.from_official(config, num_heads=num_heads)
+    with torch.device("meta"):
+        model = Nova(config["sizes"]) if sizes is None else Nova(sizes)
+    state = _cast(read_weights(folder), dtype)
+    if sizes is not None:
+        state = from_official(state, model.state_dict(), sizes.encoder.depth, sizes.channels)
+    load_exactly(model, state, f"transformer/{WEIGHTS}")
+    return model.eval()
+
+
+def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
+    config = read_json(folder / "config.json")
+    name = str(config.get("_class_name"))
+    ours = {"AutoencoderKLOpenSora": OpenSoraVAE, "OpenSoraVAE": OpenSoraVAE}
+    cls = ours.get(name) or (getattr(diffusers, name) if name in KNOWN else None)
+    if cls is None:
+        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join((*ours, *KNOWN)))
+    try:
+        vae: Any = cls.from_config(config)
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
+    state = _cast(read_weights(folder), dtype)
+    vae._fix_state_dict_keys_on_load(state)  # names of attention layers before diffusers 0.18
+    load_exactly(vae, state, f"vae/{WEIGHTS}")
+    return vae.eval()
+
+
+def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    return {name: value.to(dtype or value.dtype) for name, value in state.items()}
+
+
+def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
+    config = read_json(folder / "scheduler_config.json")
+    keys = ("_class_name", "_sample_class_name", "_noise_class_name")
+    names = {key: config[key] for key in keys if config.get(key) is not None}
+    if not names:
+        raise bad("scheduler/scheduler_config.json", "no class", "one of " + ", ".join(keys))
+    sampling = next(names[key] for key in ("_sample_class_name", *keys) if key in names)
+    scheduler = load_scheduler({**config, "_class_name": sampling})
+    scheduler.register_to_config(**{**names, "_class_name": sampling})
+    return scheduler
+
+
+def _text(folder: Path, dtype: torch.dtype | None) -> Any:
+    """Return a text encoder or a tokenizer of transformers."""
+    import transformers
+
+    try:
+        if folder.name == "tokenizer":
+            return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        config = read_json(folder / "config.json")
+        weight_files(folder, "model.safetensors")
+        # With its language head, which no one calls, a released folder can be written again.
+        named = (config.get("architectures") or [""])[0]
+        causal = str(named).endswith("ForCausalLM") and hasattr(transformers, named)
+        encoder, info = getattr(transformers, named if causal else "AutoModel").from_pretrained(
+            folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise bad(folder.name, f"{type(error).__name__}: {error}", "one of transformers") from error
+    wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if wrong:
+        raise bad(f"{folder.name}/model.safetensors", "; ".join(wrong), "all weights of the model")
+    return encoder.eval()
+
+
+def save_released(pipe: NovaPipeline, folder: Path) -> None:
+    """Write a pipeline in the released layout, as `NovaPipeline.save_pretrained` says."""
+    network = pipe.transformer
+    config: dict[str, Any] = {"_diffusers_version": diffusers.__version__}
+    config |= network.sizes.to_official()
+    vae_name, text_name = type(pipe.vae).__name__, type(pipe.text_encoder).__name__
+    if vae_name not in _OFFICIAL:
+        raise bad("vae", vae_name, "OpenSoraVAE or AutoencoderKL, for the released layout")
+    if pipe.text_encoder is not None and text_name != "PhiForCausalLM":
+        raise bad("text_encoder", text_name, "PhiForCausalLM or None, for the released layout")
+    parts = {"transformer": network, "vae": pipe.vae, "scheduler": pipe.scheduler}
+    parts |= {"text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    index = {"_class_name": "NOVAPipeline", **{k: v for k, v in config.items() if k[0] == "_"}}
+    for part, value in sorted(parts.items()):
+        if value is None:
+            index[part] = [None, None]
+            continue
+        target = folder / part
+        target.mkdir(parents=True, exist_ok=True)
+        if part == "transformer":
+            _write_json(target / "config.json", config)
+            state = {k: v.contiguous() for k, v in network.official_state_dict().items()}
+            save_file(state, target / WEIGHTS, {"format": "pt"})
+        else:
+            value.save_pretrained(target)
+        index[part] = [*type(value).__module__.split(".")[:1], type(value).__name__]
+        if part == "tokenizer":
+            index[part] = ["transformers", "CodeGenTokenizerFast"]  # Phi's
+        official = _OFFICIAL.get(vae_name if part == "vae" else part)
+        if official is not None:
+            name, module = official
+            index[part] = [f"__{part}__", name]
+            code = f"from diffnext.models.{module} import {name}  # noqa: F401\n"
+            (target / f"__{part}__.py").write_text(code)
+        if part == "vae":
+            stored = read_json(target / "config.json")
+            _write_json(target / "config.json", {**stored, "_class_name": index[part][1]})
+    _write_json(folder / "model_index.json", index)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,110 @@
+"""What a person gives a pipeline, checked; and what a person gets, made of latents."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from contar._errors import bad, check_count, check_shape
+from contar._typing import Float, Tensor
+from contar.tokenizers import Tokenizer
+from recipes.nova_model import Nova
+
+Pixels = np.ndarray | Tensor | Image.Image | Sequence[Image.Image]
+
+
+def read_grid(model: Nova, height: int | None, width: int | None, stride: int) -> tuple[int, int]:
+    """Return the latent grid of frames of so many pixels; None is the model's own.
+
+    Raises:
+        ValueError: a side that stride and patches do not divide.
+    """
+    latent, unit = model.sizes.latent, 2 * model.sizes.patch * stride
+    sides = []
+    for name, side, own in (("height", height, latent[0]), ("width", width, latent[1])):
+        side = own * stride if side is None else check_count(name, side)
+        if side % unit:
+            raise bad(name, side, f"a multiple of {unit}")
+        sides.append(side // stride)
+    return sides[0], sides[1]
+
+
+def read_clip(
+    image: Any, video: Any, grid: tuple[int, int], tokenizer: Tokenizer, frames: int
+) -> Float[Tensor, "1 3 n h w"] | None:
+    """Return given first frames as pixels in [-1, 1], or None.
+
+    Args:
+        image: uint8 [h, w, 3] or a picture.
+        video: uint8 [n, h, w, 3] or pictures.
+        grid: of a latent frame.
+        tokenizer: that will take them.
+        frames: how many there will be in all.
+
+    Raises:
+        ValueError: both; another size, dtype or number of channels; frames that the tokenizer does
+            not take, or more than will be made.
+    """
+    if image is not None and video is not None:
+        raise bad("video", "a video and an image", "one of the two")
+    name, given = ("image", image) if video is None else ("video", video)
+    if given is None:
+        return None
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    pictures: list[Any] = [*given] if several else [given]
+    if pictures and all(
+        isinstance(p, Image.Image) and p.size == pictures[0].size for p in pictures
+    ):
+        arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
+        given = arrays[0] if name == "image" and not several else np.stack(arrays)
+    if not isinstance(given, np.ndarray | Tensor):
+        raise bad(name, type(given).__name__, "uint8 pixels, or pictures of one size")
+    if str(given.dtype).removeprefix("torch.") != "uint8":
+        raise bad(name, str(given.dtype), "uint8")
+    array = torch.as_tensor(given)
+    height, width = (side * tokenizer.space_stride for side in grid)
+    if name == "image":
+        check_shape(name, array.shape, (height, width, 3), "[h, w, 3]")
+        array = array[None]
+    check_shape(name, array.shape, (None, height, width, 3), "[n, h, w, 3]")
+    tokenizer.latent_frames(len(array), f"{name}.frames")
+    if len(array) > frames:
+        raise bad(name, f"{len(array)} frames", f"at most num_frames={frames}")
+    return ((array.float() - 127.5) / 127.5).permute(3, 0, 1, 2)[None]
+
+
+def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
+    """Return texts, or the states of texts one by one; None if neither is given.
+
+    Raises:
+        ValueError: both, no text in a list, or something that is no text.
+    """
+    if prompt is not None and embeds is not None:
+        raise bad(f"{name}_embeds", f"embeddings and a {name}", "one of the two")
+    if embeds is not None:
+        return list(embeds)
+    if prompt is None:
+        return None
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, Sequence) or not texts:
+        raise bad(name, prompt, "a text, or at least one in a list")
+    for text in texts:
+        if not isinstance(text, str):
+            raise bad(name, type(text).__name__, "texts")
+    return list(texts)
+
+
+def show(latents: Float[Tensor, "b c t h w"], tokenizer: Tokenizer, output_type: str) -> Any:
+    """Return latents as what `NovaOutput` says for an output type."""
+    if output_type == "latent":
+        return latents
+    pixels = tokenizer.decode(latents).permute(0, 2, 1, 3, 4)
+    if output_type == "pt":
+        return ((pixels + 1) / 2).clamp(0, 1)
+    # Cut off, not rounded, as released code does.
+    array = pixels.mul(127.5).add(127.5).clamp(0, 255).byte().permute(0, 1, 3, 4, 2).cpu().numpy()
+    if output_type == "np":
+        return array
+    return [[Image.fromarray(frame) for frame in clip] for clip in array]

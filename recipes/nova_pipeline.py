@@ -1,0 +1,290 @@
+"""From words to pixels: NOVA's network with its tokenizer and text encoder, as a pipeline."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.outputs import BaseOutput
+from torch import nn
+
+from contar._errors import bad, check_callable, check_choice, check_count
+from contar._random import Generators, check_generator
+from contar._typing import Float, Tensor
+from contar.conditioning import Guidance, encode_texts
+from contar.generation import GenerationPlan, Progress
+from contar.tokenizers.vae import VAETokenizer
+from recipes.nova_inputs import Pixels, read_clip, read_grid, read_texts, show
+from recipes.nova_model import Nova
+from recipes.nova_sampling import Texts, generate, motion_numbers, read_plan
+
+# What the released models are made for; a model of fewer latent frames makes as many as it has.
+RELEASED_DEFAULTS = {
+    "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
+    "guidance_renorm": 1.0, "motion_flow": 5.0, "fps": 12.0,
+}  # fmt: skip
+
+
+@dataclass
+class NovaOutput(BaseOutput):
+    """What a pipeline made.
+
+    Attributes:
+        frames: [b, t, h, w, 3] uint8 ("np"), a list of pictures for each sample ("pil"),
+            [b, t, 3, h, w] in [0, 1] ("pt"), or latents [b, c, t, h, w] ("latent").
+    """
+
+    frames: Any
+
+
+class NovaPipeline(DiffusionPipeline):
+    """Text, and pictures if given, to an image or a video. `nova.from_pretrained` loads one.
+
+    Args:
+        transformer: the network.
+        vae: autoencoder that `VAETokenizer` takes.
+        scheduler: of diffusers; its config is read, the object never stepped.
+        text_encoder: of transformers; None takes embeddings only.
+        tokenizer: of transformers.
+        defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those.
+
+    Raises:
+        ValueError: a tokenizer of other channels than the network, a text encoder without its
+            tokenizer or of another width, an unknown default.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 - diffusers' convention
+
+    def __init__(
+        self,
+        transformer: Nova,
+        vae: Any,
+        scheduler: Any,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        defaults: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        sizes, pixels = transformer.sizes, VAETokenizer(vae)
+        if pixels.channels != sizes.channels:
+            raise bad("vae", f"{pixels.channels} channels", f"the network's {sizes.channels}")
+        if (text_encoder is None) != (tokenizer is None):
+            raise bad("tokenizer", tokenizer, "one with a text_encoder, none without")
+        if text_encoder is not None and text_encoder.config.hidden_size != sizes.text_width:
+            width = text_encoder.config.hidden_size
+            raise bad("text_encoder", f"width {width}", f"the network's {sizes.text_width}")
+        self.register_modules(
+            transformer=transformer, vae=vae, scheduler=scheduler,
+            text_encoder=text_encoder, tokenizer=tokenizer,
+        )  # fmt: skip
+        most = pixels.pixel_frames(sizes.frames)
+        tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
+        known = {
+            **RELEASED_DEFAULTS,
+            "num_frames": min(RELEASED_DEFAULTS["num_frames"], most),
+            "num_inference_steps": min(RELEASED_DEFAULTS["num_inference_steps"], tokens),
+        }
+        for name in defaults or {}:
+            check_choice("defaults", name, tuple(known))
+        self.register_to_config(defaults={**known, **(defaults or {})})
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        num_diffusion_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_trunc: float = 0,
+        min_guidance_scale: float | None = None,
+        guidance_renorm: float | None = None,
+        flow_shift: float | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        motion_flow: float | Sequence[float] | None = None,
+        fps: float | Sequence[float] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        image: Pixels | None = None,
+        video: Pixels | None = None,
+        num_images_per_prompt: int = 1,
+        prompt_embeds: Texts | None = None,
+        negative_prompt_embeds: Texts | None = None,
+        generator: Generators | None = None,
+        output_type: str = "np",
+        callback_on_step_end: Callable[..., object] | None = None,
+        return_dict: bool = True,
+    ) -> NovaOutput | tuple[Any]:
+        """Generate; every argument is checked before any work, and None is the model's default.
+
+        Args:
+            prompt: a text or several; an empty one leaves the choice to the model.
+            num_frames: of the result, given ones included; one that the tokenizer can make.
+            num_inference_steps: sets in which a frame's tokens are generated.
+            num_diffusion_steps: of each set.
+            guidance_scale: 0 to 1 is none.
+            guidance_trunc: timestep below which there is no guidance.
+            min_guidance_scale: scale of the first set, from where it rises linearly.
+            guidance_renorm: in [0, 1], least factor that shortens a guided prediction; 1 is off.
+            flow_shift: of the timesteps of a flow.
+            negative_prompt: what guidance leads away from, one or one for each prompt.
+            motion_flow: optical flow score, one or one for each sample. Videos only.
+            fps: frames per second that the motion is meant for, likewise.
+            height: in pixels.
+            width: in pixels.
+            image: the first frame, uint8 [h, w, 3] or a picture.
+            video: the first frames, uint8 [n, h, w, 3] or pictures, n as the tokenizer takes them.
+            num_images_per_prompt: samples of each prompt.
+            prompt_embeds: states of the text encoder instead of `prompt`, as `nova.stream` takes.
+            negative_prompt_embeds: likewise.
+            generator: one, or one for each sample; draws the posterior of image or video first.
+            output_type: "np", "pil", "pt" or "latent"; see `NovaOutput`.
+            callback_on_step_end: called after each set with the pipeline, the number of sets that
+                are done, the number of the frame, and {"tokens": [b, n, c], the frame so far};
+                what it raises ends the call, and the pipeline stays usable.
+            return_dict: False returns a tuple.
+
+        Raises:
+            ValueError: an argument that does not fit the model or the others.
+        """
+        model, pixels, device = self.transformer, VAETokenizer(self.vae), self._execution_device
+        chosen: dict[str, Any] = {
+            name: default if value is None else value
+            for (name, default), value in zip(
+                self.config["defaults"].items(),
+                (num_frames, num_inference_steps, num_diffusion_steps, guidance_scale,
+                 guidance_renorm, motion_flow, fps),
+                strict=True,
+            )
+        }  # fmt: skip
+        if model.motion is None:
+            chosen.update(motion_flow=motion_flow, fps=fps)
+        check_choice("output_type", output_type, ("np", "pil", "pt", "latent"))
+        if callback_on_step_end is not None:
+            check_callable("callback_on_step_end", callback_on_step_end)
+        grid = read_grid(model, height, width, pixels.space_stride)
+        frames = pixels.latent_frames(chosen["num_frames"])
+        clip = read_clip(image, video, grid, pixels, chosen["num_frames"])
+        guidance = Guidance(
+            chosen["guidance_scale"], start=min_guidance_scale, truncation=guidance_trunc,
+            renorm=chosen["guidance_renorm"], renorm_over="frame",
+        )  # fmt: skip
+        plan = GenerationPlan(
+            frames=frames,
+            sets=check_count("num_inference_steps", chosen["num_inference_steps"]),
+            diffusion_steps=check_count("num_diffusion_steps", chosen["num_diffusion_steps"]),
+            guidance=guidance,
+            scheduler=self.scheduler.config,
+            flow_shift=flow_shift,
+            grid=grid,
+        )
+        _, sizes, _ = read_plan(model, plan)
+        copies = check_count("num_images_per_prompt", num_images_per_prompt)
+        texts = self._texts("prompt", prompt, prompt_embeds)
+        if texts is None:
+            raise bad("prompt", None, "a text, several, or prompt_embeds")
+        negatives = self._texts("negative_prompt", negative_prompt, negative_prompt_embeds)
+        if isinstance(negative_prompt, str):
+            negatives = [negative_prompt] * len(texts)
+        if negatives is not None and len(negatives) != len(texts):
+            raise bad("negative_prompt", f"{len(negatives)} texts", f"one, or {len(texts)}")
+        batch = len(texts) * copies
+        motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
+        generator = check_generator(generator, batch, device)
+
+        both = [*texts, *(negatives or [])] if guidance.active else [*texts]
+        states = [state for state in self._encode(both) for _ in range(copies)]
+        context = None
+        if clip is not None:
+            self._wake(self.vae)
+            clip = clip.to(device)
+            if isinstance(generator, torch.Generator):
+                context = pixels.encode(clip, generator=generator).expand(batch, -1, -1, -1, -1)
+            else:
+                every = clip.expand(batch, -1, -1, -1, -1)
+                context = pixels.encode(every, generator=generator)
+        self._wake(model)
+        given = 0 if context is None else context.shape[2]
+        with self.progress_bar(total=(frames - given) * len(sizes)) as bar:  # type: ignore[call-arg]
+
+            def after(progress: Progress) -> None:
+                bar.update()
+                if callback_on_step_end is not None:
+                    done = (progress.frame - given) * progress.sets + progress.set + 1
+                    callback_on_step_end(self, done, progress.frame, {"tokens": progress.tokens})
+
+            latents = generate(
+                model,
+                states[:batch],
+                plan,
+                negative_prompt_embeds=states[batch:] or None,
+                motion_flow=chosen["motion_flow"],
+                fps=chosen["fps"],
+                context=context,
+                generator=generator,
+                callback=after,
+            )
+        self._wake(self.vae)
+        result = show(latents, pixels, output_type)
+        self.maybe_free_model_hooks()
+        return NovaOutput(frames=result) if return_dict else (result,)
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, layout: str = "contar", **options: Any
+    ) -> None:
+        """Save to a folder.
+
+        Args:
+            save_directory: made if it is not there.
+            layout: "contar", or "released": with the names, files and keys of released folders,
+                so that the official code reads it.
+            options: of diffusers' `save_pretrained`, for "contar".
+
+        Raises:
+            ValueError: an unknown layout, or a network that official code cannot build.
+        """
+        check_choice("layout", layout, ("contar", "released"))
+        if layout == "contar":
+            super().save_pretrained(save_directory, **options)
+            return
+        from recipes.nova_files import save_released
+
+        save_released(self, Path(save_directory))
+
+    def _texts(self, name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
+        """Return texts, or the states of texts; None if neither is given."""
+        if embeds is not None:
+            self.transformer.text.check(f"{name}_embeds", embeds)
+        texts = read_texts(name, prompt, embeds)
+        if self.text_encoder is None and prompt is not None and any(texts or ()):
+            raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
+        return texts
+
+    def _encode(self, texts: Sequence[str | Tensor]) -> list[Float[Tensor, "_ e"]]:
+        """Return the states of texts; states stay what they are."""
+        sizes, dtype, device = (
+            self.transformer.sizes,
+            self.transformer.dtype,
+            self._execution_device,
+        )
+        words = [text for text in texts if isinstance(text, str)]
+        states = [torch.zeros(0, sizes.text_width) for _ in words]
+        if any(words):
+            self._wake(self.text_encoder)
+            states = encode_texts(
+                words, self.tokenizer, self.text_encoder, length=sizes.text_length
+            )
+        encoded = iter(states)
+        found = (next(encoded) if isinstance(text, str) else text for text in texts)
+        return [state.to(device, dtype) for state in found]
+
+    @staticmethod
+    def _wake(module: nn.Module) -> None:
+        """Bring an offloaded part to the device; its own hook waits for a `forward`."""
+        hook = getattr(module, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(module)

@@ -1,0 +1,31 @@
+"""The Open-Sora-Plan VAE's goldens: moments, scaled means, and pixels decoded from the recorded."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from nova_case import STEP, Errors, relative_error, weights_by_rule
+
+from contar.tokenizers.opensora import OpenSoraVAE
+from contar.tokenizers.vae import VAETokenizer
+
+
+def check_vae(
+    description: dict[str, Any], case: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> Errors:
+    vae = OpenSoraVAE(**description["config"]).eval()
+    vae.load_state_dict(weights_by_rule(description["parameters"]))
+    tokenizer = VAETokenizer(vae)
+
+    def clip(name: str) -> torch.Tensor:  # a picture is a clip of one frame
+        tensor = torch.from_numpy(arrays[name])
+        return tensor if tensor.ndim == 5 else tensor[:, :, None]
+
+    with torch.no_grad():
+        moments = vae.encode(clip("pixels")).latent_dist.parameters  # type: ignore[union-attr]
+    pairs = {
+        "moments": moments,
+        "scaled_mean": tokenizer.encode(clip("pixels")),
+        "decoded": tokenizer.decode(clip("scaled_mean")),
+    }
+    return {name: (relative_error(ours, clip(name)), STEP) for name, ours in pairs.items()}
