@@ -118,7 +118,7 @@ class NovaPipeline(DiffusionPipeline):
         output_type: str = "np",
         callback_on_step_end: Callable[..., object] | None = None,
         return_dict: bool = True,
-    ) -> NovaOutput | tuple[Any]:
+    ) -> Any:
         """Generate; every argument is checked before any work, and None is the model's default.
 
         Args:

@@ -2,8 +2,8 @@
 
     python tests/parity/check.py DIR [DIR ...]
 
-Each DIR holds a `case.json` and one `.npz` a case, or is a whole pipeline in the released layout with
-a `.json` and an `.npz` of its name beside it. A line a case says its largest errors; the exit
+Each DIR holds a `case.json` and one `.npz` a case, or is a whole pipeline in the released layout
+with a `.json` and an `.npz` of its name beside it. A line a case says its largest errors; the exit
 status is 1 if one is over its bound, or if a folder is of a kind that is not known here.
 """
 

@@ -184,7 +184,7 @@ def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch
 
 
 def latents_bound(sensitivity: float) -> float | None:
-    """What final latents of a free run may be off; None where the official rounding says nothing."""
+    """What final latents of a free run may be off; None where official rounding says nothing."""
     if sensitivity > 1e-3:
         return None
     return 1e-4 if sensitivity <= 1e-5 else 10 * sensitivity
