@@ -87,12 +87,34 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
         ) from error
 
 
-def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
+def open_network(
+    folder: Path, num_heads: tuple[int, int] | None = None
+) -> tuple[Nova, NovaConfig | None]:
+    """Return the network of a folder on `meta`, and its config if it is in the released layout."""
     config = read_json(folder / "config.json")
-    ours = "sizes" in config
-    sizes = None if ours else NovaConfig.from_official(config, num_heads=num_heads)
+    sizes = None
+    if "sizes" not in config:
+        sizes = NovaConfig.from_official(config, num_heads=num_heads)
     with torch.device("meta"):
-        model = Nova(config["sizes"]) if sizes is None else Nova(sizes)
+        return Nova(config["sizes"] if sizes is None else sizes), sizes
+
+
+def open_vae(folder: Path) -> Any:
+    """Return the autoencoder of a folder, its weights not yet read."""
+    config = read_json(folder / "config.json")
+    name = str(config.get("_class_name"))
+    ours = {"AutoencoderKLOpenSora": OpenSoraVAE, "OpenSoraVAE": OpenSoraVAE}
+    cls = ours.get(name) or (getattr(diffusers, name) if name in KNOWN else None)
+    if cls is None:
+        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join((*ours, *KNOWN)))
+    try:
+        return cls.from_config(config)
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
+
+
+def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
+    model, sizes = open_network(folder, num_heads)
     state = _cast(read_weights(folder), dtype)
     if sizes is not None:
         state = from_official(state, model.state_dict(), sizes.encoder.depth, sizes.channels)
@@ -101,16 +123,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
-    config = read_json(folder / "config.json")
-    name = str(config.get("_class_name"))
-    ours = {"AutoencoderKLOpenSora": OpenSoraVAE, "OpenSoraVAE": OpenSoraVAE}
-    cls = ours.get(name) or (getattr(diffusers, name) if name in KNOWN else None)
-    if cls is None:
-        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join((*ours, *KNOWN)))
-    try:
-        vae: Any = cls.from_config(config)
-    except (TypeError, KeyError, RuntimeError) as error:
-        raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
+    vae = open_vae(folder)
     state = _cast(read_weights(folder), dtype)
     vae._fix_state_dict_keys_on_load(state)  # names of attention layers before diffusers 0.18
     load_exactly(vae, state, f"vae/{WEIGHTS}")

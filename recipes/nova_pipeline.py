@@ -15,6 +15,7 @@ from contar._random import Generators, check_generator
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, encode_texts
 from contar.generation import GenerationPlan, Progress
+from contar.tokenizers import Tokenizer
 from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_inputs import Pixels, read_clip, read_grid, read_texts, show
 from recipes.nova_model import Nova
@@ -25,6 +26,24 @@ RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
     "guidance_renorm": 1.0, "motion_flow": 5.0, "fps": 12.0,
 }  # fmt: skip
+
+
+def default_values(
+    network: Nova, tokenizer: Tokenizer, stored: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return what None means for a network and its tokenizer, `stored` first.
+
+    Raises:
+        ValueError: an unknown name in `stored`.
+    """
+    sizes = network.sizes
+    tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
+    values: dict[str, Any] = dict(RELEASED_DEFAULTS)
+    values["num_frames"] = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
+    values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
+    for name in stored:
+        check_choice("defaults", name, tuple(values))
+    return {**values, **stored}
 
 
 @dataclass
@@ -80,16 +99,7 @@ class NovaPipeline(DiffusionPipeline):
             transformer=transformer, vae=vae, scheduler=scheduler,
             text_encoder=text_encoder, tokenizer=tokenizer,
         )  # fmt: skip
-        most = pixels.pixel_frames(sizes.frames)
-        tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
-        known = {
-            **RELEASED_DEFAULTS,
-            "num_frames": min(RELEASED_DEFAULTS["num_frames"], most),
-            "num_inference_steps": min(RELEASED_DEFAULTS["num_inference_steps"], tokens),
-        }
-        for name in defaults or {}:
-            check_choice("defaults", name, tuple(known))
-        self.register_to_config(defaults={**known, **(defaults or {})})
+        self.register_to_config(defaults=default_values(transformer, pixels, defaults or {}))
 
     @torch.no_grad()
     def __call__(
