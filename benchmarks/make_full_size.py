@@ -25,7 +25,7 @@ SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 
 
 def fill(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Give a model on `meta` random weights in bfloat16, of a size that keeps activations finite."""
+    """Give a model on `meta` random weights, of a size that keeps activations finite."""
     generator = torch.Generator().manual_seed(seed)
     model = model.to_empty(device="cpu")
     for name, tensor in model.state_dict().items():

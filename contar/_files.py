@@ -96,4 +96,5 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> No
     ]
     if problems:
         raise bad(name, "; ".join(problems), "exactly the weights of this model")
-    model.load_state_dict(state, assign=True)
+    # Copies: a tensor mapped from a file lies at any address, and kernels round by alignment.
+    model.load_state_dict({key: value.clone() for key, value in state.items()}, assign=True)

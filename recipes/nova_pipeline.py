@@ -188,7 +188,7 @@ class NovaPipeline(DiffusionPipeline):
             sets=check_count("num_inference_steps", chosen["num_inference_steps"]),
             diffusion_steps=check_count("num_diffusion_steps", chosen["num_diffusion_steps"]),
             guidance=guidance,
-            scheduler=self.scheduler.config,
+            scheduler={"_class_name": type(self.scheduler).__name__, **self.scheduler.config},
             flow_shift=flow_shift,
             grid=grid,
         )
