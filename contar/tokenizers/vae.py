@@ -36,6 +36,7 @@ KNOWN = {
     "AutoencoderKLWan": lambda vae: (
         vae.config.scale_factor_temporal, vae.config.scale_factor_spatial, True,
     ),
+    "CausalVAE": lambda vae: (4, 8, True),
     "OpenSoraVAE": lambda vae: (4, 8, True),
 }  # fmt: skip
 
