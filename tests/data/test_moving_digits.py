@@ -1,4 +1,4 @@
-"""Moving digits: reproducible, split once, never meeting a wall, captions that say what is shown."""
+"""Moving digits: drawn by index, split once, meeting no wall, their captions true."""
 
 import hashlib
 
@@ -19,16 +19,16 @@ SETS = {split: MovingDigits(split, 10**6) for split in SPLITS}
 splits = st.sampled_from(SPLITS)
 
 
-def fingerprints(split) -> set[bytes]:
+def fingerprints(split: Split) -> set[bytes]:
     return {hashlib.sha256(p.numpy().tobytes()).digest() for p in load_digits(split).pictures}
 
 
 def test_no_digit_is_in_two_splits_and_each_class_has_its_share():
-    train, validation, test = (fingerprints(s) for s in ("train", "validation", "test"))
+    train, validation, test = (fingerprints(split) for split in SPLITS)
     assert not train & validation
     assert not train & test
     assert not validation & test
-    for split, count in (("train", 400), ("validation", 40), ("test", 60)):
+    for split, count in zip(SPLITS, (400, 40, 60), strict=True):
         assert load_digits(split).labels.bincount().tolist() == [count] * 10
 
 
