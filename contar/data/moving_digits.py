@@ -1,6 +1,5 @@
 """Clips of one handwritten digit that moves or stands still, with captions; drawn by index."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from contar._errors import bad, check_count
+from contar._random import seeded
 from contar._typing import Tensor, UInt8
 from contar.data.captions import DIRECTIONS, caption
 from contar.data.digits import Split, load_digits
@@ -62,9 +62,7 @@ class MovingDigits(Dataset[MovingDigit]):
     def __getitem__(self, index: int) -> MovingDigit:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        # torch's CPU generator takes the lower 32 bits of a seed and no more.
-        key = hashlib.sha256(f"{self.seed} {self.split} {index}".encode()).digest()
-        draws = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
+        draws = seeded(self.seed, self.split, index)
 
         def below(count: int) -> int:
             return int(torch.randint(count, (), generator=draws))
