@@ -1,5 +1,7 @@
 """Every public name of `contar.backbones` refuses bad input by the argument's name."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -49,6 +51,7 @@ def test_an_mlp_without_a_hidden_value_is_refused(ratio, refuses):
 
 
 def test_a_block_s_norms_are_placed_by_yes_or_no_and_have_an_epsilon(refuses):
+    value: Any
     for value in (None, 1, "pre"):
         with refuses("prenorm", type(value).__name__):
             Block(8, 2, prenorm=value)
