@@ -72,7 +72,7 @@ def build(
     Example:
         >>> model = build("mar-base", device="meta")
         >>> sum(p.numel() for p in model.parameters()) // 10**6
-        208
+        207
     """
     config = PRESETS.get(preset) if isinstance(preset, str) else preset
     if not isinstance(config, MarConfig):

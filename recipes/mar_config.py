@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contar._errors import bad, check_choice, check_count, check_grid, check_number
-from recipes.sizes import Tower, check_tower
+from recipes.sizes import Tower, check_fields, check_tower
 
 # IDDPM's noise, in training and, by `iddpm_table`, in sampling.
 IDDPM = {
@@ -94,6 +94,18 @@ class MarConfig:
     def values(self) -> int:
         """How many values a token has."""
         return self.patch**2 * self.channels
+
+    @classmethod
+    def from_dict(cls, sizes: Mapping[str, Any]) -> "MarConfig":
+        """Return the config of a saved model, whose tuples came back from JSON as lists.
+
+        Raises:
+            ValueError: no mapping, or a field that is unknown, missing or out of its range.
+        """
+        check_fields(cls, sizes)
+        towers = {name: check_tower(name, sizes[name]) for name in ("encoder", "decoder")}
+        latent = check_grid("latent", sizes.get("latent", cls.latent))
+        return cls(**{**sizes, **towers, "latent": latent})
 
     @classmethod
     def from_official(cls, config: Mapping[str, Any]) -> "MarConfig":

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recipes.key_map import check_weights, renamed
+from contar._files import check_weights
+from recipes.key_map import renamed
 
 # Ours, official. `{i}` is a block's number.
 _PARTS = [
@@ -59,7 +60,7 @@ def from_official(official: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
     Raises:
         ValueError: missing, unexpected or misshapen weights, all of them listed.
     """
-    check_weights(official, to_official(ours))
+    check_weights("state", official, to_official(ours))
     return {name: _reordered(name, official[official_name(name)]) for name in ours}
 
 

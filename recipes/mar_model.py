@@ -16,7 +16,7 @@ from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionMLP
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official, to_official
-from recipes.sizes import Tower, check_fields
+from recipes.sizes import Tower
 
 EPS = 1e-6  # of every layer norm
 
@@ -31,10 +31,7 @@ class Mar(ModelMixin, ConfigMixin):
 
     def __init__(self, sizes: MarConfig | Mapping[str, Any]) -> None:
         super().__init__()
-        if not isinstance(sizes, MarConfig):
-            check_fields(MarConfig, sizes)
-            sizes = MarConfig(**sizes)
-        c = sizes
+        c = sizes if isinstance(sizes, MarConfig) else MarConfig.from_dict(sizes)
         self.register_to_config(sizes=asdict(c))
         self.sizes = c
         width, places = c.encoder.width, c.buffer + c.tokens

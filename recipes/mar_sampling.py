@@ -77,7 +77,8 @@ def generate(
     if plan.scheduler is None:
         table = iddpm_table(plan.diffusion_steps)
     else:
-        table = SamplerTable.from_config(plan.scheduler, plan.diffusion_steps)
+        steps, shift = plan.diffusion_steps, plan.flow_shift
+        table = SamplerTable.from_config(plan.scheduler, steps, flow_shift=shift)
     model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
     generator = check_generator(generator, batch, device)
     monitor = Monitor(len(sizes), progress=progress, callback=callback, cancel=cancel)
@@ -123,8 +124,10 @@ def _check_plan(model: Mar, plan: GenerationPlan) -> None:
         raise bad("plan.frames", plan.frames, "1: this model makes images")
     if plan.window is not None:
         raise bad("plan.window", plan.window, "None: this model makes images")
-    if plan.grid not in (None, model.sizes.latent):
-        allowed = f"None or {model.sizes.latent}: positions are learned"
-        raise bad("plan.grid", plan.grid, allowed)
+    if plan.scheduler is None and plan.flow_shift is not None:
+        raise bad("plan.flow_shift", plan.flow_shift, "None: this model's noise is no flow's")
+    latent = model.sizes.latent
+    if plan.grid is not None and tuple(plan.grid) != latent:
+        raise bad("plan.grid", plan.grid, f"None or {latent}: positions are learned")
     if plan.guidance.renorm < 1 and plan.guidance.renorm_over == "frame":
         raise bad("plan.guidance.renorm_over", "frame", "'tokens', those of a set")

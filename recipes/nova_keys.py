@@ -7,7 +7,8 @@ from einops import rearrange
 from torch import Tensor
 
 from contar._errors import bad, check_count
-from recipes.key_map import check_weights, renamed
+from contar._files import check_weights
+from recipes.key_map import renamed
 
 # Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
 _PARTS = [
@@ -88,7 +89,7 @@ def from_official(
     Raises:
         ValueError: missing, unexpected or misshapen weights, all of them listed.
     """
-    check_weights(official, to_official(ours, encoder_depth, channels))
+    check_weights("state", official, to_official(ours, encoder_depth, channels))
     result = {}
     for name in ours:
         tensor = official[official_name(name, encoder_depth)]
