@@ -215,8 +215,8 @@ def test_an_untrained_model_predicts_zero_noise_as_the_official_one_does():
 
 
 def test_a_bfloat16_model_generates_finite_numbers_in_float32_and_trains():
-    model = tiny_mar()
-    torch.nn.Module.to(model, torch.bfloat16)
+    model = mar.build(mar.MarConfig(**SIZES), dtype=torch.bfloat16)
+    model.load_state_dict(tiny_mar().state_dict())
     latents = generate(model)
     assert latents.dtype == torch.float32
     assert latents.isfinite().all()

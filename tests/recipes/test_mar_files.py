@@ -155,6 +155,13 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, load, content, refuse
 
 
 @pytest.mark.parametrize("load", [mar.from_pretrained, mar.load_tokenizer])
+def test_a_pickle_of_something_else_is_refused(tmp_path, load, refuses):
+    torch.save([torch.zeros(1)], tmp_path / "file.pth")
+    with refuses("path", "named weights"):
+        load(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("load", [mar.from_pretrained, mar.load_tokenizer])
 def test_a_path_is_one_that_exists(tmp_path, load, refuses):
     with pytest.raises(FileNotFoundError, match="path: got"):
         load(tmp_path / "missing")
