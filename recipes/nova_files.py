@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 
 from contar._errors import FLOATS, bad, check_choice
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights, weight_files
+from contar.conditioning import text_package
 from contar.diffusion import load_scheduler
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.vae import KNOWN
 from recipes.nova_config import NovaConfig
@@ -53,19 +55,28 @@ def from_pretrained(
         check_choice("dtype", dtype, FLOATS)
     folder = _locate(folder_or_hub_id, hub)
     index = read_json(folder / "model_index.json")
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
         named = index.get(part)
         optional = part in NovaPipeline._optional_components
         if optional and (named is None or named[0] is None):
             parts[part] = None
             continue
+        if part in ("text_encoder", "tokenizer") and index.get("text_package"):
+            parts[part] = _text(text_package(index["text_package"]), part, dtype)
+            continue
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{part}: got no such folder in {folder}, allowed: one")
-        read = {"transformer": _network, "vae": _vae, "scheduler": _scheduler}.get(part, _text)
-        options = {"num_heads": num_heads} if part == "transformer" else {}
-        parts[part] = read(folder / part, dtype, **options)
-    return NovaPipeline(**parts, defaults=index.get("defaults"))
+        if part == "transformer":
+            parts[part] = _network(folder / part, dtype, num_heads=num_heads)
+        elif part == "vae":
+            parts[part] = _vae(folder / part, dtype)
+        elif part == "scheduler":
+            parts[part] = _scheduler(folder / part)
+        else:
+            parts[part] = _text(folder / part, part, dtype)
+    parts |= {name: index.get(name) for name in ("defaults", "text_package")}
+    return NovaPipeline(**parts)
 
 
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
@@ -103,10 +114,11 @@ def open_vae(folder: Path) -> Any:
     """Return the autoencoder of a folder, its weights not yet read."""
     config = read_json(folder / "config.json")
     name = str(config.get("_class_name"))
-    ours = {"AutoencoderKLOpenSora": OpenSoraVAE, "OpenSoraVAE": OpenSoraVAE}
-    cls = ours.get(name) or (getattr(diffusers, name) if name in KNOWN else None)
-    if cls is None:
-        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join((*ours, *KNOWN)))
+    name = {"AutoencoderKLOpenSora": "OpenSoraVAE"}.get(name, name)
+    if name not in KNOWN:
+        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join(KNOWN))
+    ours = {"OpenSoraVAE": OpenSoraVAE, "CausalVAE": CausalVAE}
+    cls = ours.get(name) or getattr(diffusers, name)
     try:
         return cls.from_config(config)
     except (TypeError, KeyError, RuntimeError) as error:
@@ -134,7 +146,7 @@ def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str
     return {name: value.to(dtype or value.dtype) for name, value in state.items()}
 
 
-def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
+def _scheduler(folder: Path) -> Any:
     config = read_json(folder / "scheduler_config.json")
     keys = ("_class_name", "_sample_class_name", "_noise_class_name")
     names = {key: config[key] for key in keys if config.get(key) is not None}
@@ -146,12 +158,12 @@ def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
     return scheduler
 
 
-def _text(folder: Path, dtype: torch.dtype | None) -> Any:
+def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     """Return a text encoder or a tokenizer of transformers."""
     import transformers
 
     try:
-        if folder.name == "tokenizer":
+        if part == "tokenizer":
             return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         config = read_json(folder / "config.json")
         weight_files(folder, "model.safetensors")
@@ -164,16 +176,32 @@ def _text(folder: Path, dtype: torch.dtype | None) -> Any:
     except (OSError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise bad(folder.name, f"{type(error).__name__}: {error}", "one of transformers") from error
+        raise bad(part, f"{type(error).__name__}: {error}", "one of transformers") from error
     wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if wrong:
-        raise bad(f"{folder.name}/model.safetensors", "; ".join(wrong), "all weights of the model")
+        raise bad(f"{part}/model.safetensors", "; ".join(wrong), "all weights of the model")
     return encoder.eval()
+
+
+def save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
+    """Write a pipeline in our layout, as `NovaPipeline.save_pretrained` says."""
+    index: dict[str, Any] = {"_class_name": "NovaPipeline"}
+    index |= {name: pipe.config[name] for name in ("defaults", "text_package")}
+    components: dict[str, Any] = pipe.components
+    for part, value in sorted(components.items()):
+        index[part] = (
+            [None, None] if value is None else [type(value).__module__, type(value).__name__]
+        )
+        packaged = part in ("text_encoder", "tokenizer") and pipe.config["text_package"]
+        if value is not None and not packaged:
+            kept = options if isinstance(value, torch.nn.Module) else {}
+            value.save_pretrained(folder / part, **kept)
+    _write_json(folder / "model_index.json", index)
 
 
 def save_released(pipe: NovaPipeline, folder: Path) -> None:
     """Write a pipeline in the released layout, as `NovaPipeline.save_pretrained` says."""
-    network = pipe.transformer
+    network: Any = pipe.transformer
     config: dict[str, Any] = {"_diffusers_version": diffusers.__version__}
     config |= network.sizes.to_official()
     vae_name, text_name = type(pipe.vae).__name__, type(pipe.text_encoder).__name__
@@ -181,7 +209,7 @@ def save_released(pipe: NovaPipeline, folder: Path) -> None:
         raise bad("vae", vae_name, "OpenSoraVAE or AutoencoderKL, for the released layout")
     if pipe.text_encoder is not None and text_name != "PhiForCausalLM":
         raise bad("text_encoder", text_name, "PhiForCausalLM or None, for the released layout")
-    parts = {"transformer": network, "vae": pipe.vae, "scheduler": pipe.scheduler}
+    parts: dict[str, Any] = {"transformer": network, "vae": pipe.vae, "scheduler": pipe.scheduler}
     parts |= {"text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
     index = {"_class_name": "NOVAPipeline", **{k: v for k, v in config.items() if k[0] == "_"}}
     for part, value in sorted(parts.items()):

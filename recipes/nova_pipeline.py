@@ -68,6 +68,8 @@ class NovaPipeline(DiffusionPipeline):
         text_encoder: of transformers; None takes embeddings only.
         tokenizer: of transformers.
         defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those.
+        text_package: a package and folder that text encoder and tokenizer come from, as
+            `contar.conditioning.text_package` takes it; saving then names it instead of them.
 
     Raises:
         ValueError: a tokenizer of other channels than the network, a text encoder without its
@@ -85,6 +87,7 @@ class NovaPipeline(DiffusionPipeline):
         text_encoder: Any = None,
         tokenizer: Any = None,
         defaults: Mapping[str, float] | None = None,
+        text_package: str | None = None,
     ) -> None:
         super().__init__()
         sizes, pixels = transformer.sizes, VAETokenizer(vae)
@@ -99,7 +102,9 @@ class NovaPipeline(DiffusionPipeline):
             transformer=transformer, vae=vae, scheduler=scheduler,
             text_encoder=text_encoder, tokenizer=tokenizer,
         )  # fmt: skip
-        self.register_to_config(defaults=default_values(transformer, pixels, defaults or {}))
+        self.register_to_config(
+            defaults=default_values(transformer, pixels, defaults or {}), text_package=text_package
+        )
 
     @torch.no_grad()
     def __call__(
@@ -252,18 +257,18 @@ class NovaPipeline(DiffusionPipeline):
             save_directory: made if it is not there.
             layout: "contar", or "released": with the names, files and keys of released folders,
                 so that the official code reads it.
-            options: of diffusers' `save_pretrained`, for "contar".
+            options: of the parts' own `save_pretrained`, as `max_shard_size`, for "contar".
 
         Raises:
             ValueError: an unknown layout, or a network that official code cannot build.
         """
         check_choice("layout", layout, ("contar", "released"))
-        if layout == "contar":
-            super().save_pretrained(save_directory, **options)
-            return
-        from recipes.nova_files import save_released
+        from recipes.nova_files import save_contar, save_released
 
-        save_released(self, Path(save_directory))
+        if layout == "contar":
+            save_contar(self, Path(save_directory), **options)
+        else:
+            save_released(self, Path(save_directory))
 
     def _texts(self, name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
         """Return texts, or the states of texts; None if neither is given."""
