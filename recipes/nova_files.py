@@ -194,7 +194,7 @@ def save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
         )
         packaged = part in ("text_encoder", "tokenizer") and pipe.config["text_package"]
         if value is not None and not packaged:
-            kept = options if isinstance(value, torch.nn.Module) else {}
+            kept = options if part in ("transformer", "vae", "text_encoder") else {}
             value.save_pretrained(folder / part, **kept)
     _write_json(folder / "model_index.json", index)
 
