@@ -64,7 +64,7 @@ def _strips(axes: Any, report: Report, names: list[str]) -> None:
     for row in range(len(names)):
         axes.axhspan(row - 0.5, row + 0.5, color="#f2f2f2" if row % 2 else "white", zorder=-1)
     axes.set_yticks(range(len(names)), [FIGURES[name][0] for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     least = min((x for line in axes.lines for x in line.get_xdata() if math.isfinite(x)), default=0)
     axes.set_xlim(min(-0.03, least - 0.05), 1.03)
     axes.grid(axis="x", alpha=0.4)

@@ -16,7 +16,8 @@ _WALK = 8.0  # pixels; displacements in this unit spread about as wide as a feat
 _CHUNK = 256  # frames compared at once
 
 
-def _torchmetrics():
+def require_torchmetrics():
+    """Return torchmetrics; ImportError says what to install if it is not there."""
     try:
         import torchmetrics
         import torchmetrics.functional.regression
@@ -66,7 +67,7 @@ class ClipFeatures(nn.Module):
 
 
 def _frechet(features: nn.Module, real: Tensor, other: Tensor, device: torch.device) -> float:
-    metric = _torchmetrics().image.fid.FrechetInceptionDistance(feature=features).to(device)
+    metric = require_torchmetrics().image.fid.FrechetInceptionDistance(feature=features).to(device)
     metric.update(real, real=True)
     metric.update(other, real=False)
     return float(metric.compute())
@@ -140,7 +141,7 @@ def psnr(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
         ImportError: torchmetrics is not installed.
     """
     a, b = _check_same(a, b)
-    metric = _torchmetrics().image.PeakSignalNoiseRatio(data_range=255.0).to(a.device)
+    metric = require_torchmetrics().image.PeakSignalNoiseRatio(data_range=255.0).to(a.device)
     for one, other in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
         metric.update(_pictures(one), _pictures(other))
     return float(metric.compute())
@@ -159,10 +160,12 @@ def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     a, b = _check_same(a, b)
     if min(a.shape[1:3]) < 11:
         raise bad("a", tuple(a.shape), "height and width of at least 11")
-    metric = _torchmetrics().image.StructuralSimilarityIndexMeasure(data_range=255.0).to(a.device)
+    metric = (
+        require_torchmetrics().image.StructuralSimilarityIndexMeasure(data_range=255.0).to(a.device)
+    )
     for one, other in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
         metric.update(_pictures(one), _pictures(other))
-    return float(metric.compute())
+    return float(torch.as_tensor(metric.compute()))
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
@@ -181,5 +184,5 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
         values.append(torch.tensor(listed, dtype=torch.float64))
     if len(a) != len(b):
         raise bad("b", f"{len(b)} numbers", f"{len(a)}, as many as a")
-    value = _torchmetrics().functional.regression.spearman_corrcoef(*values)
+    value = require_torchmetrics().functional.regression.spearman_corrcoef(*values)
     return float(torch.as_tensor(value))

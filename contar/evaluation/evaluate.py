@@ -84,7 +84,7 @@ class Scores:
 
     figures: Mapping[str, Figure]
     settings: Mapping[str, Any]
-    outcomes: Sequence[Outcome] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def real(dataset: Clips, *, seed: int = 0) -> Abilities:
@@ -150,10 +150,13 @@ def evaluate(
     count = len(dataset) if count is None else check_count("count", count)
     if count > len(dataset):
         raise bad("count", count, f"at most the {len(dataset)} clips of the data set")
-    run = _Run(abilities, dataset, judge, reader, check_count("batch", batch), seed, count)
+    check_count("batch", batch)
     check_count("seed", seed, 0)
+    chosen = _possible(abilities, tasks)
+    if reference is not None and "text" in chosen and min(count, len(reference)) < 2:
+        raise bad("reference", f"{len(reference)} clips for {count}", "2 for 2, or more")
     settings = {
-        "tasks": _possible(abilities, tasks),
+        "tasks": chosen,
         "count": count,
         "batch": batch,
         "seed": seed,
@@ -167,9 +170,15 @@ def evaluate(
         "torch": torch.__version__,
         "notes": _json(notes or {}),
     }
+    # What is not installed is missed now rather than after the first task's minutes.
+    if reference is not None or not {"motion", "tokenizer"}.isdisjoint(chosen):
+        distances.require_torchmetrics()
+    if "motion" in chosen:
+        motion_score(dataset[0].frames)
+    run = _Run(abilities, dataset, judge, reader, batch, seed, count)
     figures: dict[str, Figure] = {}
     outcomes: list[Outcome] = []
-    for task in settings["tasks"]:
+    for task in chosen:
         bar = tqdm(run.batches(), task, math.ceil(count / batch), disable=not progress)
         if task == "tokenizer":
             figures |= run.reconstruct(bar)
@@ -180,7 +189,7 @@ def evaluate(
         outcomes += seen
         if task == "text" and reference is not None:
             figures |= run.frechet(torch.cat(clips), reference)
-    return Scores(figures, settings, outcomes)
+    return Scores(figures, settings, tuple(outcomes))
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def rank_correlation(asked: Sequence[float], measured: Sequence[float]) -> Figur
     value = max(-1.0, min(1.0, spearman(asked, measured)))
     if len(asked) < 4:
         return Figure(value, len(asked))
-    if abs(value) > 1 - 1e-9:
+    if abs(value) > 1 - 1e-5:  # Fisher's transform of 1 is infinite
         return Figure(value, len(asked), value, value)
     reach = _Z * math.sqrt((1 + value**2 / 2) / (len(asked) - 3))
     low, high = (math.tanh(math.atanh(value) + sign * reach) for sign in (-1, 1))

@@ -51,6 +51,7 @@ class Reader:
         model = _model()
         self.name = f"rapidocr {model.stem}"
         try:
+            import onnxruntime  # noqa: F401 - which rapidocr itself would miss at the first read
             from rapidocr import RapidOCR
         except ImportError as error:
             raise ImportError(f'{error} (pip install "contar[eval]")') from error

@@ -13,7 +13,7 @@ from contar.evaluation.evaluate import Scores
 from contar.evaluation.figures import FIGURES, Figure
 from contar.evaluation.outcomes import Outcome
 
-JSON, PICTURE = "scores.json", "scores.png"
+JSON, CLIPS, PICTURE = "scores.json", "clips.jsonl", "scores.png"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
-        """Write scores.json and scores.png to a folder, made if need be; return their paths.
+        """Write a report to a folder, made if need be; return the paths of its JSON and picture.
+
+        scores.json holds the figures and settings, scores.png shows the figures, and clips.jsonl
+        has a line for each clip that was judged.
 
         Raises:
             ImportError: matplotlib is not installed; nothing is written.
@@ -58,16 +61,29 @@ class Report:
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         picture = draw(self, place / PICTURE)
-        content = json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
-        file = place / JSON
-        part = file.with_name(f".{JSON}.part")
-        part.write_text(content + "\n", encoding="utf-8")
-        os.replace(part, file)
-        return file, picture
+        told = {
+            name: {
+                "figures": {k: asdict(f) for k, f in row.figures.items()},
+                "settings": row.settings,
+            }
+            for name, row in self.rows.items()
+        }
+        clips = [
+            json.dumps({"model": name, **asdict(outcome)}, allow_nan=False, ensure_ascii=False)
+            for name, row in self.rows.items()
+            for outcome in row.outcomes
+        ]
+        _write(place / CLIPS, "".join(f"{line}\n" for line in clips))
+        text = json.dumps({"rows": told}, indent=1, allow_nan=False, ensure_ascii=False)
+        _write(place / JSON, text + "\n")
+        return place / JSON, picture
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Return the report that `save` wrote as JSON.
+        """Return the report that `save` wrote, with its clips if clips.jsonl lies beside it.
+
+        Args:
+            path: of the scores.json.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -75,18 +91,29 @@ class Report:
         """
         file = Path(path)
         content = read_json(file)
+        clips = file.with_name(CLIPS)
         try:
+            outcomes: dict[str, list[Outcome]] = {name: [] for name in content["rows"]}
+            lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
+            for told in map(json.loads, lines):
+                outcomes[told.pop("model")].append(Outcome(**told))
             rows = {
                 name: Scores(
                     {key: Figure(**figure) for key, figure in row["figures"].items()},
                     row["settings"],
-                    [Outcome(**outcome) for outcome in row["outcomes"]],
+                    tuple(outcomes[name]),
                 )
                 for name, row in content["rows"].items()
             }
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise bad(file.name, f"{file}: {error!r}", "a report that contar wrote") from error
         return cls(rows)
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
 
 
 def written(name: str, figure: Figure | None) -> str:
