@@ -1,7 +1,8 @@
 """Is what came out good? Judges, tracks, distances, reports."""
 
+from contar.evaluation.abilities import TASKS, Abilities, real
 from contar.evaluation.distances import frechet_clips, frechet_frames, psnr, spearman, ssim
-from contar.evaluation.evaluate import TASKS, Abilities, Scores, evaluate, real
+from contar.evaluation.evaluate import Scores, evaluate
 from contar.evaluation.figures import FIGURES, Figure
 from contar.evaluation.judge import DigitJudge
 from contar.evaluation.judge_training import train_judge

@@ -3,17 +3,17 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 import contar
-from contar._errors import bad, check_callable, check_count, check_instance
+from contar._errors import bad, check_count, check_instance
 from contar._typing import Tensor
-from contar.data import MovingDigit
 from contar.evaluation import distances
+from contar.evaluation.abilities import GIVEN, TASKS, Abilities, Clips
 from contar.evaluation.figures import Figure, count_up
 from contar.evaluation.judge import DigitJudge
 from contar.evaluation.mass import check_pixels
@@ -21,55 +21,6 @@ from contar.evaluation.outcomes import Outcome, watch
 from contar.evaluation.reader import Reader
 from contar.evaluation.tracking import STILL
 from contar.media import motion_score
-
-GIVEN = 9  # frames that a continuation goes on from
-
-
-@runtime_checkable
-class Clips(Protocol):
-    """A data set that asks: `contar.data.MovingDigits`, or any list of its samples."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> MovingDigit: ...
-
-
-@dataclass(frozen=True)
-class Abilities:
-    """What a model can do, each a function, or None where it cannot.
-
-    Clips are uint8 [b, t, h, w, 3]. A call makes as many as it has captions, and clip i of a call
-    is drawn from `seed + i`: so that no clip depends on the others of its batch.
-
-    Attributes:
-        text_to_video: (captions, seed, motion) to clips, where motion is None or a motion score
-            for each caption.
-        image_to_video: (first frames [b, h, w, 3], captions, seed) to clips, the first included.
-        continuation: (first frames [b, 9, h, w, 3], captions, seed) to clips, those 9 included.
-        reconstruct: clips to clips, through the tokenizer.
-
-    Raises:
-        ValueError: something that cannot be called.
-    """
-
-    text_to_video: Callable[[list[str], int, list[float] | None], Tensor] | None = None
-    image_to_video: Callable[[Tensor, list[str], int], Tensor] | None = None
-    continuation: Callable[[Tensor, list[str], int], Tensor] | None = None
-    reconstruct: Callable[[Tensor], Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) is not None:
-                check_callable(field.name, getattr(self, field.name))
-
-
-# Which ability each task needs.
-TASKS = {
-    "text": "text_to_video",
-    "motion": "text_to_video",
-    "image": "image_to_video",
-    "continuation": "continuation",
-    "tokenizer": "reconstruct",
-}
 
 
 @dataclass(frozen=True)
@@ -85,25 +36,6 @@ class Scores:
     figures: Mapping[str, Figure]
     settings: Mapping[str, Any]
     outcomes: tuple[Outcome, ...] = ()
-
-
-def real(dataset: Clips, *, seed: int = 0) -> Abilities:
-    """Return the abilities of a model that knows the clips of a data set and shows them.
-
-    Args:
-        dataset: the one to be evaluated on.
-        seed: the one to be evaluated with, which tells the first index of a call.
-    """
-
-    def show(captions: list[str], first: int) -> Tensor:
-        return torch.stack([dataset[first - seed + i].frames for i in range(len(captions))])
-
-    return Abilities(
-        text_to_video=lambda captions, first, motion: show(captions, first),
-        image_to_video=lambda frames, captions, first: show(captions, first),
-        continuation=lambda frames, captions, first: show(captions, first),
-        reconstruct=lambda clips: clips,
-    )
 
 
 def evaluate(
