@@ -267,7 +267,8 @@ def make_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) 
         clips = (Clip(digits[i].frames, digits[i].caption, FPS) for i in range(count))
         length = network(1).text_length
         samples = encode_clips(clips, VAETokenizer(vae), words, encoder, length=length)
-        write_cache(tqdm(samples, total=count, desc="cache"), out, made_with=made_with)
+        shown = (sample for sample in tqdm(samples, total=count, desc="cache"))
+        write_cache(shown, out, made_with=made_with)
     return Cache(out, made_with=made_with)
 
 

@@ -74,7 +74,7 @@ def write_cache(
     return out
 
 
-def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Any]:
+def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Iterator[tuple[int, Sample]]]:
     numbered = enumerate(samples)
     for first in numbered:
         yield itertools.chain([first], itertools.islice(numbered, size - 1))

@@ -136,9 +136,11 @@ def train(
         OSError: a save that cannot be written; the last one stays.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from timm.utils.model_ema import ModelEmaV3
     from transformers import get_scheduler
 
+    AcceleratorState._reset_state()  # of an earlier run, whose precision may have been another
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=config.precision,
