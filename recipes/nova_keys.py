@@ -91,15 +91,27 @@ def _shape(value: object) -> tuple[int, ...] | str:
 
 
 def from_official(
-    official: Mapping[str, Tensor], ours: Mapping[str, Tensor], encoder_depth: int, channels: int
+    official: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor],
+    encoder_depth: int,
+    channels: int,
+    *,
+    name: str = "state",
 ) -> dict[str, Tensor]:
     """Rename and reshape an official state dict to the layout of `ours`.
+
+    Args:
+        official: with the names and shapes of official checkpoints.
+        ours: a state dict with the names and shapes that are wanted.
+        encoder_depth: blocks of the spatial tower's encoder half.
+        channels: of a latent.
+        name: of `official`, for the error.
 
     Raises:
         ValueError: missing, unexpected or misshapen weights, all of them listed.
     """
     if not isinstance(official, Mapping):
-        raise bad("state", type(official).__name__, "a mapping from names to tensors")
+        raise bad(name, type(official).__name__, "a mapping from names to tensors")
     wanted = to_official(ours, encoder_depth, channels)
     problems = [f"missing {key}" for key in wanted if key not in official]
     problems += [f"unexpected {key}" for key in official if key not in wanted]
@@ -109,9 +121,9 @@ def from_official(
         if key in official and _shape(official[key]) != _shape(value)
     ]
     if problems:
-        raise bad("state", "; ".join(problems), "exactly the weights of this model")
+        raise bad(name, "; ".join(problems), "exactly the weights of this model")
     result = {}
-    for name in ours:
-        tensor = official[official_name(name, encoder_depth)]
-        result[name] = rearrange(tensor, "d c p q -> d (p q c)") if name in _PATCHES else tensor
+    for key in ours:
+        tensor = official[official_name(key, encoder_depth)]
+        result[key] = rearrange(tensor, "d c p q -> d (p q c)") if key in _PATCHES else tensor
     return result
