@@ -50,6 +50,7 @@ def from_pretrained(
         FileNotFoundError: no such folder, a part or file of it missing, or a hub out of reach.
         ValueError: a config that is no JSON or has other values; weights that are cut off, pickled,
             missing, unexpected or misshapen (all are listed); an unknown option.
+        ImportError: a scheduler of a library that is not installed.
     """
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)

@@ -217,6 +217,9 @@ def test_a_negative_prompt_counts_under_guidance_alone(pipe, plain):
     guided, away = plain, run(pipe, negative_prompt=DOG)
     assert not torch.equal(guided, away)
     assert torch.equal(guided, run(pipe, negative_prompt=""))
+    for text in (DOG, ""):
+        once, each = (run(pipe, [FOX, DOG], negative_prompt=n) for n in (text, [text, text]))
+        assert torch.equal(once, each)
     free = run(pipe, guidance_scale=1.0)
     assert not torch.equal(free, guided)
     for scale in (0.0, 1.0):
