@@ -88,19 +88,34 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> No
         ValueError: missing, unexpected or misshapen weights, or integers for fractions, all
             listed; nothing is loaded.
     """
-    wanted = model.state_dict()
+    check_weights(name, state, model.state_dict())
+    # Copies: a tensor mapped from a file lies at any address, and kernels round by alignment.
+    model.load_state_dict({key: value.clone() for key, value in state.items()}, assign=True)
+
+
+def check_weights(name: str, state: object, wanted: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless `state` has exactly the names and shapes of `wanted`.
+
+    It lists all that is missing, unexpected, misshapen or of integers for fractions.
+    """
+    if not isinstance(state, Mapping):
+        raise bad(name, type(state).__name__, "a mapping from names to tensors")
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in wanted]
     problems += [
-        f"{key} is {tuple(state[key].shape)}, must be {tuple(value.shape)}"
+        f"{key} is {_shape(state[key])}, must be {_shape(value)}"
         for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
+        if key in state and _shape(state[key]) != _shape(value)
     ]
     problems += [
         f"{key} is {state[key].dtype}, must be of {value.dtype}'s kind"
         for key, value in wanted.items()
-        if key in state and state[key].is_floating_point() != value.is_floating_point()
+        if isinstance(state.get(key), Tensor)
+        and state[key].is_floating_point() != value.is_floating_point()
     ]
     if problems:
         raise bad(name, "; ".join(problems), "exactly the weights of this model")
-    model.load_state_dict(state, assign=True)
+
+
+def _shape(value: object) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

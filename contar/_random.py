@@ -5,6 +5,7 @@ own, so that a sample does not depend on its neighbours. A CPU generator works f
 it draws is moved there.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,15 @@ from torch import Tensor
 from contar._errors import bad
 
 Generators = torch.Generator | Sequence[torch.Generator]
+
+
+def seeded(*key: int | str) -> torch.Generator:
+    """Return a CPU generator that a key alone determines, as (seed, step, index of a sample).
+
+    torch's CPU generator takes the lower 32 bits of a seed and no more, hence the hash.
+    """
+    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 def check_generator(

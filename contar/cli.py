@@ -1,10 +1,13 @@
-"""The command line: `contar demo`, `contar info`."""
+"""The command line: `contar demo`, `contar generate`, `contar info`."""
 
 import logging
 import time
 from pathlib import Path
+from typing import Literal
 
 import tyro
+
+from contar._errors import bad, check_device
 
 logging.getLogger("xformers").setLevel(logging.ERROR)  # it reports kernels that are not needed
 
@@ -41,32 +44,118 @@ def demo(out: Path = Path("demo"), steps: int = 600, seed: int = 0) -> None:
     print(f"The same, moving: {gif}")
 
 
-def info(preset: tyro.conf.Positional[str] = "nova-d48w1024-osp480") -> None:
-    """Print the parts of a preset: parameters, and memory of the weights by dtype.
+def generate(
+    prompt: tyro.conf.Positional[str],
+    model: str,
+    out: Path = Path("nova.mp4"),
+    frames: int | None = None,
+    steps: int | None = None,
+    diffusion_steps: int | None = None,
+    guidance: float | None = None,
+    negative: str | None = None,
+    motion_flow: float | None = None,
+    fps: float | None = None,
+    seed: int = 0,
+    image: Path | None = None,
+    video: Path | None = None,
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    heads: tuple[int, int] | None = None,
+    tiling: bool = False,
+) -> None:
+    """Generate an image or a video from words; what is not given is the model's own default.
 
     Args:
-        preset: a name in `recipes.nova.PRESETS`.
+        prompt: what to show; "" leaves it to the model.
+        model: folder of a pipeline, ours or in the released layout, or its id on the hub.
+        out: file to write: .mp4, .gif, or .png of one frame.
+        frames: of the result, given ones included.
+        steps: sets in which each frame's tokens are generated.
+        diffusion_steps: of each set.
+        guidance: scale of classifier-free guidance.
+        negative: what guidance leads away from.
+        motion_flow: optical flow score, how much moves.
+        fps: frames per second, of the motion and of the file.
+        seed: of all that is random.
+        image: picture file to start from, cut to the model's shape.
+        video: video file to go on from: its last frames, half of `frames`, cut likewise.
+        device: the GPU if there is one.
+        dtype: of the weights; bfloat16 on a GPU, else as saved.
+        heads: attention heads (temporal, spatial) of a network in the released layout whose
+            architecture is not a released one.
+        tiling: encode and decode large frames in tiles, for memory.
     """
+    import torch
+
+    from contar.media import check_output, fit_frames, read_image, read_video, write_video
+    from contar.tokenizers.vae import VAETokenizer
     from recipes import nova
 
-    model = nova.build(preset, device="meta")
-    sizes = model.sizes
-    print(f"{preset}: latent {sizes.channels} x {sizes.latent[0]} x {sizes.latent[1]}")
-    total = 0
-    for name, part in model.named_children():
-        count = sum(p.numel() for p in part.parameters())
-        total += count
-        print(f"  {name:10} {count:>13,}")
-    total += model.begin.numel()
-    print(f"  {'all':10} {total:>13,}")
-    print(f"  weights: {total * 4 / 2**30:.2f} GiB in float32, {total * 2 / 2**30:.2f} in bfloat16")
+    check_output(out)
+    for name, path in (("image", image), ("video", video)):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"{name}: got {str(path)!r}, allowed: a file that exists")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device("device", device)
+    kind = dtype or ("bfloat16" if device.startswith("cuda") else None)
+    pipe = nova.from_pretrained(model, dtype=kind and getattr(torch, kind), num_heads=heads)
+    pipe.to(device)
+    if tiling:
+        pipe.vae.enable_tiling()
+    tokenizer, defaults = VAETokenizer(pipe.vae), pipe.config["defaults"]
+    count = defaults["num_frames"] if frames is None else frames
+    latents = tokenizer.latent_frames(count, "frames")
+    if out.suffix.lower() == ".png" and count != 1:
+        raise bad("frames", count, "1 for a .png")
+    height, width = (side * tokenizer.space_stride for side in pipe.transformer.sizes.latent)
+    given = {}
+    if image is not None:
+        given["image"] = fit_frames(read_image(image)[None], height, width)[0]
+    if video is not None:
+        length = tokenizer.pixel_frames(max(1, latents // 2))
+        clip, _ = read_video(video)
+        if len(clip) < length:
+            raise bad("video", f"{len(clip)} frames", f"at least {length}, half of {count}")
+        given["video"] = fit_frames(clip[-length:], height, width)
+    result = pipe(
+        prompt,
+        num_frames=count,
+        num_inference_steps=steps,
+        num_diffusion_steps=diffusion_steps,
+        guidance_scale=guidance,
+        negative_prompt=negative,
+        motion_flow=motion_flow,
+        fps=fps,
+        generator=torch.Generator().manual_seed(seed),
+        **given,
+    )
+    write_video(result.frames[0], out, fps=defaults["fps"] if fps is None else fps)
+    print(f"{count} frames of {width} x {height}: {out}")
+
+
+def info(
+    model: tyro.conf.Positional[str] = "nova-d48w1024-osp480",
+    frames: int | None = None,
+    heads: tuple[int, int] | None = None,
+) -> None:
+    """Print what a model is made of and what memory it needs; no weights are read.
+
+    Args:
+        model: folder of a pipeline, ours or in the released layout, or a preset's name.
+        frames: that memory is stated for; the model's own default if left out.
+        heads: as in `generate`.
+    """
+    from recipes import nova_info
+
+    print(nova_info.describe(model, frames=frames, num_heads=heads))
 
 
 def main() -> None:
     """Run the command line; a bad argument ends it with the message and exit status 1."""
+    commands = {"demo": demo, "generate": generate, "info": info}
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": demo, "info": info}, prog="contar")
-    except ValueError as error:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="contar")
+    except (ValueError, FileNotFoundError, ImportError) as error:
         raise SystemExit(f"contar: {error}") from None
 
 

@@ -20,9 +20,7 @@ from contar._errors import (
     check_choice,
     check_count,
     check_device,
-    check_ids,
     check_instance,
-    check_shape,
     check_tensor,
 )
 from contar._random import check_generator
@@ -163,14 +161,9 @@ def training_losses(
     if mask is None:
         mask = truncated_normal_mask(rows, tokens, generator=generator, device=device)
     else:
-        _check_mask(mask, rows, tokens, device)
-    if noise is not None:
-        shape = (repeats, int(mask.hidden.sum()), c.patch**2 * c.channels)
-        check_tensor("noise", noise, shape, "[repeats, m, values]")
-    if index is not None:
-        shape = (repeats, int(mask.hidden.sum()))
-        check_tensor("index", index, shape, "[repeats, m]", kind="int")
-        check_ids("index", index, len(process))
+        check_instance("mask", mask, TrainingMask)
+        mask.check(rows, tokens, device)
+    model.head.check_draws(process, repeats, int(mask.hidden.sum()), noise, index)
 
     prefix = model.prefix(text, flow, rate)
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
@@ -202,20 +195,3 @@ def training_losses(
     )
     frame = torch.arange(rows, device=losses.device)[:, None].expand(rows, tokens) % frames
     return frame_losses(losses, frame[mask.hidden], frames)
-
-
-def _check_mask(mask: TrainingMask, rows: int, tokens: int, device: torch.device) -> None:
-    """Raise a ValueError unless each position is either hidden or visible, and some are hidden."""
-    check_instance("mask", mask, TrainingMask)
-    hidden, ids, filled = mask.hidden, mask.visible_ids, mask.filled
-    check_shape("mask.hidden", hidden.shape, (rows, tokens), "[b * t, tokens]")
-    if hidden.device != device or ids.device != device:
-        raise bad("mask", f"one on {hidden.device} and {ids.device}", f"one on {device}")
-    if ((ids < 0) | (ids >= tokens)).any():
-        raise bad("mask.visible_ids", "positions outside", f"integers from 0 to {tokens - 1}")
-    shown = torch.ones_like(ids) if filled is None else (~filled).to(ids.dtype)
-    counts = torch.zeros_like(hidden, dtype=ids.dtype).scatter_add(1, ids.long(), shown)
-    if (counts != (~hidden)).any():
-        raise bad("mask.visible_ids", "other positions", "those that mask.hidden shows, each once")
-    if not hidden.any():
-        raise bad("mask.hidden", "no hidden token", "at least one")

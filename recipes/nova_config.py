@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from contar._errors import bad, check_choice, check_count, check_grid
 from contar.attention.positions import rotary_sections
+from recipes.sizes import Tower, check_tower
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 # Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
@@ -17,14 +18,6 @@ _OFFICIAL_SIZES = {
     "image_encoder": ("depth", "dim", "heads"),
     "image_decoder": ("depth", "dim"),
 }
-
-
-class Tower(NamedTuple):
-    """Blocks, width and attention heads of a tower."""
-
-    depth: int
-    width: int
-    heads: int
 
 
 @dataclass(frozen=True)
@@ -75,15 +68,7 @@ class NovaConfig:
 
     def __post_init__(self) -> None:
         for name in ("temporal", "encoder", "decoder"):
-            sizes = getattr(self, name)
-            if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) != 3:
-                raise bad(name, sizes, "a Tower: (depth, width, heads)")
-            tower = Tower(*sizes)
-            for part, value in zip(tower._fields, tower, strict=True):
-                check_count(f"{name}.{part}", value)
-            if tower.width % tower.heads:
-                raise bad(f"{name}.heads", tower.heads, f"a divisor of the width {tower.width}")
-            object.__setattr__(self, name, tower)
+            object.__setattr__(self, name, check_tower(name, getattr(self, name)))
         for name in ("head_depth", "head_width", "text_width", "text_length", "channels", "patch"):
             check_count(name, getattr(self, name))
         if check_count("text_rows", self.text_rows) < self.text_length:

@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 
 from contar._errors import FLOATS, bad, check_choice
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights, weight_files
+from contar.conditioning import text_package
 from contar.diffusion import load_scheduler
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.vae import KNOWN
 from recipes.nova_config import NovaConfig
@@ -58,7 +60,7 @@ def from_pretrained(
         check_choice("hub", option, _HUB)
     folder = _locate(folder_or_hub_id, hub)
     index = read_json(folder / "model_index.json")
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
         named = index.get(part) or [None]
         if not isinstance(named, list):
@@ -67,12 +69,21 @@ def from_pretrained(
         if optional and named[0] is None:
             parts[part] = None
             continue
+        if part in ("text_encoder", "tokenizer") and index.get("text_package"):
+            parts[part] = _text(text_package(index["text_package"]), part, dtype)
+            continue
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{part}: got no such folder in {folder}, allowed: one")
-        read = {"transformer": _network, "vae": _vae, "scheduler": _scheduler}.get(part, _text)
-        options = {"num_heads": num_heads} if part == "transformer" else {}
-        parts[part] = read(folder / part, dtype, **options)
-    return NovaPipeline(**parts, defaults=index.get("defaults"))
+        if part == "transformer":
+            parts[part] = _network(folder / part, dtype, num_heads=num_heads)
+        elif part == "vae":
+            parts[part] = _vae(folder / part, dtype)
+        elif part == "scheduler":
+            parts[part] = _scheduler(folder / part)
+        else:
+            parts[part] = _text(folder / part, part, dtype)
+    parts |= {name: index.get(name) for name in ("defaults", "text_package")}
+    return NovaPipeline(**parts)
 
 
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
@@ -97,12 +108,35 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
         ) from error
 
 
-def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
+def open_network(
+    folder: Path, num_heads: tuple[int, int] | None = None
+) -> tuple[Nova, NovaConfig | None]:
+    """Return the network of a folder on `meta`, and its config if it is in the released layout."""
     config = read_json(folder / "config.json")
-    ours = "sizes" in config
-    sizes = None if ours else NovaConfig.from_official(config, num_heads=num_heads)
+    sizes = None
+    if "sizes" not in config:
+        sizes = NovaConfig.from_official(config, num_heads=num_heads)
     with torch.device("meta"):
-        model = Nova(config["sizes"]) if sizes is None else Nova(sizes)
+        return Nova(config["sizes"] if sizes is None else sizes), sizes
+
+
+def open_vae(folder: Path) -> Any:
+    """Return the autoencoder of a folder, its weights not yet read."""
+    config = read_json(folder / "config.json")
+    name = str(config.get("_class_name"))
+    name = {"AutoencoderKLOpenSora": "OpenSoraVAE"}.get(name, name)
+    if name not in KNOWN:
+        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join(KNOWN))
+    ours = {"OpenSoraVAE": OpenSoraVAE, "CausalVAE": CausalVAE}
+    cls = ours.get(name) or getattr(diffusers, name)
+    try:
+        return cls.from_config(config)
+    except Exception as error:  # of any kind: diffusers builds whatever the config says
+        raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
+
+
+def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
+    model, sizes = open_network(folder, num_heads)
     state, name = _cast(read_weights(folder), dtype), f"transformer/{WEIGHTS}"
     if sizes is not None:
         depth, channels = sizes.encoder.depth, sizes.channels
@@ -112,16 +146,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
-    config = read_json(folder / "config.json")
-    name = str(config.get("_class_name"))
-    ours = {"AutoencoderKLOpenSora": OpenSoraVAE, "OpenSoraVAE": OpenSoraVAE}
-    cls = ours.get(name) or (getattr(diffusers, name) if name in KNOWN else None)
-    if cls is None:
-        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join((*ours, *KNOWN)))
-    try:
-        vae: Any = cls.from_config(config)
-    except Exception as error:  # of any kind: diffusers builds whatever the config says
-        raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
+    vae = open_vae(folder)
     state = _cast(read_weights(folder), dtype)
     vae._fix_state_dict_keys_on_load(state)  # names of attention layers before diffusers 0.18
     load_exactly(vae, state, f"vae/{WEIGHTS}")
@@ -133,7 +158,7 @@ def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str
     return {**state, **{name: value.to(dtype or value.dtype) for name, value in floats.items()}}
 
 
-def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
+def _scheduler(folder: Path) -> Any:
     config = read_json(folder / "scheduler_config.json")
     keys = ("_class_name", "_sample_class_name", "_noise_class_name")
     names = {key: config[key] for key in keys if config.get(key) is not None}
@@ -145,12 +170,12 @@ def _scheduler(folder: Path, _: torch.dtype | None) -> Any:
     return scheduler
 
 
-def _text(folder: Path, dtype: torch.dtype | None) -> Any:
+def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     """Return a text encoder or a tokenizer of transformers."""
     import transformers
 
     name, options = "AutoTokenizer", {}
-    if folder.name == "text_encoder":
+    if part == "text_encoder":
         config = read_json(folder / "config.json")
         weight_files(folder, "model.safetensors")
         # With its language head, which no one calls, a released folder can be written again.
@@ -165,8 +190,8 @@ def _text(folder: Path, dtype: torch.dtype | None) -> Any:
             folder, trust_remote_code=False, **options
         )
     except Exception as error:  # of any kind: transformers reads files of many
-        raise bad(folder.name, f"{type(error).__name__}: {error}", "one of transformers") from error
-    if folder.name == "tokenizer":
+        raise bad(part, f"{type(error).__name__}: {error}", "one of transformers") from error
+    if part == "tokenizer":
         return loaded
     encoder, info = loaded
     wrong = [f"missing {key}" for key in sorted(info["missing_keys"])]
@@ -175,13 +200,29 @@ def _text(folder: Path, dtype: torch.dtype | None) -> Any:
         for key, came, wanted in sorted(info["mismatched_keys"])
     ]
     if wrong:
-        raise bad(f"{folder.name}/model.safetensors", "; ".join(wrong), "all weights of the model")
+        raise bad(f"{part}/model.safetensors", "; ".join(wrong), "all weights of the model")
     return encoder.eval()
+
+
+def save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
+    """Write a pipeline in our layout, as `NovaPipeline.save_pretrained` says."""
+    index: dict[str, Any] = {"_class_name": "NovaPipeline"}
+    index |= {name: pipe.config[name] for name in ("defaults", "text_package")}
+    components: dict[str, Any] = pipe.components
+    for part, value in sorted(components.items()):
+        index[part] = (
+            [None, None] if value is None else [type(value).__module__, type(value).__name__]
+        )
+        packaged = part in ("text_encoder", "tokenizer") and pipe.config["text_package"]
+        if value is not None and not packaged:
+            kept = options if part in ("transformer", "vae", "text_encoder") else {}
+            value.save_pretrained(folder / part, **kept)
+    _write_json(folder / "model_index.json", index)
 
 
 def save_released(pipe: NovaPipeline, folder: Path) -> None:
     """Write a pipeline in the released layout, as `NovaPipeline.save_pretrained` says."""
-    network = pipe.transformer
+    network: Any = pipe.transformer
     config: dict[str, Any] = {"_diffusers_version": diffusers.__version__}
     config |= network.sizes.to_official()
     vae_name, text_name = type(pipe.vae).__name__, type(pipe.text_encoder).__name__
@@ -189,7 +230,7 @@ def save_released(pipe: NovaPipeline, folder: Path) -> None:
         raise bad("vae", vae_name, "OpenSoraVAE or AutoencoderKL, for the released layout")
     if pipe.text_encoder is not None and text_name != "PhiForCausalLM":
         raise bad("text_encoder", text_name, "PhiForCausalLM or None, for the released layout")
-    parts = {"transformer": network, "vae": pipe.vae, "scheduler": pipe.scheduler}
+    parts: dict[str, Any] = {"transformer": network, "vae": pipe.vae, "scheduler": pipe.scheduler}
     parts |= {"text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
     index = {"_class_name": "NOVAPipeline", **{k: v for k, v in config.items() if k[0] == "_"}}
     for part, value in sorted(parts.items()):

@@ -1,13 +1,14 @@
 """Parameter names of official NOVA checkpoints, and their shapes, to ours and back."""
 
 import math
-import re
 from collections.abc import Mapping
 
 from einops import rearrange
 from torch import Tensor
 
 from contar._errors import bad, check_count
+from contar._files import check_weights
+from recipes.key_map import renamed
 
 # Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
 _PARTS = [
@@ -51,13 +52,7 @@ def official_name(name: str, encoder_depth: int) -> str:
         ValueError: a parameter that official models do not have (layers that join widths).
     """
     check_count("encoder_depth", encoder_depth)
-    for ours, theirs in _PARTS:
-        pattern = re.escape(ours).replace(r"\{i\}", r"(\d+)")
-        if match := re.match(pattern, str(name)):
-            offset = encoder_depth if ours.startswith("spatial.decoder") else 0
-            number = str(int(match[1]) + offset) if match.groups() else ""
-            return theirs.replace("{i}", number) + name[match.end() :]
-    raise bad("name", name, "a parameter that official checkpoints have")
+    return renamed(name, _PARTS, {"spatial.decoder.{i}.": encoder_depth})
 
 
 def to_official(
@@ -86,10 +81,6 @@ def to_official(
     return result
 
 
-def _shape(value: object) -> tuple[int, ...] | str:
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-
-
 def from_official(
     official: Mapping[str, Tensor],
     ours: Mapping[str, Tensor],
@@ -110,18 +101,7 @@ def from_official(
     Raises:
         ValueError: missing, unexpected or misshapen weights, all of them listed.
     """
-    if not isinstance(official, Mapping):
-        raise bad(name, type(official).__name__, "a mapping from names to tensors")
-    wanted = to_official(ours, encoder_depth, channels)
-    problems = [f"missing {key}" for key in wanted if key not in official]
-    problems += [f"unexpected {key}" for key in official if key not in wanted]
-    problems += [
-        f"{key} is {_shape(official[key])}, must be {_shape(value)}"
-        for key, value in wanted.items()
-        if key in official and _shape(official[key]) != _shape(value)
-    ]
-    if problems:
-        raise bad(name, "; ".join(problems), "exactly the weights of this model")
+    check_weights(name, official, to_official(ours, encoder_depth, channels))
     result = {}
     for key in ours:
         tensor = official[official_name(key, encoder_depth)]

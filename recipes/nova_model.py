@@ -1,7 +1,7 @@
 """NOVA's network, put together from contar's parts."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,17 +23,7 @@ from contar.heads import DiffusionMLP
 from contar.tokenizers import patchify
 from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official, to_official
-
-
-def _read_sizes(sizes: object) -> NovaConfig:
-    if not isinstance(sizes, Mapping):
-        raise bad("sizes", type(sizes).__name__, "a NovaConfig or a mapping of its fields")
-    known = {field.name: field for field in fields(NovaConfig)}
-    needed = {name for name, f in known.items() if f.default is f.default_factory is MISSING}
-    wrong = sorted(map(str, (set(sizes) - set(known)) | (needed - set(sizes))))
-    if wrong:
-        raise bad("sizes", "; ".join(wrong) + " unknown or missing", ", ".join(known))
-    return NovaConfig.from_dict(sizes)
+from recipes.sizes import check_fields
 
 
 class Nova(ModelMixin, ConfigMixin):
@@ -43,7 +33,10 @@ class Nova(ModelMixin, ConfigMixin):
 
     def __init__(self, sizes: NovaConfig | Mapping[str, Any]) -> None:
         super().__init__()
-        c = sizes if isinstance(sizes, NovaConfig) else _read_sizes(sizes)
+        if not isinstance(sizes, NovaConfig):
+            check_fields(NovaConfig, sizes)
+            sizes = NovaConfig.from_dict(sizes)
+        c = sizes
         self.register_to_config(sizes=asdict(c))
         self.sizes = c
         width = c.temporal.width

@@ -16,6 +16,7 @@ from contar._random import Generators, check_generator
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Progress
+from contar.tokenizers import Tokenizer
 from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_inputs import (
     Pixels,
@@ -34,6 +35,25 @@ RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
     "guidance_renorm": 1.0, "motion_flow": 5.0, "fps": 12.0,
 }  # fmt: skip
+
+
+def default_values(
+    network: Nova, tokenizer: Tokenizer, stored: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return what None means for a network and its tokenizer, `stored` first.
+
+    Raises:
+        ValueError: an unknown name in `stored`, or no mapping.
+    """
+    check_instance("defaults", stored, Mapping)
+    sizes = network.sizes
+    tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
+    values: dict[str, Any] = dict(RELEASED_DEFAULTS)
+    values["num_frames"] = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
+    values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
+    for name in stored:
+        check_choice("defaults", name, tuple(values))
+    return {**values, **stored}
 
 
 @dataclass
@@ -58,6 +78,8 @@ class NovaPipeline(DiffusionPipeline):
         text_encoder: of transformers; None takes embeddings only.
         tokenizer: of transformers.
         defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those.
+        text_package: a package and folder that text encoder and tokenizer come from, as
+            `contar.conditioning.text_package` takes it; saving then names it instead of them.
 
     Raises:
         ValueError: another network, a scheduler without a config, a tokenizer of other channels
@@ -76,6 +98,7 @@ class NovaPipeline(DiffusionPipeline):
         text_encoder: Any = None,
         tokenizer: Any = None,
         defaults: Mapping[str, float] | None = None,
+        text_package: str | None = None,
     ) -> None:
         super().__init__()
         check_instance("transformer", transformer, Nova)
@@ -95,18 +118,10 @@ class NovaPipeline(DiffusionPipeline):
             transformer=transformer, vae=vae, scheduler=scheduler,
             text_encoder=text_encoder, tokenizer=tokenizer,
         )  # fmt: skip
-        most = pixels.pixel_frames(sizes.frames)
-        tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
-        known = {
-            **RELEASED_DEFAULTS,
-            "num_frames": min(RELEASED_DEFAULTS["num_frames"], most),
-            "num_inference_steps": min(RELEASED_DEFAULTS["num_inference_steps"], tokens),
-        }
-        defaults = {} if defaults is None else defaults
-        check_instance("defaults", defaults, Mapping)
-        for name in defaults:
-            check_choice("defaults", name, tuple(known))
-        self.register_to_config(defaults={**known, **defaults})
+        self.register_to_config(
+            defaults=default_values(transformer, pixels, {} if defaults is None else defaults),
+            text_package=text_package,
+        )
 
     @torch.no_grad()
     def __call__(
@@ -267,18 +282,18 @@ class NovaPipeline(DiffusionPipeline):
             save_directory: made if it is not there.
             layout: "contar", or "released": with the names, files and keys of released folders,
                 so that the official code reads it.
-            options: of diffusers' `save_pretrained`, for "contar".
+            options: of the parts' own `save_pretrained`, as `max_shard_size`, for "contar".
 
         Raises:
             ValueError: an unknown layout, or a network that official code cannot build.
         """
         check_choice("layout", layout, ("contar", "released"))
-        if layout == "contar":
-            super().save_pretrained(save_directory, **options)
-            return
-        from recipes.nova_files import save_released
+        from recipes.nova_files import save_contar, save_released
 
-        save_released(self, Path(save_directory))
+        if layout == "contar":
+            save_contar(self, Path(save_directory), **options)
+        else:
+            save_released(self, Path(save_directory))
 
     def _texts(self, name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
         """Return texts, or the states of texts; None if neither is given."""

@@ -16,6 +16,7 @@ from contar.ordering import SetSchedule, SetStep, random_order
 from contar.tokenizers import patchify, unpatchify
 from recipes.nova_model import Nova
 
+UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
 
 
@@ -74,7 +75,8 @@ def stream(
             `text_length` long; shorter texts are padded with the model's stored rows.
         plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`.
         negative_prompt_embeds: what guidance leads away from, likewise; None is the empty text.
-        motion_flow: optical flow score, one or one for each sample; None is 5. Videos only.
+        motion_flow: optical flow score, one or one for each sample; None is 5, and `UNSET` leaves
+            it to the text in a model that was trained so. Videos only.
         fps: frames per second, likewise; None is 12. Videos only.
         context: [b, c, n, h, w], given first frames, yielded as they are: none makes an image or
             video of the text, one goes on from an image, n continue a video.
@@ -177,7 +179,11 @@ def motion_numbers(
         values = list(value) if isinstance(value, Sequence) else [value] * batch
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
-        columns.append(torch.tensor([check_number(name, v, 0) for v in values]))
+        for number in values:
+            real = isinstance(number, int | float)
+            if name == "fps" or not real or number != UNSET:
+                check_number(name, number, 0)
+        columns.append(torch.tensor([float(number) for number in values]))
     return columns[0].to(model.device), columns[1].to(model.device)
 
 

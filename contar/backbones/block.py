@@ -1,4 +1,4 @@
-"""A transformer block that normalises what each branch adds."""
+"""A transformer block that normalises what each branch adds, or what it reads."""
 
 from typing import Any
 
@@ -62,26 +62,45 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """x + norm(attention(x)), then x + norm(mlp(x)): residual post-norm.
 
-    Source: Swin v2 (Liu et al. 2021, arXiv 2111.09883, section 3.2), as NOVA uses it.
+    Source: Swin v2 (Liu et al. 2021, arXiv 2111.09883, section 3.2), as NOVA uses it. With
+    `prenorm` x + attention(norm(x)), then x + mlp(norm(x)), as in the vision transformer
+    (Dosovitskiy et al. 2020, arXiv 2010.11929, eq. 2 and 3) and MAR.
 
     Args:
         width: of the tokens.
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over `width`.
+        prenorm: normalise what a branch reads instead of what it adds.
+        eps: of the norms.
 
     Raises:
-        ValueError: a width that `heads` does not divide, or an MLP without a hidden value.
+        ValueError: a width that `heads` does not divide, an MLP without a hidden value, or an
+            `eps` below 0.
     """
 
-    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        prenorm: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
+        check_instance("prenorm", prenorm, bool)
+        check_number("eps", eps, 0)
+        self.prenorm = prenorm
         self.attn = SelfAttention(width, heads)
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width))
         self.mlp = Mlp(width, hidden)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Float[Tensor, "b n d"], **attention: Any) -> Float[Tensor, "b n d"]:
         """Transform tokens; keyword arguments are those of `SelfAttention`."""
+        if self.prenorm:
+            x = x + self.attn(self.norm1(x), **attention)
+            return x + self.mlp(self.norm2(x))
         x = x + self.norm1(self.attn(x, **attention))
         return x + self.norm2(self.mlp(x))

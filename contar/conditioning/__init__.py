@@ -3,7 +3,7 @@
 from contar.conditioning.adapter import ScaleShiftAdapter
 from contar.conditioning.guidance import Guidance
 from contar.conditioning.norm import AdaptiveLayerNorm
-from contar.conditioning.prompts import encode_texts
+from contar.conditioning.prompts import encode_texts, text_package
 from contar.conditioning.scalar import FrameTimes, MotionTokens, ScalarEmbedding
 from contar.conditioning.text import TextProjection
 
@@ -16,4 +16,5 @@ __all__ = [
     "ScaleShiftAdapter",
     "TextProjection",
     "encode_texts",
+    "text_package",
 ]

@@ -1,8 +1,15 @@
 """Layer norm whose scale and shift come from a condition."""
 
+import torch
 from torch import nn
 
-from contar._errors import check_broadcast, check_count, check_number, check_tensor
+from contar._errors import (
+    check_broadcast,
+    check_count,
+    check_instance,
+    check_number,
+    check_tensor,
+)
 from contar._typing import Float, Tensor
 
 
@@ -14,18 +21,24 @@ class AdaptiveLayerNorm(nn.Module):
     Args:
         width: of x and of the condition.
         outputs: vectors taken from the condition: 2 are scale and shift, more are returned.
-        eps: of the norm, which has no learned weights.
+        eps: of the norm.
+        affine: the norm has a learned weight and bias of its own, before the modulation (MAR).
 
     Raises:
         ValueError: a width below 1, fewer than 2 outputs, an `eps` below 0.
     """
 
-    def __init__(self, width: int, *, outputs: int = 2, eps: float = 1e-6) -> None:
+    def __init__(
+        self, width: int, *, outputs: int = 2, eps: float = 1e-6, affine: bool = False
+    ) -> None:
         super().__init__()
         check_count("width", width)
+        check_instance("affine", affine, bool)
         self.outputs, self.eps = check_count("outputs", outputs, 2), check_number("eps", eps, 0)
         self.act = nn.SiLU()
         self.proj = nn.Linear(width, outputs * width)
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
 
     def forward(
         self, x: Float[Tensor, "*m d"], condition: Float[Tensor, "*m2 d"]
@@ -40,5 +53,5 @@ class AdaptiveLayerNorm(nn.Module):
         check_tensor("condition", condition, (..., width), "[..., width]", like=weight)
         check_broadcast("condition", condition.shape, x.shape)
         scale, shift, *rest = self.proj(self.act(condition)).chunk(self.outputs, dim=-1)
-        x = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
+        x = nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         return x * (1 + scale) + shift, tuple(rest)

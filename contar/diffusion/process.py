@@ -67,11 +67,14 @@ class NoiseProcess:
             raise bad("scheduler", type(scheduler).__name__, "one with betas, or of flow matching")
         prediction: Any = getattr(scheduler.config, "prediction_type", "epsilon")
         check_choice("prediction_type", prediction, ("epsilon", "v_prediction", "sample"))
-        learned = getattr(scheduler.config, "variance_type", None) == "learned_range"
-        kept = scheduler.alphas_cumprod.float()
+        kept, betas = scheduler.alphas_cumprod.float(), None
+        if getattr(scheduler.config, "variance_type", None) == "learned_range":
+            betas = scheduler.betas.float()
+            # As `variance_bound` has it, which divides by small levels: in float64.
+            kept = (1 - betas.double()).cumprod(0)
         steps = torch.arange(len(kept), dtype=torch.float32)
-        betas = scheduler.betas.float() if learned else None
-        return cls(kept**0.5, (1 - kept) ** 0.5, steps, prediction, betas)
+        signal, level = (kept**0.5).float(), ((1 - kept) ** 0.5).float()
+        return cls(signal, level, steps, prediction, betas)
 
     def __len__(self) -> int:
         return len(self.signal)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers.mlp import Mlp
@@ -12,6 +12,7 @@ from contar._errors import (
     bad,
     check_broadcast,
     check_callable,
+    check_choice,
     check_count,
     check_ids,
     check_instance,
@@ -24,11 +25,11 @@ from contar.diffusion import NoiseProcess, SamplerTable, variance_bound
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, prenorm: bool) -> None:
         super().__init__()
-        self.norm1 = AdaptiveLayerNorm(width, outputs=3)
+        self.norm1 = AdaptiveLayerNorm(width, outputs=3, affine=prenorm)
         self.mlp = Mlp(width, width, act_layer=nn.SiLU)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = nn.Identity() if prenorm else nn.LayerNorm(width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h, (gate,) = self.norm1(x, condition)
@@ -38,7 +39,8 @@ class _Block(nn.Module):
 class DiffusionMLP(nn.Module):
     """Predicts noise (or velocity, or the token) of a noisy token from its timestep and condition.
 
-    Source: the diffusion loss of MAR (arXiv 2406.11838, section 3.2), with NOVA's blocks.
+    Source: the diffusion loss of MAR (arXiv 2406.11838, section 3.2). As it stands the blocks are
+    NOVA's; with `prenorm` and a linear `projection` they are MAR's.
 
     Args:
         values: of a token.
@@ -47,9 +49,11 @@ class DiffusionMLP(nn.Module):
         depth: blocks.
         learned_variance: also predict where the reverse steps' variance lies, which doubles the
             outputs.
+        prenorm: a block's learned norm comes before its MLP, instead of after it.
+        projection: of the condition: an "mlp" or one "linear" layer.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or an unknown projection.
     """
 
     def __init__(
@@ -60,17 +64,25 @@ class DiffusionMLP(nn.Module):
         width: int,
         depth: int,
         learned_variance: bool = False,
+        prenorm: bool = False,
+        projection: Literal["mlp", "linear"] = "mlp",
     ) -> None:
         super().__init__()
         sizes = {"values": values, "cond_width": cond_width, "width": width, "depth": depth}
         for name, size in sizes.items():
             check_count(name, size)
         check_instance("learned_variance", learned_variance, bool)
+        check_instance("prenorm", prenorm, bool)
+        check_choice("projection", projection, ("mlp", "linear"))
         self.values, self.cond_width = values, cond_width
         self.token = nn.Linear(values, width)
         self.time = ScalarEmbedding(width, cosine_first=True)
-        self.condition = Mlp(cond_width, width, width, act_layer=nn.SiLU)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        self.condition = (
+            nn.Linear(cond_width, width)
+            if projection == "linear"
+            else Mlp(cond_width, width, width, act_layer=nn.SiLU)
+        )
+        self.blocks = nn.ModuleList(_Block(width, prenorm) for _ in range(depth))
         self.norm = AdaptiveLayerNorm(width)
         self.out = nn.Linear(width, values * (1 + learned_variance))
 
@@ -125,16 +137,10 @@ class DiffusionMLP(nn.Module):
                 not have, or a process of another kind of variance than the head's.
         """
         check_tensor("target", target, (None, self.values), "[m, values]")
-        count, weight = target.shape[0], self.condition.fc1.weight
+        count, weight = target.shape[0], self.token.weight
         shape = (count, self.cond_width)
         check_tensor("cond", cond, shape, "[m, cond_width]", like=weight)
-        self.check_process(process)
-        check_count("repeats", repeats)
-        if noise is not None:
-            check_tensor("noise", noise, (repeats, count, self.values), "[repeats, m, values]")
-        if index is not None:
-            check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
-            check_ids("index", index, len(process))
+        self.check_draws(process, repeats, count, noise, index)
         drawn: Any = generator
         if noise is None or index is None:
             drawn = check_generator(generator, repeats, target.device)
@@ -183,7 +189,7 @@ class DiffusionMLP(nn.Module):
             ValueError: shapes that do not fit, guidance without `uncond`, a renormalisation over
                 the frame without the rest of the frame, or a temperature that the solver lacks.
         """
-        weight = self.condition.fc1.weight
+        weight = self.token.weight
         shape = (None, None, self.cond_width)
         check_tensor("cond", cond, shape, "[b, n, cond_width]", like=weight)
         batch, count, _ = cond.shape
@@ -234,6 +240,23 @@ class DiffusionMLP(nn.Module):
 
         x = table.sample(predict, noise.float(), draw_noise, temperature=temperature)
         return x[:, :count]
+
+    def check_draws(
+        self,
+        process: NoiseProcess,
+        repeats: int,
+        count: int,
+        noise: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> None:
+        """Raise a ValueError unless `loss` takes these for `count` tokens."""
+        self.check_process(process)
+        check_count("repeats", repeats)
+        if noise is not None:
+            check_tensor("noise", noise, (repeats, count, self.values), "[repeats, m, values]")
+        if index is not None:
+            check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
+            check_ids("index", index, len(process))
 
     def check_process(self, process: NoiseProcess) -> None:
         """Raise a ValueError unless `loss` takes this process."""

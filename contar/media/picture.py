@@ -1,4 +1,4 @@
-"""Pictures, read into uint8 tensors."""
+"""Pictures, read into uint8 tensors and fitted to a size."""
 
 import os
 
@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from contar._errors import bad
+from contar._errors import bad, check_count
 from contar._typing import Tensor, UInt8
-from contar.media.video import file_at
+from contar.media.video import check_frames, file_at
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -37,3 +37,17 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[Tensor, "h w 3"]:
         white = Image.new("RGBA", turned.size, "white")
         turned = Image.alpha_composite(white, turned.convert("RGBA"))
     return torch.from_numpy(np.array(turned.convert("RGB")))
+
+
+def fit_frames(
+    frames: UInt8[Tensor, "t h w 3"], height: int, width: int
+) -> UInt8[Tensor, "t height width 3"]:
+    """Return frames of another size: scaled to cover it, the middle cut out.
+
+    Raises:
+        ValueError: other frames, or a side below 1.
+    """
+    pixels = check_frames(frames)
+    size = (check_count("width", width), check_count("height", height))
+    fitted = [ImageOps.fit(Image.fromarray(picture), size) for picture in pixels]
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in fitted]))

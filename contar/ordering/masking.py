@@ -6,10 +6,19 @@ from typing import Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_device, check_number, check_tensor
+from contar._errors import (
+    bad,
+    check_choice,
+    check_count,
+    check_device,
+    check_number,
+    check_shape,
+    check_tensor,
+)
 from contar._random import Generators, check_generator, uniform
 from contar._typing import Bool, Float, Int, Tensor
 from contar.ordering.orders import random_order
+from contar.ordering.sizes import Rounding
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,25 @@ class TrainingMask:
         if self.filled is not None:
             shape = tuple(self.visible_ids.shape)
             check_tensor("filled", self.filled, shape, "[b, v]", kind="bool")
+
+    def check(self, rows: int, tokens: int, device: torch.device) -> None:
+        """Raise a ValueError unless each of so many positions is either hidden or visible.
+
+        Some have to be hidden, and all of it has to be on `device`.
+        """
+        hidden, ids, filled = self.hidden, self.visible_ids, self.filled
+        check_shape("mask.hidden", hidden.shape, (rows, tokens), "[rows, tokens]")
+        if hidden.device != device or ids.device != device:
+            raise bad("mask", f"one on {hidden.device} and {ids.device}", f"one on {device}")
+        if ((ids < 0) | (ids >= tokens)).any():
+            raise bad("mask.visible_ids", "positions outside", f"integers from 0 to {tokens - 1}")
+        shown = torch.ones_like(ids) if filled is None else (~filled).to(ids.dtype)
+        counts = torch.zeros_like(hidden, dtype=ids.dtype).scatter_add(1, ids.long(), shown)
+        if (counts != (~hidden)).any():
+            allowed = "those that mask.hidden shows, each once"
+            raise bad("mask.visible_ids", "other positions", allowed)
+        if not hidden.any():
+            raise bad("mask.hidden", "no hidden token", "at least one")
 
 
 def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> TrainingMask:
@@ -91,6 +119,7 @@ def truncated_normal_mask(
     mean: float = 1.0,
     std: float = 0.25,
     ratio: Literal["batch", "sample"] = "batch",
+    rounding: Rounding = "nearest",
     generator: Generators | None = None,
     device: torch.device | str = "cpu",
 ) -> TrainingMask:
@@ -108,6 +137,7 @@ def truncated_normal_mask(
         mean: of the distribution before it is cut.
         std: of the distribution before it is cut, above 0.
         ratio: one share for the whole "batch", as in the papers, or one for each "sample".
+        rounding: of the visible tokens: "nearest" (NOVA) or "floor" (MAR).
         generator: draws the share (or shares), then the order. With a list, "batch" takes the
             share from the first.
         device: of the result.
@@ -123,13 +153,16 @@ def truncated_normal_mask(
     if check_number("std", std) <= 0:
         raise bad("std", std, "a number above 0")
     check_choice("ratio", ratio, ("batch", "sample"))
+    check_choice("rounding", rounding, ("nearest", "floor"))
     check_device("device", device)
     generator = check_generator(generator, batch, device)
     u = uniform(batch, 1, generator=generator).squeeze(1)
     shares = _truncated_normal(
         u if ratio == "sample" else u[:1].expand(batch), low, high, mean, std
     )
-    visible = ((1 - shares) * tokens).round().clamp(max=tokens - 1).long()
+    visible = (1 - shares) * tokens
+    visible = visible.round() if rounding == "nearest" else visible.floor()
+    visible = visible.clamp(max=tokens - 1).long()
     order = random_order(batch, tokens, generator=generator, device=device)
     return _mask_by_order(order, visible.to(device))
 

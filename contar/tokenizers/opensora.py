@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from contar._errors import bad, check_count, check_tensor
 from contar._typing import Float, Tensor
+from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
-    CausalConv3d,
     Downsample,
     MidBlock,
     ResBlock,

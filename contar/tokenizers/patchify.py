@@ -2,16 +2,21 @@
 
 from einops import rearrange
 
-from contar._errors import bad, check_count, check_grid, check_tensor
+from contar._errors import bad, check_count, check_grid, check_instance, check_tensor
 from contar._typing import Float, Tensor
 
+_VALUES = {False: "(p q c)", True: "(c p q)"}  # of a token
 
-def patchify(latents: Float[Tensor, "*b c h w"], patch: int) -> Float[Tensor, "*b n d"]:
+
+def patchify(
+    latents: Float[Tensor, "*b c h w"], patch: int, *, channel_first: bool = False
+) -> Float[Tensor, "*b n d"]:
     """Cut frames into square patches, row by row; a token holds (y, x, channel), as NOVA's do.
 
     Args:
         latents: [..., c, h, w].
         patch: side of a patch.
+        channel_first: a token holds (channel, y, x), as MAR's do.
 
     Returns:
         [..., (h / patch) * (w / patch), patch * patch * c].
@@ -20,16 +25,21 @@ def patchify(latents: Float[Tensor, "*b c h w"], patch: int) -> Float[Tensor, "*
         ValueError: a grid that `patch` does not divide, or no float tensor of three axes or more.
     """
     check_count("patch", patch)
+    check_instance("channel_first", channel_first, bool)
     check_tensor("latents", latents, (..., None, None, None), "[..., c, h, w]")
     height, width = latents.shape[-2:]
     if not height * width or height % patch or width % patch:
         raise bad("latents", f"a grid of {(height, width)}", f"one that the patch {patch} divides")
-    pattern = "... c (h p) (w q) -> ... (h w) (p q c)"
+    pattern = f"... c (h p) (w q) -> ... (h w) {_VALUES[channel_first]}"
     return rearrange(latents, pattern, p=patch, q=patch)
 
 
 def unpatchify(
-    tokens: Float[Tensor, "*b n d"], grid: tuple[int, int], patch: int
+    tokens: Float[Tensor, "*b n d"],
+    grid: tuple[int, int],
+    patch: int,
+    *,
+    channel_first: bool = False,
 ) -> Float[Tensor, "*b c h w"]:
     """Put tokens back together; the inverse of `patchify`.
 
@@ -37,16 +47,18 @@ def unpatchify(
         tokens: [..., n, patch * patch * c].
         grid: (rows, columns) of tokens; their product is n.
         patch: side of a patch.
+        channel_first: as in `patchify`.
 
     Raises:
         ValueError: a grid of another number of tokens, or tokens that hold no whole patches.
     """
     check_count("patch", patch)
+    check_instance("channel_first", channel_first, bool)
     check_grid("grid", grid)
     check_tensor("tokens", tokens, (..., None, None), "[..., n, d]")
     if grid[0] * grid[1] != tokens.shape[-2]:
         raise bad("grid", grid, f"one of the {tokens.shape[-2]} tokens")
     if tokens.shape[-1] % patch**2:
         raise bad("tokens", f"of {tokens.shape[-1]} values", f"a multiple of {patch}² values")
-    pattern = "... (h w) (p q c) -> ... c (h p) (w q)"
+    pattern = f"... (h w) {_VALUES[channel_first]} -> ... c (h p) (w q)"
     return rearrange(tokens, pattern, h=grid[0], p=patch, q=patch)

@@ -36,6 +36,7 @@ KNOWN = {
     "AutoencoderKLWan": lambda vae: (
         vae.config.scale_factor_temporal, vae.config.scale_factor_spatial, True,
     ),
+    "CausalVAE": lambda vae: (4, 8, True),
     "OpenSoraVAE": lambda vae: (4, 8, True),
 }  # fmt: skip
 
@@ -101,40 +102,52 @@ class VAETokenizer:
         first = int(self._lone_first)
         return (check_count("latents", latents) - first) * self.time_stride + first
 
-    @torch.no_grad()
     def encode(
         self, pixels: Float[Tensor, "b c t h w"], *, generator: Generators | None = None
     ) -> Float[Tensor, "b c2 t2 h2 w2"]:
         """Return the scaled latents of clips.
 
         Args:
-            pixels: [b, 3, t, h, w] in [-1, 1].
+            pixels: as in `posterior`.
             generator: draws from the posterior, [b, c, t', h', w'] at once or each sample's own;
                 None takes the posterior's mean.
 
         Raises:
-            ValueError: another shape, a number of frames that `latent_frames` refuses, a height
-                or width that the stride does not divide, or a generator that does not fit.
+            ValueError: as `posterior`, or a generator that does not fit.
         """
+        if generator is not None:
+            self._check_pixels(pixels)
+            generator = check_generator(generator, len(pixels), pixels.device)
+        mean, deviation = self.posterior(pixels)
+        if generator is None:
+            return mean
+        return mean + deviation * normal(*mean.shape, generator=generator, device=mean.device)
+
+    @torch.no_grad()
+    def posterior(
+        self, pixels: Float[Tensor, "b c t h w"]
+    ) -> tuple[Float[Tensor, "b c2 t2 h2 w2"], Float[Tensor, "b c2 t2 h2 w2"]]:
+        """Return mean and deviation of the scaled latents of clips.
+
+        Args:
+            pixels: [b, 3, t, h, w] in [-1, 1].
+
+        Raises:
+            ValueError: another shape, a number of frames that `latent_frames` refuses, or a height
+                or width that the stride does not divide.
+        """
+        self._check_pixels(pixels)
+        pairs = [self._posterior(clip[None].to(self.vae.dtype)) for clip in pixels]
+        mean, deviation = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        shift, scale = self._affine(pixels.device)
+        return (mean - shift) * scale, deviation * scale
+
+    def _check_pixels(self, pixels: Tensor) -> None:
         check_tensor("pixels", pixels, (None, 3, None, None, None), "[b, 3, t, h, w]")
-        batch, _, frames, height, width = pixels.shape
-        count = self.latent_frames(frames, "pixels.frames")
-        for name, size in (("height", height), ("width", width)):
+        self.latent_frames(pixels.shape[2], "pixels.frames")
+        for name, size in (("height", pixels.shape[3]), ("width", pixels.shape[4])):
             if not size or size % self.space_stride:
                 raise bad(f"pixels.{name}", size, f"a multiple of {self.space_stride}")
-        noise = None
-        if generator is not None:
-            generator = check_generator(generator, batch, pixels.device)
-            grid = (height // self.space_stride, width // self.space_stride)
-            noise = normal(
-                batch, self.channels, count, *grid, generator=generator, device=pixels.device
-            )
-        latents = []
-        for i in range(batch):
-            mean, deviation = self._posterior(pixels[i : i + 1].to(self.vae.dtype))
-            latents.append(mean if noise is None else mean + deviation * noise[i : i + 1])
-        shift, scale = self._affine(pixels.device)
-        return (torch.cat(latents) - shift) * scale
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 t2 h2 w2"]:

@@ -1,6 +1,7 @@
-"""How a training run goes: the losses of one step, parts kept from training."""
+"""How a training run goes: losses of a step, parts kept from training, the loop and its saves."""
 
 from contar.training.freeze import freeze
+from contar.training.loop import RunConfig, train
 from contar.training.losses import FrameLosses, frame_losses
 
-__all__ = ["FrameLosses", "frame_losses", "freeze"]
+__all__ = ["FrameLosses", "RunConfig", "frame_losses", "freeze", "train"]

@@ -1,5 +1,7 @@
 """Every public name of `contar.backbones` refuses bad input by the argument's name."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -46,6 +48,16 @@ def test_an_mlp_without_a_hidden_value_is_refused(ratio, refuses):
         TemporalTower(depth=1, width=8, heads=2, mlp_ratio=ratio)
     with refuses("mlp_ratio", repr(ratio)):
         SpatialTower(**GOOD_SPATIAL, mlp_ratio=ratio)
+
+
+def test_a_block_s_norms_are_placed_by_yes_or_no_and_have_an_epsilon(refuses):
+    value: Any
+    for value in (None, 1, "pre"):
+        with refuses("prenorm", type(value).__name__):
+            Block(8, 2, prenorm=value)
+    for value in (-1e-6, NAN, None, "0", True):
+        with refuses("eps", repr(value)):
+            Block(8, 2, eps=value)
 
 
 @pytest.mark.parametrize("argument", ["encoder", "decoder"])

@@ -62,6 +62,12 @@ def test_an_adaptive_norm_refuses_an_eps_below_zero(eps, refuses):
         AdaptiveLayerNorm(8, eps=eps)
 
 
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_an_adaptive_norm_has_weights_of_its_own_or_not(value, refuses):
+    with refuses("affine", type(value).__name__):
+        AdaptiveLayerNorm(8, affine=value)
+
+
 def test_fewer_rows_than_the_length_are_refused(refuses):
     with refuses("length", "6", "5"):
         TextProjection(**{**TEXT, "length": 6})

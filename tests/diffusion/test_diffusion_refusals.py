@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from contar.diffusion import NoiseProcess, SamplerTable, load_scheduler, variance_bound
+from contar.diffusion import (
+    NoiseProcess,
+    SamplerTable,
+    iddpm_table,
+    load_scheduler,
+    variance_bound,
+)
 
 NAN, INF = float("nan"), float("inf")
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
@@ -52,12 +58,16 @@ def test_a_scheduler_that_diffusers_does_not_have_is_refused(read, argument, cam
 def test_fewer_than_one_step_is_refused(steps, refuses):
     with refuses("steps", repr(steps)):
         SamplerTable.from_config(FLOW, steps)
+    with refuses("steps", repr(steps)):
+        iddpm_table(steps)
 
 
 @pytest.mark.parametrize("config", [FLOW, DDPM])
 def test_more_steps_than_trained_are_refused(config, refuses):
     with refuses("steps", "1001", "1000"):
         SamplerTable.from_config(config, 1001)
+    with refuses("steps", "1001", "1000"):
+        iddpm_table(1001)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,18 @@ def test_a_learned_variance_is_yes_or_no(value, refuses):
         DiffusionMLP(**SIZES, learned_variance=value)
 
 
+@pytest.mark.parametrize("value", [None, 1, "pre"])
+def test_the_place_of_a_norm_is_yes_or_no(value, refuses):
+    with refuses("prenorm", type(value).__name__):
+        DiffusionMLP(**SIZES, prenorm=value)
+
+
+@pytest.mark.parametrize("value", [None, 1, "conv", ["mlp"]])
+def test_projections_are_listed(value, refuses):
+    with refuses("projection", repr(value), "mlp", "linear"):
+        DiffusionMLP(**SIZES, projection=value)
+
+
 @pytest.mark.parametrize(
     ("argument", "came", "changes"),
     [

@@ -201,17 +201,29 @@ grids = st.tuples(st.integers(1, 5), st.integers(1, 5))
 leads = st.lists(st.integers(1, 3), max_size=2)
 
 
-@given(lead=leads, grid=grids, patch=sizes, c=sizes, seed=seeds)
+@given(lead=leads, grid=grids, patch=sizes, c=sizes, first=st.booleans(), seed=seeds)
 def test_unpatchify_is_the_inverse_of_patchify(
-    lead: list[int], grid: tuple[int, int], patch: int, c: int, seed: int
+    lead: list[int], grid: tuple[int, int], patch: int, c: int, first: bool, seed: int
 ) -> None:
     rows, columns = grid
     latents = torch.randn(*lead, c, rows * patch, columns * patch, generator=generator(seed))
-    tokens = patchify(latents, patch)
+    tokens = patchify(latents, patch, channel_first=first)
     assert tokens.shape == (*lead, rows * columns, patch * patch * c)
-    assert torch.equal(unpatchify(tokens, grid, patch), latents)
+    assert torch.equal(unpatchify(tokens, grid, patch, channel_first=first), latents)
     other = torch.randn(tokens.shape, generator=generator(seed + 1))
-    assert torch.equal(patchify(unpatchify(other, grid, patch), patch), other)
+    frames = unpatchify(other, grid, patch, channel_first=first)
+    assert torch.equal(patchify(frames, patch, channel_first=first), other)
+
+
+@given(grid=grids, patch=sizes, c=sizes, seed=seeds)
+def test_a_token_with_channels_first_holds_the_same_values_by_channel(
+    grid: tuple[int, int], patch: int, c: int, seed: int
+) -> None:
+    shape = (c, grid[0] * patch, grid[1] * patch)
+    latents = torch.randn(shape, generator=generator(seed))
+    tokens = patchify(latents, patch, channel_first=True).unflatten(-1, (c, patch * patch))
+    others = patchify(latents, patch).unflatten(-1, (patch * patch, c))
+    assert torch.equal(tokens, others.transpose(-2, -1))
 
 
 @given(grid=grids, patch=sizes, c=sizes, seed=seeds)

@@ -70,7 +70,9 @@ def close(x: Tensor, y: Tensor) -> None:
 def head_of(seed: int, learned: bool = False) -> DiffusionMLP:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return DiffusionMLP(VALUES, COND, width=16, depth=2, learned_variance=learned).eval()
+        form: dict[str, Any] = {"prenorm": True, "projection": "linear"} if seed % 2 else {}
+        sizes: dict[str, Any] = {"width": 16, "depth": 2, "learned_variance": learned}
+        return DiffusionMLP(VALUES, COND, **sizes, **form).eval()
 
 
 @functools.cache

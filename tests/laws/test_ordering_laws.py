@@ -498,6 +498,20 @@ def test_the_full_mask_hides_everything(batch: int, tokens: int) -> None:
     assert mask.filled is None
 
 
+@given(st.integers(1, 4), st.integers(1, 300), distributions(), ratios, seeds)
+def test_rounding_down_what_is_visible_hides_no_less_than_the_share_and_one_token_more_at_most(
+    batch: int, tokens: int, law: dict[str, Any], ratio: Any, seed: int
+) -> None:
+    down, nearest = (
+        truncated_normal_mask(
+            batch, tokens, **law, ratio=ratio, rounding=rounding, generator=generator(seed)
+        ).hidden.sum(dim=1)
+        for rounding in ("floor", "nearest")
+    )
+    assert bool((down >= law["low"] * tokens - 1e-9).all())
+    assert bool(((down - nearest == 0) | (down - nearest == 1)).all())
+
+
 def test_low_and_high_of_one_hide_everything() -> None:
     mask = truncated_normal_mask(2, 5, low=1.0, high=1.0, generator=generator(0))
     assert torch.equal(mask.hidden, full_mask(2, 5).hidden)
@@ -514,6 +528,7 @@ def test_low_and_high_of_one_hide_everything() -> None:
         ("mean", {"mean": math.nan}),
         ("std", {"std": 0.0}),
         ("ratio", {"ratio": "frame"}),
+        ("rounding", {"rounding": "up"}),
     ],
 )
 def test_truncated_normal_mask_refuses_what_it_cannot_honour(

@@ -47,11 +47,16 @@ def checker_for(folder: Path, description: dict[str, Any]) -> Checker:
     Raises:
         ValueError: a kind that is not known here.
     """
-    if "arch" in description.get("config", {}):
+    config = description.get("config", {})
+    if "arch" in config:
         from nova_case import check_nova
 
         return check_nova
-    if "block_out_channels" in description.get("config", {}):
+    if "diffloss_d" in config:
+        from mar_case import check_mar
+
+        return check_mar
+    if "block_out_channels" in config:
         from vae_case import check_vae
 
         return check_vae

@@ -5,22 +5,42 @@ import shutil
 from pathlib import Path
 
 import check
+import mar_case
+import nova_case
 import numpy as np
 import pytest
 import torch
-from nova_case import load_model, weights_by_rule
+from nova_case import weights_by_rule
 
-from recipes import nova
-from recipes.nova_config import PRESETS, NovaConfig
+from recipes import mar, nova
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FOLDERS = sorted(path.parent for path in GOLDENS.glob("*/case.json"))
-NETWORKS = [folder for folder in FOLDERS if "arch" in (folder / "case.json").read_text()]
+MODELS = {"arch": nova_case.load_model, "diffloss_d": mar_case.load_model}  # by a key of a config
 FULL_SIZE = sorted((GOLDENS / "full_size").glob("*.json"))
 
 
 def read(file: Path) -> dict:
     return json.loads(file.read_text())
+
+
+NETWORKS = [folder for folder in FOLDERS if MODELS.keys() & read(folder / "case.json")["config"]]
+
+
+def load_model(golden: dict) -> nova.Nova | mar.Mar:
+    return next(load for key, load in MODELS.items() if key in golden["config"])(golden)
+
+
+def released(golden: dict) -> nova.Nova | mar.Mar:
+    """Build the released model of a golden's names and shapes, without its weights."""
+    if "preset" in golden:
+        arguments = {**golden["preset"], "model": golden["preset"]["name"]}
+        return mar.build(mar.MarConfig.from_official(arguments), device="meta")
+    return nova.build(nova.NovaConfig.from_official(golden["config"]), device="meta")
+
+
+def shapes(model: nova.Nova | mar.Mar) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in model.official_state_dict().items()}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -39,14 +59,23 @@ def test_a_released_pipeline_makes_the_recorded_latents_and_frames_and_runs_none
     assert all(result.passed for result in results), "\n".join(map(str, results))
 
 
-def test_the_check_fails_on_a_recorded_number_that_is_wrong(tmp_path):
-    folder = Path(shutil.copytree(GOLDENS / "image", tmp_path / "image"))
-    with np.load(folder / "generate_flow.npz") as archive:
+@pytest.mark.parametrize(
+    ("kind", "case", "array"),
+    [
+        ("image", "generate_flow", "sample.0.1"),
+        ("mar", "generate_cfg_linear", "sample.1"),
+        ("mar", "generate_plain", "token_cond.5"),
+        ("mar", "train", "out.loss"),
+    ],
+)
+def test_the_check_fails_on_a_recorded_number_that_is_wrong(tmp_path, kind, case, array):
+    folder = Path(shutil.copytree(GOLDENS / kind, tmp_path / kind))
+    with np.load(folder / f"{case}.npz") as archive:
         arrays = dict(archive)
-    arrays["sample.0.1"] = arrays["sample.0.1"] * np.float32(1.001)
-    np.savez(folder / "generate_flow.npz", **arrays)
+    arrays[array] = arrays[array] * np.float32(1.001)
+    np.savez(folder / f"{case}.npz", **arrays)
     verdicts = {result.case: result.passed for result in check.check_folder(folder)}
-    assert verdicts.pop("image/generate_flow") is False
+    assert verdicts.pop(f"{kind}/{case}") is False
     assert all(verdicts.values())
     assert check.main([str(folder)]) == 1
 
@@ -61,20 +90,22 @@ def test_the_check_fails_on_a_folder_that_it_does_not_know(tmp_path, capsys):
 @pytest.mark.parametrize("file", FULL_SIZE, ids=lambda file: file.stem)
 def test_a_released_config_makes_exactly_the_released_names_and_shapes(file):
     golden = read(file)
-    model = nova.build(NovaConfig.from_official(golden["config"]), device="meta")
-    ours = {name: list(tensor.shape) for name, tensor in model.official_state_dict().items()}
-    assert ours == golden["parameters"]
+    assert shapes(released(golden)) == golden["parameters"]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", nova.PRESETS)
 def test_a_preset_makes_exactly_the_released_names_and_shapes(preset):
-    released = {"nova-d48w1024-osp480": "nova-d48w1024-osp480-mixer24"}.get(preset, preset)
-    golden = read(GOLDENS / "full_size" / f"{released}.json")
-    model = nova.build(preset, device="meta")
-    assert {n: list(t.shape) for n, t in model.official_state_dict().items()} == golden[
-        "parameters"
-    ]
-    assert PRESETS[preset] == NovaConfig.from_official(golden["config"])
+    name = {"nova-d48w1024-osp480": "nova-d48w1024-osp480-mixer24"}.get(preset, preset)
+    golden = read(GOLDENS / "full_size" / f"{name}.json")
+    assert shapes(nova.build(preset, device="meta")) == golden["parameters"]
+    assert nova.PRESETS[preset] == nova.NovaConfig.from_official(golden["config"])
+
+
+@pytest.mark.parametrize("preset", mar.PRESETS)
+def test_a_preset_of_mar_makes_exactly_the_released_names_and_shapes(preset):
+    golden = read(GOLDENS / "full_size" / f"{preset.replace('-', '_')}.json")
+    assert shapes(mar.build(preset, device="meta")) == golden["parameters"]
+    assert mar.PRESETS[preset] == released(golden).sizes
 
 
 @pytest.mark.parametrize("folder", NETWORKS, ids=lambda folder: folder.name)

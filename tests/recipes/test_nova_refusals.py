@@ -233,7 +233,6 @@ def test_an_official_config_is_a_mapping(config, refuses):
         ("['arch']", "'unet'", {"arch": ["unet", "vit_d2w768", "mlp_d1w8"], "heads": None}),
         ("['arch']", "3", {"arch": [3, "vit_d2w768", "mlp_d1w8"], "heads": None}),
         ("['arch']", "'vit_d1w8'", {"arch": ["vit_d1w768"] * 2 + ["vit_d1w8"], "heads": None}),
-        ("['heads']", "vit_d1w16", {"heads": None}),
         ("['heads']['video_encoder']['depth']", "None", {"heads": 2}),
         ("['heads']['video_encoder']['depth']", "None", {"heads": {}}),
         ("['heads']['video_encoder']['heads']", "0", with_heads("video_encoder", heads=0)),
@@ -244,6 +243,13 @@ def test_an_official_config_is_a_mapping(config, refuses):
 def test_an_official_config_refuses_what_it_does_not_know(argument, came, changes, refuses):
     with refuses(f"config{argument}", came):
         nova.NovaConfig.from_official({**OFFICIAL, **changes})
+
+
+def test_an_architecture_that_was_not_released_asks_for_its_heads(refuses):
+    with refuses("num_heads", "None", "vit_d1w16"):
+        nova.NovaConfig.from_official({**OFFICIAL, "heads": None})
+    with refuses("num_heads", "(1, 2, 3)"):
+        nova.NovaConfig.from_official({**OFFICIAL, "heads": None}, num_heads=(1, 2, 3))  # type: ignore[arg-type]
 
 
 def test_official_heads_that_do_not_divide_the_width_are_refused(refuses):
@@ -365,7 +371,7 @@ def test_a_model_of_images_has_no_motion_in_its_prefix(image_model, refuses):
         ("prompt_embeds", "(3, 5)", {"prompt_embeds": torch.zeros(2, 3, 5)}),
         ("prompt_embeds", "4 tokens", {"prompt_embeds": torch.zeros(2, 4, 6)}),
         ("prompt_embeds", "torch.int64", {"prompt_embeds": torch.zeros(2, 3, 6).long()}),
-        ("motion_flow", "-1", {"motion_flow": -1}),
+        ("motion_flow", "-2", {"motion_flow": -2}),
         ("motion_flow", "nan", {"motion_flow": NAN}),
         ("motion_flow", "inf", {"motion_flow": [5.0, INF]}),
         ("motion_flow", "True", {"motion_flow": True}),

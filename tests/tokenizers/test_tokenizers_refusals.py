@@ -16,6 +16,14 @@ def test_a_patch_is_a_count(patch, refuses):
         unpatchify(torch.zeros(1, 4, 16), (2, 2), patch)
 
 
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_channels_come_first_or_not(value, refuses):
+    with refuses("channel_first", type(value).__name__):
+        patchify(torch.zeros(1, 4, 4, 4), 2, channel_first=value)
+    with refuses("channel_first", type(value).__name__):
+        unpatchify(torch.zeros(1, 4, 16), (2, 2), 2, channel_first=value)
+
+
 @pytest.mark.parametrize(
     ("came", "latents"),
     [

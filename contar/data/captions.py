@@ -1,0 +1,104 @@
+"""Sentences about a moving digit, in many phrasings, some of them for tests alone."""
+
+from collections.abc import Sequence
+
+import torch
+
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+# Right, then on clockwise; y grows downwards.
+DIRECTIONS = (
+    "right", "down right", "down", "down left", "left", "up left", "up", "up right",
+)  # fmt: skip
+
+_WAYS = {
+    "right": ("right", "to the right", "rightwards", "towards the right"),
+    "left": ("left", "to the left", "leftwards", "towards the left"),
+    "up": ("up", "upwards", "to the top", "towards the top"),
+    "down": ("down", "downwards", "to the bottom", "towards the bottom"),
+    "up right": (
+        "up and to the right", "diagonally up right", "to the upper right",
+        "towards the top right corner",
+    ),
+    "up left": (
+        "up and to the left", "diagonally up left", "to the upper left",
+        "towards the top left corner",
+    ),
+    "down right": (
+        "down and to the right", "diagonally down right", "to the lower right",
+        "towards the bottom right corner",
+    ),
+    "down left": (
+        "down and to the left", "diagonally down left", "to the lower left",
+        "towards the bottom left corner",
+    ),
+}  # fmt: skip
+
+# {d} is the digit, {s} how fast with a space before it or nothing, {w} the way.
+_MOVING = (
+    "a {d} moves{s} {w}",
+    "the digit {d} moving{s} {w}",
+    "the digit {d} drifting{s} {w}",
+    "a {d} sliding{s} {w}",
+    "the number {d} goes{s} {w}",
+    "a handwritten {d} gliding{s} {w}",
+    "a white {d} on black travels{s} {w}",
+    "number {d} is moving{s} {w}",
+    "{d} going{s} {w}",
+    "a video of a {d} that slides{s} {w}",
+    "a {d} drifts{s} {w}",
+    "the {d} shifts{s} {w}",
+)
+_MOVING_TEST = (
+    "the handwritten digit {d} travelling{s} {w}",
+    "a {d} is gliding{s} {w}",
+    "a clip of the number {d} drifting{s} {w}",
+    "watch a {d} go{s} {w}",
+    "the {d} slides{s} {w}",
+)
+_STILL = (
+    "a {d} stands still",
+    "the digit {d} stands still",
+    "a {d} that does not move",
+    "the number {d} stays where it is",
+    "a motionless {d}",
+    "a handwritten {d} at rest",
+    "a white {d} on black, standing still",
+    "number {d} is not moving",
+    "a still {d}",
+    "a video of a {d} that stays in place",
+)
+_STILL_TEST = (
+    "the {d} stands still",
+    "a clip of the number {d} standing still",
+    "the handwritten digit {d} stays in place",
+    "a {d} is at rest",
+)
+_SPEEDS = {"slow": (" slowly", " gently"), "fast": (" quickly", " fast"), None: ("",)}
+
+
+def caption(
+    digit: int,
+    direction: str | None,
+    speed: str | None,
+    *,
+    generator: torch.Generator,
+    test: bool = False,
+) -> str:
+    """Return a sentence.
+
+    Args:
+        digit: 0 to 9; written as a word or as a numeral.
+        direction: one of `DIRECTIONS`; None stands still.
+        speed: "slow" or "fast" to say so, None to say nothing.
+        generator: draws the phrasing.
+        test: use the phrasings that training never sees.
+    """
+
+    def draw(choices: Sequence[str]) -> str:
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    name = draw((NAMES[digit], str(digit)))
+    if direction is None:
+        return draw(_STILL_TEST if test else _STILL).format(d=name)
+    template = draw(_MOVING_TEST if test else _MOVING)
+    return template.format(d=name, s=draw(_SPEEDS[speed]), w=draw(_WAYS[direction]))

@@ -1,0 +1,1 @@
+"""Is what came out good? Judges, tracks, distances, reports."""

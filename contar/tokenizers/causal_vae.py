@@ -1,0 +1,158 @@
+"""A small causal 3D VAE of contar's own: time stride 4, space stride 8."""
+
+from collections.abc import Sequence
+
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import (
+    AutoencoderMixin,
+    DecoderOutput,
+    DiagonalGaussianDistribution,
+)
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange
+from torch import nn
+from torch.nn import functional
+
+from contar._errors import bad, check_count, check_tensor
+from contar._typing import Float, Tensor
+from contar.tokenizers.causal_conv import CausalConv3d
+from contar.tokenizers.protocol import latent_frames
+
+STRIDES = (4, 8)  # frames, pixels
+
+
+class FrameNorm(nn.GroupNorm):
+    """Group norm whose statistics are of each frame alone, so that no frame knows a later one."""
+
+    def forward(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        """Normalise."""
+        frames = super().forward(rearrange(input, "b c t h w -> (b t) c h w"))
+        return rearrange(frames, "(b t) c h w -> b c t h w", b=len(input))
+
+
+def _conv(channels: int, out: int, kernel: tuple[int, int, int]) -> CausalConv3d:
+    return CausalConv3d(channels, out, kernel, padding=(kernel[1] // 2, kernel[2] // 2))
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, channels: int, *, time: bool) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = FrameNorm(8, channels), FrameNorm(8, channels)
+        self.conv1 = _conv(channels, channels, (3 if time else 1, 3, 3))
+        self.conv2 = _conv(channels, channels, (1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(functional.silu(self.norm1(x)))
+        return x + self.conv2(functional.silu(self.norm2(h)))
+
+
+class _Down(nn.Module):
+    """Half the grid, and about half the frames."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.space = nn.Linear(4 * channels, out)
+        self.time = CausalConv3d(out, out, (3, 1, 1), stride=(2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = rearrange(x, "b c t (h p) (w q) -> b t h w (p q c)", p=2, q=2)
+        return self.time(rearrange(self.space(x), "b t h w c -> b c t h w"))
+
+
+class _Up(nn.Module):
+    """Twice the grid, and twice the frames but the first."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.time = CausalConv3d(channels, 2 * channels, (3, 1, 1))
+        self.space = nn.Linear(channels, 4 * out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = rearrange(self.time(x), "b (r c) t h w -> b (t r) h w c", r=2)[:, 1:]
+        return rearrange(self.space(x), "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
+
+
+class CausalVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+    """Clips of 4k + 1 frames to k + 1 latent frames and back, used as diffusers' autoencoders are.
+
+    Latents up to frame t depend on no later pixel, and pixels on no later latent: convolutions are
+    causal and norms see one frame. So an image is the first frame of any clip.
+
+    Args:
+        in_channels: of the pixels.
+        latent_channels: of the latents.
+        widths: of the three levels of resolution, 1/2, 1/4 and 1/8, multiples of 8.
+        depth: residual blocks at each level.
+        latents_mean: of each channel, as measured on training data; None is 0.
+        latents_std: likewise; None is 1.
+
+    Raises:
+        ValueError: a number below 1, or other widths.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 4,
+        widths: Sequence[int] = (32, 64, 96),
+        depth: int = 1,
+        latents_mean: Sequence[float] | None = None,
+        latents_std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("latent_channels", latent_channels)):
+            check_count(name, value)
+        check_count("depth", depth)
+        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
+            raise bad("widths", list(widths), "three multiples of 8")
+        a, b, c = widths
+
+        def blocks(width: int, *, time: bool) -> nn.Sequential:
+            return nn.Sequential(*(_ResBlock(width, time=time) for _ in range(depth)))
+
+        self.stem = nn.Linear(4 * in_channels, a)
+        self.encoder = nn.Sequential(
+            blocks(a, time=False), _Down(a, b), blocks(b, time=True), _Down(b, c),
+            blocks(c, time=True), FrameNorm(8, c), nn.SiLU(),
+            _conv(c, 2 * latent_channels, (1, 1, 1)),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            _conv(latent_channels, c, (3, 3, 3)), blocks(c, time=True), _Up(c, b),
+            blocks(b, time=True), _Up(b, a), blocks(a, time=False), FrameNorm(8, a), nn.SiLU(),
+        )  # fmt: skip
+        self.out = nn.Linear(a, 4 * in_channels)
+
+    def encode(
+        self, x: Float[Tensor, "b c t h w"], return_dict: bool = True
+    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
+        """Return the posterior of clips of 4k + 1 frames.
+
+        Raises:
+            ValueError: another shape or number of frames, or sides that 8 does not divide.
+        """
+        check_tensor(
+            "x", x, (None, self.config["in_channels"], None, None, None), "[b, c, t, h, w]"
+        )
+        latent_frames(x.shape[2], STRIDES[0], lone_first=True, name="x.frames")
+        if x.shape[3] % STRIDES[1] or x.shape[4] % STRIDES[1]:
+            raise bad("x", tuple(x.shape), f"height and width of multiples of {STRIDES[1]}")
+        h = self.stem(rearrange(x, "b c t (h p) (w q) -> b t h w (p q c)", p=2, q=2))
+        posterior = DiagonalGaussianDistribution(self.encoder(h.movedim(-1, 1)))
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    def decode(
+        self, z: Float[Tensor, "b c t h w"], return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor]:
+        """Return the frames of latents.
+
+        Raises:
+            ValueError: another shape.
+        """
+        check_tensor(
+            "z", z, (None, self.config["latent_channels"], None, None, None), "[b, c, t, h, w]"
+        )
+        h = self.out(self.decoder(z).movedim(1, -1))
+        pixels = rearrange(h, "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
+        return DecoderOutput(sample=pixels) if return_dict else (pixels,)

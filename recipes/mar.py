@@ -1,0 +1,164 @@
+"""MAR: autoregressive image generation without vector quantization.
+
+Li et al., NeurIPS 2024, arXiv 2406.11838; official code github.com/LTH14/mar. A masked autoencoder,
+steered by a class, goes from set to set of a latent's tokens, and a diffusion MLP draws them.
+
+    model = build("mar-base")
+    latents = generate(model, torch.tensor([207, 360]))
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._errors import (
+    FLOATS,
+    bad,
+    check_choice,
+    check_device,
+    check_ids,
+    check_instance,
+    check_number,
+    check_tensor,
+)
+from contar._random import check_generator, uniform
+from contar._typing import Float, Int, Tensor
+from contar.attention.attend import check_backend
+from contar.conditioning import Guidance
+from contar.diffusion import NoiseProcess
+from contar.generation import GenerationPlan
+from contar.ordering import TrainingMask, truncated_normal_mask
+from contar.tokenizers import patchify
+from contar.training import FrameLosses
+from recipes.mar_config import IDDPM, PRESETS, MarConfig
+from recipes.mar_files import from_pretrained, load_tokenizer
+from recipes.mar_model import Mar
+from recipes.mar_sampling import PLAN, generate
+from recipes.sizes import Tower
+
+__all__ = [
+    "PLAN",
+    "PRESETS",
+    "GenerationPlan",
+    "Guidance",
+    "Mar",
+    "MarConfig",
+    "Tower",
+    "build",
+    "from_pretrained",
+    "generate",
+    "load_tokenizer",
+    "training_losses",
+]
+
+
+def build(
+    preset: str | MarConfig = "mar-base",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Mar:
+    """Build a MAR with random weights.
+
+    Args:
+        preset: a name in `PRESETS`, or a config.
+        device: where the weights are made, the CPU if None; "meta" makes none.
+        dtype: of the weights, float32 if None.
+
+    Raises:
+        ValueError: an unknown preset, device or dtype.
+
+    Example:
+        >>> model = build("mar-base", device="meta")
+        >>> sum(p.numel() for p in model.parameters()) // 10**6
+        207
+    """
+    config = PRESETS.get(preset) if isinstance(preset, str) else preset
+    if not isinstance(config, MarConfig):
+        raise bad("preset", preset, "a MarConfig or one of " + ", ".join(PRESETS))
+    if device is not None:
+        check_device("device", device)
+    if dtype is not None:
+        check_choice("dtype", dtype, FLOATS)
+    with torch.device("cpu" if device is None else device):
+        model = Mar(config)
+    if dtype is not None:
+        nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32
+    return model
+
+
+def training_losses(
+    model: Mar,
+    latents: Float[Tensor, "b c h w"],
+    labels: Int[Tensor, " b"],
+    *,
+    repeats: int = 4,
+    label_drop: float = 0.1,
+    mask: TrainingMask | None = None,
+    generator: torch.Generator | None = None,
+    noise: Float[Tensor, "r m d"] | None = None,
+    index: Int[Tensor, "r m"] | None = None,
+    backend: Any = None,
+) -> FrameLosses:
+    """Return the loss of one training step: of the noise, and of the learned variance.
+
+    The official training also drops a tenth of the activations of attention and MLPs, which this
+    does not: torch draws dropout from its global generator.
+
+    Args:
+        model: a MAR.
+        latents: [b, c, h, w], scaled to a standard deviation of 1.
+        labels: [b], classes by number; the number of classes itself stands for none.
+        repeats: draws of noise and timestep for each hidden token.
+        label_drop: share of the labels that are replaced by none, for guidance.
+        mask: hidden and visible tokens of each sample, instead of a draw with one hidden share for
+            the whole batch.
+        generator: draws the mask, the dropped labels, noise and timesteps where they are not given.
+        noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`.
+        index: [repeats, m], training timesteps.
+        backend: of `attend`.
+
+    Raises:
+        ValueError: an argument that does not fit the model or the others.
+    """
+    check_instance("model", model, Mar)
+    c, device = model.sizes, model.device
+    check_tensor("latents", latents, (None, c.channels, *c.latent), "[b, c, h, w]")
+    batch = len(latents)
+    if not batch or latents.device != device:
+        got = f"{batch} samples on {latents.device}"
+        raise bad("latents", got, f"at least one sample, on {device}")
+    check_tensor("labels", labels, (batch,), "[b]", kind="int")
+    check_ids("labels", labels, c.classes + 1)
+    check_number("label_drop", label_drop, 0, 1)
+    check_backend(backend, device)
+    process = NoiseProcess.from_config(IDDPM)
+    generator = check_generator(generator, batch, device)  # type: ignore[assignment]
+    if not isinstance(generator, torch.Generator):
+        raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
+    if mask is None:
+        mask = truncated_normal_mask(
+            batch, c.tokens, rounding="floor", generator=generator, device=device
+        )
+    else:
+        check_instance("mask", mask, TrainingMask)
+        mask.check(batch, c.tokens, device)
+    model.head.check_draws(process, repeats, int(mask.hidden.sum()), noise, index)
+
+    labels = labels.to(device)
+    if label_drop:
+        dropped = uniform(batch, generator=generator, device=device) < label_drop
+        labels = labels.masked_fill(dropped, c.classes)
+    clean = patchify(latents, c.patch, channel_first=True)
+    z = model(clean, labels, mask.visible_ids, filled=mask.filled, backend=backend)
+    loss = model.head.loss(
+        clean[mask.hidden],
+        z[mask.hidden],
+        process=process,
+        repeats=repeats,
+        generator=generator,
+        noise=noise,
+        index=index,
+    ).mean()
+    return FrameLosses(loss, loss)

@@ -1,0 +1,165 @@
+"""MAR's files: saved models, official checkpoints, the tokenizer released with them."""
+
+import argparse
+import itertools
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contar._errors import FLOATS, bad, check_choice, check_instance
+from contar._files import WEIGHTS, load_exactly, read_json, read_weights
+from contar.tokenizers.vae import VAETokenizer
+from recipes.mar_config import MarConfig
+from recipes.mar_keys import from_official
+from recipes.mar_model import Mar
+
+LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
+# Of the tokenizer; what else its file may hold was needed in training only.
+_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+
+
+def from_pretrained(
+    path: str | Path,
+    *,
+    config: MarConfig | None = None,
+    ema: bool = True,
+    dtype: torch.dtype | None = None,
+) -> Mar:
+    """Load a folder that `save_pretrained` wrote, or an official checkpoint (`.pth`).
+
+    A checkpoint is a pickle. One that holds more than tensors, plain values and parsed arguments is
+    refused, and nothing of it is run.
+
+    Args:
+        path: of the folder or file.
+        config: of a checkpoint that does not say which released model it is; None reads it from
+            the arguments stored there.
+        ema: take a checkpoint's averaged weights, not those of its last step.
+        dtype: of the weights; None keeps the file's.
+
+    Raises:
+        FileNotFoundError: no such path, or a folder without a config or weights.
+        ValueError: a file of another kind, sizes that are not known, or weights that are missing,
+            unexpected or misshapen (all are listed).
+    """
+    check_instance("ema", ema, bool)
+    if config is not None:
+        check_instance("config", config, MarConfig)
+    if dtype is not None:
+        check_choice("dtype", dtype, FLOATS)
+    path = _existing(path)
+    if path.is_dir():
+        if config is not None:
+            raise bad("config", config, f"None: {path} has its own")
+        model = _empty(read_json(path / "config.json").get("sizes"))
+        state = read_weights(path)
+    else:
+        checkpoint = _read_pickle(path)
+        model = _empty(_checkpoint_config(checkpoint) if config is None else config)
+        state = from_official(checkpoint.get("model_ema" if ema else "model"), model.state_dict())  # type: ignore[arg-type]
+    state = {name: x.detach().to(dtype or x.dtype) for name, x in state.items()}
+    load_exactly(model, state, WEIGHTS)
+    return model.eval()
+
+
+def _empty(sizes: Any) -> Mar:
+    with torch.device("meta"):
+        return Mar(sizes)
+
+
+def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:
+    arguments = checkpoint.get("args")
+    known = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+    if known.get("model") is None:
+        raise bad("config", None, "a MarConfig: the checkpoint does not say which model it is")
+    return MarConfig.from_official(known)
+
+
+def load_tokenizer(path: str | Path) -> VAETokenizer:
+    """Load the tokenizer released with MAR (`kl16.ckpt`, laid out as in latent-diffusion).
+
+    The file is read as in `from_pretrained`. Images are clips of one frame: latents [b, c, h, w]
+    are `tokenizer.encode(images[:, :, None])[:, :, 0]`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, or weights that make no autoencoder.
+    """
+    from diffusers.loaders.single_file_utils import (
+        convert_ldm_vae_checkpoint,
+        update_vae_attentions_ldm_to_diffusers,
+    )
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    state = _read_pickle(_existing(path)).get("model")
+    if not isinstance(state, Mapping):
+        raise bad("path", str(path), "a checkpoint with weights under 'model'")
+    state = {k: v for k, v in state.items() if isinstance(v, Tensor) and k.startswith(_PARTS)}
+    try:
+        config = _tokenizer_config(state)
+        within = [key for key in state if ".attn." in key]
+        rest = {key: value for key, value in state.items() if key not in within}
+        converted = convert_ldm_vae_checkpoint(rest, config)
+        last = len(config["block_out_channels"]) - 1
+        for i in range(last + 1):  # attention within levels, which diffusers' conversion leaves out
+            for old, new in (
+                (f"encoder.down.{i}.attn.", f"encoder.down_blocks.{i}.attentions."),
+                (f"decoder.up.{i}.attn.", f"decoder.up_blocks.{last - i}.attentions."),
+            ):
+                keys = [key for key in within if key.startswith(old)]
+                names = {"old": old, "new": new}
+                update_vae_attentions_ldm_to_diffusers(keys, converted, state, names)
+        vae = AutoencoderKL(**config, scaling_factor=LATENT_SCALE)
+    except (LookupError, ValueError) as error:
+        raise bad("path", str(path), f"an autoencoder's weights: {error!r}") from error
+    load_exactly(vae, converted, "path")
+    return VAETokenizer(vae.eval())
+
+
+def _tokenizer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the sizes of an autoencoder off its weights."""
+
+    def count(pattern: str) -> int:
+        return next(i for i in itertools.count() if pattern.format(i) not in state)
+
+    def kinds(half: str, levels: range, plain: str) -> list[str]:
+        attends = [f"{half}.{level}.attn.0.q.weight" in state for level in levels]
+        return [f"Attn{plain}" if attend else plain for attend in attends]
+
+    first_conv = "encoder.down.{}.block.0.conv1.weight"
+    levels = range(count(first_conv))
+    return {
+        "in_channels": state["encoder.conv_in.weight"].shape[1],
+        "out_channels": state["decoder.conv_out.weight"].shape[0],
+        "latent_channels": state["post_quant_conv.weight"].shape[0],
+        "block_out_channels": [state[first_conv.format(level)].shape[0] for level in levels],
+        "layers_per_block": count("encoder.down.0.block.{}.conv1.weight"),
+        "down_block_types": kinds("encoder.down", levels, "DownEncoderBlock2D"),
+        "up_block_types": kinds("decoder.up", levels[::-1], "UpDecoderBlock2D"),
+    }
+
+
+def _existing(path: Any) -> Path:
+    if not isinstance(path, str | Path):
+        raise bad("path", path, "the path of a file or folder")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"path: got {str(path)!r}, allowed: a file or folder that exists")
+    return Path(path)
+
+
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    """Read a pickle of tensors, plain values and parsed arguments, and nothing else."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except Exception as error:  # of any kind: what a broken or hostile file leads to
+        raise bad("path", str(path), f"a file of tensors and plain values ({error})") from error
+    if not isinstance(content, Mapping):
+        raise bad("path", str(path), "a file of named weights")
+    return content

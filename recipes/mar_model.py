@@ -1,0 +1,156 @@
+"""MAR's network, put together from contar's parts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from contar._errors import check_ids, check_tensor
+from contar._typing import Bool, Float, Int, Tensor
+from contar.backbones import Block
+from contar.conditioning import AdaptiveLayerNorm
+from contar.heads import DiffusionMLP
+from recipes.mar_config import MarConfig
+from recipes.mar_keys import from_official, to_official
+from recipes.sizes import Tower
+
+EPS = 1e-6  # of every layer norm
+
+
+class Mar(ModelMixin, ConfigMixin):
+    """The network: weights and nothing else. Loops and losses are functions in `recipes.mar`.
+
+    Initial weights are drawn as in the official code, which starts the head at 0.
+    """
+
+    config_name = "config.json"
+
+    def __init__(self, sizes: MarConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        c = sizes if isinstance(sizes, MarConfig) else MarConfig.from_dict(sizes)
+        self.register_to_config(sizes=asdict(c))
+        self.sizes = c
+        width, places = c.encoder.width, c.buffer + c.tokens
+        self.classes = nn.Embedding(c.classes, width)
+        self.no_class = nn.Parameter(torch.empty(1, width))
+        self.embed = nn.Linear(c.values, width)
+        self.embed_norm = nn.LayerNorm(width, eps=EPS)
+        self.encoder_positions = nn.Parameter(torch.empty(1, places, width))
+        self.encoder = self._half(c.encoder)
+        self.encoder_norm = nn.LayerNorm(width, eps=EPS)
+        width = c.decoder.width
+        self.join = nn.Linear(c.encoder.width, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.decoder_positions = nn.Parameter(torch.empty(1, places, width))
+        self.decoder = self._half(c.decoder)
+        self.decoder_norm = nn.LayerNorm(width, eps=EPS)
+        self.head_positions = nn.Parameter(torch.empty(1, c.tokens, width))
+        self.head = DiffusionMLP(
+            c.values,
+            width,
+            width=c.head_width,
+            depth=c.head_depth,
+            learned_variance=True,
+            prenorm=True,
+            projection="linear",
+        )
+        self._draw_weights()
+
+    def _half(self, tower: Tower) -> nn.ModuleList:
+        c = self.sizes
+        return nn.ModuleList(
+            Block(tower.width, tower.heads, mlp_ratio=c.mlp_ratio, prenorm=True, eps=EPS)
+            for _ in range(tower.depth)
+        )
+
+    def _draw_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for parameter in (
+            self.classes.weight,
+            self.no_class,
+            self.mask_token,
+            self.encoder_positions,
+            self.decoder_positions,
+            self.head_positions,
+            self.head.time.fc1.weight,
+            self.head.time.fc2.weight,
+        ):
+            nn.init.normal_(parameter, std=0.02)
+        nn.init.zeros_(self.head.out.weight)
+        for module in self.head.modules():
+            if isinstance(module, AdaptiveLayerNorm):
+                nn.init.zeros_(module.proj.weight)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n c"],
+        labels: Int[Tensor, " b"],
+        visible_ids: Int[Tensor, "b v"],
+        *,
+        filled: Bool[Tensor, "b v"] | None = None,
+        backend: Any = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Return the condition z of every position.
+
+        Args:
+            tokens: [b, n, values]; only the visible ones are read.
+            labels: [b], classes by number; the number of classes itself stands for none.
+            visible_ids: [b, v], positions of the visible tokens, none twice.
+            filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
+            backend: of `attend`.
+
+        Raises:
+            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit.
+        """
+        c = self.sizes
+        check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
+        batch = len(tokens)
+        check_tensor("labels", labels, (batch,), "[b]", kind="int")
+        check_ids("labels", labels, c.classes + 1)
+        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", kind="int")
+        check_ids("visible_ids", visible_ids, c.tokens)
+        if filled is not None:
+            check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
+
+        steer = torch.cat([self.classes.weight, self.no_class])[labels]
+        places = self.encoder_positions[0]
+        buffer = steer[:, None] + places[: c.buffer]
+        visible = tokens.gather(1, visible_ids[..., None].expand(-1, -1, c.values))
+        visible = self.embed(visible.to(self.embed.weight.dtype)) + places[c.buffer :][visible_ids]
+        x = self.embed_norm(torch.cat([buffer, visible], dim=1))
+        mask = None
+        if filled is not None:
+            seen = torch.cat([filled.new_ones(batch, c.buffer), ~filled], dim=1)
+            mask = seen[:, None, None, :]
+        for block in self.encoder:
+            x = block(x, mask=mask, backend=backend)
+
+        x = self.join(self.encoder_norm(x))
+        buffer, x = x[:, : c.buffer], x[:, c.buffer :]
+        if filled is not None:
+            x = torch.where(filled[..., None], self.mask_token.to(x.dtype), x)
+        hidden = self.mask_token.expand(batch, c.tokens, -1).to(x.dtype)
+        x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
+        x = torch.cat([buffer, x], dim=1) + self.decoder_positions
+        for block in self.decoder:
+            x = block(x, backend=backend)
+        return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
+
+    def official_state_dict(self) -> dict[str, Tensor]:
+        """Return the state dict in the names of official checkpoints."""
+        return to_official(self.state_dict())
+
+    def load_official_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict in the names of official checkpoints.
+
+        Raises:
+            ValueError: missing, unexpected or misshapen weights, all listed; nothing is loaded.
+        """
+        self.load_state_dict(from_official(state, self.state_dict()))

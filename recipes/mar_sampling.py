@@ -1,0 +1,133 @@
+"""MAR's generation: which conditions and draws the set loop of `contar.generation` gets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_ids, check_instance, check_tensor
+from contar._random import Generators, check_generator, normal
+from contar._typing import Float, Int, Tensor
+from contar.attention.attend import check_backend
+from contar.conditioning import Guidance
+from contar.diffusion import SamplerTable, iddpm_table
+from contar.generation import GenerationPlan, Monitor, Progress, generate_sets
+from contar.ordering import SetSchedule, SetStep, random_order
+from contar.tokenizers import unpatchify
+from recipes.mar_model import Mar
+
+# As the official evaluation has it: guidance that rises with the share of tokens known, set sizes
+# rounded down, IDDPM. Change it with `dataclasses.replace`.
+PLAN = GenerationPlan(
+    sets=64, diffusion_steps=100, guidance=Guidance(3.0, start=1.0), rounding="floor"
+)
+
+
+def generate(
+    model: Mar,
+    labels: Int[Tensor, " b"],
+    plan: GenerationPlan | None = None,
+    *,
+    order: Int[Tensor, "b n"] | None = None,
+    generator: Generators | None = None,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    backend: Any = None,
+) -> Float[Tensor, "b c h w"]:
+    """Generate latents, one for each label, in float32.
+
+    Every argument is checked before the first set. Randomness comes from `generator` alone: the
+    order, unless it is given; then for each set a normal [b, m, values] for its tokens in raster
+    order, and one for each diffusion step that adds noise. A guidance with a `start` rises with the
+    share of tokens known when the set is done, but counts one as still hidden at the end, as the
+    official code does.
+
+    Args:
+        model: a MAR; it is left as it is.
+        labels: [b], classes by number; the number of classes itself stands for none.
+        plan: sets, diffusion steps, guidance, temperature; None is `PLAN`. Its `scheduler` None
+            means IDDPM's own sampler; another has to read a learned variance.
+        order: [b, tokens], the order of the tokens; None draws one for each sample.
+        generator: one, or one for each sample; a CPU generator works for every device. None is
+            freshly seeded.
+        progress: show a bar.
+        callback: called with a `Progress` after each set.
+        cancel: asked before each set; True raises `contar.generation.Cancelled`.
+        backend: of `attend`.
+
+    Raises:
+        ValueError: an argument that does not fit the model, the plan or the others.
+    """
+    check_instance("model", model, Mar)
+    plan = PLAN if plan is None else plan
+    check_instance("plan", plan, GenerationPlan)
+    c, device = model.sizes, model.device
+    _check_plan(model, plan)
+    check_tensor("labels", labels, (None,), "[b]", kind="int")
+    check_ids("labels", labels, c.classes + 1)
+    batch = len(labels)
+    if not batch:
+        raise bad("labels", "none", "at least one")
+    check_backend(backend, device)
+    sizes = plan.sizes(c.tokens)
+    if order is not None:
+        check_tensor("order", order, (batch, c.tokens), "[b, tokens]", kind="int")
+        order = SetSchedule(order.to(device), sizes).order
+    if plan.scheduler is None:
+        table = iddpm_table(plan.diffusion_steps)
+    else:
+        steps, shift = plan.diffusion_steps, plan.flow_shift
+        table = SamplerTable.from_config(plan.scheduler, steps, flow_shift=shift)
+    model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
+    generator = check_generator(generator, batch, device)
+    monitor = Monitor(len(sizes), progress=progress, callback=callback, cancel=cancel)
+    if order is None:
+        order = random_order(batch, c.tokens, generator=generator, device=device)
+    # In raster order within a set, as the official code draws noise.
+    order = torch.cat([ids.sort(dim=1).values for ids in order.split(sizes, dim=1)], dim=1)
+    labels = labels.to(device)
+    if plan.guidance.active:
+        labels = torch.cat([labels, torch.full_like(labels, c.classes)])
+    passes = len(labels) // batch
+
+    def predict(tokens: Tensor, step: SetStep) -> Tensor:
+        monitor.before()
+        known = step.known.repeat(passes, 1)
+        z = model(tokens.repeat(passes, 1, 1), labels, known, backend=backend)
+        return z.gather(1, step.current.repeat(passes, 1)[..., None].expand(-1, -1, z.shape[2]))
+
+    def draw(z: Tensor, step: SetStep) -> Tensor:
+        def noise() -> Tensor:
+            return normal(*step.current.shape, c.values, generator=generator, device=device)
+
+        hidden = max(1, step.remaining.shape[1])
+        return model.head.sample(
+            z[:batch],
+            uncond=z[batch:] if passes > 1 else None,
+            table=table,
+            guidance=plan.guidance.at(1 - hidden / c.tokens),
+            temperature=plan.temperature,
+            noise=noise(),
+            draw_noise=noise,
+        )
+
+    tokens = empty = torch.zeros(batch, c.tokens, c.values, device=device)
+    with torch.no_grad(), monitor:
+        for step, tokens in generate_sets(predict, draw, SetSchedule(order, sizes), empty):
+            monitor.after(Progress(0, 1, step.index, step.sets, tokens.clone()))
+    return unpatchify(tokens, c.grid, c.patch, channel_first=True)
+
+
+def _check_plan(model: Mar, plan: GenerationPlan) -> None:
+    if plan.frames != 1:
+        raise bad("plan.frames", plan.frames, "1: this model makes images")
+    if plan.window is not None:
+        raise bad("plan.window", plan.window, "None: this model makes images")
+    if plan.scheduler is None and plan.flow_shift is not None:
+        raise bad("plan.flow_shift", plan.flow_shift, "None: this model's noise is no flow's")
+    latent = model.sizes.latent
+    if plan.grid is not None and tuple(plan.grid) != latent:
+        raise bad("plan.grid", plan.grid, f"None or {latent}: positions are learned")
+    if plan.guidance.renorm < 1 and plan.guidance.renorm_over == "frame":
+        raise bad("plan.guidance.renorm_over", "frame", "'tokens', those of a set")

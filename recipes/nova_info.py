@@ -1,0 +1,142 @@
+"""What a NOVA is made of and what memory it needs, without its weights."""
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from contar._errors import bad
+from contar._files import read_json, weight_files
+from contar._memory import peak_bytes
+from contar.tokenizers.vae import VAETokenizer
+from recipes.nova_config import PRESETS
+from recipes.nova_files import open_network, open_vae
+from recipes.nova_model import Nova
+from recipes.nova_pipeline import default_values
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def vae_memory(
+    tokenizer: VAETokenizer, frames: int, size: tuple[int, int], dtype: torch.dtype
+) -> dict[str, int]:
+    """Return the bytes that encoding and decoding one clip take at most, beside weights and clip.
+
+    Args:
+        tokenizer: its autoencoder on `meta`.
+        frames: of the clip.
+        size: height and width in pixels.
+        dtype: of the autoencoder.
+
+    Raises:
+        ValueError: frames or sides that the tokenizer does not take.
+    """
+    torch.nn.Module.to(tokenizer.vae, dtype=dtype)  # diffusers' own warns of a list that is empty
+    pixels = torch.zeros(1, 3, frames, *size, device="meta")
+    grid = [side // tokenizer.space_stride for side in size]
+    count = tokenizer.latent_frames(frames)
+    latents = torch.zeros(1, tokenizer.channels, count, *grid, device="meta")
+    return {
+        "encode": peak_bytes(lambda: tokenizer.encode(pixels)),
+        "decode": peak_bytes(lambda: tokenizer.decode(latents)),
+    }
+
+
+def describe(
+    model: str | Path, *, frames: int | None = None, num_heads: tuple[int, int] | None = None
+) -> str:
+    """Return a page on a pipeline's folder, or on the network of a preset.
+
+    Args:
+        model: the folder or the preset's name.
+        frames: that memory is stated for; None is the model's default.
+        num_heads: as in `nova.from_pretrained`.
+
+    Raises:
+        ValueError, FileNotFoundError: no such preset or folder, or as `nova.from_pretrained`.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        if model not in PRESETS:
+            raise bad("model", str(model), "a folder, or one of " + ", ".join(PRESETS))
+        with torch.device("meta"):
+            network = Nova(PRESETS[str(model)])
+        return "\n".join([f"{model}: a preset", *_network_lines(network)])
+    network, _ = open_network(folder / "transformer", num_heads)
+    lines = [f"{model}: a pipeline", *_network_lines(network)]
+    index = read_json(folder / "model_index.json")
+    text = folder / "text_encoder"
+    if text.is_dir():
+        lines.append(_weights_line("text encoder", _count(text, "model.safetensors")))
+    with torch.device("meta"):
+        vae = open_vae(folder / "vae")
+    tokenizer = VAETokenizer(vae)
+    lines.append(_weights_line(type(vae).__name__, sum(p.numel() for p in vae.parameters())))
+    defaults = default_values(network, tokenizer, index.get("defaults") or {})
+    frames = int(defaults["num_frames"]) if frames is None else frames
+    size = tuple(side * tokenizer.space_stride for side in network.sizes.latent)
+    count = tokenizer.latent_frames(frames, "frames")
+    lines.append("")
+    lines.append(
+        f"{frames} frames of {size[0]} x {size[1]}: latents {tokenizer.channels} x {count} x "
+        f"{network.sizes.latent[0]} x {network.sizes.latent[1]} "
+        f"(time {tokenizer.time_stride}, space {tokenizer.space_stride})"
+    )
+    lines.append("memory beside the weights, one sample:")
+    for name, dtype in DTYPES.items():
+        needs = vae_memory(tokenizer, frames, size, dtype)
+        needs["cached keys and values"] = _cache_bytes(network, count, dtype)
+        words = ", ".join(f"{what} {_bytes(need)}" for what, need in needs.items())
+        lines.append(f"  {name:9} {words}")
+    lines.append("defaults: " + ", ".join(f"{k} {v:g}" for k, v in defaults.items()))
+    return "\n".join(lines)
+
+
+def _network_lines(network: Nova) -> list[str]:
+    sizes = network.sizes
+    lines = [
+        f"latent {sizes.channels} x {sizes.latent[0]} x {sizes.latent[1]}, patch {sizes.patch}"
+    ]
+    lines += [
+        f"{name} tower: {tower.depth} blocks, width {tower.width}, {tower.heads} heads"
+        for name, tower in (
+            ("temporal", sizes.temporal), ("encoder", sizes.encoder), ("decoder", sizes.decoder)
+        )
+    ]  # fmt: skip
+    lines.append(f"head: {sizes.head_depth} blocks, width {sizes.head_width}")
+    lines.append(f"{'part':16} {'parameters':>13} {'float32':>10} {'bfloat16':>10}")
+    for name, part in network.named_children():
+        lines.append(_weights_line(f"  {name}", sum(p.numel() for p in part.parameters())))
+    lines.append(_weights_line("network", sum(p.numel() for p in network.parameters())))
+    return lines
+
+
+def _weights_line(name: str, count: int) -> str:
+    return f"{name:16} {count:>13,} {_bytes(4 * count):>10} {_bytes(2 * count):>10}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("KiB", "MiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+    return f"{size / 1024:.2f} GiB"
+
+
+def _count(folder: Path, name: str) -> int:
+    """Return how many numbers a folder's safetensors hold, from their headers."""
+    total = 0
+    for file in weight_files(folder, name):
+        with safe_open(file, "pt") as tensors:
+            total += sum(math.prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
+    return total
+
+
+def _cache_bytes(network: Nova, frames: int, dtype: torch.dtype) -> int:
+    """Return the bytes of the keys and values that a guided sample's temporal tower keeps."""
+    sizes = network.sizes
+    tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
+    length = sizes.text_length + 2 + frames * (tokens // 4)
+    cache = 2 * 2 * sizes.temporal.depth * length * sizes.temporal.width
+    return cache * dtype.itemsize
