@@ -1,9 +1,11 @@
-"""The command line: `contar demo`, `contar generate`, `contar info`."""
+"""The command line: `contar generate`, `contar info`, `contar train`, `contar demo`."""
 
 import logging
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -150,9 +152,43 @@ def info(
     print(nova_info.describe(model, frames=frames, num_heads=heads))
 
 
+def _train() -> Callable[..., None]:
+    """Return the command, whose options are those of the recipe."""
+    from recipes.moving_digits import MovingDigitsRecipe, run, smoke
+
+    def train(
+        name: Annotated[Literal["moving-digits"], tyro.conf.Positional],
+        out: Path,
+        recipe: Annotated[MovingDigitsRecipe, tyro.conf.arg(name="")] = MovingDigitsRecipe(),  # noqa: B008
+        resume: bool = False,
+        quick: Annotated[bool, tyro.conf.arg(name="smoke")] = False,
+    ) -> None:
+        """Go the road from data to a pipeline in OUT/model, stage by stage.
+
+        Args:
+            name: of the recipe.
+            out: folder of the run.
+            recipe: of all stages.
+            resume: go on where the run in `out` ended.
+            quick: in a minute, to see that the road holds; what it makes is noise.
+        """
+        model = run(smoke() if quick else recipe, out, resume=resume)
+        print(f"a pipeline: contar generate PROMPT --model {model}")
+
+    return train
+
+
+def train() -> None:
+    """Train a recipe: `contar train moving-digits --out RUN`; `contar train --help` says more."""
+
+
 def main() -> None:
     """Run the command line; a bad argument ends it with the message and exit status 1."""
-    commands = {"demo": demo, "generate": generate, "info": info}
+    commands: dict[str, Callable[..., None]] = {
+        "demo": demo, "generate": generate, "info": info, "train": train
+    }  # fmt: skip
+    if sys.argv[1:2] == ["train"]:  # the import of recipes takes seconds
+        commands["train"] = _train()
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="contar")
     except (ValueError, FileNotFoundError, ImportError) as error:

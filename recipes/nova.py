@@ -36,10 +36,11 @@ from recipes.nova_config import PRESETS, NovaConfig, Tower
 from recipes.nova_files import from_pretrained
 from recipes.nova_model import Nova
 from recipes.nova_pipeline import NovaOutput, NovaPipeline
-from recipes.nova_sampling import Texts, generate, motion_numbers, stream
+from recipes.nova_sampling import UNSET, Texts, generate, motion_numbers, stream
 
 __all__ = [
     "PRESETS",
+    "UNSET",
     "GenerationPlan",
     "Guidance",
     "Nova",

@@ -13,13 +13,16 @@ def run(code: str) -> subprocess.CompletedProcess:
     )
 
 
-HEAVY = "timm torchvision diffusers transformers xformers matplotlib av cv2 accelerate"
+HEAVY = (
+    "timm torchvision diffusers transformers xformers matplotlib av cv2 accelerate torchmetrics "
+    "rapidocr"
+)
 
 
 @pytest.mark.parametrize(
     "module", ["contar", "contar.attention", "contar.ordering", "contar.diffusion",
                "contar.conditioning", "contar.tokenizers", "contar.generation", "contar.training",
-               "contar.media", "contar.cli"]
+               "contar.media", "contar.evaluation", "contar.cli"]
 )  # fmt: skip
 def test_importing_a_room_imports_nothing_heavy(module):
     result = run(f"""

@@ -5,12 +5,13 @@ many samples each has, and its checksum.
 """
 
 import io
+import itertools
 import json
 import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,21 +54,15 @@ def write_cache(
     temporary.mkdir(parents=True)
     try:
         files: list[dict[str, Any]] = []
-        writer, name, count = None, "", 0
-        for number, sample in enumerate(samples):
-            if writer is None:
-                name = f"shard-{len(files):05d}.tar"
-                writer, count = TarWriter(str(temporary / name)), 0
-            entry = {f"{key}.npy": _bytes(array) for key, array in sample.arrays.items()}
-            writer.write({"__key__": f"{number:08d}", **entry, "json": sample.facts})
-            count += 1
-            if count == shard:
-                writer.close()
-                writer = None
-                files.append(_facts(temporary / name, count))
-        if writer is not None:
-            writer.close()
-            files.append(_facts(temporary / name, count))
+        for chunk in _chunks(samples, shard):
+            file = temporary / f"shard-{len(files):05d}.tar"
+            count = 0
+            with TarWriter(str(file)) as writer:
+                for number, sample in chunk:
+                    entry = {f"{key}.npy": _bytes(array) for key, array in sample.arrays.items()}
+                    writer.write({"__key__": f"{number:08d}", **entry, "json": sample.facts})
+                    count += 1
+            files.append(_facts(file, count))
         if not files:
             raise bad("samples", "none", "at least one")
         content = {"made_with": dict(made_with), "shards": files}
@@ -77,6 +72,12 @@ def write_cache(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return out
+
+
+def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Any]:
+    numbered = enumerate(samples)
+    for first in numbered:
+        yield itertools.chain([first], itertools.islice(numbered, size - 1))
 
 
 class Cache(Dataset[Sample]):

@@ -164,13 +164,13 @@ def train(
     plain = objective.to(accelerator.device)
     average = ModelEmaV3(plain, decay=config.ema, use_warmup=True)
     modules = {"model": plain, "average": average.module}
+    schedule = get_scheduler("cosine", optimizer, config.warmup, config.steps)
     start = 0
     if resume and saves:
-        start = load(saves[-1], modules=modules, optimizer=optimizer)["step"]
+        state = load(saves[-1], modules=modules, optimizer=optimizer)
+        start = state["step"]
+        schedule.load_state_dict(state["schedule"])
     wrapped, optimizer = accelerator.prepare(plain, optimizer)
-    schedule = get_scheduler("cosine", optimizer, config.warmup, config.steps)
-    for _ in range(start):  # a function of the step: no state of its own to save
-        schedule.step()
 
     log = _Log(out, accelerator.is_main_process, start)
     mine = config.batch // world // config.parts
@@ -215,7 +215,8 @@ def train(
         if sample and shows and accelerator.is_main_process:
             sample(average.module, done)
         if accelerator.is_main_process and (done % config.save_every == 0 or done == config.steps):
-            save(out, done, modules=modules, optimizer=optimizer.optimizer, state={})
+            state = {"schedule": schedule.state_dict()}
+            save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
     bar.close()
     log.close()
     accelerator.wait_for_everyone()

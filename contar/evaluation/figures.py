@@ -1,0 +1,139 @@
+"""Figures of a model, counted from what was seen in its clips."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from contar._errors import bad, check_count
+from contar.evaluation.distances import spearman
+from contar.evaluation.outcomes import Outcome
+
+_Z = 1.959964  # of the normal distribution's middle 95%
+JOINED = 4.0  # pixels from one frame to the next; the fastest digit goes 2.1
+# What each figure is called, and its kind: which scale it has.
+FIGURES = {
+    "text.digit": ("text to video: digit, judge", "share"),
+    "text.digit_read": ("text to video: digit, reader", "share"),
+    "text.direction": ("text to video: direction", "share"),
+    "text.still": ("text to video: stands still", "share"),
+    "text.frechet_frames": ("text to video: Fréchet distance, frames", "distance"),
+    "text.frechet_clips": ("text to video: Fréchet distance, clips", "distance"),
+    "motion.rank": ("motion score: asked and measured", "correlation"),
+    "motion.rank_moving": ("motion score: of what shall move", "correlation"),
+    "image.digit": ("image to video: digit, judge", "share"),
+    "image.digit_read": ("image to video: digit, reader", "share"),
+    "image.direction": ("image to video: direction", "share"),
+    "image.still": ("image to video: stands still", "share"),
+    "image.joined": ("image to video: starts there", "share"),
+    "continuation.digit": ("continuation: digit, judge", "share"),
+    "continuation.digit_read": ("continuation: digit, reader", "share"),
+    "continuation.direction": ("continuation: direction", "share"),
+    "continuation.still": ("continuation: stands still", "share"),
+    "continuation.joined": ("continuation: goes on from there", "share"),
+    "continuation.speed": ("continuation: speed within 25%", "share"),
+    "continuation.speed_ratio": ("continuation: speed ratio, median", "ratio"),
+    "tokenizer.psnr": ("tokenizer: PSNR", "dB"),
+    "tokenizer.ssim": ("tokenizer: SSIM", "similarity"),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number and how sure it is.
+
+    Attributes:
+        value: None where nothing defines it, or where it is infinite (the PSNR of equal frames).
+        count: of the clips that it was measured on; for the tokenizer of the frames.
+        low: of the 95% interval; None where there is none.
+        high: likewise.
+    """
+
+    value: float | None
+    count: int
+    low: float | None = None
+    high: float | None = None
+
+
+def share(hits: int, count: int) -> Figure:
+    """Return hits / count with its Wilson 95% interval; no value for a count of 0.
+
+    Raises:
+        ValueError: negative numbers, or more hits than counted.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    if check_count("hits", hits, 0) > check_count("count", count, 0):
+        raise bad("hits", hits, f"at most the count, {count}")
+    if not count:
+        return Figure(None, 0)
+    p, weight = hits / count, _Z**2 / count
+    middle = (p + weight / 2) / (1 + weight)
+    reach = math.sqrt(p * (1 - p) * weight + weight**2 / 4) / (1 + weight)
+    return Figure(p, count, max(0.0, middle - reach), min(1.0, middle + reach))
+
+
+def rank_correlation(asked: Sequence[float], measured: Sequence[float]) -> Figure:
+    """Return Spearman's correlation with an approximate 95% interval, from 4 pairs on.
+
+    There is no value where either list holds one number only, over and over.
+
+    Raises:
+        ValueError: lists of other lengths, or numbers that are not finite.
+
+    Source: Bonett and Wright, "Sample Size Requirements for Estimating Pearson, Kendall and
+    Spearman Correlations", 2000: Fisher's transform with variance (1 + r²/2) / (n - 3).
+    """
+    if len(set(asked)) < 2 or len(set(measured)) < 2:
+        return Figure(None, len(asked))
+    value = max(-1.0, min(1.0, spearman(asked, measured)))
+    if len(asked) < 4:
+        return Figure(value, len(asked))
+    if abs(value) > 1 - 1e-5:  # Fisher's transform of 1 is infinite
+        return Figure(value, len(asked), value, value)
+    reach = _Z * math.sqrt((1 + value**2 / 2) / (len(asked) - 3))
+    low, high = (math.tanh(math.atanh(value) + sign * reach) for sign in (-1, 1))
+    return Figure(value, len(asked), low, high)
+
+
+def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
+    """Return the figures of the clips of one task, by the names in `FIGURES`.
+
+    The digit is right where the judge sees the one asked for; the direction, of those that shall
+    move, where it is the nearest of eight; a prompt to stand still is met by what moves less than
+    0.25 pixels a frame and can be seen.
+    """
+
+    def of(test: Callable[[Outcome], bool], clips: Sequence[Outcome] = outcomes) -> Figure:
+        return share(sum(map(test, clips)), len(clips))
+
+    if not outcomes:
+        return {}
+    task = outcomes[0].task
+    moving = [o for o in outcomes if o.direction is not None]
+    still = [o for o in outcomes if o.direction is None]
+    if task == "motion":
+        pairs = [(o.asked_score or 0.0, o.score or 0.0) for o in outcomes]
+        rows = [pair for o, pair in zip(outcomes, pairs, strict=True) if o.direction is not None]
+        return {
+            "motion.rank": rank_correlation(*_columns(pairs)),
+            "motion.rank_moving": rank_correlation(*_columns(rows)),
+        }
+    figures = {f"{task}.digit": of(lambda o: o.seen == o.digit)}
+    if outcomes[0].read is not None:
+        figures[f"{task}.digit_read"] = of(lambda o: o.read == o.digit)
+    figures[f"{task}.direction"] = of(lambda o: o.moved == o.direction, moving)
+    figures[f"{task}.still"] = of(lambda o: o.moved is None, still)
+    if task in ("image", "continuation"):
+        figures[f"{task}.joined"] = of(lambda o: o.jump is not None and o.jump <= JOINED)
+    if task == "continuation":
+        ratios = [o.pace / o.speed for o in moving if o.pace is not None]
+        near = sum(0.75 <= ratio <= 1.25 for ratio in ratios)
+        figures[f"{task}.speed"] = share(near, len(moving))
+        middle = median(ratios) if ratios else None
+        figures[f"{task}.speed_ratio"] = Figure(middle, len(ratios))
+    return figures
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [a for a, _ in pairs], [b for _, b in pairs]

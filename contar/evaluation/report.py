@@ -1,0 +1,129 @@
+"""The scores of several models side by side: a file, a table, a picture."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from contar._errors import bad, check_instance
+from contar._files import read_json
+from contar.evaluation.evaluate import Scores
+from contar.evaluation.figures import FIGURES, Figure
+from contar.evaluation.outcomes import Outcome
+
+JSON, CLIPS, PICTURE = "scores.json", "clips.jsonl", "scores.png"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores by name, the first of which is the model that the report is about.
+
+    Attributes:
+        rows: as in {"model": ..., "real clips": ..., "untrained": ...}.
+
+    Raises:
+        ValueError: no scores.
+    """
+
+    rows: Mapping[str, Scores]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise bad("rows", dict(self.rows), "at least one name with its scores")
+        for scores in self.rows.values():
+            check_instance("rows", scores, Scores)
+
+    def names(self) -> list[str]:
+        """Return the figures that any of them has, in the order of `FIGURES`."""
+        return [name for name in FIGURES if any(name in row.figures for row in self.rows.values())]
+
+    def table(self) -> str:
+        """Return a Markdown table: a line for each figure, a column for each model."""
+        lines = ["| figure | " + " | ".join(self.rows) + " |", "|---" * (len(self.rows) + 1) + "|"]
+        for name in self.names():
+            cells = [written(name, row.figures.get(name)) for row in self.rows.values()]
+            lines.append(f"| {FIGURES[name][0]} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+        """Write a report to a folder, made if need be; return the paths of its JSON and picture.
+
+        scores.json holds the figures and settings, scores.png shows the figures, and clips.jsonl
+        has a line for each clip that was judged.
+
+        Raises:
+            ImportError: matplotlib is not installed; nothing is written.
+        """
+        from contar.evaluation.chart import draw
+
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        picture = draw(self, place / PICTURE)
+        told = {
+            name: {
+                "figures": {k: asdict(f) for k, f in row.figures.items()},
+                "settings": row.settings,
+            }
+            for name, row in self.rows.items()
+        }
+        clips = [
+            json.dumps({"model": name, **asdict(outcome)}, allow_nan=False, ensure_ascii=False)
+            for name, row in self.rows.items()
+            for outcome in row.outcomes
+        ]
+        _write(place / CLIPS, "".join(f"{line}\n" for line in clips))
+        text = json.dumps({"rows": told}, indent=1, allow_nan=False, ensure_ascii=False)
+        _write(place / JSON, text + "\n")
+        return place / JSON, picture
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the report that `save` wrote, with its clips if clips.jsonl lies beside it.
+
+        Args:
+            path: of the scores.json.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no report.
+        """
+        file = Path(path)
+        content = read_json(file)
+        clips = file.with_name(CLIPS)
+        try:
+            outcomes: dict[str, list[Outcome]] = {name: [] for name in content["rows"]}
+            lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
+            for told in map(json.loads, lines):
+                outcomes[told.pop("model")].append(Outcome(**told))
+            rows = {
+                name: Scores(
+                    {key: Figure(**figure) for key, figure in row["figures"].items()},
+                    row["settings"],
+                    tuple(outcomes[name]),
+                )
+                for name, row in content["rows"].items()
+            }
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise bad(file.name, f"{file}: {error!r}", "a report that contar wrote") from error
+        return cls(rows)
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
+
+
+def written(name: str, figure: Figure | None) -> str:
+    """Return a figure as text with its interval, shares in percent."""
+    if figure is None or figure.value is None:
+        return "–"
+    scale, form = {"share": (100, "{:.1f}%"), "dB": (1, "{:.1f} dB")}.get(
+        FIGURES[name][1], (1, "{:.3f}")
+    )
+    text = form.format(scale * figure.value)
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} ({form.format(scale * figure.low)} to {form.format(scale * figure.high)})"

@@ -1,0 +1,79 @@
+"""The road from handwriting to a pipeline, gone in a minute."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from contar.data.cache import Cache
+from recipes import moving_digits, nova
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    out = tmp_path_factory.mktemp("road")
+    moving_digits.run(moving_digits.smoke(), out)
+    return out
+
+
+def test_every_stage_leaves_its_saves_logs_and_sheets(road):
+    for stage in ("vae", "images", "video"):
+        assert {"config.json", "log.csv", "validation.csv", "samples-000004.png"} <= {
+            path.name for path in (road / stage).iterdir()
+        }
+        assert (road / stage / "saves" / "step-00000004" / "state.json").is_file()
+    assert len(Cache(road / "cache")) == 16
+
+
+def test_the_second_stage_starts_from_the_first_ones_weights_and_says_what_is_new(road):
+    new = (road / "new-parts.txt").read_text().split()
+    assert {name.split(".")[0] for name in new} == {"adapter", "motion", "times"}
+
+
+def test_the_pipeline_loads_names_its_text_encoder_and_makes_a_clip(road):
+    index = json.loads((road / "model" / "model_index.json").read_text())
+    assert index["text_package"] == moving_digits.TEXT
+    assert not (road / "model" / "text_encoder").exists()
+    pipe = nova.from_pretrained(road / "model")
+    pipe.set_progress_bar_config(disable=True)
+    quick: dict[str, Any] = {"num_inference_steps": 2, "num_diffusion_steps": 1}
+    frames = pipe("a 3 moves left", **quick, generator=torch.Generator().manual_seed(0)).frames
+    assert frames.shape == (1, 17, 64, 64, 3)
+    assert pipe.config["defaults"]["motion_flow"] == nova.UNSET
+
+
+def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(road, refuses):
+    before = (road / "video" / "log.csv").read_text()
+    moving_digits.run(moving_digits.smoke(), road, resume=True)
+    assert (road / "video" / "log.csv").read_text() == before
+    with refuses("out", "resume"):
+        moving_digits.run(moving_digits.smoke(), road)
+    with refuses("resume", "steps: 4 then, 4000 now"):
+        moving_digits.run(moving_digits.MovingDigitsRecipe(), road, resume=True)
+
+
+def test_the_command_line_takes_any_number_of_the_recipe(tmp_path):
+    command = [sys.executable, "-m", "contar.cli", "train", "moving-digits", "--out", str(tmp_path)]
+    result = subprocess.run(
+        [*command, "--vae.run.steps", "0"], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "steps" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("clips", lambda: moving_digits.MovingDigitsRecipe(clips=0)),
+        ("kl", lambda: moving_digits.VaeStage(kl=-1)),
+        ("repeats", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, repeats=0)),
+        ("drop_text", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, drop_text=2)),
+    ],
+)
+def test_a_recipe_refuses_what_is_outside_its_range(name, make, refuses):
+    with refuses(name):
+        make()

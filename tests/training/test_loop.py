@@ -1,0 +1,221 @@
+"""A run goes on from its saves as if it had never ended, and processes share it exactly."""
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from contar.training import RunConfig, saves, train
+from contar.training.loop import batch_indices
+
+PROGRAM = Path(__file__).with_name("tiny_run.py")
+QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}
+
+
+def start(out: Path, *options: str, processes: int = 1) -> subprocess.Popen:
+    command = [sys.executable]
+    if processes > 1:
+        launch = "-m torch.distributed.run --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
+        command += [*launch.split(), f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAM.parents[2])}
+    return subprocess.Popen(
+        [*command, str(PROGRAM), str(out), *options],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finish(out: Path, *options: str, processes: int = 1) -> None:
+    process = start(out, *options, processes=processes)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        kept = list(csv.DictReader(lines))
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in kept]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    finish(out)
+    assert [row["step"] for row in rows(out / "log.csv")] == [str(i) for i in range(1, 9)]
+    return out
+
+
+def check_equal(out: Path, unbroken: Path) -> None:
+    for name in ("log.csv", "validation.csv"):
+        assert rows(out / name) == rows(unbroken / name)
+    mine, other = (saves.complete_saves(folder)[-1] for folder in (out, unbroken))
+    assert mine.name == other.name
+    for file in ("model", "average", "optimizer"):
+        with (
+            safe_open(mine / f"{file}.safetensors", "pt") as a,
+            safe_open(other / f"{file}.safetensors", "pt") as b,
+        ):
+            assert set(a.keys()) == set(b.keys())
+            assert all(torch.equal(a.get_tensor(k), b.get_tensor(k)) for k in a.keys())  # noqa: SIM118
+
+
+# A save is four files, each flushed, and the folder: 3 is inside the first save, 8 in the second.
+@pytest.mark.parametrize("flush", [3, 8])
+def test_a_run_killed_while_it_saves_goes_on_with_equal_losses(flush, tmp_path, unbroken):
+    out = tmp_path / "run"
+    process = start(out, "--die-in-save", str(flush))
+    process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL
+    assert len(saves.complete_saves(out)) == (0 if flush == 3 else 1)
+    finish(out, "--resume")
+    check_equal(out, unbroken)
+
+
+def test_a_run_killed_between_saves_goes_on_with_equal_losses(tmp_path, unbroken):
+    out = tmp_path / "run"
+    process = start(out)
+    deadline = time.monotonic() + 240
+    while not (out / "log.csv").exists() or len(rows(out / "log.csv")) < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    finish(out, "--resume")
+    check_equal(out, unbroken)
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory) -> list[torch.Tensor]:
+    folder = tmp_path_factory.mktemp("whole")
+    finish(folder / "run", "--gradients", str(folder / "gradients.pt"), "--steps", "1")
+    return torch.load(folder / "gradients.pt")
+
+
+@pytest.mark.parametrize(("processes", "parts"), [(2, 1), (1, 2)])
+def test_processes_and_parts_of_a_batch_give_the_gradients_of_the_whole(
+    processes, parts, tmp_path, gradients
+):
+    file = tmp_path / "gradients.pt"
+    options = ("--gradients", str(file), "--steps", "1", "--parts", str(parts))
+    finish(tmp_path / "run", *options, processes=processes)
+    for mine, whole in zip(torch.load(file), gradients, strict=True):
+        assert (mine - whole).abs().max() <= 1e-5 * max(1, float(whole.abs().max()))
+
+
+def test_each_epoch_takes_every_sample_once_in_an_order_of_its_own():
+    steps = [batch_indices(10, 4, step, seed=0) for step in range(5)]
+    assert all(len(chosen) == 4 for chosen in steps)
+    together = [index for chosen in steps for index in chosen]
+    epochs = [together[:10], together[10:]]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+    assert batch_indices(3, 8, 0, seed=0)[:3] != [0, 1, 2, 0]
+    assert sorted(batch_indices(3, 9, 1, seed=0)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+class Line(nn.Module):
+    """y = a x, whose loss is not a number from a chosen step on."""
+
+    def __init__(self, bad_from: int = 99) -> None:
+        super().__init__()
+        self.a, self.bad_from = nn.Parameter(torch.zeros(1)), bad_from
+
+    def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        loss = (self.a * x - 2 * x).square().mean()
+        return {"loss": loss * float("nan") if step >= self.bad_from else loss}
+
+
+def load(indices, step):
+    return torch.tensor(indices, dtype=torch.float32), 0 if step == "validation" else step
+
+
+def run(out: Path, objective: nn.Module | None = None, **options):
+    config = RunConfig(**{**QUICK, **options})
+    return train(objective or Line(), load, config, out, count=16)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_keeps_the_last_save(
+    tmp_path, refuses
+):
+    with refuses("loss", "nan", "step 4", "step-00000002"):
+        run(tmp_path, Line(bad_from=3))
+    assert [folder.name for folder in saves.complete_saves(tmp_path)] == ["step-00000002"]
+
+
+def test_a_full_disk_while_saving_leaves_the_last_save(tmp_path, monkeypatch):
+    written, flush = [], saves._flush
+
+    def full(path: Path) -> None:
+        written.append(path)
+        if len(written) > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(saves, "_flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path)
+    left = sorted(path.name for path in (tmp_path / "saves").iterdir())
+    assert left == ["step-00000002"]
+    monkeypatch.setattr(saves, "_flush", flush)
+    train(Line(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True)
+    assert len(rows(tmp_path / "log.csv")) == 4
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(tmp_path, refuses):
+    run(tmp_path)
+    with refuses("out", "resume"):
+        run(tmp_path)
+    other = RunConfig(**{**QUICK, "learning_rate": 2e-3, "seed": 5})
+    with refuses("resume", "learning_rate: 0.001 then, 0.002 now", "seed: 0 then, 5 now"):
+        train(Line(), load, other, tmp_path, count=16, resume=True)
+    with refuses("resume", "data: None then, 'x' now"):
+        described = {"data": "x"}
+        train(
+            Line(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True, described=described
+        )
+
+
+def test_a_finished_run_that_is_resumed_returns_what_it_made(tmp_path):
+    made = run(tmp_path)
+    again = train(Line(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True)
+    assert torch.equal(made.state_dict()["a"], again.state_dict()["a"])
+    assert float(made.state_dict()["a"]) != 0
+
+
+def test_only_the_latest_saves_are_kept_and_none_is_a_pickle(tmp_path):
+    run(tmp_path, steps=6)
+    names = [folder.name for folder in saves.complete_saves(tmp_path)]
+    assert names == ["step-00000004", "step-00000006"]
+    files = {path.suffix for path in (tmp_path / "saves").rglob("*") if path.is_file()}
+    assert files == {".safetensors", ".json"}
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 6
+
+
+def test_the_rate_rises_linearly_and_falls_to_0_as_a_cosine(tmp_path):
+    run(tmp_path, steps=8, warmup=4)
+    rates = [float(row["rate"]) for row in rows(tmp_path / "log.csv")]
+    assert rates[:5] == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3])
+    assert rates[6] == pytest.approx(0.5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0), ("batch", 0), ("parts", 3), ("learning_rate", -1.0), ("warmup", -1),
+        ("clip", 0.0), ("ema", 1.5), ("precision", "fp8"), ("seed", -1), ("save_every", 0),
+    ],
+)  # fmt: skip
+def test_a_run_config_refuses_what_is_outside_its_range(name, value, refuses):
+    with refuses(name, repr(value)):
+        RunConfig(**{name: value})
