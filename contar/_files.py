@@ -24,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path.name}: got no such file in {path.parent}, allowed: one")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of a thousand brackets
         raise bad(path.name, f"{path}, which is no JSON ({error})", "a JSON object") from error
     if not isinstance(content, dict):
         raise bad(path.name, f"a {type(content).__name__} in {path}", "a JSON object")
@@ -61,14 +61,15 @@ def _check_whole(file: Path) -> None:
         if pickles:
             raise bad(where, f"pickles ({', '.join(pickles)})", "safetensors, which run no code")
         raise FileNotFoundError(f"{where}: got no such file in {file.parent}, allowed: safetensors")
-    with file.open("rb") as stream:
-        start = stream.read(2)
-    if start == b"PK" or start in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise bad(where, "a pickle by that name", "safetensors, which run no code")
     try:
         with safe_open(file, "pt"):
             pass
     except SafetensorError as error:
+        # Only now: safetensors begin with a length, which may be these bytes.
+        with file.open("rb") as stream:
+            start = stream.read(2)
+        if start == b"PK" or start in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise bad(where, "a pickle by that name", "safetensors, which run no code") from error
         raise bad(where, f"a file that is cut off or no safetensors ({error})", "one") from error
 
 
@@ -84,7 +85,8 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> No
     """Put weights into a model; they may be those of a model on `meta`, which then takes them over.
 
     Raises:
-        ValueError: missing, unexpected or misshapen weights, all listed; nothing is loaded.
+        ValueError: missing, unexpected or misshapen weights, or integers for fractions, all
+            listed; nothing is loaded.
     """
     check_weights(name, state, model.state_dict())
     # Copies: a tensor mapped from a file lies at any address, and kernels round by alignment.
@@ -94,7 +96,7 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> No
 def check_weights(name: str, state: object, wanted: Mapping[str, Tensor]) -> None:
     """Raise a ValueError unless `state` has exactly the names and shapes of `wanted`.
 
-    It lists all that is missing, unexpected or misshapen.
+    It lists all that is missing, unexpected, misshapen or of integers for fractions.
     """
     if not isinstance(state, Mapping):
         raise bad(name, type(state).__name__, "a mapping from names to tensors")
@@ -104,6 +106,12 @@ def check_weights(name: str, state: object, wanted: Mapping[str, Tensor]) -> Non
         f"{key} is {_shape(state[key])}, must be {_shape(value)}"
         for key, value in wanted.items()
         if key in state and _shape(state[key]) != _shape(value)
+    ]
+    problems += [
+        f"{key} is {state[key].dtype}, must be of {value.dtype}'s kind"
+        for key, value in wanted.items()
+        if isinstance(state.get(key), Tensor)
+        and state[key].is_floating_point() != value.is_floating_point()
     ]
     if problems:
         raise bad(name, "; ".join(problems), "exactly the weights of this model")

@@ -111,9 +111,13 @@ class NovaConfig:
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "NovaConfig":
         """Return the config of a saved model, whose tuples came back from JSON as lists."""
-        towers = {name: Tower(*sizes[name]) for name in ("temporal", "encoder", "decoder")}
-        others = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
-        return cls(**{**others, **towers})
+        read: dict[str, Any] = {
+            name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()
+        }
+        for name in ("temporal", "encoder", "decoder"):
+            if isinstance(read[name], tuple) and len(read[name]) == 3:  # others are refused
+                read[name] = Tower(*read[name])
+        return cls(**read)
 
     @classmethod
     def from_official(
@@ -179,11 +183,20 @@ class NovaConfig:
         """Return the config as a released `transformer/config.json` has it.
 
         Raises:
-            ValueError: towers that the official code cannot build: halves of the spatial tower of
-                other widths or depths, or patches of another size than 1 and 2.
+            ValueError: sizes that the official code cannot build: towers of different widths,
+                halves of the spatial tower of other heads or depths, other heads than its own for
+                a width, other padding rows than 512, or patches of another size than 1 and 2.
         """
         temporal, first, last = self.temporal, self.encoder, self.decoder
         depth = first.depth + last.depth
+        if temporal.width != first.width:
+            raise bad("temporal.width", temporal.width, f"the encoder's {first.width}")
+        for name, tower in (("temporal", temporal), ("encoder", first)):
+            heads = RELEASED_HEADS.get(tower.width, tower.heads)  # which the config does not say
+            if tower.heads != heads:
+                raise bad(f"{name}.heads", tower.heads, f"{heads}, of the width {tower.width}")
+        if self.text_rows != 512:
+            raise bad("text_rows", self.text_rows, "512")
         if first[1:] != last[1:] or first.depth != depth // 2:
             raise bad(
                 "decoder", last, f"width and heads of the encoder {first}, half of all blocks"

@@ -1,6 +1,7 @@
 """NOVA's folders: ours and the released layout, read and written. No file in them is ever run."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _OFFICIAL = {
     "OpenSoraVAE": ("AutoencoderKLOpenSora", "autoencoders.autoencoder_kl_opensora"),
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
@@ -49,17 +51,22 @@ def from_pretrained(
     Raises:
         FileNotFoundError: no such folder, a part or file of it missing, or a hub out of reach.
         ValueError: a config that is no JSON or has other values; weights that are cut off, pickled,
-            missing, unexpected or misshapen (all are listed).
+            missing, unexpected or misshapen (all are listed); an unknown option.
+        ImportError: a scheduler of a library that is not installed.
     """
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
+    for option in hub:
+        check_choice("hub", option, _HUB)
     folder = _locate(folder_or_hub_id, hub)
     index = read_json(folder / "model_index.json")
     parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
-        named = index.get(part)
+        named = index.get(part) or [None]
+        if not isinstance(named, list):
+            raise bad(f"model_index.json[{part!r}]", named, "[library, class] or [null, null]")
         optional = part in NovaPipeline._optional_components
-        if optional and (named is None or named[0] is None):
+        if optional and named[0] is None:
             parts[part] = None
             continue
         if part in ("text_encoder", "tokenizer") and index.get("text_package"):
@@ -80,17 +87,20 @@ def from_pretrained(
 
 
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
+    if not isinstance(name, str | Path):
+        raise bad("folder_or_hub_id", name, "a folder, or a hub's id")
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         return folder
-    if folder.exists() or not isinstance(name, str) or name.count("/") != 1 or name[0] in "./~":
+    is_id = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~"
+    if os.path.exists(folder) or not is_id:
         raise FileNotFoundError(
             f"folder_or_hub_id: got {str(name)!r}, allowed: a folder that exists, or a hub's id"
         )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS, **hub))
+        return Path(snapshot_download(str(name), allow_patterns=_PATTERNS, **hub))
     except Exception as error:  # the hub's own errors, and those of the network below it
         raise FileNotFoundError(
             f"folder_or_hub_id: got {name!r}, allowed: a folder, or an id that the hub has and that"
@@ -121,16 +131,17 @@ def open_vae(folder: Path) -> Any:
     cls = ours.get(name) or getattr(diffusers, name)
     try:
         return cls.from_config(config)
-    except (TypeError, KeyError, RuntimeError) as error:
+    except Exception as error:  # of any kind: diffusers builds whatever the config says
         raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
 
 
 def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
     model, sizes = open_network(folder, num_heads)
-    state = _cast(read_weights(folder), dtype)
+    state, name = _cast(read_weights(folder), dtype), f"transformer/{WEIGHTS}"
     if sizes is not None:
-        state = from_official(state, model.state_dict(), sizes.encoder.depth, sizes.channels)
-    load_exactly(model, state, f"transformer/{WEIGHTS}")
+        depth, channels = sizes.encoder.depth, sizes.channels
+        state = from_official(state, model.state_dict(), depth, channels, name=name)
+    load_exactly(model, state, name)
     return model.eval()
 
 
@@ -143,7 +154,8 @@ def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
 
 
 def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-    return {name: value.to(dtype or value.dtype) for name, value in state.items()}
+    floats = {name: value for name, value in state.items() if value.is_floating_point()}
+    return {**state, **{name: value.to(dtype or value.dtype) for name, value in floats.items()}}
 
 
 def _scheduler(folder: Path) -> Any:
@@ -162,22 +174,31 @@ def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     """Return a text encoder or a tokenizer of transformers."""
     import transformers
 
-    try:
-        if part == "tokenizer":
-            return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    name, options = "AutoTokenizer", {}
+    if part == "text_encoder":
         config = read_json(folder / "config.json")
         weight_files(folder, "model.safetensors")
         # With its language head, which no one calls, a released folder can be written again.
-        named = (config.get("architectures") or [""])[0]
-        causal = str(named).endswith("ForCausalLM") and hasattr(transformers, named)
-        encoder, info = getattr(transformers, named if causal else "AutoModel").from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+        listed = config.get("architectures")
+        named = str(listed[0]) if isinstance(listed, list) and listed else ""
+        causal = named.endswith("ForCausalLM") and hasattr(transformers, named)
+        name = named if causal else "AutoModel"
+        options = {"dtype": dtype or "auto", "use_safetensors": True, "output_loading_info": True}
+        options["ignore_mismatched_sizes"] = True  # they are listed below
+    try:
+        loaded = getattr(transformers, name).from_pretrained(
+            folder, trust_remote_code=False, **options
         )
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except Exception as error:  # of any kind: transformers reads files of many
         raise bad(part, f"{type(error).__name__}: {error}", "one of transformers") from error
-    wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if part == "tokenizer":
+        return loaded
+    encoder, info = loaded
+    wrong = [f"missing {key}" for key in sorted(info["missing_keys"])]
+    wrong += [
+        f"{key} is {tuple(came)}, must be {tuple(wanted)}"
+        for key, came, wanted in sorted(info["mismatched_keys"])
+    ]
     if wrong:
         raise bad(f"{part}/model.safetensors", "; ".join(wrong), "all weights of the model")
     return encoder.eval()

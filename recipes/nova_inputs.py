@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from contar._errors import bad, check_count, check_shape
+from contar._errors import bad, check_count, check_number, check_shape
 from contar._typing import Float, Tensor
+from contar.conditioning import Guidance
 from contar.tokenizers import Tokenizer
 from recipes.nova_model import Nova
 
@@ -29,6 +30,32 @@ def read_grid(model: Nova, height: int | None, width: int | None, stride: int) -
             raise bad(name, side, f"a multiple of {unit}")
         sides.append(side // stride)
     return sides[0], sides[1]
+
+
+def read_steps(name: str, steps: object, most: float, what: str) -> int:
+    """Return a number of steps.
+
+    Raises:
+        ValueError: one below 1, or above `most`, which is the number of `what`.
+    """
+    count = check_count(name, steps)
+    if count > most:
+        raise bad(name, steps, f"at most the {most} {what}")
+    return count
+
+
+def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guidance:
+    """Return NOVA's guidance, checked by the names that a call has for its numbers.
+
+    Raises:
+        ValueError: NaN, infinity or a number outside its range.
+    """
+    check_number("guidance_scale", scale, 0)
+    if start is not None:
+        check_number("min_guidance_scale", start, 0)
+    check_number("guidance_trunc", truncation, 0)
+    check_number("guidance_renorm", renorm, 0, 1)
+    return Guidance(scale, start=start, truncation=truncation, renorm=renorm, renorm_over="frame")
 
 
 def read_clip(
@@ -63,7 +90,8 @@ def read_clip(
         raise bad(name, type(given).__name__, "uint8 pixels, or pictures of one size")
     if str(given.dtype).removeprefix("torch.") != "uint8":
         raise bad(name, str(given.dtype), "uint8")
-    array = torch.as_tensor(given)
+    # Copied, because torch takes no array that is read-only or runs backwards.
+    array = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, order="C"))
     height, width = (side * tokenizer.space_stride for side in grid)
     if name == "image":
         check_shape(name, array.shape, (height, width, 3), "[h, w, 3]")

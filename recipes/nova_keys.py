@@ -82,16 +82,28 @@ def to_official(
 
 
 def from_official(
-    official: Mapping[str, Tensor], ours: Mapping[str, Tensor], encoder_depth: int, channels: int
+    official: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor],
+    encoder_depth: int,
+    channels: int,
+    *,
+    name: str = "state",
 ) -> dict[str, Tensor]:
     """Rename and reshape an official state dict to the layout of `ours`.
+
+    Args:
+        official: with the names and shapes of official checkpoints.
+        ours: a state dict with the names and shapes that are wanted.
+        encoder_depth: blocks of the spatial tower's encoder half.
+        channels: of a latent.
+        name: of `official`, for the error.
 
     Raises:
         ValueError: missing, unexpected or misshapen weights, all of them listed.
     """
-    check_weights("state", official, to_official(ours, encoder_depth, channels))
+    check_weights(name, official, to_official(ours, encoder_depth, channels))
     result = {}
-    for name in ours:
-        tensor = official[official_name(name, encoder_depth)]
-        result[name] = rearrange(tensor, "d c p q -> d (p q c)") if name in _PATCHES else tensor
+    for key in ours:
+        tensor = official[official_name(key, encoder_depth)]
+        result[key] = rearrange(tensor, "d c p q -> d (p q c)") if key in _PATCHES else tensor
     return result

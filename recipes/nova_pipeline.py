@@ -1,5 +1,6 @@
 """From words to pixels: NOVA's network with its tokenizer and text encoder, as a pipeline."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,22 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from torch import nn
 
-from contar._errors import bad, check_callable, check_choice, check_count
+from contar._errors import bad, check_callable, check_choice, check_count, check_instance
 from contar._random import Generators, check_generator
 from contar._typing import Float, Tensor
-from contar.conditioning import Guidance, encode_texts
+from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Progress
 from contar.tokenizers import Tokenizer
 from contar.tokenizers.vae import VAETokenizer
-from recipes.nova_inputs import Pixels, read_clip, read_grid, read_texts, show
+from recipes.nova_inputs import (
+    Pixels,
+    read_clip,
+    read_grid,
+    read_guidance,
+    read_steps,
+    read_texts,
+    show,
+)
 from recipes.nova_model import Nova
 from recipes.nova_sampling import Texts, generate, motion_numbers, read_plan
 
@@ -34,8 +43,9 @@ def default_values(
     """Return what None means for a network and its tokenizer, `stored` first.
 
     Raises:
-        ValueError: an unknown name in `stored`.
+        ValueError: an unknown name in `stored`, or no mapping.
     """
+    check_instance("defaults", stored, Mapping)
     sizes = network.sizes
     tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
     values: dict[str, Any] = dict(RELEASED_DEFAULTS)
@@ -72,8 +82,9 @@ class NovaPipeline(DiffusionPipeline):
             `contar.conditioning.text_package` takes it; saving then names it instead of them.
 
     Raises:
-        ValueError: a tokenizer of other channels than the network, a text encoder without its
-            tokenizer or of another width, an unknown default.
+        ValueError: another network, a scheduler without a config, a tokenizer of other channels
+            than the network, a text encoder without its tokenizer or of another width, an unknown
+            default.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -90,20 +101,26 @@ class NovaPipeline(DiffusionPipeline):
         text_package: str | None = None,
     ) -> None:
         super().__init__()
+        check_instance("transformer", transformer, Nova)
+        if not isinstance(getattr(scheduler, "config", None), Mapping):
+            raise bad("scheduler", type(scheduler).__name__, "a scheduler of diffusers")
         sizes, pixels = transformer.sizes, VAETokenizer(vae)
         if pixels.channels != sizes.channels:
             raise bad("vae", f"{pixels.channels} channels", f"the network's {sizes.channels}")
         if (text_encoder is None) != (tokenizer is None):
-            raise bad("tokenizer", tokenizer, "one with a text_encoder, none without")
-        if text_encoder is not None and text_encoder.config.hidden_size != sizes.text_width:
-            width = text_encoder.config.hidden_size
+            raise bad(
+                "tokenizer", type(tokenizer).__name__, "one with a text_encoder, none without"
+            )
+        width = getattr(getattr(text_encoder, "config", None), "hidden_size", None)
+        if text_encoder is not None and width != sizes.text_width:
             raise bad("text_encoder", f"width {width}", f"the network's {sizes.text_width}")
         self.register_modules(
             transformer=transformer, vae=vae, scheduler=scheduler,
             text_encoder=text_encoder, tokenizer=tokenizer,
         )  # fmt: skip
         self.register_to_config(
-            defaults=default_values(transformer, pixels, defaults or {}), text_package=text_package
+            defaults=default_values(transformer, pixels, {} if defaults is None else defaults),
+            text_package=text_package,
         )
 
     @torch.no_grad()
@@ -184,16 +201,23 @@ class NovaPipeline(DiffusionPipeline):
         grid = read_grid(model, height, width, pixels.space_stride)
         frames = pixels.latent_frames(chosen["num_frames"])
         clip = read_clip(image, video, grid, pixels, chosen["num_frames"])
-        guidance = Guidance(
-            chosen["guidance_scale"], start=min_guidance_scale, truncation=guidance_trunc,
-            renorm=chosen["guidance_renorm"], renorm_over="frame",
-        )  # fmt: skip
+        guidance = read_guidance(
+            chosen["guidance_scale"], min_guidance_scale, guidance_trunc, chosen["guidance_renorm"]
+        )
+        tokens = grid[0] * grid[1] // model.sizes.patch**2
+        sets = read_steps(
+            "num_inference_steps", chosen["num_inference_steps"], tokens, "tokens of a frame"
+        )
+        trained = self.scheduler.config.get("num_train_timesteps") or math.inf
+        steps = read_steps(
+            "num_diffusion_steps", chosen["num_diffusion_steps"], trained, "it was trained with"
+        )
         plan = GenerationPlan(
             frames=frames,
-            sets=check_count("num_inference_steps", chosen["num_inference_steps"]),
-            diffusion_steps=check_count("num_diffusion_steps", chosen["num_diffusion_steps"]),
+            sets=sets,
+            diffusion_steps=steps,
             guidance=guidance,
-            scheduler={"_class_name": type(self.scheduler).__name__, **self.scheduler.config},
+            scheduler={**self.scheduler.config, "_class_name": type(self.scheduler).__name__},
             flow_shift=flow_shift,
             grid=grid,
         )
@@ -206,7 +230,8 @@ class NovaPipeline(DiffusionPipeline):
         if isinstance(negative_prompt, str):
             negatives = [negative_prompt] * len(texts)
         if negatives is not None and len(negatives) != len(texts):
-            raise bad("negative_prompt", f"{len(negatives)} texts", f"one, or {len(texts)}")
+            name = "negative_prompt" if negative_prompt_embeds is None else "negative_prompt_embeds"
+            raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
         batch = len(texts) * copies
         motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
         generator = check_generator(generator, batch, device)

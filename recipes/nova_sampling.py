@@ -179,10 +179,11 @@ def motion_numbers(
         values = list(value) if isinstance(value, Sequence) else [value] * batch
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
-        unset = {UNSET} if name == "motion_flow" else set()
-        columns.append(
-            torch.tensor([v if v in unset else check_number(name, v, 0) for v in values])
-        )
+        for number in values:
+            real = isinstance(number, int | float)
+            if name == "fps" or not real or number != UNSET:
+                check_number(name, number, 0)
+        columns.append(torch.tensor([float(number) for number in values]))
     return columns[0].to(model.device), columns[1].to(model.device)
 
 

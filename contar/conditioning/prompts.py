@@ -65,10 +65,14 @@ def text_package(reference: str) -> Path:
             imported.
 
     Raises:
+        ValueError: something else than a package and a folder in it.
         ImportError: it is not installed.
         FileNotFoundError: it has no such folder.
     """
-    package, _, inside = reference.partition("/")
+    package, _, inside = str(reference).partition("/")
+    # The search imports what stands before a dot; a folder outside is none of the package's.
+    if not package.isidentifier() or inside.startswith("/") or ".." in Path(inside).parts:
+        raise bad("text_package", reference, "a package and a folder in it, as 'package/model'")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f'{package} is not installed (pip install "contar[demo]")')

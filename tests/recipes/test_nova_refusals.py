@@ -371,7 +371,7 @@ def test_a_model_of_images_has_no_motion_in_its_prefix(image_model, refuses):
         ("prompt_embeds", "(3, 5)", {"prompt_embeds": torch.zeros(2, 3, 5)}),
         ("prompt_embeds", "4 tokens", {"prompt_embeds": torch.zeros(2, 4, 6)}),
         ("prompt_embeds", "torch.int64", {"prompt_embeds": torch.zeros(2, 3, 6).long()}),
-        ("motion_flow", "-1", {"motion_flow": -1}),
+        ("motion_flow", "-2", {"motion_flow": -2}),
         ("motion_flow", "nan", {"motion_flow": NAN}),
         ("motion_flow", "inf", {"motion_flow": [5.0, INF]}),
         ("motion_flow", "True", {"motion_flow": True}),
