@@ -3,7 +3,6 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import nn
@@ -109,7 +108,7 @@ class DigitJudge(nn.Module):
         return file
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> "DigitJudge":
         """Return the judge that `save` wrote.
 
         Raises:

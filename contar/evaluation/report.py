@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 from contar._errors import bad, check_instance
 from contar._files import read_json
@@ -79,7 +78,7 @@ class Report:
         return place / JSON, picture
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> "Report":
         """Return the report that `save` wrote, with its clips if clips.jsonl lies beside it.
 
         Args:
