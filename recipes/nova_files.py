@@ -217,6 +217,10 @@ def save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
         if value is not None and not packaged:
             kept = options if part in ("transformer", "vae", "text_encoder") else {}
             value.save_pretrained(folder / part, **kept)
+    file = folder / "scheduler" / "scheduler_config.json"
+    content = read_json(file)
+    if "_sample_class_name" in content:  # of a released file; the scheduler may be another now
+        _write_json(file, {**content, "_sample_class_name": type(pipe.scheduler).__name__})
     _write_json(folder / "model_index.json", index)
 
 

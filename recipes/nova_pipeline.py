@@ -200,6 +200,8 @@ class NovaPipeline(DiffusionPipeline):
             check_callable("callback_on_step_end", callback_on_step_end)
         grid = read_grid(model, height, width, pixels.space_stride)
         frames = pixels.latent_frames(chosen["num_frames"])
+        if model.motion is None and frames > 1:
+            raise bad("num_frames", chosen["num_frames"], "1: this model makes images")
         clip = read_clip(image, video, grid, pixels, chosen["num_frames"])
         guidance = read_guidance(
             chosen["guidance_scale"], min_guidance_scale, guidance_trunc, chosen["guidance_renorm"]
@@ -288,6 +290,8 @@ class NovaPipeline(DiffusionPipeline):
             ValueError: an unknown layout, or a network that official code cannot build.
         """
         check_choice("layout", layout, ("contar", "released"))
+        if layout == "released" and options:
+            raise bad("options", ", ".join(options), "none, for the released layout")
         from recipes.nova_files import save_contar, save_released
 
         if layout == "contar":

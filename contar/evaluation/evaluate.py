@@ -113,7 +113,7 @@ def evaluate(
     for task in chosen:
         bar = tqdm(run.batches(), task, math.ceil(count / batch), disable=not progress)
         if task == "tokenizer":
-            figures |= run.reconstruct(bar)
+            figures |= run.reconstruct(indices for indices in bar)
             continue
         clips, seen = zip(*(run.call(task, indices) for indices in bar), strict=True)
         seen = [outcome for one in seen for outcome in one]

@@ -25,7 +25,7 @@ def _pictures(frames: Tensor, least: int) -> np.ndarray:
 
 def save_sheet(
     frames: Float[Tensor, "b c t h w"],
-    path: Path,
+    path: Path | str,
     *,
     labels: Sequence[str] = (),
     least: int = 64,
@@ -57,11 +57,11 @@ def save_sheet(
             picture = Image.fromarray(np.ascontiguousarray(pixels[row, column]))
             sheet.paste(picture, (margin + column * (width + gap), top))
     sheet.save(path)
-    return path
+    return Path(path)
 
 
 def save_gif(
-    frames: Float[Tensor, "b c t h w"], path: Path, *, fps: float = 12.0, least: int = 64
+    frames: Float[Tensor, "b c t h w"], path: Path | str, *, fps: float = 12.0, least: int = 64
 ) -> Path:
     """Write clips side by side as an animation that repeats; return its path.
 
@@ -79,4 +79,4 @@ def save_gif(
     joined = np.concatenate(list(pixels), axis=2)
     first, *rest = [Image.fromarray(np.ascontiguousarray(frame)) for frame in joined]
     first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
-    return path
+    return Path(path)

@@ -637,6 +637,11 @@ def test_a_network_of_images_makes_images_with_an_autoencoder_of_images(tmp_path
         assert np.array_equal(make(again), made)
 
 
+def test_a_network_of_images_makes_one_frame_only(refuses):
+    with refuses("num_frames", "5", "1: this model makes images"):
+        images()(prompt_embeds=torch.randn(1, 3, 8, generator=seeded()), num_frames=5)
+
+
 def test_an_image_given_for_one_frame_is_all_there_is_to_make(pipe):
     def never(*_: Any) -> None:
         raise AssertionError("a set was made")

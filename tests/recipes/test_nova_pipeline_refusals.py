@@ -355,6 +355,12 @@ def test_bad_defaults_are_refused_at_the_call_by_their_names(pipe, refuses):
 # Saving.
 
 
+def test_options_of_the_parts_are_refused_for_the_released_layout(pipe, tmp_path, refuses):
+    with refuses("options", "max_shard_size"):
+        pipe.save_pretrained(tmp_path / "saved", layout="released", max_shard_size="1MB")
+    assert not (tmp_path / "saved").exists()
+
+
 @pytest.mark.parametrize("layout", ["official", "Released", "", None, 3, []])
 def test_an_unknown_layout_is_refused_and_nothing_is_written(pipe, layout, tmp_path, refuses):
     with refuses("layout: got ", repr(layout), "one of 'contar', 'released'"):
