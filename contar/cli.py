@@ -1,4 +1,4 @@
-"""The command line: `contar generate`, `contar info`, `contar train`, `contar demo`."""
+"""The command line: generate, info, train, evaluate, demo."""
 
 import logging
 import sys
@@ -152,6 +152,28 @@ def info(
     print(nova_info.describe(model, frames=frames, num_heads=heads))
 
 
+def evaluate(
+    model: tyro.conf.Positional[str],
+    out: Path = Path("scores"),
+    count: int = 200,
+    seed: int = 1000,
+) -> None:
+    """Judge a pipeline of moving digits on prompts that training never saw; print a table.
+
+    Args:
+        model: folder of the pipeline.
+        out: folder for the scores as JSON, their picture, and a line for each clip.
+        count: clips asked for, in each task.
+        seed: of the clips.
+    """
+    from recipes import nova
+    from recipes.digits_evaluation import evaluate_pipeline
+
+    report = evaluate_pipeline(nova.from_pretrained(model), out, count=count, seed=seed)
+    print(report.table())
+    print(f"scores.json and scores.png: {out}")
+
+
 def _train() -> Callable[..., None]:
     """Return the command, whose options are those of the recipe."""
     from recipes.moving_digits import MovingDigitsRecipe, run, smoke
@@ -185,7 +207,7 @@ def train() -> None:
 def main() -> None:
     """Run the command line; a bad argument ends it with the message and exit status 1."""
     commands: dict[str, Callable[..., None]] = {
-        "demo": demo, "generate": generate, "info": info, "train": train
+        "demo": demo, "evaluate": evaluate, "generate": generate, "info": info, "train": train
     }  # fmt: skip
     if sys.argv[1:2] == ["train"]:  # the import of recipes takes seconds
         commands["train"] = _train()

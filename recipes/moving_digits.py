@@ -1,8 +1,8 @@
 """Moving digits: the whole road from handwriting to a text-to-video model, stage by stage.
 
 `contar train moving-digits --out RUN` makes RUN/vae (tokenizer), RUN/cache (latents, texts, motion
-scores), RUN/images (text to image), RUN/video (text to video, from the images' weights) and
-RUN/model, a pipeline for `nova.from_pretrained`. Each stage goes on from its saves.
+scores), RUN/images (text to image), RUN/video (text to video, from the images' weights), RUN/model,
+a pipeline for `nova.from_pretrained`, and RUN/scores. Each stage goes on from its saves.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,6 +97,8 @@ class MovingDigitsRecipe:
         clips: cached for both stages of the network.
         images: text to image.
         video: text to video.
+        judged: test clips of the evaluation; 0 leaves it out.
+        judge_steps: of the training of the evaluation's judge.
     """
 
     vae: VaeStage = field(default_factory=VaeStage)
@@ -108,8 +110,13 @@ class MovingDigitsRecipe:
         default_factory=lambda: NovaStage(RunConfig(steps=6000, batch=32, learning_rate=1e-3))
     )
 
+    judged: int = 200
+    judge_steps: int = 500
+
     def __post_init__(self) -> None:
         check_count("clips", self.clips)
+        check_count("judged", self.judged, 0)
+        check_count("judge_steps", self.judge_steps)
 
 
 def smoke() -> MovingDigitsRecipe:
@@ -122,6 +129,8 @@ def smoke() -> MovingDigitsRecipe:
         clips=16,
         images=NovaStage(quick),
         video=NovaStage(quick),
+        judged=4,
+        judge_steps=5,
     )
 
 
@@ -162,7 +171,12 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     (out / "new-parts.txt").write_text("\n".join(new) + "\n")
     video = train_network(recipe.video, video, cache, out / "video", pipeline, resume=resume)
     target = out / "model"
-    pipeline(video, defaults=DEFAULTS, text_package=TEXT).save_pretrained(target)
+    pipe = pipeline(video, defaults=DEFAULTS, text_package=TEXT)
+    pipe.save_pretrained(target)
+    if recipe.judged:
+        from recipes.digits_evaluation import evaluate_pipeline
+
+        evaluate_pipeline(pipe, out / "scores", count=recipe.judged, judge_steps=recipe.judge_steps)
     return target
 
 

@@ -59,20 +59,21 @@ def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guida
 
 
 def read_clip(
-    image: Any, video: Any, grid: tuple[int, int], tokenizer: Tokenizer, frames: int
-) -> Float[Tensor, "1 3 n h w"] | None:
-    """Return given first frames as pixels in [-1, 1], or None.
+    image: Any, video: Any, grid: tuple[int, int], tokenizer: Tokenizer, frames: int, prompts: int
+) -> Float[Tensor, "b 3 n h w"] | None:
+    """Return given first frames as pixels in [-1, 1], one clip for all prompts or each; or None.
 
     Args:
-        image: uint8 [h, w, 3] or a picture.
-        video: uint8 [n, h, w, 3] or pictures.
+        image: uint8 [h, w, 3] or a picture, or one for each prompt.
+        video: uint8 [n, h, w, 3] or pictures, or uint8 [b, n, h, w, 3], one for each prompt.
         grid: of a latent frame.
         tokenizer: that will take them.
         frames: how many there will be in all.
+        prompts: how many there are.
 
     Raises:
-        ValueError: both; another size, dtype or number of channels; frames that the tokenizer does
-            not take, or more than will be made.
+        ValueError: both; another size, dtype, number of channels or of clips; frames that the
+            tokenizer does not take, or more than will be made.
     """
     if image is not None and video is not None:
         raise bad("video", "a video and an image", "one of the two")
@@ -94,13 +95,19 @@ def read_clip(
     array = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, order="C"))
     height, width = (side * tokenizer.space_stride for side in grid)
     if name == "image":
-        check_shape(name, array.shape, (height, width, 3), "[h, w, 3]")
-        array = array[None]
-    check_shape(name, array.shape, (None, height, width, 3), "[n, h, w, 3]")
-    tokenizer.latent_frames(len(array), f"{name}.frames")
-    if len(array) > frames:
-        raise bad(name, f"{len(array)} frames", f"at most num_frames={frames}")
-    return ((array.float() - 127.5) / 127.5).permute(3, 0, 1, 2)[None]
+        one = array.ndim == 3
+        allowed = (height, width, 3) if one else (prompts, height, width, 3)
+        check_shape(name, array.shape, allowed, "[h, w, 3]" if one else "[b, h, w, 3]")
+        array = array[None, None] if one else array[:, None]
+    else:
+        one = array.ndim == 4
+        allowed = (None, height, width, 3) if one else (prompts, None, height, width, 3)
+        check_shape(name, array.shape, allowed, "[n, h, w, 3]" if one else "[b, n, h, w, 3]")
+        array = array[None] if one else array
+    tokenizer.latent_frames(array.shape[1], f"{name}.frames")
+    if array.shape[1] > frames:
+        raise bad(name, f"{array.shape[1]} frames", f"at most num_frames={frames}")
+    return ((array.float() - 127.5) / 127.5).permute(0, 4, 1, 2, 3)
 
 
 def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:

@@ -168,8 +168,9 @@ class NovaPipeline(DiffusionPipeline):
             fps: frames per second that the motion is meant for, likewise.
             height: in pixels.
             width: in pixels.
-            image: the first frame, uint8 [h, w, 3] or a picture.
-            video: the first frames, uint8 [n, h, w, 3] or pictures, n as the tokenizer takes them.
+            image: the first frame, uint8 [h, w, 3] or a picture, or one for each prompt.
+            video: the first frames, uint8 [n, h, w, 3] or pictures, n as the tokenizer takes them;
+                or uint8 [b, n, h, w, 3], one clip for each prompt.
             num_images_per_prompt: samples of each prompt.
             prompt_embeds: states of the text encoder instead of `prompt`, as `nova.stream` takes.
             negative_prompt_embeds: likewise.
@@ -202,7 +203,6 @@ class NovaPipeline(DiffusionPipeline):
         frames = pixels.latent_frames(chosen["num_frames"])
         if model.motion is None and frames > 1:
             raise bad("num_frames", chosen["num_frames"], "1: this model makes images")
-        clip = read_clip(image, video, grid, pixels, chosen["num_frames"])
         guidance = read_guidance(
             chosen["guidance_scale"], min_guidance_scale, guidance_trunc, chosen["guidance_renorm"]
         )
@@ -235,6 +235,7 @@ class NovaPipeline(DiffusionPipeline):
             name = "negative_prompt" if negative_prompt_embeds is None else "negative_prompt_embeds"
             raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
         batch = len(texts) * copies
+        clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts))
         motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
         generator = check_generator(generator, batch, device)
 
@@ -243,11 +244,12 @@ class NovaPipeline(DiffusionPipeline):
         context = None
         if clip is not None:
             self._wake(self.vae)
-            clip = clip.to(device)
+            times = batch // len(clip)  # of one for all, the posterior is drawn once
             if isinstance(generator, torch.Generator):
-                context = pixels.encode(clip, generator=generator).expand(batch, -1, -1, -1, -1)
+                drawn = pixels.encode(clip.to(device), generator=generator)
+                context = drawn.repeat_interleave(times, dim=0)
             else:
-                every = clip.expand(batch, -1, -1, -1, -1)
+                every = clip.to(device).repeat_interleave(times, dim=0)
                 context = pixels.encode(every, generator=generator)
         self._wake(model)
         given = 0 if context is None else context.shape[2]

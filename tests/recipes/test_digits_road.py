@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from contar.data.cache import Cache
+from contar.evaluation import Report
 from recipes import moving_digits, nova
 
 
@@ -43,6 +44,14 @@ def test_the_pipeline_loads_names_its_text_encoder_and_makes_a_clip(road):
     frames = pipe("a 3 moves left", **quick, generator=torch.Generator().manual_seed(0)).frames
     assert frames.shape == (1, 17, 64, 64, 3)
     assert pipe.config["defaults"]["motion_flow"] == nova.UNSET
+
+
+def test_the_road_ends_before_the_judges(road):
+    report = Report.load(road / "scores")
+    assert set(report.rows) == {"model", "real clips", "untrained"}
+    for name in ("text.direction", "image.digit", "continuation.direction", "motion.rank"):
+        assert name in report.rows["model"].figures, sorted(report.rows["model"].figures)
+    assert (road / "scores" / "scores.png").stat().st_size > 10_000
 
 
 def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(road, refuses):
