@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from contar._errors import bad, check_device
+from contar._errors import bad, check_count, check_device
 
 logging.getLogger("xformers").setLevel(logging.ERROR)  # it reports kernels that are not needed
 
@@ -80,7 +80,8 @@ def generate(
         fps: frames per second, of the motion and of the file.
         seed: of all that is random.
         image: picture file to start from, cut to the model's shape.
-        video: video file to go on from: its last frames, half of `frames`, cut likewise.
+        video: video file to go on from: its last frames, at most half of `frames`, taken at the
+            rate `fps` and cut likewise.
         device: the GPU if there is one.
         dtype: of the weights; bfloat16 on a GPU, else as saved.
         heads: attention heads (temporal, spatial) of a network in the released layout whose
@@ -89,36 +90,44 @@ def generate(
     """
     import torch
 
-    from contar.media import check_output, fit_frames, read_image, read_video, write_video
+    from contar.media import (
+        check_output,
+        fit_frames,
+        read_image,
+        read_tail,
+        read_video,
+        write_video,
+    )
     from contar.tokenizers.vae import VAETokenizer
     from recipes import nova
 
-    check_output(out)
-    for name, path in (("image", image), ("video", video)):
-        if path is not None and not path.is_file():
-            raise FileNotFoundError(f"{name}: got {str(path)!r}, allowed: a file that exists")
+    check_output(out, fps=fps, frames=frames, name="out")
+    if check_count("seed", seed, 0) >= 2**63:
+        raise bad("seed", seed, "below 2**63")
+    picture = None if image is None else read_image(image, name="image")[None]
+    if video is not None:
+        read_video(video, frames=1, name="video")  # whether it is one
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device("device", device)
     kind = dtype or ("bfloat16" if device.startswith("cuda") else None)
     pipe = nova.from_pretrained(model, dtype=kind and getattr(torch, kind), num_heads=heads)
     pipe.to(device)
     if tiling:
+        if not hasattr(pipe.vae, "use_tiling"):
+            raise bad("tiling", True, f"False: {type(pipe.vae).__name__} knows no tiles")
         pipe.vae.enable_tiling()
     tokenizer, defaults = VAETokenizer(pipe.vae), pipe.config["defaults"]
     count = defaults["num_frames"] if frames is None else frames
+    rate = defaults["fps"] if fps is None else fps
     latents = tokenizer.latent_frames(count, "frames")
-    if out.suffix.lower() == ".png" and count != 1:
-        raise bad("frames", count, "1 for a .png")
+    check_output(out, fps=rate, frames=count, name="out")
     height, width = (side * tokenizer.space_stride for side in pipe.transformer.sizes.latent)
     given = {}
-    if image is not None:
-        given["image"] = fit_frames(read_image(image)[None], height, width)[0]
+    if picture is not None:
+        given["image"] = fit_frames(picture, height, width)[0]
     if video is not None:
         length = tokenizer.pixel_frames(max(1, latents // 2))
-        clip, _ = read_video(video)
-        if len(clip) < length:
-            raise bad("video", f"{len(clip)} frames", f"at least {length}, half of {count}")
-        given["video"] = fit_frames(clip[-length:], height, width)
+        given["video"] = fit_frames(read_tail(video, length, fps=rate, name="video"), height, width)
     result = pipe(
         prompt,
         num_frames=count,
@@ -131,7 +140,7 @@ def generate(
         generator=torch.Generator().manual_seed(seed),
         **given,
     )
-    write_video(result.frames[0], out, fps=defaults["fps"] if fps is None else fps)
+    write_video(result.frames[0], out, fps=rate)
     print(f"{count} frames of {width} x {height}: {out}")
 
 

@@ -28,7 +28,6 @@ _OFFICIAL = {
     "OpenSoraVAE": ("AutoencoderKLOpenSora", "autoencoders.autoencoder_kl_opensora"),
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
@@ -37,7 +36,10 @@ def from_pretrained(
     *,
     dtype: torch.dtype | None = None,
     num_heads: tuple[int, int] | None = None,
-    **hub: Any,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> NovaPipeline:
     """Load a pipeline from a folder, ours or released, or from the hub.
 
@@ -46,7 +48,10 @@ def from_pretrained(
         dtype: of the weights; None keeps the files'.
         num_heads: attention heads (temporal, spatial), for networks in the released layout whose
             architecture is not among the released ones.
-        hub: `revision`, `token`, `cache_dir`, `local_files_only` of a hub's download.
+        revision: of a hub's folder.
+        token: for a hub's closed folders.
+        cache_dir: where a hub's folders are kept.
+        local_files_only: take what was downloaded before.
 
     Raises:
         FileNotFoundError: no such folder, a part or file of it missing, or a hub out of reach.
@@ -56,9 +61,8 @@ def from_pretrained(
     """
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
-    for option in hub:
-        check_choice("hub", option, _HUB)
-    folder = _locate(folder_or_hub_id, hub)
+    hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    folder = _locate(folder_or_hub_id, {**hub, "local_files_only": local_files_only})
     index = read_json(folder / "model_index.json")
     parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
@@ -217,11 +221,16 @@ def save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
         if value is not None and not packaged:
             kept = options if part in ("transformer", "vae", "text_encoder") else {}
             value.save_pretrained(folder / part, **kept)
+    _name_scheduler(pipe, folder)
+    _write_json(folder / "model_index.json", index)
+
+
+def _name_scheduler(pipe: NovaPipeline, folder: Path) -> None:
+    """Correct the name of a released scheduler file, if the scheduler is another now."""
     file = folder / "scheduler" / "scheduler_config.json"
     content = read_json(file)
-    if "_sample_class_name" in content:  # of a released file; the scheduler may be another now
+    if "_sample_class_name" in content:
         _write_json(file, {**content, "_sample_class_name": type(pipe.scheduler).__name__})
-    _write_json(folder / "model_index.json", index)
 
 
 def save_released(pipe: NovaPipeline, folder: Path) -> None:
@@ -261,6 +270,7 @@ def save_released(pipe: NovaPipeline, folder: Path) -> None:
         if part == "vae":
             stored = read_json(target / "config.json")
             _write_json(target / "config.json", {**stored, "_class_name": index[part][1]})
+    _name_scheduler(pipe, folder)
     _write_json(folder / "model_index.json", index)
 
 

@@ -1,5 +1,6 @@
 """What a NOVA is made of and what memory it needs, without its weights."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors import safe_open
 from contar._errors import bad
 from contar._files import read_json, weight_files
 from contar._memory import peak_bytes
+from contar.conditioning import text_package
 from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_config import PRESETS
 from recipes.nova_files import open_network, open_vae
@@ -32,6 +34,7 @@ def vae_memory(
     Raises:
         ValueError: frames or sides that the tokenizer does not take.
     """
+    tokenizer = VAETokenizer(copy.deepcopy(tokenizer.vae))
     torch.nn.Module.to(tokenizer.vae, dtype=dtype)  # diffusers' own warns of a list that is empty
     pixels = torch.zeros(1, 3, frames, *size, device="meta")
     grid = [side // tokenizer.space_stride for side in size]
@@ -66,7 +69,8 @@ def describe(
     network, _ = open_network(folder / "transformer", num_heads)
     lines = [f"{model}: a pipeline", *_network_lines(network)]
     index = read_json(folder / "model_index.json")
-    text = folder / "text_encoder"
+    packaged = index.get("text_package")
+    text = text_package(packaged) if packaged else folder / "text_encoder"
     if text.is_dir():
         lines.append(_weights_line("text encoder", _count(text, "model.safetensors")))
     with torch.device("meta"):

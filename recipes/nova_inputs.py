@@ -10,6 +10,7 @@ from PIL import Image
 from contar._errors import bad, check_count, check_number, check_shape
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
+from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
 from recipes.nova_model import Nova
 
@@ -85,7 +86,7 @@ def read_clip(
     if pictures and all(
         isinstance(p, Image.Image) and p.size == pictures[0].size for p in pictures
     ):
-        arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
+        arrays = [np.asarray(to_rgb(picture)) for picture in pictures]
         given = arrays[0] if name == "image" and not several else np.stack(arrays)
     if not isinstance(given, np.ndarray | Tensor):
         raise bad(name, type(given).__name__, "uint8 pixels, or pictures of one size")

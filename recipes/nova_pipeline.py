@@ -11,8 +11,15 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from torch import nn
 
-from contar._errors import bad, check_callable, check_choice, check_count, check_instance
-from contar._random import Generators, check_generator
+from contar._errors import (
+    bad,
+    check_callable,
+    check_choice,
+    check_count,
+    check_instance,
+    check_number,
+)
+from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Progress
@@ -28,7 +35,7 @@ from recipes.nova_inputs import (
     show,
 )
 from recipes.nova_model import Nova
-from recipes.nova_sampling import Texts, generate, motion_numbers, read_plan
+from recipes.nova_sampling import UNSET, Texts, generate, motion_numbers, read_plan
 
 # What the released models are made for; a model of fewer latent frames makes as many as it has.
 RELEASED_DEFAULTS = {
@@ -43,7 +50,7 @@ def default_values(
     """Return what None means for a network and its tokenizer, `stored` first.
 
     Raises:
-        ValueError: an unknown name in `stored`, or no mapping.
+        ValueError: an unknown name or a value outside its range in `stored`, or no mapping.
     """
     check_instance("defaults", stored, Mapping)
     sizes = network.sizes
@@ -51,8 +58,12 @@ def default_values(
     values: dict[str, Any] = dict(RELEASED_DEFAULTS)
     values["num_frames"] = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
     values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
-    for name in stored:
+    for name, value in stored.items():
         check_choice("defaults", name, tuple(values))
+        if name.startswith("num_"):
+            check_count(f"defaults[{name!r}]", value)
+        elif name != "motion_flow" or value != UNSET:
+            check_number(f"defaults[{name!r}]", value, 0)
     return {**values, **stored}
 
 
@@ -112,6 +123,8 @@ class NovaPipeline(DiffusionPipeline):
                 "tokenizer", type(tokenizer).__name__, "one with a text_encoder, none without"
             )
         width = getattr(getattr(text_encoder, "config", None), "hidden_size", None)
+        if getattr(getattr(text_encoder, "config", None), "is_encoder_decoder", False):
+            raise bad("text_encoder", type(text_encoder).__name__, "an encoder or a decoder alone")
         if text_encoder is not None and width != sizes.text_width:
             raise bad("text_encoder", f"width {width}", f"the network's {sizes.text_width}")
         self.register_modules(
@@ -185,15 +198,15 @@ class NovaPipeline(DiffusionPipeline):
             ValueError: an argument that does not fit the model or the others.
         """
         model, pixels, device = self.transformer, VAETokenizer(self.vae), self._execution_device
-        chosen: dict[str, Any] = {
-            name: default if value is None else value
-            for (name, default), value in zip(
-                self.config["defaults"].items(),
-                (num_frames, num_inference_steps, num_diffusion_steps, guidance_scale,
-                 guidance_renorm, motion_flow, fps),
-                strict=True,
-            )
+        given_values = {
+            "num_frames": num_frames, "num_inference_steps": num_inference_steps,
+            "num_diffusion_steps": num_diffusion_steps, "guidance_scale": guidance_scale,
+            "guidance_renorm": guidance_renorm, "motion_flow": motion_flow, "fps": fps,
         }  # fmt: skip
+        chosen: dict[str, Any] = {
+            name: self.config["defaults"][name] if value is None else value
+            for name, value in given_values.items()
+        }
         if model.motion is None:
             chosen.update(motion_flow=motion_flow, fps=fps)
         check_choice("output_type", output_type, ("np", "pil", "pt", "latent"))
@@ -207,6 +220,8 @@ class NovaPipeline(DiffusionPipeline):
             chosen["guidance_scale"], min_guidance_scale, guidance_trunc, chosen["guidance_renorm"]
         )
         tokens = grid[0] * grid[1] // model.sizes.patch**2
+        if num_inference_steps is None:  # a smaller frame has fewer tokens than the model's own
+            chosen["num_inference_steps"] = min(chosen["num_inference_steps"], tokens)
         sets = read_steps(
             "num_inference_steps", chosen["num_inference_steps"], tokens, "tokens of a frame"
         )
@@ -239,46 +254,69 @@ class NovaPipeline(DiffusionPipeline):
         motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
         generator = check_generator(generator, batch, device)
 
-        both = [*texts, *(negatives or [])] if guidance.active else [*texts]
-        states = [state for state in self._encode(both) for _ in range(copies)]
-        context = None
-        if clip is not None:
+        try:
+            both = [*texts, *(negatives or [])] if guidance.active else [*texts]
+            states = [state for state in self._encode(both) for _ in range(copies)]
+            context = None
+            if clip is not None:
+                context = self._encode_clip(clip.to(device), pixels, batch, generator)
+                self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
+            self._wake(model)
+            given = 0 if context is None else context.shape[2]
+            total = (frames - given) * len(sizes)
+            with self.progress_bar(total=total) as bar:  # type: ignore[call-arg]
+
+                def after(progress: Progress) -> None:
+                    bar.update()
+                    if callback_on_step_end is not None:
+                        done = (progress.frame - given) * progress.sets + progress.set + 1
+                        kept = {"tokens": progress.tokens}
+                        callback_on_step_end(self, done, progress.frame, kept)
+
+                latents = generate(
+                    model,
+                    states[:batch],
+                    plan,
+                    negative_prompt_embeds=states[batch:] or None,
+                    motion_flow=chosen["motion_flow"],
+                    fps=chosen["fps"],
+                    context=context,
+                    generator=generator,
+                    callback=after,
+                )
             self._wake(self.vae)
-            times = batch // len(clip)  # of one for all, the posterior is drawn once
-            if isinstance(generator, torch.Generator):
-                drawn = pixels.encode(clip.to(device), generator=generator)
-                context = drawn.repeat_interleave(times, dim=0)
-            else:
-                every = clip.to(device).repeat_interleave(times, dim=0)
-                context = pixels.encode(every, generator=generator)
-        self._wake(model)
-        given = 0 if context is None else context.shape[2]
-        with self.progress_bar(total=(frames - given) * len(sizes)) as bar:  # type: ignore[call-arg]
-
-            def after(progress: Progress) -> None:
-                bar.update()
-                if callback_on_step_end is not None:
-                    done = (progress.frame - given) * progress.sets + progress.set + 1
-                    callback_on_step_end(self, done, progress.frame, {"tokens": progress.tokens})
-
-            latents = generate(
-                model,
-                states[:batch],
-                plan,
-                negative_prompt_embeds=states[batch:] or None,
-                motion_flow=chosen["motion_flow"],
-                fps=chosen["fps"],
-                context=context,
-                generator=generator,
-                callback=after,
-            )
-        self._wake(self.vae)
-        result = show(latents, pixels, output_type)
-        self.maybe_free_model_hooks()
+            result = show(latents, pixels, output_type)
+        finally:
+            self.maybe_free_model_hooks()
         return NovaOutput(frames=result) if return_dict else (result,)
 
+    def _encode_clip(
+        self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators
+    ) -> Float[Tensor, "b c n h w"]:
+        """Return latents of given frames for each sample, drawn once from one generator."""
+        self._wake(self.vae)
+        times = batch // len(clip)
+        if isinstance(generator, torch.Generator):
+            return pixels.encode(clip, generator=generator).repeat_interleave(times, dim=0)
+        mean, deviation = (x.repeat_interleave(times, dim=0) for x in pixels.posterior(clip))
+        noise = normal(*mean.shape, generator=generator, device=mean.device)
+        return mean + deviation * noise
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, folder_or_hub_id: str | Path, **options: Any
+    ) -> "NovaPipeline":
+        """Load a pipeline; it is `nova.from_pretrained`, which says more."""
+        from recipes.nova_files import from_pretrained
+
+        return from_pretrained(folder_or_hub_id, **options)
+
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, layout: str = "contar", **options: Any
+        self,
+        save_directory: str | Path,
+        *,
+        layout: str = "contar",
+        max_shard_size: int | str | None = None,
     ) -> None:
         """Save to a folder.
 
@@ -286,17 +324,18 @@ class NovaPipeline(DiffusionPipeline):
             save_directory: made if it is not there.
             layout: "contar", or "released": with the names, files and keys of released folders,
                 so that the official code reads it.
-            options: of the parts' own `save_pretrained`, as `max_shard_size`, for "contar".
+            max_shard_size: of the parts' files, as "5GB"; for "contar" only.
 
         Raises:
             ValueError: an unknown layout, or a network that official code cannot build.
         """
         check_choice("layout", layout, ("contar", "released"))
-        if layout == "released" and options:
-            raise bad("options", ", ".join(options), "none, for the released layout")
+        if layout == "released" and max_shard_size is not None:
+            raise bad("max_shard_size", max_shard_size, "None for the released layout")
         from recipes.nova_files import save_contar, save_released
 
         if layout == "contar":
+            options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
             save_contar(self, Path(save_directory), **options)
         else:
             save_released(self, Path(save_directory))

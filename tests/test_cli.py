@@ -115,18 +115,22 @@ def test_info_states_parts_latents_memory_and_defaults_of_a_folder(capsys):
 @pytest.mark.parametrize(
     ("words", "options"),
     [
-        ("path: got", {"out": "ball.avi"}),
-        ("path: no folder", {"out": "nowhere/ball.mp4"}),
-        ("path: got", {"out": "folder.mp4"}),
-        ("frames: got 9", {"out": "ball.png", "frames": 9}),
+        ("out: got", {"out": "ball.avi"}),
+        ("out: no folder", {"out": "nowhere/ball.mp4"}),
+        ("out: got", {"out": "folder.mp4"}),
+        ("frames: got '9 frames'", {"out": "ball.png", "frames": 9}),
         ("frames: got 6, allowed: 5 or 9", {"frames": 6}),
-        ("image: got", {"image": "none.png"}),
-        ("path: got", {"image": "words.txt"}),
-        ("video: got", {"video": "none.mp4"}),
-        ("path: got", {"video": "words.txt"}),
+        ("image: no file", {"image": "none.png"}),
+        ("image: got", {"image": "words.txt"}),
+        ("video: no file", {"video": "none.mp4"}),
+        ("video: got", {"video": "words.txt"}),
         ("video: got '1 frames'", {"video": "short.gif", "frames": 17}),
         ("device: got", {"device": "cuda:99"}),
         ("num_inference_steps: got 0", {"steps": 0}),
+        ("fps: got 60", {"out": "ball.gif", "fps": 60.0}),
+        ("fps: got 0", {"fps": 0.0}),
+        ("seed: got", {"seed": 2**64}),
+        ("seed: got", {"seed": -1}),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_generating(
@@ -150,7 +154,7 @@ def test_what_cannot_be_done_is_refused_before_generating(
 def test_a_bad_output_is_found_before_the_model_is_read(tmp_path):
     result = contar("generate", "x", "--model", str(tmp_path / "none"), "--out", "x.avi")
     assert result.returncode == 1
-    assert result.stderr.startswith("contar: path")
+    assert result.stderr.startswith("contar: out")
     assert "Traceback" not in result.stderr
 
 

@@ -1,17 +1,19 @@
 """Videos, pictures and animations: read from files, written to them, measured."""
 
 from contar.media.motion import motion_score
-from contar.media.picture import fit_frames, read_image
+from contar.media.picture import fit_frames, read_image, to_rgb
 from contar.media.sheet import save_gif, save_sheet
-from contar.media.video import check_output, read_video, write_video
+from contar.media.video import check_output, read_tail, read_video, write_video
 
 __all__ = [
     "check_output",
     "fit_frames",
     "motion_score",
     "read_image",
+    "read_tail",
     "read_video",
     "save_gif",
     "save_sheet",
+    "to_rgb",
     "write_video",
 ]

@@ -13,7 +13,17 @@ from contar.media.video import check_frames, file_at
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def read_image(path: str | os.PathLike[str]) -> UInt8[Tensor, "h w 3"]:
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture in RGB; transparent parts show white, 16 bits of grey become 8."""
+    if picture.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def read_image(path: str | os.PathLike[str], *, name: str = "path") -> UInt8[Tensor, "h w 3"]:
     """Return a picture as uint8 RGB [h, w, 3], turned as its EXIF data says.
 
     Transparent parts show white; 16 bits of grey become 8; of an animation the first picture comes.
@@ -22,21 +32,16 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[Tensor, "h w 3"]:
         FileNotFoundError: there is no such file.
         ValueError: it is no picture that Pillow reads, is damaged, or has values without a range.
     """
-    file = file_at(path)
+    file = file_at(path, name)
     with file.open("rb") as stream:
         try:
             with Image.open(stream) as picture:
                 turned = ImageOps.exif_transpose(picture)
         except _UNREADABLE as error:
-            raise bad("path", str(file), "a picture that can be decoded") from error
+            raise bad(name, str(file), "a picture that can be decoded") from error
     if turned.mode in ("I", "F"):
-        raise bad("path", f"{file} of mode {turned.mode}", "8 or 16 bits a channel")
-    if turned.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
-        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-    if turned.has_transparency_data:
-        white = Image.new("RGBA", turned.size, "white")
-        turned = Image.alpha_composite(white, turned.convert("RGBA"))
-    return torch.from_numpy(np.array(turned.convert("RGB")))
+        raise bad(name, f"{file} of mode {turned.mode}", "8 or 16 bits a channel")
+    return torch.from_numpy(np.array(to_rgb(turned)))
 
 
 def fit_frames(

@@ -5,11 +5,12 @@ Decoding and H.264 need the extra `contar[video]` (PyAV); pictures and animation
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,20 +37,20 @@ def _av():
     return av
 
 
-def path_of(path: object) -> Path:
+def path_of(path: object, name: str = "path") -> Path:
     """Return a path; ValueError if it is none."""
     if not isinstance(path, str | os.PathLike):
-        raise bad("path", type(path).__name__, "a str or a Path")
+        raise bad(name, type(path).__name__, "a str or a Path")
     return Path(path)
 
 
-def file_at(path: object) -> Path:
+def file_at(path: object, name: str = "path") -> Path:
     """Return the path of a file; FileNotFoundError or ValueError if there is none."""
-    file = path_of(path)
+    file = path_of(path, name)
     if not file.exists():
-        raise FileNotFoundError(f"path: no file {str(file)!r}")
+        raise FileNotFoundError(f"{name}: no file {str(file)!r}")
     if not file.is_file():
-        raise bad("path", str(file), "a file")
+        raise bad(name, str(file), "a file")
     return file
 
 
@@ -69,34 +70,64 @@ def check_frames(frames: Tensor | np.ndarray) -> np.ndarray:
     return frames.detach().cpu().numpy() if isinstance(frames, Tensor) else frames
 
 
-def _decode(file: BinaryIO, start: int, stop: int | None) -> tuple[list[np.ndarray], int, float]:
-    """Return the frames [start, stop), how many were decoded in all, and frames per second."""
+class _Decoded(NamedTuple):
+    """Frames that were kept, how many were decoded in all, and frames per second."""
+
+    pictures: Sequence[np.ndarray]
+    total: int
+    rate: float
+
+
+def _decode(
+    file: Path, name: str, *, start: int, stop: int | None, last: Callable[[float], int] | None
+) -> _Decoded:
+    """Decode the frames [start, stop), or the last ones, as many as `last` says for the rate."""
     av = _av()
-    pictures: list[np.ndarray] = []
-    count = 0
+    covers = av.stream.Disposition.attached_pic
     options = {"format_whitelist": _CONTAINERS}
-    with av.open(file, mode="r", options=options, metadata_errors="ignore") as container:
-        covers = av.stream.Disposition.attached_pic
-        streams = [s for s in container.streams.video if not s.disposition & covers]
-        if not streams:
-            raise bad("path", file.name, "a file with a video stream")
-        stream = streams[0]
-        stream.thread_type = "AUTO"  # type: ignore[assignment]
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise bad("path", file.name, "a whole video file; this one is cut off or damaged")
-            for frame in packet.decode():
-                count += 1
-                if count > start:
-                    pictures.append(frame.to_ndarray(format="rgb24", interpolation=_ACCURATE))
-                if count == stop:
-                    return pictures, count, rate
-    return pictures, count, rate
+    pictures: deque[np.ndarray] = deque()
+    count = 0
+    try:
+        with (
+            file.open("rb") as content,
+            av.open(content, mode="r", options=options, metadata_errors="ignore") as container,
+        ):
+            streams = [s for s in container.streams.video if not s.disposition & covers]
+            if not streams:
+                raise bad(name, str(file), "a file with a video stream")
+            stream = streams[0]
+            stream.thread_type = "AUTO"  # type: ignore[assignment]
+            rate = float(stream.average_rate or stream.guessed_rate or 0)
+            if last is not None and rate:
+                pictures = deque(maxlen=last(rate))
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise bad(name, str(file), "a whole video file; this one is damaged")
+                for frame in packet.decode():
+                    count += 1
+                    if count > start:
+                        pictures.append(frame.to_ndarray(format="rgb24", interpolation=_ACCURATE))
+                    if count == stop:
+                        return _Decoded(pictures, count, rate)
+    except (av.error.FFmpegError, OSError) as error:
+        raise bad(name, str(file), "a video file that can be decoded") from error
+    if not count or not rate:
+        raise bad(name, str(file), "a video file with frames and a frame rate")
+    return _Decoded(pictures, count, rate)
+
+
+def _stack(decoded: _Decoded, name: str, file: Path) -> UInt8[Tensor, "t h w 3"]:
+    if len({picture.shape for picture in decoded.pictures}) > 1:
+        raise bad(name, str(file), "a video file whose frames have one size")
+    return torch.from_numpy(np.stack(decoded.pictures))
 
 
 def read_video(
-    path: str | os.PathLike[str], *, frames: int | None = None, start: int = 0
+    path: str | os.PathLike[str],
+    *,
+    frames: int | None = None,
+    start: int = 0,
+    name: str = "path",
 ) -> tuple[UInt8[Tensor, "t h w 3"], float]:
     """Return a video's frames as uint8 RGB [t, h, w, 3], and its mean frames per second.
 
@@ -107,6 +138,7 @@ def read_video(
         path: of an mp4, mov, mkv, webm, avi, gif, mpeg, flv, ogg or y4m file.
         frames: how many to return, None for all.
         start: index of the first one to return.
+        name: of the path, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -116,21 +148,48 @@ def read_video(
     """
     start = check_count("start", start, 0)
     stop = None if frames is None else start + check_count("frames", frames)
-    decoding_error = _av().error.FFmpegError
-    with file_at(path).open("rb") as file:
-        try:
-            pictures, count, fps = _decode(file, start, stop)
-        except (decoding_error, OSError) as error:
-            raise bad("path", file.name, "a video file that can be decoded") from error
-    if not count or not fps:
-        raise bad("path", file.name, "a video file with frames and a frame rate")
+    file = file_at(path, name)
+    decoded = _decode(file, name, start=start, stop=stop, last=None)
+    count = decoded.total
     if count <= start:
         raise bad("start", start, f"0 to {count - 1}: the file has {count} frames")
     if stop is not None and count < stop:
         raise bad("frames", frames, f"1 to {count - start}: the file has {count} frames")
-    if len({picture.shape for picture in pictures}) > 1:
-        raise bad("path", file.name, "a video file whose frames have one size")
-    return torch.from_numpy(np.stack(pictures)), fps
+    return _stack(decoded, name, file), decoded.rate
+
+
+def read_tail(
+    path: str | os.PathLike[str], frames: int, *, fps: float, name: str = "path"
+) -> UInt8[Tensor, "t h w 3"]:
+    """Return the last frames of a video, so far apart that they play at `fps`; hold no others.
+
+    A video of a lower rate is taken frame by frame.
+
+    Args:
+        path: as in `read_video`.
+        frames: how many to return.
+        fps: frames per second, above 0.
+        name: of the path, for errors.
+
+    Raises:
+        FileNotFoundError, ImportError: as `read_video`.
+        ValueError: as `read_video`, or a video that is too short.
+    """
+    check_count("frames", frames)
+    check_number("fps", fps, 0.01)
+
+    def places(rate: float) -> list[int]:  # counted from the last frame
+        return [round(i * max(rate / fps, 1.0)) for i in range(frames)][::-1]
+
+    file = file_at(path, name)
+    decoded = _decode(file, name, start=0, stop=None, last=lambda rate: places(rate)[0] + 1)
+    needed = places(decoded.rate)[0] + 1
+    if decoded.total < needed:
+        raise bad(
+            name, f"{decoded.total} frames", f"at least {needed}, of which {frames} are taken"
+        )
+    kept = [decoded.pictures[-1 - place] for place in places(decoded.rate)]
+    return _stack(decoded._replace(pictures=kept), name, file)
 
 
 def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
@@ -189,29 +248,46 @@ def _beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    fps: float | None = None,
+    frames: int | None = None,
+    name: str = "path",
+) -> None:
     """Raise unless `write_video` could write to `path`, before the work for it is done.
+
+    Args:
+        path: of the file.
+        fps: frames per second that it is to have, if known.
+        frames: that it is to have, if known.
+        name: of the path, for errors.
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: the suffix is not one of .mp4, .gif and .png; the path is a folder; or no file
-            can be made in its folder.
+        ValueError: the suffix is not one of .mp4, .gif and .png; the path is a folder; no file
+            can be made in its folder; a rate outside the file's range; several frames for a .png.
         ImportError: an .mp4 is asked for and av is not installed.
     """
-    file = path_of(path)
-    if file.suffix.lower() not in _WRITERS:
-        raise bad("path", str(file), "a suffix of " + ", ".join(_WRITERS))
+    file = path_of(path, name)
+    suffix = file.suffix.lower()
+    if suffix not in _WRITERS:
+        raise bad(name, str(file), "a suffix of " + ", ".join(_WRITERS))
     if file.is_dir():
-        raise bad("path", str(file), "a file, not a folder")
+        raise bad(name, str(file), "a file, not a folder")
     if not file.parent.exists():
-        raise FileNotFoundError(f"path: no folder {str(file.parent)!r}")
-    if file.suffix.lower() == ".mp4":
+        raise FileNotFoundError(f"{name}: no folder {str(file.parent)!r}")
+    if suffix == ".mp4":
         _av()
+    if fps is not None:
+        check_number("fps", fps, 0.01, 50 if suffix == ".gif" else 1000)
+    if frames is not None and suffix == ".png" and frames != 1:
+        raise bad("frames", f"{frames} frames", "1 frame for a .png")
     try:
         with _beside(file):
             pass
     except OSError as error:
-        raise bad("path", str(file), "a file in a folder that can be written to") from error
+        raise bad(name, str(file), "a file in a folder that can be written to") from error
 
 
 def write_video(
@@ -241,13 +317,10 @@ def write_video(
         ImportError: an .mp4 is asked for and av is not installed.
     """
     pixels = check_frames(frames)
-    check_output(path)
+    check_number("fps", fps, 0.01, 1000)
+    check_output(path, fps=fps, frames=len(pixels))
     file = path_of(path)
-    suffix = file.suffix.lower()
-    check_number("fps", fps, 0.01, 50 if suffix == ".gif" else 1000)
-    if suffix == ".png" and len(pixels) != 1:
-        raise bad("frames", f"{len(pixels)} frames", "1 frame for a .png")
     with _beside(file) as temporary:
-        _WRITERS[suffix](pixels, temporary, float(fps))
+        _WRITERS[file.suffix.lower()](pixels, temporary, float(fps))
         os.replace(temporary, file)
     return file

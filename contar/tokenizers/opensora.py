@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_choice, check_count, check_tensor
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
@@ -147,13 +147,16 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         use_post_quant_conv: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        kinds = ["2d" if "Block2D" in name else "3d" for name in down_block_types]
+        known = {"DownEncoderBlock2D": "2d", "DownEncoderBlock3D": "3d"}
+        kinds = [known.get(name, "?") for name in down_block_types]
         if kinds != ["2d", "2d", "3d", "3d"]:
             raise bad("down_block_types", list(down_block_types), "two 2D stages, then two 3D")
-        if len(up_block_types) != 4 or any("Block3D" not in name for name in up_block_types):
+        if len(up_block_types) != 4 or set(up_block_types) != {"UpDecoderBlock3D"}:
             raise bad("up_block_types", list(up_block_types), "four 3D stages")
         if len(block_out_channels) != 4 or any(width % 32 for width in block_out_channels):
             raise bad("block_out_channels", list(block_out_channels), "four multiples of 32")
+        check_choice("act_fn", act_fn, ("silu",))
+        check_choice("norm_num_groups", norm_num_groups, (32,))
         widths, latent = list(block_out_channels), latent_channels
         self.encoder = _Encoder(in_channels, latent, kinds, widths, layers_per_block)
         self.decoder = _Decoder(latent, out_channels, widths, layers_per_block)
@@ -180,6 +183,7 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_frames(x.shape[2], STRIDES[0], lone_first=True, name="x.frames")
         if x.shape[3] % STRIDES[1] or x.shape[4] % STRIDES[1]:
             raise bad("x", tuple(x.shape), f"height and width of multiples of {STRIDES[1]}")
+        self._check_tiles("x", x)
         moments = self._sliced(self._encode_frames, x)
         posterior = DiagonalGaussianDistribution(moments)
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
@@ -194,8 +198,18 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         """
         channels = self.config["latent_channels"]
         check_tensor("z", z, (None, channels, None, None, None), "[b, c, t, h, w]")
+        self._check_tiles("z", z)
         pixels = self._sliced(self._decode_frames, z)
         return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+
+    def _check_tiles(self, name: str, x: Tensor) -> None:
+        if 0 in x.shape:
+            raise bad(name, tuple(x.shape), "no empty axis")
+        if self.tile_frames is not None:
+            check_count("tile_frames", self.tile_frames, STRIDES[0] + 1)
+            latent_frames(self.tile_frames, STRIDES[0], lone_first=True, name="tile_frames")
+        if check_count("tile_size", self.tile_size, 4) % 4:
+            raise bad("tile_size", self.tile_size, "a multiple of 4")
 
     def _sliced(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         slices = x.split(1) if self.use_slicing else [x]
@@ -215,7 +229,7 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         return torch.cat([parts[0], *(part[:, :, 1:] for part in parts[1:])], dim=2)
 
     def _encode_tile(self, x: Tensor) -> Tensor:
-        size = check_count("tile_size", self.tile_size, 4) * STRIDES[1]
+        size = self.tile_size * STRIDES[1]
         if not self.use_tiling or max(x.shape[-2:]) <= size:
             return self.quant_conv(self.encoder(x))
         return self.quant_conv(tiled(self.encoder, x, size, 1 / STRIDES[1]))

@@ -40,10 +40,13 @@ def tiled(
         factor: side of a result over the side of its tile.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or one whose quarter the factor does not make a whole number of
+            pixels.
     """
     height, width = x.shape[-2:]
-    overlap = size // 4
+    overlap = check_count("size", size) // 4
+    if (size * factor) % 1 or (overlap * factor) % 1:
+        raise bad("size", size, f"one whose quarter times {factor} is whole")
     total, weight = None, None
     for top, bottom in tiles(height, size, overlap):
         for left, right in tiles(width, size, overlap):

@@ -144,6 +144,8 @@ class VAETokenizer:
 
     def _check_pixels(self, pixels: Tensor) -> None:
         check_tensor("pixels", pixels, (None, 3, None, None, None), "[b, 3, t, h, w]")
+        if not len(pixels):
+            raise bad("pixels", tuple(pixels.shape), "at least one clip")
         self.latent_frames(pixels.shape[2], "pixels.frames")
         for name, size in (("height", pixels.shape[3]), ("width", pixels.shape[4])):
             if not size or size % self.space_stride:
@@ -157,6 +159,8 @@ class VAETokenizer:
             ValueError: another shape.
         """
         check_tensor("latents", latents, (None, self.channels, None, None, None), "[b, c, t, h, w]")
+        if 0 in latents.shape:
+            raise bad("latents", tuple(latents.shape), "no empty axis")
         shift, scale = self._affine(latents.device)
         plain = (latents.float() / scale + shift).to(self.vae.dtype)
         return torch.cat([self._decode(clip[None]).float() for clip in plain])
@@ -171,8 +175,8 @@ class VAETokenizer:
         if name == "AutoencoderKL":
             moments = self.vae.encode(clip[0].transpose(0, 1)).latent_dist.parameters
             moments = moments.transpose(0, 1)[None]
-        elif name == "AutoencoderKLAllegro" and not self.vae.use_tiling:
-            # Its own encode knows only tiles, which drop what they do not cover.
+        elif name == "AutoencoderKLAllegro":  # its own encode knows nothing but tiles
+            self._check_untiled()
             raw = self.vae.encoder(clip)[0].transpose(0, 1)
             moments = self.vae.quant_conv(raw).transpose(0, 1)[None]
         else:
@@ -180,14 +184,17 @@ class VAETokenizer:
         mean, log_variance = moments.float().split(self.channels, dim=1)[:2]
         return mean, (0.5 * log_variance.clamp(-30, 20)).exp()
 
+    def _check_untiled(self) -> None:
+        if self.vae.use_tiling:
+            raise bad("vae.use_tiling", True, "False: Allegro's tiles drop what they do not cover")
+
     def _decode(self, clip: Tensor) -> Tensor:
         """Return the frames of one clip [1, c, t, h, w] of plain latents."""
         name = type(self.vae).__name__
         if name == "AutoencoderKL":
             return self.vae.decode(clip[0].transpose(0, 1)).sample.transpose(0, 1)[None]
         if name == "AutoencoderKLAllegro":
-            if self.vae.use_tiling:
-                return self.vae.decode(clip).sample.transpose(1, 2)  # frames come before channels
+            self._check_untiled()
             plain = self.vae.post_quant_conv(clip[0].transpose(0, 1)).transpose(0, 1)[None]
             return self.vae.decoder(plain)
         return self.vae.decode(clip).sample

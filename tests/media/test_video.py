@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from contar.media import check_output, read_image, read_video, video, write_video
+from contar.media import check_output, read_image, read_tail, read_video, video, write_video
 
 FILM, TELEVISION = 24000 / 1001, 30000 / 1001
 
@@ -425,3 +425,23 @@ def test_frames_that_the_file_does_not_have_are_refused(tmp_path, refuses, argum
     path = write_video(smooth(5, 8, 8), tmp_path / "a.mp4")
     with refuses(argument, came):
         read_video(path, **options)
+
+
+def test_a_tail_is_the_last_frames_at_the_rate_that_is_asked_for(tmp_path):
+    frames = torch.arange(30, dtype=torch.uint8)[:, None, None, None].expand(30, 16, 16, 3) * 8
+    write_video(frames, tmp_path / "a.mp4", fps=24)
+    whole, _ = read_video(tmp_path / "a.mp4")
+    assert torch.equal(read_tail(tmp_path / "a.mp4", 5, fps=24), whole[-5:])
+    assert torch.equal(read_tail(tmp_path / "a.mp4", 5, fps=12), whole[21::2])
+    assert torch.equal(read_tail(tmp_path / "a.mp4", 3, fps=8), whole[23::3])
+    assert torch.equal(read_tail(tmp_path / "a.mp4", 3, fps=60), whole[-3:])  # of a lower rate
+
+
+def test_a_video_too_short_for_its_tail_is_refused_by_the_name_given(tmp_path, refuses):
+    write_video(noise(4, 16, 16), tmp_path / "a.mp4", fps=24)
+    with refuses("video", "4 frames", "at least 5, of which 3"):
+        read_tail(tmp_path / "a.mp4", 3, fps=12, name="video")
+    with refuses("frames", "0"):
+        read_tail(tmp_path / "a.mp4", 0, fps=12)
+    with refuses("fps", "0"):
+        read_tail(tmp_path / "a.mp4", 1, fps=0)

@@ -47,7 +47,7 @@ def test_the_pipeline_loads_names_its_text_encoder_and_makes_a_clip(road):
 
 
 def test_the_road_ends_before_the_judges(road):
-    report = Report.load(road / "scores")
+    report = Report.load(road / "scores" / "scores.json")
     assert set(report.rows) == {"model", "real clips", "untrained"}
     for name in ("text.direction", "image.digit", "continuation.direction", "motion.rank"):
         assert name in report.rows["model"].figures, sorted(report.rows["model"].figures)

@@ -464,6 +464,38 @@ def test_the_scheduler_that_samples_is_found_by_each_key_that_names_one(plain, k
 
 
 @pytest.mark.parametrize("layout", ["contar", "released"])
+def test_a_scheduler_that_was_put_in_is_the_one_that_is_saved(layout, tmp_path):
+    folder = Path(shutil.copytree(CHECKPOINT, tmp_path / "named"))
+    edited(folder, SCHEDULER, _sample_class_name="DDPMScheduler")
+    loaded = load(folder)
+    loaded.scheduler = DDIMScheduler.from_config(loaded.scheduler.config)
+    loaded.save_pretrained(tmp_path / "saved", layout=layout)
+    assert type(load(tmp_path / "saved").scheduler).__name__ == "DDIMScheduler"
+
+
+def test_the_class_loads_as_the_function_does_and_never_offers_to_run_code():
+    loaded = nova.NovaPipeline.from_pretrained(CHECKPOINT, num_heads=(4, 4))
+    assert isinstance(loaded.transformer, nova.Nova)
+
+
+def test_the_default_number_of_sets_fits_a_smaller_frame(pipe):
+    frames = pipe("", height=32, width=32, num_frames=1, num_diffusion_steps=1).frames
+    assert frames.shape == (1, 1, 32, 32, 3)
+
+
+def test_given_frames_may_differ_by_prompt(pipe):
+    first, second = pixels(2)[:, None]
+    both = torch.from_numpy(np.concatenate([first, second]))
+    generators = [torch.Generator().manual_seed(i) for i in (1, 2)]
+    made = run(pipe, prompt=[DOG, DOG], image=both, generator=generators)
+    for i, one in enumerate((first, second)):
+        alone = run(
+            pipe, prompt=[DOG], image=one[0], generator=[torch.Generator().manual_seed(i + 1)]
+        )
+        torch.testing.assert_close(made[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["contar", "released"])
 def test_the_scheduler_that_samples_is_saved_with_all_its_names(layout, tmp_path):
     folder = Path(shutil.copytree(CHECKPOINT, tmp_path / "named"))
     names = {"_sample_class_name": "DDIMScheduler", "_noise_class_name": "DDPMScheduler"}

@@ -47,7 +47,7 @@ def test_latents_are_shifted_and_scaled_as_the_config_says(kind: str) -> None:
         plain = vae.encode(pixels[0].transpose(0, 1)).latent_dist.mode().transpose(0, 1)[None]
         expected = (plain - 0.25) * 0.5
     else:
-        if kind == "allegro":  # it encodes nothing but tiles
+        if kind == "allegro":  # its own encode knows nothing but tiles
             vae.kernel, vae.stride = (pixels.shape[2], side, side), (pixels.shape[2], side, side)
             vae.enable_tiling()
         plain = vae.encode(pixels).latent_dist.mode()
@@ -64,15 +64,50 @@ def test_latents_are_shifted_and_scaled_as_the_config_says(kind: str) -> None:
     torch.testing.assert_close(latents, expected)
 
 
-def test_allegros_clips_equal_its_own_tiles_where_one_tile_covers_them() -> None:
+def test_allegros_clips_equal_its_own_tiles_where_one_tile_covers_them(refuses) -> None:
     vae = make("allegro")
     vae.kernel, vae.stride = (8, 16, 16), (8, 16, 16)
-    pixels = clip(8, 16, 16)
-    whole = VAETokenizer(vae).encode(pixels)
-    decoded = VAETokenizer(vae).decode(whole)
+    pixels, tokenizer = clip(8, 16, 16), VAETokenizer(vae)
+    latents = tokenizer.encode(pixels)
+    decoded = tokenizer.decode(latents)
     vae.enable_tiling()
-    torch.testing.assert_close(VAETokenizer(vae).encode(pixels), whole)
-    torch.testing.assert_close(VAETokenizer(vae).decode(whole), decoded)
+    plain = vae.encode(pixels).latent_dist.mode()
+    torch.testing.assert_close(latents, plain * vae.config.scaling_factor)
+    # Its own decode puts frames before channels.
+    torch.testing.assert_close(decoded, vae.decode(plain).sample.detach().transpose(1, 2))
+    for call in (lambda: tokenizer.encode(pixels), lambda: tokenizer.decode(latents)):
+        with refuses("vae.use_tiling", "drop what they do not cover"):
+            call()
+
+
+def test_tiles_that_would_leave_gaps_are_refused(refuses) -> None:
+    vae = make("opensora")
+    for name, value in (("tile_size", 6), ("tile_size", 0), ("tile_frames", 6), ("tile_frames", 1)):
+        with refuses(name, str(value)):
+            changed = make("opensora")
+            setattr(changed, name, value)
+            VAETokenizer(changed).encode(clip(5, 16, 16))
+    with refuses("size", "48"):
+        tiled(lambda x: x, clip(1, 64, 64), 48, 1 / 8)
+    with refuses("latents", "no empty axis"):
+        VAETokenizer(vae).decode(torch.zeros(1, 4, 0, 2, 2))
+    with refuses("pixels", "at least one clip"):
+        VAETokenizer(vae).encode(torch.zeros(0, 3, 5, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("norm_num_groups", 16), ("act_fn", "relu"), ("block_out_channels", (32, 32, 32)),
+        ("down_block_types", ("DownEncoderBlock2D",) * 4), ("up_block_types", ("Other",) * 4),
+        ("down_block_types", ("DownEncoderBlock2D",) * 2 + ("AttnBlock",) * 2),
+    ],
+)  # fmt: skip
+def test_a_config_that_it_does_not_build_is_refused(name, value, refuses) -> None:
+    from contar.tokenizers.opensora import OpenSoraVAE
+
+    with refuses(name):
+        OpenSoraVAE(**{name: value})
 
 
 @pytest.mark.parametrize("kind", VIDEO)
