@@ -28,6 +28,7 @@ _OFFICIAL = {
     "OpenSoraVAE": ("AutoencoderKLOpenSora", "autoencoders.autoencoder_kl_opensora"),
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
+SHIPPED = Path(__file__).parent / "models"  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
@@ -41,10 +42,11 @@ def from_pretrained(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> NovaPipeline:
-    """Load a pipeline from a folder, ours or released, or from the hub.
+    """Load a pipeline: one that this package carries, from a folder, ours or released, or the hub.
 
     Args:
-        folder_or_hub_id: a folder with a `model_index.json`, or a hub's "owner/name".
+        folder_or_hub_id: "moving-digits", a folder with a `model_index.json`, or a hub's
+            "owner/name".
         dtype: of the weights; None keeps the files'.
         num_heads: attention heads (temporal, spatial), for networks in the released layout whose
             architecture is not among the released ones.
@@ -96,6 +98,8 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
     folder = Path(name)
     if os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         return folder
+    if name in os.listdir(SHIPPED):
+        return SHIPPED / name
     is_id = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~"
     if os.path.exists(folder) or not is_id:
         raise FileNotFoundError(

@@ -28,15 +28,35 @@ def contar(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_demo_writes_a_sheet_and_an_animation_and_says_where(tmp_path, capsys):
-    cli.demo(tmp_path / "new", steps=3)
+def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_where(tmp_path, capsys):
+    from recipes.moving_digits import PROMPTS
+
+    cli.demo(tmp_path / "new")
     printed = capsys.readouterr().out
-    with Image.open(tmp_path / "new" / "dots.gif") as gif:
-        assert getattr(gif, "n_frames", 1) == 4
-    with Image.open(tmp_path / "new" / "dots.png") as sheet:
-        assert len(set(sheet.convert("L").tobytes())) > 10
-    assert str(tmp_path / "new" / "dots.png") in printed
-    assert str(tmp_path / "new" / "dots.gif") in printed
+    files = {
+        suffix: tmp_path / "new" / f"moving-digits.{suffix}" for suffix in ("mp4", "gif", "png")
+    }
+    assert all(str(file) in printed for file in files.values())
+    frames, fps = read_video(files["mp4"])
+    assert frames.shape == (17, 2 * 128, 4 * 128, 3)
+    assert fps == 8
+    assert (frames.flatten(1).float().std(1) > 10).all()  # something to see in every frame
+    with Image.open(files["gif"]) as gif:
+        assert (gif.size, getattr(gif, "n_frames", 1)) == ((512, 256), 17)
+    with Image.open(files["png"]) as sheet:
+        assert sheet.height > 64 * len(PROMPTS)
+
+
+def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path):
+    from contar.evaluation import direction_of
+
+    out = tmp_path / "seven.mp4"
+    result = contar("generate", "a seven moves to the left", "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    frames, fps = read_video(out)
+    assert frames.shape == (17, 64, 64, 3)
+    assert fps == 8
+    assert direction_of(frames) == "left"
 
 
 def test_info_counts_the_parameters_of_a_preset(capsys):
@@ -171,7 +191,10 @@ def test_the_command_line_loads_a_folder_and_writes_a_file(tmp_path):
     assert read_video(out)[1] == 8
 
 
-@pytest.mark.parametrize("arguments", [("info", "nova-9000"), ("demo", "--steps", "0")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("info", "nova-9000"), ("generate", "x", "--model", "nova-9000"), ("demo", "--seed", "-1")],
+)
 def test_a_bad_argument_ends_with_the_message_and_no_traceback(arguments, tmp_path):
     out = ("--out", str(tmp_path)) if arguments[0] == "demo" else ()
     result = contar(*arguments, *out)
