@@ -6,6 +6,7 @@ and writes RESULT/runs.json (every run), RESULT/table.md and RESULT/compare.png.
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ from contar._errors import bad, check_choice, check_count, check_number
 from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.evaluation import DigitJudge, train_judge
+from contar.evaluation.distances import require_torchmetrics
 from contar.media import save_sheet
 from recipes.variants import checkerboard
 from recipes.variants.canvas import HEADS
@@ -78,6 +80,7 @@ class Comparison:
 
     Args:
         task: "digits", classes as pixels, or "moving-digits", captions as latents.
+        model: of "moving-digits", the pipeline whose tokenizer and text encoder are taken.
         variants: names in `IMAGES` or `VIDEOS`; none are all of the task.
         seeds: of weights, batches and samples; each variant runs with each.
         minutes: of training, a run; None trains for `steps`.
@@ -85,13 +88,14 @@ class Comparison:
         batch: samples of a step.
         learning_rate: at its height, after a warm-up of 5% of the run; a cosine leads to 0.
         guidance: scale in sampling.
-        samples: generated and judged, a tenth of each class.
+        samples: generated and judged, a multiple of 10 from 20 on: as many of each digit.
 
     Raises:
         ValueError: an unknown variant or a number outside its range.
     """
 
     task: Literal["digits", "moving-digits"] = "digits"
+    model: str = "moving-digits"
     variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     minutes: float | None = 2.0
@@ -113,6 +117,8 @@ class Comparison:
             check_number("minutes", self.minutes, 1e-3)
         for name in ("steps", "batch", "samples"):
             check_count(name, getattr(self, name))
+        if self.samples < 20 or self.samples % 10:
+            raise bad("samples", self.samples, "a multiple of 10 from 20 on")
         check_number("learning_rate", self.learning_rate, 0)
         check_number("guidance", self.guidance, 0)
 
@@ -156,7 +162,11 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
 
     Raises:
         ValueError: a folder of another comparison.
+        ImportError: torchmetrics or matplotlib is not installed.
     """
+    import matplotlib.pyplot  # noqa: F401 - missed now rather than after minutes of training
+
+    require_torchmetrics()
     out.mkdir(parents=True, exist_ok=True)
     file = out / "runs.json"
     settings = json.loads(json.dumps(asdict(comparison)))
@@ -168,7 +178,7 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
         done = [Run(**{**run, "losses": tuple(run["losses"])}) for run in content["runs"]]
     task: Task = DigitPixels()
     if comparison.task == "moving-digits":
-        task = MovingClips(out / "cache")
+        task = MovingClips(comparison.model, out / "cache")
     kept = out / "judge.safetensors"
     judge = DigitJudge.load(kept) if kept.exists() else train_judge()
     judge.save(kept)
@@ -178,7 +188,10 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
                 continue
             done.append(_run(name, seed, comparison, task, judge, out))
             runs = [asdict(run) for run in done]
-            file.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
+            content = json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n"
+            part = file.with_suffix(".part")
+            part.write_text(content)
+            os.replace(part, file)
     (out / "table.md").write_text(table(done))
     _plot(done, out / "compare.png")
     return done
@@ -198,13 +211,15 @@ def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out
         return Run(name, seed, steps, True, parameters, minutes, losses=means)
     model.eval()
     guidance, parts = Guidance(c.guidance), []
+    firsts = range(0, c.samples, BATCH)
+    asked = [task.asked(first, min(BATCH, c.samples - first)) for first in firsts]
     start = time.monotonic()
-    for first in range(0, c.samples, BATCH):
-        asked = task.asked(first, min(BATCH, c.samples - first))
-        parts.append(model.generate(asked, guidance, seeded(seed, "samples", first)))
+    for first, those in zip(firsts, asked, strict=True):
+        parts.append(model.generate(those, guidance, seeded(seed, "samples", first)))
     seconds = (time.monotonic() - start) / c.samples
+    one = task.asked(0, 1)
     with FlopCounterMode(display=False) as counter:
-        model.generate(task.asked(0, 1), guidance, seeded(seed, "flops"))
+        model.generate(one, guidance, seeded(seed, "flops"))
     made = torch.cat(parts)
     save_sheet(task.sheet(made), out / f"{name}-{seed}.png", least=28)
     figures = task.judged(made, judge)
@@ -214,7 +229,7 @@ def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out
     )  # fmt: skip
 
 
-def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: DigitPixels) -> list[float]:
+def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) -> list[float]:
     """Train within the budget; return the loss of each step, the last one maybe no number."""
     optimizer = torch.optim.AdamW(
         model.parameters(), c.learning_rate, betas=(0.9, 0.95), weight_decay=0.02
@@ -274,7 +289,7 @@ def table(runs: Sequence[Run]) -> str:
             f"{sum(run.diverged for run in of_it)} of {len(of_it)}",
             _spread([run.steps for run in of_it], 0),
             _spread([run.seconds for run in of_it], 3),
-            f"{of_it[0].gigaflops:.2f}",
+            _spread([run.gigaflops for run in of_it], 2),
             f"{of_it[0].parameters:,}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

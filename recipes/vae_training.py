@@ -15,6 +15,7 @@ from contar.media import save_sheet
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
+from contar.training.caching import fingerprint
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def train_vae(
         return load
 
     def sample(objective: Any, step: int) -> None:
-        pixels = _pixels(held, range(min(4, len(held))))
+        pixels = _pixels(held, range(min(4, len(held)))).to(objective.vae.device)
         tokenizer = VAETokenizer(objective.vae)
         again = tokenizer.decode(tokenizer.encode(pixels))
         both = torch.stack([pixels, again], dim=1).flatten(0, 1)[:, :, ::4]
@@ -129,14 +130,19 @@ def train_vae(
         out,
         count=len(clips),
         resume=resume,
-        described={"widths": stage.widths, "kl": stage.kl},
+        described={
+            "widths": stage.widths,
+            "kl": stage.kl,
+            "clips": [len(clips), *clips[0].frames.shape],
+            "start": fingerprint(vae),
+        },
         validate=[range(a, min(a + 8, len(held))) for a in range(0, len(held), 8)],
         load_validation=loader(held),
         sample=sample,
     )
     vae = trained.vae.eval()
     vae.register_to_config(latents_mean=None, latents_std=None)  # of `start`
-    few = [_pixels(clips, [index]) for index in range(min(256, len(clips)))]
+    few = [_pixels(clips, [index]).to(vae.device) for index in range(min(256, len(clips)))]
     latents = torch.cat([VAETokenizer(vae).encode(pixels) for pixels in few])
     vae.register_to_config(
         latents_mean=latents.mean((0, 2, 3, 4)).tolist(),

@@ -68,18 +68,20 @@ class SelfAttention(nn.Module):
                 raise bad("cache", type(cache).__name__, "(KVCache, number of the layer)")
             check_instance("cache", cache[0], KVCache)
         q_turn = turn
-        if rows is None:
-            q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        else:
+        if rows is not None:
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
             check_ids("rows", rows, x.shape[1])
+        if rows is None or type(self.qkv) is not nn.Linear:  # a wrapped layer is called as it is
+            q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)
+        else:
             q = functional.linear(take(x, rows), weight[:width], self.qkv.bias[:width])
             k_v = functional.linear(x, weight[width:], self.qkv.bias[width:])
             q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
             k, v = k_v.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            if turn is not None:
-                each = rows[..., None, None]
-                q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
+        if turn is not None and rows is not None:
+            each = rows[..., None, None]
+            q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
         if turn is not None and q_turn is not None:
             q, k = rotate(q, q_turn), rotate(k, turn)
         if cache is not None:

@@ -41,7 +41,7 @@ def captioned_files(folder: Path | str) -> list[CaptionedFile]:
 def _caption(file: Path) -> str:
     text = file.with_suffix(".txt")
     try:
-        caption = " ".join(text.read_text(encoding="utf-8").split())
+        caption = " ".join(text.read_text(encoding="utf-8-sig").split())
     except FileNotFoundError:
         raise bad("folder", f"{file.name} without a {text.name}", "a text beside each") from None
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
 from contar.diffusion import NoiseProcess, SamplerTable
 from contar.heads.diffusion_mlp import DiffusionMLP
+from contar.heads.protocol import check_loss
 
 
 class DiffusionHead(nn.Module):
@@ -52,7 +53,12 @@ class DiffusionHead(nn.Module):
         repeats: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "r m"]:
-        """Return the squared error of the prediction; arguments and errors as in `TokenHead`."""
+        """Return the squared error of the prediction; arguments as in `TokenHead`.
+
+        Raises:
+            ValueError: what does not fit.
+        """
+        check_loss(self, target, cond, repeats, generator, like=self.network.token.weight)
         options: Any = {"process": self.process, "repeats": repeats, "generator": generator}
         return self.network.loss(target, cond, **options)
 
@@ -65,7 +71,11 @@ class DiffusionHead(nn.Module):
         temperature: float = 1.0,
         generator: Generators | None = None,
     ) -> Float[Tensor, "b n c"]:
-        """Draw by the solver; arguments and errors as in `TokenHead`."""
+        """Draw by the solver; arguments as in `TokenHead`.
+
+        Raises:
+            ValueError: as `DiffusionMLP.sample`.
+        """
         return self.network.sample(
             cond,
             table=self.table,

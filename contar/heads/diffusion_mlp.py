@@ -265,7 +265,7 @@ class DiffusionMLP(nn.Module):
         """
         for guided, group in groupby(timesteps, guidance.applies):
             rows = condition if guided else condition[:batch]
-            together = max(1, _ROWS // rows[..., 0].numel())
+            together = max(1, _ROWS // max(1, rows[..., 0].numel()))
             steps = list(group)
             for first in range(0, len(steps), together):
                 part = steps[first : first + together]

@@ -117,15 +117,17 @@ class MixtureHead(nn.Module):
             drawn = uniform(*sizes, generator=draws, device=cond.device)
             return -(-drawn.clamp_min(1e-30).log()).log()
 
-        weights, means, deviations = self.parameters_of(cond)
+        mixture = self.parameters_of(cond)
+        weights, means, deviations = mixture
         chosen = (weights[:, :, None] + gumbel(*shape, self.components)).argmax(-1)
         ids = chosen[..., None].expand(-1, -1, -1, self.values)
         noise = normal(*shape, self.values, generator=draws, device=cond.device)
         x = means.gather(2, ids) + temperature * deviations.gather(2, ids) * noise
         if not guided or uncond is None:
             return x[:, :, 0]
-        ratio = self.log_density(x, cond[:, :, None].expand(-1, -1, shape[2], -1))
-        ratio = ratio - self.log_density(x, uncond[:, :, None].expand(-1, -1, shape[2], -1))
+        others = self.parameters_of(uncond)
+        ratio, against = (_log_density(x, *(y[:, :, None] for y in p)) for p in (mixture, others))
+        ratio = ratio - against
         best = ((guidance.scale - 1) * ratio + gumbel(*shape)).argmax(-1)
         return x.gather(2, best[..., None, None].expand(-1, -1, 1, self.values))[:, :, 0]
 

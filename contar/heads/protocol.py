@@ -81,6 +81,8 @@ def check_loss(
     shape = (len(target), head.cond_width)
     check_tensor("cond", cond, shape, "[m, cond_width]", like=like)
     check_count("repeats", repeats)
+    if generator is not None:
+        check_instance("generator", generator, torch.Generator)
     return check_generator(generator, 1, target.device)
 
 

@@ -29,10 +29,11 @@ class Clip(NamedTuple):
 def read_clips(
     files: Sequence[CaptionedFile], *, frames: int, fps: float, height: int, width: int
 ) -> Iterator[Clip]:
-    """Yield clips of one size, length and rate from captioned files.
+    """Yield clips of one size and length from captioned files.
 
     A video is cut into as many clips as it has room for, one after the other; of one at a lower
-    rate than `fps` every frame is taken. Of a video asked for clips of 1 frame, the first is taken.
+    rate than `fps` every frame is taken, and the clip says that rate. Of a video asked for clips of
+    1 frame, the first is taken. Each video is decoded whole, into memory, at its own size.
 
     Args:
         files: of `contar.data.captioned.captioned_files`.
@@ -63,18 +64,19 @@ def read_clips(
             raise bad(name, got, f"at least {frames}")
         for first in range(0, len(places) - frames + 1, frames):
             chosen = whole[places[first : first + frames]]
-            yield Clip(fit_frames(chosen, height, width), file.caption, fps)
+            yield Clip(fit_frames(chosen, height, width), file.caption, rate / step)
 
 
 def fingerprint(model: nn.Module) -> str:
     """Return a short name that another config or other weights would not have."""
     config: Any = getattr(model, "config", {})
     config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    plain = {key: value for key, value in config.items() if not key.startswith("_")}
+    hidden = ("_", "transformers_version")  # no part of the model
+    plain = {key: value for key, value in config.items() if not key.startswith(hidden)}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -98,7 +100,8 @@ def encode_clips(
         length: most tokens of a caption.
         batch: captions that are encoded together.
         precision: in which the tokenizer computes; "bf16" is several times as fast where the
-            hardware knows it, and less exact than the draws that training takes from the posterior.
+            hardware knows it. What it rounds is small beside what training draws from the posterior
+            unless the posterior is narrow: a hundredth of a latent's size.
 
     Yields:
         arrays "latents" [2c, t, h, w] and "text" [l, e], float16; facts caption, fps, and

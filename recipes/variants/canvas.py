@@ -2,11 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from contar._random import Generators
-from contar._typing import Float, Int, Tensor
-from contar.conditioning import Guidance
 from contar.heads import (
     DiffusionHead,
     DiffusionMLP,
@@ -45,23 +42,6 @@ class Canvas:
         return self.grid[0] * self.grid[1]
 
 
-@runtime_checkable
-class ImageVariant(Protocol):
-    """An `nn.Module` that fills a canvas."""
-
-    def loss(
-        self, tokens: Float[Tensor, "b n c"], labels: Int[Tensor, " b"], generator: Generators
-    ) -> Tensor:
-        """Return what is to be minimised."""
-        ...
-
-    def generate(
-        self, labels: Int[Tensor, " b"], guidance: Guidance, generator: Generators
-    ) -> Float[Tensor, "b n c"]:
-        """Return a canvas for each class."""
-        ...
-
-
 Head = Callable[[int, int], TokenHead]
 
 
@@ -73,7 +53,7 @@ def _diffusion(scheduler: dict[str, Any], steps: int) -> Head:
     return make
 
 
-# From (values, width of the condition) to a head; about equal in size.
+# From (values, width of the condition) to a head, of 0.5 to 0.9 million parameters for 16 and 128.
 HEADS: dict[str, Head] = {
     "ddpm": _diffusion(DDPM, 50),
     "flow": _diffusion(FLOW, 25),

@@ -5,6 +5,7 @@ of a set, each by itself. In training a share of the tokens is hidden, from 0.7 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,11 +58,13 @@ class Masked(nn.Module):
         labels: Int[Tensor, " b"],
         visible_ids: Int[Tensor, "b v"],
         filled: Tensor | None = None,
-    ) -> Float[Tensor, "b n d"]:
-        """Return z of every position."""
+        rows: Int[Tensor, "b m"] | None = None,
+    ) -> Float[Tensor, "b m d"]:
+        """Return z of every position, or of `rows`."""
         places = Positions(add=sincos_2d(self.canvas.grid, self.width, device=tokens.device))
         prefix = self.labels(labels).unflatten(1, (PREFIX, self.width))
-        return self.tower(tokens, prefix, visible_ids, positions=(places, places), filled=filled)
+        options: Any = {"positions": (places, places), "filled": filled, "rows": rows}
+        return self.tower(tokens, prefix, visible_ids, **options)
 
     def loss(
         self, tokens: Float[Tensor, "b n c"], labels: Int[Tensor, " b"], generator: torch.Generator
@@ -83,8 +86,7 @@ class Masked(nn.Module):
 
         def predict(tokens: Tensor, step: SetStep) -> Tensor:
             known, current = (x.repeat(passes, 1) for x in (step.known, step.current))
-            z = self.conditions(tokens.repeat(passes, 1, 1), both, known)
-            return z.gather(1, current[..., None].expand(-1, -1, self.width))
+            return self.conditions(tokens.repeat(passes, 1, 1), both, known, rows=current)
 
         def draw(z: Tensor, step: SetStep) -> Tensor:
             now = guidance.at((step.index + 1) / step.sets)

@@ -1,4 +1,4 @@
-"""The task of the video variants: clips of moving digits, by caption, in the shipped tokenizer."""
+"""The task of the video variants: clips of moving digits, by caption, as a tokenizer's latents."""
 
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,23 @@ from contar.data import MovingDigits
 from contar.evaluation import DigitJudge, direction_of, frechet_frames
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
-from recipes.moving_digits import make_cache
+from recipes.moving_digits import make_cache, network
 
 
 class MovingClips:
     """Batches of latents by step, and how well generated clips do what their captions say.
 
     Args:
+        model: pipeline whose tokenizer and text encoder are taken.
         folder: for the latents, which are made if they are not there.
         clips: to train on.
         label_drop: share of the captions that are left out, for guidance.
     """
 
-    def __init__(self, folder: Path, clips: int = 4000, label_drop: float = 0.1) -> None:
-        pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
+    def __init__(
+        self, model: str, folder: Path, clips: int = 4000, label_drop: float = 0.1
+    ) -> None:
+        pipe = nova.from_pretrained(model, dtype=torch.float32)
         self.tokenizer, self.label_drop = VAETokenizer(pipe.vae), label_drop
         cache = make_cache(clips, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
         samples: list[Any] = [cache[index] for index in range(clips)]
@@ -50,7 +53,7 @@ class MovingClips:
     def asked(self, first: int, count: int) -> list[Tensor]:
         """Return the text states of samples."""
         captions = [self.asks[index].caption for index in range(first, first + count)]
-        return encode_texts(captions, *self.encoders, length=24)
+        return encode_texts(captions, *self.encoders, length=network(1).text_length)
 
     def frames(self, made: Float[Tensor, "b c t h w"]) -> Tensor:
         """Return generated latents as clips, uint8 [b, t, h, w, 3]."""

@@ -6,12 +6,12 @@ video can be told from its loss.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import nn
 
-from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.attention import Positions, sincos_2d
 from contar.backbones import SpatialTower, TemporalTower
@@ -21,11 +21,13 @@ from contar.heads import DiffusionHead, DiffusionMLP
 from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import frame_losses
+from recipes.moving_digits import SHARES
 from recipes.variants.canvas import FLOW
 from recipes.variants.nova_video import HALF, SIZES
 
 WIDTH, GRID, VALUES, COARSE, FRAMES = HALF.width, (4, 4), 16, 4, SIZES["frames"]
 TOKENS = GRID[0] * GRID[1]
+LOW, STD = SHARES
 
 
 class NoTemporal(nn.Module):
@@ -33,7 +35,7 @@ class NoTemporal(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text = TextProjection(SIZES["text_width"], WIDTH, length=SIZES["text_length"], rows=24)
+        self.text = TextProjection(SIZES["text_width"], WIDTH, length=SIZES["text_length"], rows=16)
         self.begin = nn.Parameter(torch.randn(1, COARSE, WIDTH) * 0.02)
         depth, width, heads = SIZES["temporal"]
         self.anchor = TemporalTower(depth=depth, width=width, heads=heads)
@@ -49,12 +51,12 @@ class NoTemporal(nn.Module):
         return (anchor + self.times(FRAMES)[None, :, None]).flatten(0, 1)
 
     def conditions(
-        self, tokens: Tensor, prefix: Tensor, visible_ids: Tensor, filled: Tensor | None = None
+        self, tokens: Tensor, prefix: Tensor, visible_ids: Tensor, **options: Tensor | None
     ) -> Float[Tensor, "m n d"]:
-        """Return z of every position of every frame."""
+        """Return z of every position of every frame; `options` are the spatial tower's."""
         places = Positions(add=sincos_2d(GRID, WIDTH, device=tokens.device))
-        options = {"positions": (places, places), "filled": filled}
-        return self.spatial(tokens, prefix, visible_ids, **options)
+        kept: Any = {"positions": (places, places), **options}
+        return self.spatial(tokens, prefix, visible_ids, **kept)
 
     def loss(
         self,
@@ -64,9 +66,9 @@ class NoTemporal(nn.Module):
     ) -> Tensor:
         """Return the loss of first and later frames, weighed as NOVA's."""
         clean = patchify(latents.transpose(1, 2), 2).flatten(0, 1)
-        mask = truncated_normal_mask(len(clean), TOKENS, generator=generator)
+        mask = truncated_normal_mask(len(clean), TOKENS, low=LOW, std=STD, generator=generator)
         prefix = self.prefixes(self.text.pad(texts))
-        z = self.conditions(clean, prefix, mask.visible_ids, mask.filled)
+        z = self.conditions(clean, prefix, mask.visible_ids, filled=mask.filled)
         hidden = (clean[mask.hidden], z[mask.hidden])
         losses = self.head.loss(*hidden, repeats=2, generator=generator)
         frame = (torch.arange(len(clean)) % FRAMES)[:, None].expand(-1, TOKENS)[mask.hidden]
@@ -74,7 +76,7 @@ class NoTemporal(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, texts: Sequence[Tensor], guidance: Guidance, generator: Generators
+        self, texts: Sequence[Tensor], guidance: Guidance, generator: torch.Generator
     ) -> Float[Tensor, "b c t h w"]:
         """Return latents for each text, all frames at once."""
         rows, passes = len(texts) * FRAMES, 1 + guidance.active
@@ -84,8 +86,7 @@ class NoTemporal(nn.Module):
 
         def predict(tokens: Tensor, step: SetStep) -> Tensor:
             known, current = (x.repeat(passes, 1) for x in (step.known, step.current))
-            z = self.conditions(tokens.repeat(passes, 1, 1), prefix, known)
-            return z.gather(1, current[..., None].expand(-1, -1, WIDTH))
+            return self.conditions(tokens.repeat(passes, 1, 1), prefix, known, rows=current)
 
         def draw(z: Tensor, step: SetStep) -> Tensor:
             uncond = z[rows:] if passes > 1 else None

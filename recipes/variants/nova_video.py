@@ -13,12 +13,14 @@ from torch import nn
 from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
+from contar.ordering import truncated_normal_mask
 from recipes import nova
+from recipes.moving_digits import SHARES
 
 HALF = nova.Tower(depth=2, width=96, heads=3)
 SIZES: dict[str, Any] = {
     "temporal": nova.Tower(depth=3, width=96, heads=3), "encoder": HALF, "decoder": HALF,
-    "head_depth": 2, "head_width": 128, "text_width": 384, "text_length": 24, "text_rows": 24,
+    "head_depth": 2, "head_width": 128, "text_width": 384, "text_length": 16, "text_rows": 16,
     "latent": (8, 8), "frames": 5,
 }  # fmt: skip
 
@@ -41,8 +43,10 @@ class NovaVideo(nn.Module):
         generator: torch.Generator,
     ) -> Tensor:
         """Return the loss of first and later frames."""
+        rows, (low, std) = latents.shape[0] * latents.shape[2], SHARES
+        mask = truncated_normal_mask(rows, 16, low=low, std=std, generator=generator)
         options: Any = {"motion_flow": nova.UNSET, "repeats": 2, "generator": generator}
-        return nova.training_losses(self.model, latents, texts, **options).total
+        return nova.training_losses(self.model, latents, texts, mask=mask, **options).total
 
     def generate(
         self, texts: Sequence[Tensor], guidance: Guidance, generator: Generators

@@ -36,6 +36,16 @@ def test_a_folder_that_is_not_captioned_is_refused(words, texts, tmp_path, refus
         captioned_files(write(tmp_path, **texts))
 
 
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path, refuses):
+    write(tmp_path, a_png="", b_png="")
+    (tmp_path / "a.txt").write_bytes("red".encode("utf-8-sig"))
+    (tmp_path / "b.txt").write_text("blue")
+    assert [file.caption for file in captioned_files(tmp_path)] == ["red", "blue"]
+    (tmp_path / "b.txt").write_bytes("".encode("utf-8-sig"))
+    with refuses("folder", "an empty b.txt"):
+        captioned_files(tmp_path)
+
+
 def test_a_text_of_another_encoding_and_a_missing_folder_are_refused(tmp_path, refuses):
     with pytest.raises(FileNotFoundError, match="folder: no folder"):
         captioned_files(tmp_path / "none")

@@ -87,7 +87,8 @@ def test_a_mixtures_guidance_draws_from_the_sharpened_density(scale):
     for parameter in head.net.parameters():
         parameter.zero_()
     wanted = torch.tensor([1.0, 2.0]) - head.least
-    head.net.weight[2] = wanted.expm1().log()  # what softplus takes back
+    linear: Any = head.net
+    linear.weight.data[2] = wanted.expm1().log()  # what softplus takes back
     cond, uncond = (torch.eye(2)[i].expand(1, 20_000, -1) for i in range(2))
     assert head.parameters_of(cond)[2].flatten()[0] == pytest.approx(1, abs=1e-5)
     draws, guidance = torch.Generator().manual_seed(0), Guidance(scale)

@@ -151,13 +151,20 @@ def test_a_draw_refuses_what_does_not_fit(kind, argument, changes, refuses):
         ("cond", {"cond": randn(0, 3, COND)}),
         ("cond", {"cond": randn(0, 4, COND + 1)}),
         ("repeats", {"repeats": 0}),
+        ("generator", {"generator": [seeded()]}),
     ],
 )
 def test_a_loss_refuses_what_does_not_fit(kind, argument, changes, refuses):
-    options = {"target": randn(0, 4, VALUES), "cond": randn(0, 4, COND), **changes}
+    options = {"target": randn(0, 4, VALUES), "cond": randn(0, 4, COND), "generator": seeded()}
+    options |= changes
     with refuses(argument):
-        head = make(kind, VALUES, COND)
-        head.loss(options.pop("target"), options.pop("cond"), generator=seeded(), **options)
+        make(kind, VALUES, COND).loss(options.pop("target"), options.pop("cond"), **options)
+
+
+@kinds
+def test_no_tokens_are_drawn_for_no_conditions(kind):
+    head = make(kind, VALUES, COND)
+    assert head.sample(torch.zeros(2, 0, COND), generator=seeded()).shape == (2, 0, VALUES)
 
 
 @pytest.mark.parametrize("kind", ["mixture", "energy", "mean_flow"])

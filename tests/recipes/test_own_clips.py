@@ -1,20 +1,25 @@
 """From a folder of captioned videos to a pipeline that goes on with them, as a person does it."""
 
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from PIL import Image
 
 from contar import cli, cli_training
 from contar.data.cache import Cache
 from contar.media import read_video
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
 from recipes import nova, own_clips
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_text
 from recipes.nova_training import NovaStage
 from recipes.vae_training import VaeStage
 
@@ -43,8 +48,21 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_the_commands_lead_from_clips_to_a_video(folder, tmp_path, capsys):
-    cli_training.cache(folder, tmp_path / "latents", frames=5)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of an untrained pipeline."""
+    words, encoder = load_text()
+    torch.manual_seed(0)
+    vae = CausalVAE(widths=(8, 16, 16)).eval()
+    parts = (build(5).eval(), vae, FlowMatchEulerDiscreteScheduler())
+    pipe = nova.NovaPipeline(*parts, encoder, words, defaults=DEFAULTS, text_package=TEXT)
+    folder = tmp_path_factory.mktemp("model")
+    pipe.save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_commands_lead_from_clips_to_a_video(folder, model, tmp_path, capsys):
+    cli_training.cache(folder, tmp_path / "latents", model, frames=5)
     assert "contar train cached" in capsys.readouterr().out
     cache = Cache(tmp_path / "latents")
     assert len(cache) == 16 + 6  # 80 and 32 frames at 8 per second
@@ -53,65 +71,78 @@ def test_the_commands_lead_from_clips_to_a_video(folder, tmp_path, capsys):
     }  # fmt: skip
     assert all(cache[i].facts["motion_flow"] > 0 for i in range(len(cache)))
 
-    command = [sys.executable, "-m", "contar.cli", "train", "cached", "--cache", "latents", "--out",
-               "run", "--stage.run.steps", "2", "--stage.run.batch", "2", "--stage.frozen",
-               "temporal", "text", "--stage.checkpoint", "--stage.run.parts", "2"]  # fmt: skip
+    words = f"train cached --cache latents --model {model} --out run --stage.run.steps 2"
+    words += " --stage.run.batch 2 --stage.run.parts 2 --stage.checkpoint"
+    command = [sys.executable, "-m", "contar.cli", *words.split()]
+    command += ["--stage.frozen", "temporal", "text"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     before, after = (
         nova.from_pretrained(name).transformer.float().state_dict()
-        for name in ("moving-digits", tmp_path / "run" / "model")
+        for name in (model, tmp_path / "run" / "model")
     )
     frozen = [name for name in before if name.startswith(("temporal.", "text."))]
     assert frozen
     assert all((before[name] == after[name]).all() for name in frozen)
     assert any((before[name] != after[name]).any() for name in before)
 
-    model = str(tmp_path / "run" / "model")
-    cli.generate("riders on a street", model, tmp_path / "out.mp4", steps=2, diffusion_steps=2)
+    trained = str(tmp_path / "run" / "model")
+    cli.generate("riders on a street", trained, tmp_path / "out.mp4", steps=2, diffusion_steps=2)
     assert read_video(tmp_path / "out.mp4")[0].shape == (5, 64, 64, 3)
 
 
-def test_pictures_train_the_same_network(folder, tmp_path):
+def test_pictures_train_the_same_network(model, tmp_path):
     place = tmp_path / "pictures"
     place.mkdir()
     for name, color in {"a": "red", "b": "blue", "c": "white"}.items():
         Image.new("RGB", (80, 60), color).save(place / f"{name}.jpg")
         (place / f"{name}.txt").write_text(color)
-    pipe = nova.from_pretrained("moving-digits")
-    own_clips.make_cache(place, pipe.to("cpu"), tmp_path / "latents", frames=1)
-    recipe = own_clips.CachedRecipe(tmp_path / "latents", stage=NovaStage(QUICK, repeats=1))
-    model = own_clips.train_cached(recipe, tmp_path / "run")
+    pipe = nova.from_pretrained(model)
+    own_clips.make_cache(place, pipe, tmp_path / "latents", frames=1)
+    recipe = own_clips.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
+    trained = own_clips.train_cached(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "network" / "samples-000002.png").stat().st_size > 1000
-    assert nova.from_pretrained(model).config["defaults"]["num_frames"] == 1
+    assert nova.from_pretrained(trained).config["defaults"]["num_frames"] == 1
 
 
-def test_the_tokenizer_goes_on_and_its_old_cache_is_refused(folder, tmp_path, refuses):
-    recipe = own_clips.TokenizerRecipe(folder, frames=5, stage=VaeStage(widths=None, run=QUICK))
-    model = own_clips.train_tokenizer(recipe, tmp_path / "first")
-    index = json.loads((model / "model_index.json").read_text())
-    assert index["vae"][1] == "CausalVAE"
-    trained, shipped = (nova.from_pretrained(name).vae for name in (model, "moving-digits"))
-    assert trained.config["latents_std"] != shipped.config["latents_std"]
-    cli_training.cache(folder, tmp_path / "latents", frames=5)
-    stage = NovaStage(QUICK, repeats=1)
-    other = own_clips.CachedRecipe(tmp_path / "latents", str(model), stage)
+def test_the_tokenizer_goes_on_and_its_old_cache_is_refused(folder, model, tmp_path, refuses):
+    stage = VaeStage(widths=None, run=QUICK)
+    recipe = own_clips.TokenizerRecipe(folder, model, frames=5, stage=stage)
+    other = own_clips.train_tokenizer(recipe, tmp_path / "first")
+    before, after = (nova.from_pretrained(name).vae for name in (model, other))
+    assert before.config["latents_std"] is None
+    assert all(deviation > 0 for deviation in after.config["latents_std"])
+    cli_training.cache(folder, tmp_path / "latents", model, frames=5)
+    stale = own_clips.CachedRecipe(tmp_path / "latents", str(other), NovaStage(QUICK, repeats=1))
     with refuses("cache", "tokenizer"):
-        own_clips.train_cached(other, tmp_path / "run")
+        own_clips.train_cached(stale, tmp_path / "run")
 
 
-def test_what_is_no_folder_of_clips_is_refused_and_leaves_nothing(folder, tmp_path, refuses):
+def test_the_rate_is_kept_and_another_cache_is_refused_on_resuming(
+    folder, model, tmp_path, refuses
+):
+    for name, fps in (("slow", 4.0), ("fast", 12.0)):
+        cli_training.cache(folder, tmp_path / name, model, frames=5, fps=fps)
+    stage = NovaStage(QUICK, repeats=1)
+    recipes = [own_clips.CachedRecipe(tmp_path / name, model, stage) for name in ("slow", "fast")]
+    trained = own_clips.train_cached(recipes[0], tmp_path / "run")
+    assert nova.from_pretrained(trained).config["defaults"]["fps"] == pytest.approx(4, rel=0.01)
+    with refuses("resume", "samples"):
+        own_clips.train_cached(recipes[1], tmp_path / "run", resume=True)
+
+
+def test_what_is_no_folder_of_clips_is_refused_and_leaves_nothing(folder, model, tmp_path, refuses):
     with pytest.raises(FileNotFoundError, match="folder: no folder"):
-        cli_training.cache(tmp_path / "none", tmp_path / "latents")
+        cli_training.cache(tmp_path / "none", tmp_path / "latents", model)
     with refuses("frames", "5 or 9"):
-        cli_training.cache(folder, tmp_path / "latents", frames=7)
+        cli_training.cache(folder, tmp_path / "latents", model, frames=7)
     (tmp_path / "there").mkdir()
     with refuses("out", "does not exist yet"):
-        cli_training.cache(folder, tmp_path / "there")
+        cli_training.cache(folder, tmp_path / "there", model)
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "a.mp4").write_bytes(b"no video")
     (bad / "a.txt").write_text("nothing")
     with refuses(str(bad / "a.mp4")):
-        cli_training.cache(bad, tmp_path / "latents")
+        cli_training.cache(bad, tmp_path / "latents", model)
     assert not (tmp_path / "latents").exists()

@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 
 import recipes.variants
 from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.evaluation import train_judge
-from recipes import compare
+from contar.tokenizers.causal_vae import CausalVAE
+from recipes import compare, nova
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_text
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
+from recipes.variants.moving_clips import MovingClips
 
 FILES = sorted(Path(recipes.variants.__file__).parent.glob("*.py"))
 SHORT = {"minutes": None, "steps": 3, "batch": 8, "samples": 20, "seeds": (0,)}
@@ -53,6 +59,39 @@ def test_a_variant_learns_and_draws_by_its_generator_alone(name):
     assert not torch.equal(made[0], made[2])
     assert not torch.equal(made[0], made[3])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The folder of an untrained pipeline."""
+    words, encoder = load_text()
+    torch.manual_seed(0)
+    vae = CausalVAE(widths=(8, 16, 16)).eval()
+    parts = (build(5).eval(), vae, FlowMatchEulerDiscreteScheduler(), encoder, words)
+    folder = tmp_path_factory.mktemp("model")
+    nova.NovaPipeline(*parts, defaults=DEFAULTS, text_package=TEXT).save_pretrained(folder)
+    return str(folder)
+
+
+def test_video_variants_learn_draw_and_are_judged(pipeline, tmp_path):
+    task = MovingClips(pipeline, tmp_path / "cache", clips=6)
+    judge, kinds = train_judge(steps=1), {"digit", "direction", "frechet"}
+    for make in compare.VIDEOS.values():
+        torch.manual_seed(0)
+        model = make()
+        latents, texts = task.batch(0, 0, 3)
+        first, again = (model.loss(latents, texts, seeded(0)) for _ in range(2))  # type: ignore[operator]
+        assert first == again
+        first.backward()
+        made = [
+            model.eval().generate(task.asked(0, 2), Guidance(1.5), seeded(s))  # type: ignore[operator]
+            for s in (0, 0, 1)
+        ]
+        assert made[0].shape == (2, 4, 5, 8, 8)
+        assert torch.equal(made[0], made[1])
+        assert not torch.equal(made[0], made[2])
+        assert set(task.judged(made[0], judge)) == kinds
+        assert task.sheet(made[0]).shape == (2, 3, 5, 64, 64)
 
 
 def test_a_causal_variants_conditions_are_the_same_with_the_cache_and_without():
@@ -147,6 +186,8 @@ def test_a_run_whose_loss_is_no_number_is_counted_as_diverged(out, tmp_path, mon
         ("steps", {"steps": 0}),
         ("batch", {"batch": 0}),
         ("samples", {"samples": 0}),
+        ("samples", {"samples": 10}),
+        ("samples", {"samples": 25}),
         ("guidance", {"guidance": -1.0}),
     ],
 )

@@ -34,6 +34,13 @@ def test_a_long_video_is_cut_into_clips_at_the_asked_rate(folder):
     assert (greys - expected).abs().max() <= 2  # of H.264
 
 
+def test_a_slow_video_gives_every_frame_and_says_its_own_rate(tmp_path):
+    write_video(video(6), tmp_path / "slow.mp4", fps=2)
+    (tmp_path / "slow.txt").write_text("slow")
+    (clip,) = read_clips(captioned_files(tmp_path), frames=5, fps=8, height=16, width=16)
+    assert clip.fps == pytest.approx(2)
+
+
 def test_pictures_are_clips_of_one_frame_and_a_video_gives_its_first(folder):
     Image.new("RGB", (20, 16), "red").save(folder / "red.png")
     (folder / "red.txt").write_text("red")

@@ -1,5 +1,6 @@
 """Stages of NOVA's training: what they compute again, freeze and refuse."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import SIZES, make_cache
@@ -16,7 +17,6 @@ from recipes.nova_training import (
     NovaStage,
     batches_of,
     quieten,
-    whiten_text,
 )
 
 
@@ -41,6 +41,23 @@ def test_blocks_that_are_computed_again_give_the_same_gradients(tmp_path):
     assert twice == 2 * once == 6
 
 
+def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
+    samples = (
+        Sample(
+            {"latents": np.ones((8, 1, 8, 8), np.float16), "text": np.ones((3, 8), np.float16)},
+            {"caption": "red", "fps": 7.0, "motion_flow": None},
+        )
+        for _ in range(4)
+    )
+    cache = Cache(write_cache(samples, tmp_path / "pictures", made_with={}))
+    load = batches_of(cache, SIZES, seed=0, repeats=1, drop_text=0, drop_motion=0)
+    (batch,) = load([0, 1], 0)
+    assert batch.motion_flow is not None
+    assert batch.fps is not None
+    assert batch.motion_flow.tolist() == [nova.UNSET] * 2
+    assert batch.fps.tolist() == [7.0] * 2
+
+
 def test_a_frozen_part_has_no_gradient(tmp_path):
     load = batches_of(
         make_cache(tmp_path / "cache"), SIZES, seed=0, repeats=1, drop_text=0, drop_motion=0
@@ -62,22 +79,6 @@ def test_a_quiet_start_predicts_nothing_and_adapts_nothing():
     assert torch.equal(model.adapt(anchor, features), anchor.expand_as(features))
     condition = torch.randn(3, 5, 16)
     assert (model.head(torch.randn(3, 5, 16), torch.rand(3, 5), condition) == 0).all()
-
-
-def test_whitened_texts_have_mean_0_and_equal_variances_in_all_directions(tmp_path):
-    torch.manual_seed(0)
-    model, mixing = nova.build(SIZES), torch.randn(8, 8)
-    samples = (
-        Sample({"text": (3 + torch.randn(5, 8) @ mixing).numpy().astype("float16")}, {})
-        for _ in range(400)
-    )
-    cache = Cache(write_cache(samples, tmp_path / "texts", made_with={}))
-    whiten_text(model, cache, ridge=0.0)
-    states = torch.cat([torch.from_numpy(cache[i].arrays["text"]).float() for i in range(400)])
-    tokens = model.text.proj(states)[:, :8]  # of 16, as many as a state has values
-    assert tokens.mean(0).abs().max() < 1e-2
-    torch.testing.assert_close(tokens.T.cov(), torch.eye(8), atol=2e-2, rtol=0)
-    assert (model.text.proj(states)[:, 8:] == 0).all()
 
 
 def test_the_hidden_share_keeps_to_the_stages_range_and_is_one_for_the_step():
@@ -107,6 +108,7 @@ def test_the_hidden_share_keeps_to_the_stages_range_and_is_one_for_the_step():
         ("drop_text", {"drop_text": 2.0}),
         ("drop_motion", {"drop_motion": -1.0}),
         ("shares", {"shares": (2.0, 0.25)}),
+        ("shares", {"shares": (0.7,)}),
         ("shares", {"shares": (0.5, 0.0)}),
         ("frozen", {"frozen": "temporal"}),
         ("checkpoint", {"checkpoint": 1}),
