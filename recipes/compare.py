@@ -80,7 +80,7 @@ class Comparison:
 
     Args:
         task: "digits", classes as pixels, or "moving-digits", captions as latents.
-        model: of "moving-digits", the pipeline whose tokenizer and text encoder are taken.
+        model: folder of a pipeline whose tokenizer and text encoder "moving-digits" takes.
         variants: names in `IMAGES` or `VIDEOS`; none are all of the task.
         seeds: of weights, batches and samples; each variant runs with each.
         minutes: of training, a run; None trains for `steps`.
@@ -95,7 +95,7 @@ class Comparison:
     """
 
     task: Literal["digits", "moving-digits"] = "digits"
-    model: str = "moving-digits"
+    model: str | None = None
     variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     minutes: float | None = 2.0
@@ -107,6 +107,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, tuple(TASKS))
+        if self.task == "moving-digits" and self.model is None:
+            raise bad("model", None, "the folder of a pipeline, for moving-digits")
         for name in self.variants:
             check_choice("variants", name, tuple(TASKS[self.task]))
         if not self.seeds:
@@ -177,7 +179,7 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
             raise bad("out", str(out), "a folder of the same comparison, or an empty one")
         done = [Run(**{**run, "losses": tuple(run["losses"])}) for run in content["runs"]]
     task: Task = DigitPixels()
-    if comparison.task == "moving-digits":
+    if comparison.model is not None and comparison.task == "moving-digits":
         task = MovingClips(comparison.model, out / "cache")
     kept = out / "judge.safetensors"
     judge = DigitJudge.load(kept) if kept.exists() else train_judge()

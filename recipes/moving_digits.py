@@ -59,15 +59,15 @@ class MovingDigitsRecipe:
     """
 
     vae: VaeStage = field(default_factory=VaeStage)
-    clips: int = 24000
+    clips: int = 16000
     images: NovaStage = field(
         default_factory=lambda: NovaStage(
-            RunConfig(steps=25000, batch=32), repeats=2, shares=SHARES
+            RunConfig(steps=10000, batch=32), repeats=2, shares=SHARES
         )
     )
     video: NovaStage = field(
         default_factory=lambda: NovaStage(
-            RunConfig(steps=12000, batch=16), repeats=2, shares=SHARES
+            RunConfig(steps=10000, batch=16), repeats=2, shares=SHARES
         )
     )
     judged: int = 200

@@ -1,8 +1,8 @@
 """Training on one's own clips: a pipeline's tokenizer, then its network, go on with them.
 
-`contar train tokenizer --folder CLIPS --out A`, `contar cache CLIPS --model A/model --out CACHE`,
-`contar train cached --cache CACHE --model A/model --out B`; the first is left out where the
-model's tokenizer brings the clips back well.
+`contar train tokenizer --folder CLIPS --model MODEL --out A`, then `contar cache CLIPS --model
+A/model --out CACHE`, then `contar train cached --cache CACHE --model A/model --out B`; the first is
+left out where MODEL's tokenizer brings the clips back well.
 """
 
 from collections.abc import Iterator

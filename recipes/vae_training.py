@@ -29,10 +29,10 @@ class VaeStage:
     """
 
     widths: tuple[int, int, int] | None = (32, 64, 96)
-    kl: float = 3e-5
+    kl: float = 1e-4
     run: RunConfig = field(
         default_factory=lambda: RunConfig(
-            steps=4000, batch=8, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
+            steps=2500, batch=8, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
             precision="bf16",
         )
     )  # fmt: skip

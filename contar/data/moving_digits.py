@@ -13,7 +13,8 @@ from contar.data.captions import DIRECTIONS, caption
 from contar.data.digits import Split, load_digits
 
 FRAMES, SIDE, DIGIT = 17, 64, 28
-SPEEDS = (0.5, 0.9, 1.3, 1.7, 2.1)  # pixels a frame
+SPEEDS = (0.4, 0.55, 0.7, 0.85, 1.0)  # pixels a frame
+AROUND = 1.5  # pixels down or right of the middle that a clip may start at, or up or left
 _SAID = {"slow": SPEEDS[:2], "fast": SPEEDS[-2:]}
 
 
@@ -39,7 +40,8 @@ class MovingDigit:
 class MovingDigits(Dataset[MovingDigit]):
     """A digit in one of 8 directions at one of 5 speeds, or (one in nine) still; it meets no wall.
 
-    Sample `i` is drawn from (seed, split, i) alone. Half of the clips that are slow or fast say so.
+    It starts in the middle of the frame, within 1.5 pixels. Sample `i` is drawn from (seed, split,
+    i) alone. Half of the clips that are slow or fast say so.
 
     Args:
         split: whose digits; the test split also has phrasings of its own.
@@ -76,7 +78,7 @@ class MovingDigits(Dataset[MovingDigit]):
         words = next((word for word, speeds in _SAID.items() if says and speed in speeds), None)
         digit = int(self.digits.labels[row])
         text = caption(digit, direction, words, generator=draws, test=self.split == "test")
-        start = torch.rand(2, generator=draws)
+        start = AROUND * (2 * torch.rand(2, generator=draws) - 1)
         frames = render(self.digits.pictures[row], direction, speed, start=start)
         return MovingDigit(frames, text, digit, direction, speed)
 
@@ -90,19 +92,19 @@ def render(
         picture: the digit.
         direction: one of `captions.DIRECTIONS`, or None.
         speed: pixels a frame, along the line.
-        start: (y, x) in [0, 1], where among the places from which it meets no wall.
+        start: (y, x) pixels from the middle, of the first frame.
 
     Raises:
-        ValueError: a speed with which it would leave the frame.
+        ValueError: a start and a speed with which it would leave the frame.
     """
     step = torch.zeros(2)
     if direction is not None:
         angle = DIRECTIONS.index(direction) * math.pi / 4
         step = speed * torch.tensor([math.sin(angle), math.cos(angle)])
-    room = SIDE - DIGIT - 1 - step.abs() * (FRAMES - 1)
-    if (room < -1e-3).any():
-        raise bad("speed", speed, f"at most {(SIDE - DIGIT - 1) / (FRAMES - 1)}")
-    first = start * room.clamp_min(0) + (-step * (FRAMES - 1)).clamp_min(0)
+    room = (SIDE - DIGIT - 1) / 2
+    if (start.abs().maximum((start + step * (FRAMES - 1)).abs()) > room + 1e-3).any():
+        raise bad("speed", speed, f"one that ends within {room} pixels of the middle")
+    first = room + start
     padded = torch.nn.functional.pad(picture.float(), (1, 1, 1, 1))
     frames = torch.zeros(FRAMES, SIDE, SIDE)
     for t in range(FRAMES):

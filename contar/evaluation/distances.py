@@ -12,7 +12,7 @@ from contar.evaluation.judge import FEATURES, DigitJudge
 from contar.evaluation.mass import check_pixels
 from contar.evaluation.tracking import velocity_of
 
-_WALK = 8.0  # pixels; displacements in this unit spread about as wide as a feature
+_WALK = 4.0  # pixels; displacements in this unit spread about as wide as a feature
 _CHUNK = 256  # frames compared at once
 
 
@@ -46,7 +46,7 @@ class ClipFeatures(nn.Module):
     """What a clip shows and how it moves, [b, 3, t, h, w] to [b, 35].
 
     The means over its frames of the judge's 32 features; how much they change from frame to frame
-    (root mean square); and how far the bright mass goes, down and right, in units of 8 pixels (0
+    (root mean square); and how far the bright mass goes, down and right, in units of 4 pixels (0
     where it is lost). So few that some hundred clips give their covariance.
     """
 

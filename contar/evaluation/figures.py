@@ -10,7 +10,7 @@ from contar.evaluation.distances import spearman
 from contar.evaluation.outcomes import Outcome
 
 _Z = 1.959964  # of the normal distribution's middle 95%
-JOINED = 4.0  # pixels from one frame to the next; the fastest digit goes 2.1
+JOINED = 3.0  # pixels from one frame to the next; the fastest digit goes 1.0
 # What each figure is called, and its kind: which scale it has.
 FIGURES = {
     "text.digit": ("text to video: digit, judge", "share"),
@@ -101,7 +101,7 @@ def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
 
     The digit is right where the judge sees the one asked for; the direction, of those that shall
     move, where it is the nearest of eight; a prompt to stand still is met by what moves less than
-    0.25 pixels a frame and can be seen.
+    0.2 pixels a frame and can be seen.
     """
 
     def of(test: Callable[[Outcome], bool], clips: Sequence[Outcome] = outcomes) -> Figure:

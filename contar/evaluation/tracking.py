@@ -7,7 +7,7 @@ from contar._typing import Float, Tensor, UInt8
 from contar.data.captions import DIRECTIONS
 from contar.evaluation.mass import brightness, centres, check_pixels
 
-STILL = 0.25  # pixels a frame; half the slowest speed of the moving digits
+STILL = 0.2  # pixels a frame; half the slowest speed of the moving digits
 LOST = "lost"
 
 
@@ -57,8 +57,8 @@ def direction_of(frames: UInt8[Tensor, "t h w 3"]) -> str | None:
 
     Returns:
         The nearest of the eight `contar.data.captions.DIRECTIONS`; None, it stands still, below
-        0.25 pixels a frame, which is 4 over a clip of 17 and half of the slowest 0.5; "lost" if not
-        more than half of the frames show anything.
+        0.2 pixels a frame, which is 3.2 over a clip of 17 and half of the slowest 0.4; "lost" if
+        not more than half of the frames show anything.
 
     Raises:
         ValueError: no uint8 [t, h, w, 3], or fewer than two frames.

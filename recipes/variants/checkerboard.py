@@ -12,11 +12,9 @@ from recipes.variants.masked import Masked
 
 
 def build(canvas: Canvas, head: Head) -> Masked:
-    """Return the model: 13 sets for the one half, 3 for the other, as many as `Masked` has."""
+    """Return the model: 6 sets for the one half, 2 for the other, as many as `Masked` has."""
     first = (canvas.tokens + 1) // 2
-    sizes = (
-        *set_sizes(first, 13, curve="uniform"),
-        *set_sizes(canvas.tokens - first, 3, curve="uniform"),
-    )
+    halves = ((first, 6), (canvas.tokens - first, 2))
+    sizes = tuple(size for half in halves for size in set_sizes(*half, curve="uniform"))
     order = partial(checkerboard_order, columns=canvas.grid[1])
     return Masked(canvas, head, order=order, sizes=sizes)

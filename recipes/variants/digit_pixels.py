@@ -9,7 +9,7 @@ from contar.evaluation import DigitJudge, frechet_frames
 from contar.tokenizers import patchify, unpatchify
 from recipes.variants.canvas import Canvas
 
-PATCH, SIDE, SHIFT = 4, 28, 2
+PATCH, SIDE, SHIFT = 7, 28, 1
 GRID = (SIDE // PATCH, SIDE // PATCH)
 CANVAS = Canvas(GRID, PATCH**2, 10)
 
@@ -29,7 +29,7 @@ class DigitPixels:
     ) -> tuple[Float[Tensor, "b n c"], Int[Tensor, " b"]]:
         """Return tokens and labels of a step: the same for every variant of equal seed.
 
-        Each digit is shifted by up to 2 pixels; labels left out are the number of classes.
+        Each digit is shifted by up to a pixel; labels left out are the number of classes.
         """
         draws = seeded(seed, "batch", step)
         rows = torch.randint(len(self.digits.labels), (size,), generator=draws)

@@ -1,7 +1,7 @@
 """Masked: MAR's model. Sets of tokens in a random order, drawn by any head.
 
 A spatial tower sees the visible tokens behind a prefix of class tokens; the head draws the tokens
-of a set, each by itself. In training a share of the tokens is hidden, from 0.7 to all.
+of a set, each by itself. In training a share of the tokens is hidden, from few to all.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from contar.backbones import SpatialTower
 from contar.conditioning import Guidance
 from contar.generation import generate_sets
 from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
-from recipes.variants.canvas import Canvas, Head
+from recipes.variants.canvas import SHARES, Canvas, Head
 
-PREFIX = 4  # class tokens
+PREFIX, SETS = 4, 8  # class tokens; sets in sampling
 
 
 class Masked(nn.Module):
@@ -29,7 +29,7 @@ class Masked(nn.Module):
         canvas: what is filled.
         head: makes the token head.
         order: of the tokens in sampling.
-        sizes: of the sets; None is the cosine schedule in 16 sets.
+        sizes: of the sets; None is the cosine schedule in `SETS`.
         width: of the towers.
         depth: of each half.
     """
@@ -46,7 +46,7 @@ class Masked(nn.Module):
     ) -> None:
         super().__init__()
         self.canvas, self.order, self.width = canvas, order, width
-        self.sizes = set_sizes(canvas.tokens, 16) if sizes is None else sizes
+        self.sizes = set_sizes(canvas.tokens, SETS) if sizes is None else sizes
         self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
         half = (depth, width, 4)
         self.tower = SpatialTower(canvas.values, width, encoder=half, decoder=half)
@@ -70,7 +70,9 @@ class Masked(nn.Module):
         self, tokens: Float[Tensor, "b n c"], labels: Int[Tensor, " b"], generator: torch.Generator
     ) -> Tensor:
         """Return the mean loss of the hidden tokens."""
-        mask = truncated_normal_mask(*tokens.shape[:2], generator=generator, device=tokens.device)
+        low, std = SHARES  # few tokens: all but the last are seen in training too
+        options: Any = {"low": low, "std": std, "generator": generator, "device": tokens.device}
+        mask = truncated_normal_mask(*tokens.shape[:2], **options)
         z = self.conditions(tokens, labels, mask.visible_ids, mask.filled)
         hidden = (tokens[mask.hidden], z[mask.hidden])
         return self.head.loss(*hidden, repeats=4, generator=generator).mean()

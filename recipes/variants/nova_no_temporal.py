@@ -21,8 +21,7 @@ from contar.heads import DiffusionHead, DiffusionMLP
 from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import frame_losses
-from recipes.moving_digits import SHARES
-from recipes.variants.canvas import FLOW
+from recipes.variants.canvas import FLOW, SHARES
 from recipes.variants.nova_video import HALF, SIZES
 
 WIDTH, GRID, VALUES, COARSE, FRAMES = HALF.width, (4, 4), 16, 4, SIZES["frames"]

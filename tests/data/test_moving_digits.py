@@ -123,8 +123,9 @@ def test_bad_numbers_are_refused(name, count, seed, refuses):
 
 def test_a_speed_that_would_leave_the_frame_is_refused(refuses):
     picture = torch.zeros(28, 28, dtype=torch.uint8)
-    with refuses("speed", "3.0"):
-        render(picture, "left", 3.0, start=torch.zeros(2))
+    with refuses("speed", "1.1"):
+        render(picture, "left", 1.1, start=torch.zeros(2))
+    render(picture, "left", 1.1, start=torch.tensor([0.0, 2.0]))
 
 
 def test_an_index_outside_is_refused():

@@ -36,11 +36,11 @@ def wrong_about(asked, indices, *, digit=False, direction=False, speed=False):
         way, pace = sample.direction, sample.speed
         if direction:
             way = DIRECTIONS[(DIRECTIONS.index(way) + 4) % 8] if way else "up"
-            pace = pace or 1.3
+            pace = pace or 0.7
         if speed and way:
             pace = SPEEDS[-1 - SPEEDS.index(pace)]
         picture = train.pictures[400 * shown + index]
-        clips.append(render(picture, way, pace, start=torch.tensor([0.5, 0.5])))
+        clips.append(render(picture, way, pace, start=torch.zeros(2)))
     return torch.stack(clips)
 
 
@@ -101,7 +101,6 @@ def test_each_mistake_lowers_its_figure_and_no_other(judge, asked, wrong, falls)
             assert values[name] < 0.35, (name, values)  # one in five speeds is its own opposite
         else:
             assert values[name] > 0.85, (name, values)
-    assert values["joined"] < 0.9  # each clip starts somewhere else
 
 
 def test_reversed_clips_go_the_wrong_way(judge, asked):
@@ -110,7 +109,8 @@ def test_reversed_clips_go_the_wrong_way(judge, asked):
     assert value(scores, "text.direction") == value(scores, "image.direction") == 0
     assert value(scores, "text.still") == 1
     assert value(scores, "text.digit") >= 0.9
-    assert value(scores, "image.joined") < 0.7  # those that stand still, and the slowest
+    still = sum(asked[i].direction is None for i in range(40))
+    assert value(scores, "image.joined") == still / 40
 
 
 def test_clips_of_other_prompts_score_by_chance_and_keep_the_distances(judge, asked, perfect):
