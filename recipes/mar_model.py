@@ -9,9 +9,10 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from contar._errors import check_ids, check_tensor
+from contar._errors import bad, check_ids, check_instance, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
-from contar.backbones import Block
+from contar.backbones import Block, SpatialMemory
+from contar.backbones.block import take
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionMLP
 from recipes.mar_config import MarConfig
@@ -96,6 +97,7 @@ class Mar(ModelMixin, ConfigMixin):
         *,
         filled: Bool[Tensor, "b v"] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
+        memory: SpatialMemory | None = None,
         backend: Any = None,
     ) -> Float[Tensor, "b m d"]:
         """Return the condition z of every position, or of those of `rows`.
@@ -106,10 +108,12 @@ class Mar(ModelMixin, ConfigMixin):
             visible_ids: [b, v], positions of the visible tokens, none twice.
             filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
             rows: [b, m], positions whose condition is wanted; None is all.
+            memory: of an earlier call, as in `SpatialTower`.
             backend: of `attend`.
 
         Raises:
-            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit.
+            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit, or a memory as
+                `SpatialTower` refuses it.
         """
         c = self.sizes
         check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
@@ -124,18 +128,25 @@ class Mar(ModelMixin, ConfigMixin):
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
 
+        if memory is not None:
+            check_instance("memory", memory, SpatialMemory)
+            if filled is not None:
+                raise bad("memory", "a SpatialMemory", "None beside filled")
+            memory.check(self._halves(), batch, c.buffer + c.tokens)
+            if memory.full:
+                return self._renew(tokens, visible_ids, rows, memory, backend)
+            memory.start(c.buffer, visible_ids.shape[1])
+
         steer = torch.cat([self.classes.weight, self.no_class])[labels]
-        places = self.encoder_positions[0]
-        buffer = steer[:, None] + places[: c.buffer]
-        visible = tokens.gather(1, visible_ids[..., None].expand(-1, -1, c.values))
-        visible = self.embed(visible.to(self.embed.weight.dtype)) + places[c.buffer :][visible_ids]
-        x = self.embed_norm(torch.cat([buffer, visible], dim=1))
+        buffer = steer[:, None] + self.encoder_positions[0, : c.buffer]
+        x = self.embed_norm(torch.cat([buffer, self._embed(tokens, visible_ids)], dim=1))
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, c.buffer), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        for block in self.encoder:
-            x = block(x, mask=mask, backend=backend)
+        for layer, block in enumerate(self.encoder):
+            cache = None if memory is None else (memory.encoder, layer)
+            x = block(x, mask=mask, cache=cache, backend=backend)
 
         x = self.join(self.encoder_norm(x))
         buffer, x = x[:, : c.buffer], x[:, c.buffer :]
@@ -144,13 +155,58 @@ class Mar(ModelMixin, ConfigMixin):
         hidden = self.mask_token.expand(batch, c.tokens, -1).to(x.dtype)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
         x = torch.cat([buffer, x], dim=1) + self.decoder_positions
-        *blocks, last = self.decoder
-        for block in blocks:
-            x = block(x, backend=backend)
+        x = self._decode(x, None if rows is None else rows + c.buffer, memory, backend)
         if rows is None:
-            x = last(x, backend=backend)
             return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
-        x = last(x, rows=rows + c.buffer, backend=backend)
+        return self.decoder_norm(x) + self.head_positions[0][rows]
+
+    def _halves(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        encoder, decoder = self.sizes.encoder, self.sizes.decoder
+        return (encoder.depth, encoder.width, encoder.heads), (
+            decoder.depth, decoder.width, decoder.heads,
+        )  # fmt: skip
+
+    def allocate_memory(self, batch: int) -> SpatialMemory:
+        """Return an empty memory for so many samples."""
+        tokens = self.sizes.buffer + self.sizes.tokens
+        return SpatialMemory.allocate(self._halves(), batch, tokens, like=self.embed.weight)
+
+    def _embed(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        return x + self.encoder_positions[0, self.sizes.buffer :][ids]
+
+    def _decode(
+        self, x: Tensor, rows: Tensor | None, memory: SpatialMemory | None, backend: Any
+    ) -> Tensor:
+        for layer, block in enumerate(self.decoder):
+            last = layer == len(self.decoder) - 1
+            cache = None if memory is None else (memory.decoder, layer)
+            x = block(x, rows=rows if last else None, cache=cache, backend=backend)
+        return x
+
+    def _renew(
+        self,
+        tokens: Tensor,
+        visible_ids: Tensor,
+        rows: Tensor | None,
+        memory: SpatialMemory,
+        backend: Any,
+    ) -> Tensor:
+        """Compute what has become visible since, and `rows`, among what the memory holds."""
+        if rows is None:
+            raise bad("rows", None, "positions, with a memory that is filled")
+        new = visible_ids[:, memory.renew(visible_ids.shape[1]) :]
+        x = self.mask_token.new_empty(len(tokens), 0, self.mask_token.shape[-1])
+        if new.shape[1]:
+            x = self.embed_norm(self._embed(tokens, new))
+            for layer, block in enumerate(self.encoder):
+                x = block(x, cache=(memory.encoder, layer), backend=backend)
+            x = self.join(self.encoder_norm(x))
+        ids = torch.cat([new, rows], dim=1) + self.sizes.buffer
+        memory.decoder.place(ids)
+        x = torch.cat([x, self.mask_token.expand(*rows.shape, -1)], dim=1)
+        wanted = torch.arange(new.shape[1], x.shape[1], device=ids.device).expand_as(rows)
+        x = self._decode(x + self.decoder_positions[0][ids], wanted, memory, backend)
         return self.decoder_norm(x) + self.head_positions[0][rows]
 
     def official_state_dict(self) -> dict[str, Tensor]:

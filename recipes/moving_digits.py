@@ -62,7 +62,7 @@ class MovingDigitsRecipe:
     clips: int = 16000
     images: NovaStage = field(
         default_factory=lambda: NovaStage(
-            RunConfig(steps=10000, batch=32), repeats=2, shares=SHARES
+            RunConfig(steps=6000, batch=32), repeats=2, shares=SHARES
         )
     )
     video: NovaStage = field(

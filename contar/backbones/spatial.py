@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_ids, check_tensor
+from contar._errors import bad, check_count, check_ids, check_instance, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import Positions
 from contar.backbones.block import Block, run_block, take
+from contar.backbones.spatial_memory import SpatialMemory
 
 
 class SpatialTower(nn.Module):
@@ -46,7 +47,7 @@ class SpatialTower(nn.Module):
         _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
         self.values, self.prefix_width = values, prefix_width
-        self.halves = ((width_e, heads_e), (width_d, heads_d))
+        self.halves = (encoder, decoder)
         self.embed = nn.Linear(values, width_e)
         self.prefix = _join(prefix_width, width_e)
         self.join = _join(width_e, width_d)
@@ -59,6 +60,16 @@ class SpatialTower(nn.Module):
         )
         self.norm = nn.LayerNorm(width_d)
 
+    def allocate_memory(self, batch: int, tokens: int, prefix: int) -> SpatialMemory:
+        """Return an empty memory for frames of so many tokens behind such a prefix.
+
+        Raises:
+            ValueError: a number below 1 (`prefix`: below 0).
+        """
+        check_count("tokens", tokens)
+        count = tokens + check_count("prefix", prefix, 0)
+        return SpatialMemory.allocate(self.halves, batch, count, like=self.norm.weight)
+
     def forward(
         self,
         tokens: Float[Tensor, "b n c"],
@@ -68,6 +79,7 @@ class SpatialTower(nn.Module):
         positions: tuple[Positions, Positions] = (Positions(), Positions()),
         filled: Bool[Tensor, "b v"] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
+        memory: SpatialMemory | None = None,
         backend: Any = None,
         checkpoint: bool = False,
     ) -> Float[Tensor, "b m d"]:
@@ -81,12 +93,17 @@ class SpatialTower(nn.Module):
             filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
             rows: [b, m], positions whose condition is wanted; None is all. The last block leaves
                 the others out, whose conditions nothing reads.
+            memory: keeps keys and values of each block. An empty one is filled, which changes no
+                result. Where it was filled with the first of `visible_ids`, only what follows them
+                and `rows` are computed: all else, prefix included, is taken as it was then.
             backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
 
         Raises:
             ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are
-                seen on the CPU only: a look would make a GPU wait.
+                seen on the CPU only: a look would make a GPU wait. A memory of another tower or
+                batch, beside `filled` or `checkpoint`, filled with more than is visible, or filled
+                and no `rows`.
         """
         check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
@@ -99,21 +116,30 @@ class SpatialTower(nn.Module):
             check_ids("rows", rows, count)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
-        _check_positions(positions, count, *self.halves)
+        _check_positions(positions, count, *(half[1:] for half in self.halves))
         for_encoder, for_decoder = positions
         length = prefix.shape[1]
+        if memory is not None:
+            check_instance("memory", memory, SpatialMemory)
+            if filled is not None or checkpoint:
+                raise bad("memory", "a SpatialMemory", "None beside filled or checkpoint")
+            memory.check(self.halves, batch, length + count)
+            if memory.full:
+                return self._renew(tokens, visible_ids, positions, length, rows, memory, backend)
+            memory.start(length, visible_ids.shape[1])
 
         places = for_encoder.take(visible_ids)
-        x = self.embed(take(tokens, visible_ids).to(self.embed.weight.dtype))
-        x = x if places.add is None else x + places.add
+        x = self._embed(tokens, visible_ids, places)
         x = torch.cat([self.prefix(prefix), x], dim=1)
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
             mask = seen[:, None, None, :]
         turn = places.behind(length).turn
-        for block in self.encoder:
-            x = run_block(block, x, checkpoint=checkpoint, turn=turn, mask=mask, backend=backend)
+        options: Any = {"checkpoint": checkpoint, "turn": turn, "mask": mask, "backend": backend}
+        for layer, block in enumerate(self.encoder):
+            cache = None if memory is None else (memory.encoder, layer)
+            x = run_block(block, x, cache=cache, **options)
 
         x = self.join(x)
         prefix, x = x[:, :length], x[:, length:]
@@ -125,13 +151,58 @@ class SpatialTower(nn.Module):
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
         turn = for_decoder.behind(length).turn
-        options: Any = {"checkpoint": checkpoint, "turn": turn, "backend": backend}
-        *blocks, last = self.decoder
-        for block in blocks:
-            x = run_block(block, x, **options)
+        options = {"checkpoint": checkpoint, "turn": turn, "backend": backend}
+        kept = None if rows is None else rows + length
+        x = self._decode(x, kept, memory, **options)
+        return self.norm(x if rows is not None else x[:, length:])
+
+    def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
+        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        return x if places.add is None else x + places.add
+
+    def _decode(
+        self, x: Tensor, rows: Tensor | None, memory: SpatialMemory | None, **options: Any
+    ) -> Tensor:
+        for layer, block in enumerate(self.decoder):
+            last = layer == len(self.decoder) - 1
+            cache = None if memory is None else (memory.decoder, layer)
+            x = run_block(block, x, rows=rows if last else None, cache=cache, **options)
+        return x
+
+    def _renew(
+        self,
+        tokens: Tensor,
+        visible_ids: Tensor,
+        positions: tuple[Positions, Positions],
+        length: int,
+        rows: Tensor | None,
+        memory: SpatialMemory,
+        backend: Any,
+    ) -> Tensor:
+        """Compute what has become visible since, and `rows`, among what the memory holds."""
         if rows is None:
-            return self.norm(run_block(last, x, **options)[:, length:])
-        return self.norm(run_block(last, x, rows=rows + length, **options))
+            raise bad("rows", None, "positions, with a memory that is filled")
+        for_encoder, for_decoder = positions
+        new = visible_ids[:, memory.renew(visible_ids.shape[1]) :]
+        x = self.norm.weight.new_empty(len(tokens), 0, self.norm.normalized_shape[0])
+        if new.shape[1]:
+            places = for_encoder.take(new)
+            x = self._embed(tokens, new, places)
+            for layer, block in enumerate(self.encoder):
+                cache = (memory.encoder, layer)
+                x = run_block(
+                    block, x, checkpoint=False, turn=places.turn, cache=cache, backend=backend
+                )
+            x = self.join(x)
+        places = for_decoder.take(rows)
+        hidden = self.mask_token.expand(*rows.shape, -1)
+        hidden = hidden if places.add is None else hidden + places.add
+        ids = torch.cat([new, rows], dim=1)
+        memory.decoder.place(ids + length)
+        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
+        options: Any = {"checkpoint": False, "backend": backend}
+        options["turn"] = for_decoder.take(ids).turn
+        return self.norm(self._decode(torch.cat([x, hidden], dim=1), wanted, memory, **options))
 
 
 def _check_half(name: str, half: Any, least: int) -> None:

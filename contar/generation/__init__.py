@@ -2,6 +2,7 @@
 
 from contar.generation.frames import generate_frames
 from contar.generation.monitor import Cancelled, Monitor, Progress
+from contar.generation.passes import guided_passes
 from contar.generation.plan import GenerationPlan
 from contar.generation.sets import generate_sets
 
@@ -12,4 +13,5 @@ __all__ = [
     "Progress",
     "generate_frames",
     "generate_sets",
+    "guided_passes",
 ]
