@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
@@ -127,19 +128,72 @@ def _is_coarse(layout: BlockLayout) -> bool:
 
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
     """Attend block by block, each to the keys that it sees and to no others."""
-    starts, parts = layout.starts, []
-    first = starts[layout.cached]
-    for block in range(layout.cached, len(layout.sizes)):
-        spans = layout.spans(block)
-        if len(spans) == 1:
-            keys, values = (x[:, :, slice(*spans[0])] for x in (k, v))
-        else:
-            keys, values = (
-                torch.cat([x[:, :, slice(*span)] for span in spans], dim=2) for x in (k, v)
-            )
-        queries = q[:, :, starts[block] - first : starts[block + 1] - first]
-        parts.append(functional.scaled_dot_product_attention(queries, keys, values))
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    if wanted and not torch.compiler.is_compiling():
+        out = _Blocks.apply(q, k, v, layout)
+        assert isinstance(out, Tensor)
+        return out
+    blocks = _blocks(layout)
+    parts = [
+        functional.scaled_dot_product_attention(q[:, :, rows], _gather(k, spans), _gather(v, spans))
+        for rows, spans in blocks
+    ]
     return torch.cat(parts, dim=2)
+
+
+def _blocks(layout: BlockLayout) -> list[tuple[slice, list[slice]]]:
+    """Return the queries of each block and the keys that they see."""
+    starts = layout.starts
+    first = starts[layout.cached]
+    return [
+        (
+            slice(starts[block] - first, starts[block + 1] - first),
+            [slice(*span) for span in layout.spans(block)],
+        )
+        for block in range(layout.cached, len(layout.sizes))
+    ]
+
+
+def _gather(x: Tensor, spans: list[slice]) -> Tensor:
+    parts = [x[:, :, span] for span in spans]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+class _Blocks(torch.autograd.Function):
+    """Attention block by block, whose gradients add up in place.
+
+    Autograd's own gradient of a slice is a whole tensor of zeros around it, one for each block, so
+    that the sum over blocks costs as much as the attention.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
+        """Keep each block's own graph."""
+        calls = []
+        for rows, spans in _blocks(layout):
+            inputs = (q[:, :, rows], _gather(k, spans), _gather(v, spans))
+            with torch.enable_grad():
+                leaves = [x.detach().requires_grad_() for x in inputs]
+                calls.append((leaves, functional.scaled_dot_product_attention(*leaves)))
+        ctx.calls, ctx.layout = calls, layout
+        ctx.shapes = (q.shape, k.shape)
+        return torch.cat([out.detach() for _, out in calls], dim=2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Add each block's gradients where its slices lie."""
+        of_q = grad.new_empty(ctx.shapes[0])
+        of_k, of_v = (grad.new_zeros(ctx.shapes[1]) for _ in range(2))
+        calls, ctx.calls = ctx.calls, None
+        for (rows, spans), (leaves, out) in zip(_blocks(ctx.layout), calls, strict=True):
+            in_q, *others = torch.autograd.grad(out, leaves, grad[:, :, rows])
+            of_q[:, :, rows] = in_q
+            lengths = [span.stop - span.start for span in spans]
+            for total, part in zip((of_k, of_v), others, strict=True):
+                for span, piece in zip(spans, part.split(lengths, dim=2), strict=True):
+                    total[:, :, span] += piece
+        return of_q, of_k, of_v, None
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
