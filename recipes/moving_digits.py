@@ -61,9 +61,7 @@ class MovingDigitsRecipe:
     vae: VaeStage = field(default_factory=VaeStage)
     clips: int = 16000
     images: NovaStage = field(
-        default_factory=lambda: NovaStage(
-            RunConfig(steps=6000, batch=32), repeats=2, shares=SHARES
-        )
+        default_factory=lambda: NovaStage(RunConfig(steps=6000, batch=32), repeats=2, shares=SHARES)
     )
     video: NovaStage = field(
         default_factory=lambda: NovaStage(
