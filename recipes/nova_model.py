@@ -129,7 +129,7 @@ class Nova(ModelMixin, ConfigMixin):
             table = rotary_table(coordinates, tower.width // tower.heads)
             return None, Positions(turn=table).behind(prefix).turn
         space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=self.device)
-        times = self.times(frames)[first : first + count, None]
+        times = self.times(frames, frame=frame)[:, None]
         return times + space.to(self.dtype), None
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
