@@ -1,5 +1,6 @@
 """In which loop frames and sets come out: set loop, frame loop, context frames, streaming."""
 
+from contar.generation.fast import fast
 from contar.generation.frames import generate_frames
 from contar.generation.monitor import Cancelled, Monitor, Progress
 from contar.generation.passes import guided_passes
@@ -11,6 +12,7 @@ __all__ = [
     "GenerationPlan",
     "Monitor",
     "Progress",
+    "fast",
     "generate_frames",
     "generate_sets",
     "guided_passes",

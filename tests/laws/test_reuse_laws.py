@@ -16,7 +16,7 @@ from torch import Tensor
 from contar.attention import KVCache, TokenCache
 from contar.backbones import SpatialTower
 from contar.diffusion import SamplerTable
-from contar.generation import GenerationPlan
+from contar.generation import GenerationPlan, fast
 from recipes import mar, nova
 
 few = settings(max_examples=min(settings().max_examples, 20))
@@ -308,6 +308,36 @@ def test_a_refresh_computes_everything_again() -> None:
     handle.remove()
     whole = 4 + 16  # a prefix of 2 x 2, and the frame
     assert computed == [whole, 4 + 4, 4 + 4, whole]
+
+
+DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+@pytest.mark.parametrize("scheduler", [DDPM, FLOW])
+def test_fast_changes_make_a_plan_that_generates(scheduler: dict[str, Any]) -> None:
+    changes = fast(scheduler)
+    assert of_nova(**{**changes, "scheduler": changes["scheduler"]}).isfinite().all()
+
+
+def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
+    shifted, plain = (
+        SamplerTable.from_config(fast(config)["scheduler"], 4)
+        for config in (FLOW, {**FLOW, "shift": 1.0})
+    )
+    own = SamplerTable.from_config(FLOW, 1000).timestep
+    for timestep in shifted.timestep[1:]:
+        assert min(abs(timestep - t) for t in own) < 2
+    assert all(a > b for a, b in zip(shifted.timestep[1:], plain.timestep[1:], strict=True))
+
+
+def test_fast_refuses_what_no_solver_reads(refuses: Any) -> None:
+    with refuses("scheduler", "_class_name"):
+        fast({})
+    with refuses("scheduler", "learned_range"):
+        fast({"_class_name": "DDPMScheduler", "variance_type": "learned_range"})
+    with refuses("scheduler", "DDPMScheduler"):
+        fast("DDPMScheduler")  # type: ignore[arg-type]
 
 
 # --- plans ---
