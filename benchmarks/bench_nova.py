@@ -23,7 +23,7 @@ TOKENS, COARSE, WIDTH = 256, 64, 384
 DTYPES = ["float32", "bfloat16"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -50,7 +50,6 @@ def test_temporal_tower_on_9_frames(row, model, batch, dtype, device):
 
     with torch.no_grad():
         row(lambda: tower(frames), check, device=device, dtype=dtype)
-    model.float().cpu()
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -67,7 +66,6 @@ def test_temporal_tower_frame_by_frame(row, model, cached, device):
     with torch.no_grad():
         whole = tower(frames)
         row(run, lambda r: torch.testing.assert_close(r, whole, **close("float32")), device=device)
-    model.cpu()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -100,7 +98,6 @@ def test_spatial_tower_in_16_sets(row, model, refresh, dtype, device):
 
     with torch.no_grad():
         row(run, check, device=device, dtype=dtype)
-    model.float().cpu()
 
 
 def test_the_set_loop_itself(row):
@@ -138,7 +135,6 @@ def test_generation_of_3_frames(row, model, batch, dtype, device):
         assert torch.equal(result, generate())
 
     row(generate, check, device=device, dtype=dtype, rounds=3)
-    model.float().cpu()
 
 
 def test_training_step_on_3_frames(row, model, device):
@@ -157,4 +153,3 @@ def test_training_step_on_3_frames(row, model, device):
         assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
     row(step, check, device=device, rounds=3)
-    model.cpu()

@@ -1,8 +1,10 @@
 """What each row of a benchmark tells: time, operations, share of the machine's peak, memory."""
 
 import datetime
+import importlib.metadata
 import json
 import platform
+import re
 import statistics
 import subprocess
 import time
@@ -10,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -113,7 +114,11 @@ def now(device: str) -> float:
 
 
 def most_memory(run: Callable[[], Any], device: str) -> int:
-    """Return the bytes that a run takes beyond those that are taken before it, at its height."""
+    """Return the bytes that a run takes beyond those that are taken before it, at its height.
+
+    As the allocator tells it, gradients and kernels' own memory included, which
+    `contar._memory.peak_bytes` (made for tensors without data) does not see.
+    """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -131,19 +136,13 @@ def most_memory(run: Callable[[], Any], device: str) -> int:
 
 
 def hardware() -> str:
-    """Return the processor's name and cores, with the GPU's if there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    names = (
-        {
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        }
-        if Path("/proc/cpuinfo").exists()
-        else {platform.processor()}
-    )
-    return f"{' '.join(sorted(names))}, {torch.get_num_threads()} cores"
+    """Return the processor's name and cores, and the GPU's name if there is one."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
+    name = " ".join(sorted(names)) or platform.processor() or platform.machine()
+    gpu = f"{torch.cuda.get_device_name()} beside " if torch.cuda.is_available() else ""
+    return f"{gpu}{name}, {torch.get_num_threads()} cores"
 
 
 def pytest_sessionfinish(session: Any) -> None:
@@ -157,14 +156,15 @@ def pytest_sessionfinish(session: Any) -> None:
     date = datetime.date.today().isoformat()
     told = {
         "hardware": hardware(), "date": date, "commit": commit, "torch": torch.__version__,
-        "diffusers": diffusers.__version__, "python": platform.python_version(),
+        "diffusers": importlib.metadata.version("diffusers"), "python": platform.python_version(),
     }  # fmt: skip
-    slug = "-".join(told["hardware"].lower().replace(",", "").split())
+    slug = re.sub(r"[^a-z0-9]+", "-", told["hardware"].lower()).strip("-")
     for name in dict.fromkeys(row["theme"] for row in ROWS):
         rows = [row for row in ROWS if row["theme"] == name]
-        file = folder / f"{name}_{slug}_{date}"
-        file.with_suffix(".json").write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n")
-        file.with_suffix(".md").write_text(table(name, told, rows))
+        stem = f"{name}_{slug}_{date}"
+        told_and_rows = json.dumps({**told, "rows": rows}, indent=1) + "\n"
+        (folder / f"{stem}.json").write_text(told_and_rows)
+        (folder / f"{stem}.md").write_text(table(name, told, rows))
 
 
 def table(name: str, told: dict[str, str], rows: list[dict[str, Any]]) -> str:

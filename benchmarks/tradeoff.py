@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from contar.conditioning import Guidance
 from contar.data import MovingDigits
 from contar.evaluation import DigitJudge, Outcome, evaluate, train_judge
-from contar.generation import fast
+from contar.generation import fast_changes
 from recipes import nova
 from recipes.digits_evaluation import abilities_of
 
@@ -33,16 +34,13 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     scale = pipe.config["defaults"]["guidance_scale"]
     rows: dict[str, dict[str, Any]] = {}
     rows |= {f"{n} steps": {"diffusion_steps": n} for n in (12, 8, 5)}
+    flow = fast_changes(pipe.scheduler)["scheduler"]
     for name, kind in SOLVERS.items():
-        solver = {
-            "_class_name": kind,
-            "use_flow_sigmas": True,
-            "prediction_type": "flow_prediction",
-        }
+        solver = {**flow, "_class_name": kind}
         rows |= {
             f"{name}, {n} steps": {"scheduler": solver, "diffusion_steps": n} for n in (8, 5, 3)
         }
-    heun = {"_class_name": "FlowMatchHeunDiscreteScheduler"}
+    heun = {"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": flow["flow_shift"]}
     rows["Heun, 4 steps"] = {"scheduler": heun, "diffusion_steps": 4}
     rows |= {f"annealed to {n} steps": {"last_diffusion_steps": n} for n in (12, 5)}
     rows |= {f"{n} sets": {"sets": n} for n in (6, 4, 2)}
@@ -52,10 +50,11 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     rows |= {
         f"checkerboard, {n} filling": {"order": "checkerboard", "filling_sets": n} for n in (1, 2)
     }
-    for name, interval in {"first half": (0.0, 0.5), "second half": (0.5, 1.0)}.items():
-        rows[f"guided in the {name}"] = {"guidance": Guidance(scale, sets=interval)}
-    rows["guided below 700"] = {"guidance": Guidance(scale, ceiling=700.0)}
-    return {**rows, "fast": fast(pipe.scheduler.config)}
+    guided = Guidance(scale, renorm=pipe.config["defaults"]["guidance_renorm"], renorm_over="frame")
+    for name, interval in {"first half": (0.0, 0.5), "second half": (0.51, 1.0)}.items():
+        rows[f"guided in the {name}"] = {"guidance": replace(guided, interval=interval)}
+    rows["guided below 700"] = {"guidance": replace(guided, ceiling=700.0)}
+    return {**rows, "fast": fast_changes(pipe.scheduler)}
 
 
 def judged(pipe: nova.NovaPipeline, changes: dict[str, Any], judge: DigitJudge, count: int) -> Any:
@@ -73,9 +72,14 @@ def right(outcome: Outcome) -> tuple[bool, bool]:
 
 
 def difference(before: list[bool], after: list[bool]) -> tuple[float, float]:
-    """Return what was gained, and half of its 95% interval, over pairs, in points of 100."""
+    """Return what was gained, and half of its 95% interval, over pairs, in points of 100.
+
+    One pair more that lost and one that gained are counted in the interval, so that it is not 0
+    where no pair changed (Agresti and Min 2005, "Simple improved confidence intervals for
+    comparing matched proportions").
+    """
     changes = [100.0 * (b - a) for a, b in zip(before, after, strict=True)]
-    reach = 1.96 * statistics.stdev(changes) / math.sqrt(len(changes))
+    reach = 1.96 * statistics.stdev([*changes, 100.0, -100.0]) / math.sqrt(len(changes) + 2)
     return statistics.mean(changes), reach
 
 
@@ -128,13 +132,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--model", default="moving-digits")
     asked = parser.parse_args()
+    if not asked.prompts > 1:
+        parser.error("--prompts: at least 2")
     pipe = nova.from_pretrained(asked.model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
+    every = options(pipe)
+    if unknown := set(asked.only or ()) - set(every):
+        parser.error(f"--only: no {sorted(unknown)} among {list(every)}")
     asked.out.mkdir(parents=True, exist_ok=True)
     kept = asked.out / "judge.safetensors"
     judge = DigitJudge.load(kept) if kept.exists() else train_judge()
     judge.save(kept)
-    chosen = {name: c for name, c in options(pipe).items() if not asked.only or name in asked.only}
+    chosen = {name: c for name, c in every.items() if not asked.only or name in asked.only}
     rows, before = [], []
     for name, changes in {"default": {}, **chosen}.items():
         scores = judged(pipe, changes, judge, asked.prompts)

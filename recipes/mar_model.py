@@ -9,10 +9,11 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from contar._errors import bad, check_ids, check_instance, check_tensor
+from contar._errors import check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
 from contar.backbones import Block, SpatialMemory
-from contar.backbones.block import take
+from contar.backbones.block import run_blocks, take
+from contar.backbones.spatial_memory import check_memory
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionMLP
 from recipes.mar_config import MarConfig
@@ -129,13 +130,16 @@ class Mar(ModelMixin, ConfigMixin):
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
 
         if memory is not None:
-            check_instance("memory", memory, SpatialMemory)
-            if filled is not None:
-                raise bad("memory", "a SpatialMemory", "None beside filled")
-            memory.check(self._halves(), batch, c.buffer + c.tokens)
-            if memory.full:
+            like = self.no_class
+            options: Any = {"like": like, "backend": backend, "alone": filled is None}
+            places = c.buffer + c.tokens
+            check_memory(memory, self._halves(), places, visible_ids, rows, **options)
+            if memory.full and rows is not None:
                 return self._renew(tokens, visible_ids, rows, memory, backend)
-            memory.start(c.buffer, visible_ids.shape[1])
+            memory.reserve_all(c.buffer, visible_ids.shape[1])
+        of_encoder, of_decoder = (
+            (None, None) if memory is None else (memory.encoder, memory.decoder)
+        )
 
         steer = torch.cat([self.classes.weight, self.no_class])[labels]
         buffer = steer[:, None] + self.encoder_positions[0, : c.buffer]
@@ -144,9 +148,7 @@ class Mar(ModelMixin, ConfigMixin):
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, c.buffer), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        for layer, block in enumerate(self.encoder):
-            cache = None if memory is None else (memory.encoder, layer)
-            x = block(x, mask=mask, cache=cache, backend=backend)
+        x = run_blocks(self.encoder, x, cache=of_encoder, mask=mask, backend=backend)
 
         x = self.join(self.encoder_norm(x))
         buffer, x = x[:, : c.buffer], x[:, c.buffer :]
@@ -155,7 +157,8 @@ class Mar(ModelMixin, ConfigMixin):
         hidden = self.mask_token.expand(batch, c.tokens, -1).to(x.dtype)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
         x = torch.cat([buffer, x], dim=1) + self.decoder_positions
-        x = self._decode(x, None if rows is None else rows + c.buffer, memory, backend)
+        options = {"rows": None if rows is None else rows + c.buffer, "backend": backend}
+        x = run_blocks(self.decoder, x, cache=of_decoder, **options)
         if rows is None:
             return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
         return self.decoder_norm(x) + self.head_positions[0][rows]
@@ -175,38 +178,27 @@ class Mar(ModelMixin, ConfigMixin):
         x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
         return x + self.encoder_positions[0, self.sizes.buffer :][ids]
 
-    def _decode(
-        self, x: Tensor, rows: Tensor | None, memory: SpatialMemory | None, backend: Any
-    ) -> Tensor:
-        for layer, block in enumerate(self.decoder):
-            last = layer == len(self.decoder) - 1
-            cache = None if memory is None else (memory.decoder, layer)
-            x = block(x, rows=rows if last else None, cache=cache, backend=backend)
-        return x
-
     def _renew(
         self,
         tokens: Tensor,
         visible_ids: Tensor,
-        rows: Tensor | None,
+        rows: Tensor,
         memory: SpatialMemory,
         backend: Any,
     ) -> Tensor:
         """Compute what has become visible since, and `rows`, among what the memory holds."""
-        if rows is None:
-            raise bad("rows", None, "positions, with a memory that is filled")
-        new = visible_ids[:, memory.renew(visible_ids.shape[1]) :]
-        x = self.mask_token.new_empty(len(tokens), 0, self.mask_token.shape[-1])
-        if new.shape[1]:
-            x = self.embed_norm(self._embed(tokens, new))
-            for layer, block in enumerate(self.encoder):
-                x = block(x, cache=(memory.encoder, layer), backend=backend)
-            x = self.join(self.encoder_norm(x))
+        new = visible_ids[:, memory.seen :]
         ids = torch.cat([new, rows], dim=1) + self.sizes.buffer
-        memory.decoder.place(ids)
-        x = torch.cat([x, self.mask_token.expand(*rows.shape, -1)], dim=1)
-        wanted = torch.arange(new.shape[1], x.shape[1], device=ids.device).expand_as(rows)
-        x = self._decode(x + self.decoder_positions[0][ids], wanted, memory, backend)
+        memory.reserve_new(visible_ids.shape[1], ids)
+        x = self.mask_token.expand(*rows.shape, -1)
+        if new.shape[1]:
+            seen = self.embed_norm(self._embed(tokens, new))
+            seen = run_blocks(self.encoder, seen, cache=memory.encoder, backend=backend)
+            x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
+        x = x + self.decoder_positions[0][ids]
+        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
+        options: Any = {"rows": wanted, "backend": backend}
+        x = run_blocks(self.decoder, x, cache=memory.decoder, **options)
         return self.decoder_norm(x) + self.head_positions[0][rows]
 
     def official_state_dict(self) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ def generate(
     check_backend(backend, device)
     sizes = plan.sizes(c.tokens)
     if order is not None:
+        plan.check_order()
         check_tensor("order", order, (batch, c.tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), sizes).order
     if plan.scheduler is None:
@@ -101,25 +102,26 @@ def generate(
 
     def at(step: SetStep) -> Guidance:
         hidden = max(1, step.remaining.shape[1])
-        return plan.guidance.at(1 - hidden / c.tokens)
+        return plan.guidance.at((c.tokens - hidden) / c.tokens)
 
-    def network(tokens: Tensor, step: SetStep, rows: Tensor, halves: slice, memory: Any) -> Tensor:
-        classes = labels[halves.start * batch : halves.stop * batch]
+    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
+        classes = labels[part]
         times = len(classes) // batch
         known, rows = (ids.repeat(times, 1) for ids in (step.known, rows))
         options: Any = {"rows": rows, "memory": memory, "backend": backend}
         return model(tokens.repeat(times, 1, 1), classes, known, **options)
 
-    passes = guided_passes(
+    guided_sets = guided_passes(
         network,
         plan,
-        lambda step: at(step).scale > 1,
-        lambda halves: model.allocate_memory((halves.stop - halves.start) * batch),
+        batch,
+        guided=lambda step: at(step).scale > 1,
+        allocate=model.allocate_memory,
     )
 
     def predict(tokens: Tensor, step: SetStep) -> Tensor:
         monitor.before()
-        return passes(tokens, step)
+        return guided_sets(tokens, step)
 
     def draw(z: Tensor, step: SetStep) -> Tensor:
         def noise() -> Tensor:

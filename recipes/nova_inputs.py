@@ -69,10 +69,10 @@ def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guida
 
 
 def change_plan(plan: GenerationPlan, changes: Mapping[str, Any] | None) -> GenerationPlan:
-    """Return a plan with some fields changed, but not those that say what the result is.
+    """Return a plan with some fields changed, but not the result's frames and grid.
 
     Raises:
-        ValueError: an unknown field, one that a call names itself, or a value outside its range.
+        ValueError: an unknown field, frames or grid, or a value outside its range.
     """
     if changes is None:
         return plan

@@ -140,8 +140,8 @@ class NovaPipeline(DiffusionPipeline):
             prompt_embeds: states of the text encoder instead of `prompt`, as `nova.stream` takes.
             negative_prompt_embeds: likewise.
             generator: one, or one for each sample; draws the posterior of image or video first.
-            plan_changes: fields of `GenerationPlan` that have no argument here, by name, such as
-                `refresh`; they come last.
+            plan_changes: fields of `GenerationPlan` by name, all but frames and grid, such as
+                `refresh`; they win over what other arguments and defaults say.
             output_type: "np", "pil", "pt" or "latent"; see `NovaOutput`.
             callback_on_step_end: called after each set with the pipeline, the number of sets that
                 are done, the number of the frame, and {"tokens": [b, n, c], the frame so far};

@@ -115,6 +115,7 @@ def stream(
             raise bad("context", f"{context.shape[2]} frames", f"at most plan.frames={plan.frames}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
     if order is not None:
+        plan.check_order()
         check_tensor("order", order, (batch, tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), sizes).order
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
@@ -243,9 +244,9 @@ def _frames(
             return plan.guidance.at((step.index + 1) / step.sets)
 
         def network(
-            tokens: Tensor, step: SetStep, rows: Tensor, halves: slice, memory: Any
+            tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any
         ) -> Tensor:
-            prefix = condition[halves.start * batch : halves.stop * batch]
+            prefix = condition[part]
             times = len(prefix) // batch
             return model.spatial(
                 tokens.repeat(times, 1, 1),
@@ -257,9 +258,17 @@ def _frames(
                 backend=inputs.backend,
             )
 
-        def allocate(halves: slice) -> Any:
-            count = (halves.stop - halves.start) * batch
-            return model.spatial.allocate_memory(count, grid[0] * grid[1], block)
+        guided_sets = guided_passes(
+            network,
+            plan,
+            batch,
+            guided=lambda step: at(step).scale > 1,
+            allocate=lambda count: model.spatial.allocate_memory(count, grid[0] * grid[1], block),
+        )
+
+        def predict(tokens: Tensor, step: SetStep) -> Tensor:
+            monitor.before()
+            return guided_sets(tokens, step)
 
         def draw(z: Tensor, step: SetStep) -> Tensor:
             guidance = at(step)
@@ -278,12 +287,6 @@ def _frames(
 
         empty = torch.zeros(batch, grid[0] * grid[1], c.patch**2 * c.channels, device=device)
         tokens = empty
-        passes = guided_passes(network, plan, lambda step: at(step).scale > 1, allocate)
-
-        def predict(tokens: Tensor, step: SetStep) -> Tensor:
-            monitor.before()
-            return passes(tokens, step)
-
         for step, tokens in generate_sets(predict, draw, schedule, empty):
             seen = tokens.clone()
             monitor.after(Progress(t, plan.frames, step.index, step.sets, seen))

@@ -83,3 +83,14 @@ def test_two_results_are_compared_row_by_row(tmp_path):
     assert "| a product | float32 | 6 | 3 | 2.00 |" in run.stdout
     assert "only" not in run.stdout
     assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_the_project_s_own_benchmarks_run(tmp_path):
+    command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "-o", "python_files=bench_*.py"]
+    command += ["--benchmark-only", "--results", str(tmp_path)]
+    command += ["-k", "set_loop or (like_size and mixture)"]
+    root = BENCHMARKS.parent
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stdout
+    tables = {file.name.split("_")[0] for file in tmp_path.glob("*.md")}
+    assert tables == {"nova", "heads"}

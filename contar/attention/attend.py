@@ -3,11 +3,11 @@
 import importlib.util
 import math
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
@@ -128,72 +128,54 @@ def _is_coarse(layout: BlockLayout) -> bool:
 
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
     """Attend block by block, each to the keys that it sees and to no others."""
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if wanted and not torch.compiler.is_compiling():
-        out = _Blocks.apply(q, k, v, layout)
-        assert isinstance(out, Tensor)
-        return out
-    blocks = _blocks(layout)
-    parts = [
-        functional.scaled_dot_product_attention(q[:, :, rows], _gather(k, spans), _gather(v, spans))
-        for rows, spans in blocks
-    ]
+    blocks = range(layout.cached, len(layout.sizes))
+    spans = [layout.spans(block) for block in blocks]
+    pieces = [span for seen in spans for span in seen]
+    cut: Any = _plain_pieces if torch.compiler.is_compiling() else _Pieces.apply
+    keys, values = (iter(cut(x, pieces)) for x in (k, v))
+    parts = []
+    for queries, seen in zip(q.split(layout.sizes[layout.cached :], dim=2), spans, strict=True):
+        near = [_join([next(x) for _ in seen]) for x in (keys, values)]
+        parts.append(functional.scaled_dot_product_attention(queries, *near))
     return torch.cat(parts, dim=2)
 
 
-def _blocks(layout: BlockLayout) -> list[tuple[slice, list[slice]]]:
-    """Return the queries of each block and the keys that they see."""
-    starts = layout.starts
-    first = starts[layout.cached]
-    return [
-        (
-            slice(starts[block] - first, starts[block + 1] - first),
-            [slice(*span) for span in layout.spans(block)],
-        )
-        for block in range(layout.cached, len(layout.sizes))
-    ]
+def _join(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
-def _gather(x: Tensor, spans: list[slice]) -> Tensor:
-    parts = [x[:, :, span] for span in spans]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+def _plain_pieces(x: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+    return tuple(x[:, :, start:stop] for start, stop in spans)
 
 
-class _Blocks(torch.autograd.Function):
-    """Attention block by block, whose gradients add up in place.
+class _Pieces(torch.autograd.Function):
+    """Spans of tokens, whose gradients add up in one tensor.
 
     Autograd's own gradient of a slice is a whole tensor of zeros around it, one for each block, so
-    that the sum over blocks costs as much as the attention.
+    that their sum costs a good part of the attention.
     """
 
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
-        """Keep each block's own graph."""
-        calls = []
-        for rows, spans in _blocks(layout):
-            inputs = (q[:, :, rows], _gather(k, spans), _gather(v, spans))
-            with torch.enable_grad():
-                leaves = [x.detach().requires_grad_() for x in inputs]
-                calls.append((leaves, functional.scaled_dot_product_attention(*leaves)))
-        ctx.calls, ctx.layout = calls, layout
-        ctx.shapes = (q.shape, k.shape)
-        return torch.cat([out.detach() for _, out in calls], dim=2)
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Add each block's gradients where its slices lie."""
-        of_q = grad.new_empty(ctx.shapes[0])
-        of_k, of_v = (grad.new_zeros(ctx.shapes[1]) for _ in range(2))
-        calls, ctx.calls = ctx.calls, None
-        for (rows, spans), (leaves, out) in zip(_blocks(ctx.layout), calls, strict=True):
-            in_q, *others = torch.autograd.grad(out, leaves, grad[:, :, rows])
-            of_q[:, :, rows] = in_q
-            lengths = [span.stop - span.start for span in spans]
-            for total, part in zip((of_k, of_v), others, strict=True):
-                for span, piece in zip(spans, part.split(lengths, dim=2), strict=True):
-                    total[:, :, span] += piece
-        return of_q, of_k, of_v, None
+    def forward(x: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+        """Return the tokens of each span."""
+        return _plain_pieces(x, spans)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep where the pieces lie."""
+        x, ctx.spans = inputs
+        ctx.tokens = x.shape[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Add each piece's gradient where it lies."""
+        first = grads[0]
+        total = first.new_zeros((*first.shape[:2], ctx.tokens, first.shape[3]))
+        for (start, stop), grad in zip(ctx.spans, grads, strict=True):
+            total[:, :, start:stop] += grad
+        return total, None
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:

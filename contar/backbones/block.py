@@ -150,6 +150,32 @@ def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b
     return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Float[Tensor, "b n d"],
+    *,
+    rows: Int[Tensor, "b m"] | None = None,
+    cache: KVCache | TokenCache | None = None,
+    checkpoint: bool = False,
+    **attention: Any,
+) -> Float[Tensor, "b m d"]:
+    """Return what blocks make of tokens, one after the other.
+
+    Args:
+        blocks: in order.
+        x: [b, n, width].
+        rows: [b, m], the tokens that are wanted; the last block leaves the others out.
+        cache: of keys and values, one layer a block.
+        checkpoint: as in `run_block`.
+        attention: arguments of `SelfAttention`.
+    """
+    for layer, block in enumerate(blocks):
+        options = {**attention, "cache": None if cache is None else (cache, layer)}
+        options["rows"] = rows if layer == len(blocks) - 1 else None
+        x = run_block(block, x, checkpoint=checkpoint, **options)
+    return x
+
+
 def run_block(block: nn.Module, x: Tensor, *, checkpoint: bool, **attention: Any) -> Tensor:
     """Return the block's output; with `checkpoint` the backward pass computes it once more."""
     if not checkpoint:

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_ids, check_instance, check_tensor
+from contar._errors import bad, check_count, check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import Positions
-from contar.backbones.block import Block, run_block, take
-from contar.backbones.spatial_memory import SpatialMemory
+from contar.backbones.block import Block, run_blocks, take
+from contar.backbones.spatial_memory import SpatialMemory, check_memory
 
 
 class SpatialTower(nn.Module):
@@ -95,15 +95,16 @@ class SpatialTower(nn.Module):
                 the others out, whose conditions nothing reads.
             memory: keeps keys and values of each block. An empty one is filled, which changes no
                 result. Where it was filled with the first of `visible_ids`, only what follows them
-                and `rows` are computed: all else, prefix included, is taken as it was then.
+                and `rows`, which must be hidden, are computed: all else, prefix included, is taken
+                as it was then.
             backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
 
         Raises:
             ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are
                 seen on the CPU only: a look would make a GPU wait. A memory of another tower or
-                batch, beside `filled` or `checkpoint`, filled with more than is visible, or filled
-                and no `rows`.
+                batch, with gradients on, beside `filled` or `checkpoint`, filled with more than is
+                visible, or filled and no `rows`.
         """
         check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
@@ -120,26 +121,24 @@ class SpatialTower(nn.Module):
         for_encoder, for_decoder = positions
         length = prefix.shape[1]
         if memory is not None:
-            check_instance("memory", memory, SpatialMemory)
-            if filled is not None or checkpoint:
-                raise bad("memory", "a SpatialMemory", "None beside filled or checkpoint")
-            memory.check(self.halves, batch, length + count)
-            if memory.full:
-                return self._renew(tokens, visible_ids, positions, length, rows, memory, backend)
-            memory.start(length, visible_ids.shape[1])
+            alone, like = filled is None and not checkpoint, self.norm.weight
+            options: Any = {"like": like, "backend": backend, "alone": alone}
+            check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+            if memory.full and rows is not None:
+                return self._renew(tokens, visible_ids, rows, positions, length, memory, backend)
+            memory.reserve_all(length, visible_ids.shape[1])
+        of_encoder, of_decoder = (
+            (None, None) if memory is None else (memory.encoder, memory.decoder)
+        )
 
         places = for_encoder.take(visible_ids)
-        x = self._embed(tokens, visible_ids, places)
-        x = torch.cat([self.prefix(prefix), x], dim=1)
+        x = torch.cat([self.prefix(prefix), self._embed(tokens, visible_ids, places)], dim=1)
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        turn = places.behind(length).turn
-        options: Any = {"checkpoint": checkpoint, "turn": turn, "mask": mask, "backend": backend}
-        for layer, block in enumerate(self.encoder):
-            cache = None if memory is None else (memory.encoder, layer)
-            x = run_block(block, x, cache=cache, **options)
+        options = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
+        x = run_blocks(self.encoder, x, cache=of_encoder, checkpoint=checkpoint, **options)
 
         x = self.join(x)
         prefix, x = x[:, :length], x[:, length:]
@@ -150,59 +149,42 @@ class SpatialTower(nn.Module):
             x = torch.where(filled[..., None], take(hidden, visible_ids), x)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
-        turn = for_decoder.behind(length).turn
-        options = {"checkpoint": checkpoint, "turn": turn, "backend": backend}
-        kept = None if rows is None else rows + length
-        x = self._decode(x, kept, memory, **options)
+        options = {"turn": for_decoder.behind(length).turn, "backend": backend}
+        options["rows"] = None if rows is None else rows + length
+        x = run_blocks(self.decoder, x, cache=of_decoder, checkpoint=checkpoint, **options)
         return self.norm(x if rows is not None else x[:, length:])
 
     def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
         x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
         return x if places.add is None else x + places.add
 
-    def _decode(
-        self, x: Tensor, rows: Tensor | None, memory: SpatialMemory | None, **options: Any
-    ) -> Tensor:
-        for layer, block in enumerate(self.decoder):
-            last = layer == len(self.decoder) - 1
-            cache = None if memory is None else (memory.decoder, layer)
-            x = run_block(block, x, rows=rows if last else None, cache=cache, **options)
-        return x
-
     def _renew(
         self,
         tokens: Tensor,
         visible_ids: Tensor,
+        rows: Tensor,
         positions: tuple[Positions, Positions],
         length: int,
-        rows: Tensor | None,
         memory: SpatialMemory,
         backend: Any,
     ) -> Tensor:
         """Compute what has become visible since, and `rows`, among what the memory holds."""
-        if rows is None:
-            raise bad("rows", None, "positions, with a memory that is filled")
         for_encoder, for_decoder = positions
-        new = visible_ids[:, memory.renew(visible_ids.shape[1]) :]
-        x = self.norm.weight.new_empty(len(tokens), 0, self.norm.normalized_shape[0])
+        new = visible_ids[:, memory.seen :]
+        ids = torch.cat([new, rows], dim=1)
+        memory.reserve_new(visible_ids.shape[1], ids + length)
+        hidden = self.mask_token.expand(*rows.shape, -1)
+        add = for_decoder.take(rows).add
+        x = hidden = hidden if add is None else hidden + add
         if new.shape[1]:
             places = for_encoder.take(new)
             x = self._embed(tokens, new, places)
-            for layer, block in enumerate(self.encoder):
-                cache = (memory.encoder, layer)
-                x = run_block(
-                    block, x, checkpoint=False, turn=places.turn, cache=cache, backend=backend
-                )
-            x = self.join(x)
-        places = for_decoder.take(rows)
-        hidden = self.mask_token.expand(*rows.shape, -1)
-        hidden = hidden if places.add is None else hidden + places.add
-        ids = torch.cat([new, rows], dim=1)
-        memory.decoder.place(ids + length)
+            options: Any = {"turn": places.turn, "backend": backend}
+            x = self.join(run_blocks(self.encoder, x, cache=memory.encoder, **options))
+            x = torch.cat([x, hidden], dim=1)
         wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
-        options: Any = {"checkpoint": False, "backend": backend}
-        options["turn"] = for_decoder.take(ids).turn
-        return self.norm(self._decode(torch.cat([x, hidden], dim=1), wanted, memory, **options))
+        options = {"turn": for_decoder.take(ids).turn, "backend": backend, "rows": wanted}
+        return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
 
 
 def _check_half(name: str, half: Any, least: int) -> None:

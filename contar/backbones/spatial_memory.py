@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import bad
+import torch
+
+from contar._errors import bad, check_instance
 from contar._typing import Tensor
 from contar.attention import KVCache, TokenCache
+from contar.attention.attend import check_backend
 
 Halves = Sequence[tuple[int, int, int]]
 
@@ -52,34 +55,66 @@ class SpatialMemory:
         """Whether everything was computed once."""
         return self.decoder.full
 
-    def check(self, halves: Halves, batch: int, tokens: int) -> None:
-        """Raise a ValueError unless it is what `allocate` returns for these."""
-        of_encoder, of_decoder = _fitting(halves, batch)
-        ours = (self.encoder.fits, self.decoder.fits)
-        asked = (of_encoder, {**of_decoder, "tokens": tokens})
-        if ours != asked:
-            raise bad("memory", f"one for {ours}", f"one for {asked}")
-
-    def start(self, prefix: int, visible: int) -> None:
+    def reserve_all(self, prefix: int, visible: int) -> None:
         """Make room for everything."""
         if prefix + visible:
             self.encoder.reserve(prefix + visible)
         self.decoder.place(None)
         self.seen = visible
 
-    def renew(self, visible: int) -> int:
-        """Make room for what has become visible; return how much was before.
-
-        Raises:
-            ValueError: less is visible than was.
-        """
-        before = self.seen
-        if visible < before:
-            raise bad("visible_ids", f"{visible} tokens", f"the memory's {before} and more")
-        if visible > before:
-            self.encoder.reserve(visible - before)
+    def reserve_new(self, visible: int, ids: Tensor) -> None:
+        """Make room for what has become visible, and say which tokens the decoder renews."""
+        if visible > self.seen:
+            self.encoder.reserve(visible - self.seen)
+        self.decoder.place(ids)
         self.seen = visible
-        return before
+
+
+def check_memory(
+    memory: object,
+    halves: Halves,
+    tokens: int,
+    visible_ids: Tensor,
+    rows: Tensor | None,
+    *,
+    like: Tensor,
+    backend: Any,
+    alone: bool,
+) -> None:
+    """Raise a ValueError unless a call may go with a memory; it is as it was.
+
+    Args:
+        memory: what came.
+        halves: (depth, width, heads) of encoder and decoder.
+        tokens: what comes before them included.
+        visible_ids: of the call.
+        rows: of the call.
+        like: a weight of the tower.
+        backend: of the call.
+        alone: whether no argument came that excludes a memory.
+    """
+    check_instance("memory", memory, SpatialMemory)
+    assert isinstance(memory, SpatialMemory)
+    of_encoder, of_decoder = _fitting(halves, len(visible_ids))
+    ours = (memory.encoder.fits, memory.decoder.fits)
+    asked = (of_encoder, {**of_decoder, "tokens": tokens})
+    if ours != asked:
+        raise bad("memory", f"one for {ours}", f"one for {asked}")
+    if not alone:
+        raise bad("memory", "a SpatialMemory", "None beside filled or checkpoint")
+    if torch.is_grad_enabled() and like.requires_grad:
+        raise bad("memory", "a SpatialMemory", "None, or torch.no_grad(), as it is written to")
+    check_backend(backend, like.device)
+    if not memory.full:
+        return
+    if visible_ids.shape[1] < memory.seen:
+        got = f"{visible_ids.shape[1]} tokens"
+        raise bad("visible_ids", got, f"the memory's {memory.seen} and more")
+    if rows is None:
+        raise bad("rows", None, "hidden positions, with a memory that is filled")
+    on_cpu = rows.device.type == "cpu"  # a look would make a GPU wait
+    if on_cpu and bool((rows[:, :, None] == visible_ids[:, None, :]).any()):
+        raise bad("rows", "some that are visible", "hidden positions, with a memory that is filled")
 
 
 def _fitting(halves: Halves, batch: int) -> list[dict[str, int]]:

@@ -24,7 +24,8 @@ class Guidance:
             the whole "frame", where NOVA's code counts each other token's noise as its prediction.
         ceiling: above this timestep there is no guidance; None is no ceiling. Guidance in an
             interval: Kynkäänniemi et al. 2024, arXiv 2404.07724.
-        sets: shares of generation between which there is guidance; a set without it costs half.
+        interval: shares of generation between which there is guidance; a set without it takes one
+            pass of the spatial tower instead of two.
 
     Raises:
         ValueError: NaN, infinity or a number outside its range.
@@ -36,7 +37,7 @@ class Guidance:
     renorm: float = 1.0
     renorm_over: Literal["tokens", "frame"] = "tokens"
     ceiling: float | None = None
-    sets: tuple[float, float] = (0.0, 1.0)
+    interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_number("guidance.scale", self.scale, 0)
@@ -45,10 +46,10 @@ class Guidance:
         check_number("guidance.truncation", self.truncation, 0)
         if self.ceiling is not None:
             check_number("guidance.ceiling", self.ceiling, self.truncation)
-        if not isinstance(self.sets, tuple) or len(self.sets) != 2:
-            raise bad("guidance.sets", self.sets, "(first, last), shares in [0, 1]")
-        check_number("guidance.sets", self.sets[0], 0, 1)
-        check_number("guidance.sets", self.sets[1], self.sets[0], 1)
+        if not isinstance(self.interval, tuple) or len(self.interval) != 2:
+            raise bad("guidance.interval", self.interval, "(first, last), shares in [0, 1]")
+        check_number("guidance.interval", self.interval[0], 0, 1)
+        check_number("guidance.interval", self.interval[1], self.interval[0], 1)
         check_number("guidance.renorm", self.renorm, 0, 1)
         check_choice("guidance.renorm_over", self.renorm_over, ("tokens", "frame"))
 
@@ -67,17 +68,20 @@ class Guidance:
         """
         check_number("done", done, 0, 1)
         scale = self.scale
-        if not self.sets[0] <= done <= self.sets[1]:
+        if not self.interval[0] <= done <= self.interval[1]:
             scale = 1.0
         elif self.start is not None:
             scale = self.start + (self.scale - self.start) * done
-        elif self.sets == (0, 1):
+        elif self.interval == (0, 1):
             return self
-        return replace(self, scale=scale, start=None, sets=(0.0, 1.0))
+        return replace(self, scale=scale, start=None, interval=(0.0, 1.0))
 
     def check_constant(self) -> None:
         """Raise a ValueError for a guidance that changes from set to set."""
-        for name, value, constant in (("start", self.start, None), ("sets", self.sets, (0, 1))):
+        for name, value, constant in (
+            ("start", self.start, None),
+            ("interval", self.interval, (0, 1)),
+        ):
             if value != constant:
                 raise bad(f"guidance.{name}", value, f"{constant}: take guidance.at(share done)")
 

@@ -39,13 +39,13 @@ class GenerationPlan:
             then fast ones (GtR, Yan et al. 2025, arXiv 2510.17171). None spreads the sets over
             the whole frame.
         refresh: sets from one that computes the features of all tokens to the next; in between
-            only tokens that are new or predicted are computed, see `SpatialMemory`.
+            only tokens that are new or predicted are computed, see
+            `contar.backbones.SpatialMemory`.
         guidance_every: guided sets from one with an unconditional pass to the next; in between the
             difference that the condition makes is taken from the latest such pass (LazyMAR's
             condition cache, Yan et al. 2025, arXiv 2503.12450).
 
-    `scheduler` and what follows `pinned` trade exactness for time; each leaves its default's
-    results to the last digit, and all go together.
+    What follows `pinned` trades exactness for time, as `scheduler` may, and all go together.
 
     Raises:
         ValueError: a value outside its range, or `filling_sets` in another order.
@@ -109,8 +109,19 @@ class GenerationPlan:
 
         if self.filling_sets is None:
             return cut(tokens, self.sets)
-        first, second = (tokens + 1) // 2, tokens // 2
+        first, second = (check_count("tokens", tokens) + 1) // 2, tokens // 2
+        if self.filling_sets > second:
+            allowed = f"at most the {second} tokens of a checkerboard's second half"
+            raise bad("filling_sets", self.filling_sets, allowed)
+        if self.sets - self.filling_sets > first:
+            allowed = f"at most {first} more than the filling ones: as many tokens come first"
+            raise bad("sets", self.sets, allowed)
         return cut(first, self.sets - self.filling_sets) + cut(second, self.filling_sets)
+
+    def check_order(self) -> None:
+        """Raise a ValueError unless a generation by this plan may be given an order."""
+        if self.order != "random":
+            raise bad("order", "an order", f"None, as the plan's is {self.order!r}")
 
     def solvers(self, make: Callable[[int], SamplerTable], sets: int) -> tuple[SamplerTable, ...]:
         """Return the solver of each of so many sets, each made once for its number of steps."""

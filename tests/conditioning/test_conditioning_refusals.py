@@ -88,8 +88,8 @@ def test_guidance_refuses_what_is_no_number_in_its_range(argument, value, refuse
         ("truncation", {"truncation": None}),
         ("ceiling", {"ceiling": NAN}),
         ("ceiling", {"ceiling": 1.0, "truncation": 2.0}),
-        ("sets", {"sets": None}),
-        ("sets", {"sets": (0.0, 0.5, 1.0)}),
+        ("interval", {"interval": None}),
+        ("interval", {"interval": (0.0, 0.5, 1.0)}),
         ("renorm_over", {"renorm_over": "set"}),
         ("renorm_over", {"renorm_over": None}),
     ],
@@ -99,10 +99,10 @@ def test_guidance_refuses_other_values(argument, changes, refuses):
         Guidance(**changes)
 
 
-@pytest.mark.parametrize("sets", [(-0.1, 1.0), (0.0, 1.1), (0.6, 0.5), (NAN, 1.0)])
-def test_guidance_refuses_sets_that_are_no_interval_of_shares(sets, refuses):
-    with refuses("guidance.sets"):
-        Guidance(sets=sets)
+@pytest.mark.parametrize("interval", [(-0.1, 1.0), (0.0, 1.1), (0.6, 0.5), (NAN, 1.0)])
+def test_guidance_refuses_sets_that_are_no_interval_of_shares(interval, refuses):
+    with refuses("guidance.interval"):
+        Guidance(interval=interval)
 
 
 @pytest.mark.parametrize("scale", [0, 0.5, 1, 1.0])

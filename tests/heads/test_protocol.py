@@ -129,7 +129,10 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("uncond", {"guidance": Guidance(2.0), "uncond": randn(0, 2, 3, COND)}),
     ("guidance", {"guidance": 2.0}),
     ("guidance.start", {"guidance": Guidance(2.0, start=1.0), "uncond": randn(0, 2, 4, COND)}),
-    ("guidance.sets", {"guidance": Guidance(2.0, sets=(0.0, 0.5)), "uncond": randn(0, 2, 4, COND)}),
+    (
+        "guidance.interval",
+        {"guidance": Guidance(2.0, interval=(0.0, 0.5)), "uncond": randn(0, 2, 4, COND)},
+    ),
     ("temperature", {"temperature": -1.0}),
     ("temperature", {"temperature": float("nan")}),
     ("generator", {"generator": [seeded()]}),

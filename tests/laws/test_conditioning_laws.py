@@ -131,7 +131,7 @@ def test_guidance_in_an_interval_of_sets_is_itself_there_and_none_outside(
     scale: float, start: float | None, ends: tuple[float, float], done: float
 ) -> None:
     interval = (min(ends), max(ends))
-    now = Guidance(scale, start, 3.0, sets=interval).at(done)
+    now = Guidance(scale, start, 3.0, interval=interval).at(done)
     inside = interval[0] <= done <= interval[1]
     assert now == (Guidance(scale, start, 3.0).at(done) if inside else Guidance(1.0, None, 3.0))
     now.check_constant()

@@ -13,14 +13,22 @@ from tiny_mar import tiny_mar
 from tiny_nova import texts, tiny_nova
 from torch import Tensor
 
-from contar.attention import KVCache, TokenCache
+from contar.attention import (
+    KVCache,
+    Positions,
+    TokenCache,
+    grid_coordinates,
+    rotary_table,
+    sincos_2d,
+)
 from contar.backbones import SpatialTower
 from contar.diffusion import SamplerTable
-from contar.generation import GenerationPlan, fast
+from contar.generation import GenerationPlan, fast_changes, guided_passes
+from contar.ordering import SetSchedule, SetStep
 from recipes import mar, nova
 
 few = settings(max_examples=min(settings().max_examples, 20))
-TOKENS, VALUES, PREFIX, WIDTH = 9, 3, 2, 16
+TOKENS, VALUES, PREFIX, WIDTH = 9, 3, 2, 32
 seeds = st.integers(0, 2**31)
 
 
@@ -31,7 +39,7 @@ def draws(seed: int) -> torch.Generator:
 def tower(encoder: int, decoder: int, seed: int = 0) -> SpatialTower:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        halves: Any = {"encoder": (encoder, 24, 3), "decoder": (decoder, WIDTH, 2)}
+        halves: Any = {"encoder": (encoder, 64, 2), "decoder": (decoder, WIDTH, 1)}
         return SpatialTower(VALUES, WIDTH, **halves).eval()
 
 
@@ -53,28 +61,53 @@ def test_filling_a_memory_changes_no_result(seed: int, visible: int) -> None:
     model = tower(2, 2)
     tokens, prefix, order = frame(seed)
     known, rows = order[:, :visible], order[:, visible:]
-    memory = model.allocate_memory(2, TOKENS, PREFIX)
     for wanted in (None, rows):
         memory = model.allocate_memory(2, TOKENS, PREFIX)
         found = model(tokens, prefix, known, rows=wanted, memory=memory)
         torch.testing.assert_close(found, model(tokens, prefix, known, rows=wanted))
-    assert memory.full
-    assert memory.seen == visible
+        assert memory.full
+        assert memory.seen == visible
 
 
+PLACES = {
+    "none": (Positions(), Positions()),
+    "added": tuple(Positions(add=sincos_2d((3, 3), width)) for width in (64, WIDTH)),
+    "rotary": tuple(
+        Positions(turn=rotary_table(grid_coordinates(1, 3, 3), width)) for width in (32, 32)
+    ),
+}
+
+
+@pytest.mark.parametrize("places", PLACES)
 @few
 @given(seed=seeds, visible=st.integers(0, TOKENS - 1))
 @torch.no_grad()
 def test_where_nothing_became_visible_a_memory_gives_what_the_whole_tower_gives(
-    seed: int, visible: int
+    places: str, seed: int, visible: int
 ) -> None:
     model = tower(2, 3)
     tokens, prefix, order = frame(seed)
     known, rows = order[:, :visible], order[:, visible:]
-    memory = model.allocate_memory(2, TOKENS, PREFIX)
-    whole = model(tokens, prefix, known, rows=rows, memory=memory)
-    again = model(tokens, prefix, known, rows=rows, memory=memory)
+    options: Any = {"positions": PLACES[places], "rows": rows}
+    options["memory"] = model.allocate_memory(2, TOKENS, PREFIX)
+    whole = model(tokens, prefix, known, **options)
+    again = model(tokens, prefix, known, **options)
     torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)
+
+
+@few
+@given(seed=seeds, visible=st.integers(0, 7))
+@torch.no_grad()
+def test_the_same_holds_for_a_mar(seed: int, visible: int) -> None:
+    model, labels = tiny_mar(), torch.tensor([0, 2])
+    order = torch.stack([torch.randperm(8, generator=draws(seed + i)) for i in range(2)])
+    tokens = torch.randn(2, 8, 8, generator=draws(seed))
+    known, rows = order[:, :visible], order[:, visible:]
+    memory = model.allocate_memory(2)
+    plain = model(tokens, labels, known, rows=rows)
+    for _ in range(2):
+        found = model(tokens, labels, known, rows=rows, memory=memory)
+        torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
 
 
 @few
@@ -114,10 +147,10 @@ def test_old_tokens_do_not_look_at_new_ones() -> None:
 @torch.no_grad()
 def test_memories_of_other_towers_and_of_more_tokens_are_refused(refuses: Any) -> None:
     model, (tokens, prefix, order) = tower(1, 1), frame(0)
-    with refuses("memory", "'heads': 2"):
+    with refuses("memory", "'layers': 2"):
         model(tokens, prefix, order[:, :2], memory=tower(1, 2).allocate_memory(2, TOKENS, PREFIX))
     with refuses("memory", "KVCache"):
-        memory: Any = KVCache(layers=1, batch=2, heads=3, width=8, capacity=11)
+        memory: Any = KVCache(layers=1, batch=2, heads=2, width=32, capacity=11)
         model(tokens, prefix, order[:, :2], memory=memory)
     for wrong in ({"batch": 3}, {"tokens": 8}, {"prefix": 1}):
         sizes = {"batch": 2, "tokens": TOKENS, "prefix": PREFIX, **wrong}
@@ -134,6 +167,14 @@ def test_memories_of_other_towers_and_of_more_tokens_are_refused(refuses: Any) -
         model(tokens, prefix, order[:, :1], rows=order[:, 2:], memory=memory)
     with refuses("rows", "None"):
         model(tokens, prefix, order[:, :3], memory=memory)
+    with refuses("rows", "visible"):
+        model(tokens, prefix, order[:, :3], rows=order[:, 2:], memory=memory)
+    for backend, grad in (("nonsense", False), (None, True)):
+        fresh = model.allocate_memory(2, TOKENS, PREFIX)
+        with torch.set_grad_enabled(grad), refuses("memory" if grad else "backend"):
+            model(tokens, prefix, order[:, :2], memory=fresh, backend=backend)
+        found = model(tokens, prefix, order[:, :2], memory=fresh)  # as if nothing had been
+        torch.testing.assert_close(found, model(tokens, prefix, order[:, :2]))
 
 
 def test_a_token_cache_keeps_each_token_as_it_was_written_last() -> None:
@@ -192,9 +233,7 @@ def of_mar(**changes: Any) -> Tensor:
 
 NEUTRAL: list[dict[str, Any]] = [
     {"last_diffusion_steps": 4},
-    {"refresh": 1},
-    {"guidance_every": 1},
-    {"guidance": nova.Guidance(3.0, sets=(0.0, 1.0), ceiling=1000.0)},
+    {"guidance": nova.Guidance(3.0, interval=(0.0, 1.0), ceiling=1000.0)},
 ]
 
 
@@ -234,28 +273,70 @@ def test_all_options_go_together() -> None:
     assert of_nova(**every).isfinite().all()
     assert of_nova("rotary, adapter", **every).isfinite().all()
     assert of_nova("widths", **every).isfinite().all()
-    assert of_mar(**every, guidance=mar.Guidance(3.0, sets=(0.3, 0.9))).isfinite().all()
+    assert of_mar(**every, guidance=mar.Guidance(3.0, interval=(0.3, 0.9))).isfinite().all()
 
 
 def test_outside_its_interval_of_sets_guidance_is_not_there() -> None:
     none = of_nova(guidance=nova.Guidance(1.0))
-    never = of_nova(guidance=nova.Guidance(3.0, sets=(0.0, 0.1)))
+    never = of_nova(guidance=nova.Guidance(3.0, interval=(0.0, 0.1)))
     torch.testing.assert_close(never, none, atol=1e-5, rtol=1e-5)
-    late = of_nova(guidance=nova.Guidance(3.0, sets=(0.6, 1.0)))
+    late = of_nova(guidance=nova.Guidance(3.0, interval=(0.6, 1.0)))
     assert not torch.allclose(late, none)
 
 
-def test_a_guided_difference_that_is_zero_is_as_well_kept() -> None:
-    """Led away from the prompt itself, guidance changes nothing, cached or not."""
-    model, text = tiny_nova("absolute, adapter"), texts(2, 0)
-    plan = nova.GenerationPlan(
-        frames=2, sets=4, diffusion_steps=4, guidance=nova.Guidance(3.0), guidance_every=2
-    )
-    options: Any = {"negative_prompt_embeds": text}
-    kept = nova.generate(model, text, plan, generator=draws(0), **options)
-    exact = replace(plan, guidance_every=1)
-    full = nova.generate(model, text, exact, generator=draws(0), **options)
-    torch.testing.assert_close(kept, full, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("refresh", [1, 2, 3, 4])
+@pytest.mark.parametrize("every", [1, 2, 3])
+@torch.no_grad()
+def test_a_condition_that_says_nothing_makes_no_difference_however_old_the_features_are(
+    refresh: int, every: int
+) -> None:
+    model = tower(2, 2)
+    tokens, prefix, order = frame(0)
+    plan = GenerationPlan(sets=8, refresh=refresh, guidance_every=every)
+    twice = torch.cat([prefix, prefix])
+
+    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
+        times = (part.stop - part.start) // 2
+        known, rows = (ids.repeat(times, 1) for ids in (step.known, rows))
+        return model(tokens.repeat(times, 1, 1), twice[part], known, rows=rows, memory=memory)
+
+    predict = guided_passes(
+        network, plan, 2, guided=lambda step: step.index != 3,
+        allocate=lambda count: model.allocate_memory(count, TOKENS, PREFIX),
+    )  # fmt: skip
+    for step in SetSchedule(order, (1,) * TOKENS):
+        z = predict(tokens, step)
+        if step.index == 3:
+            assert len(z) == 2
+        else:
+            torch.testing.assert_close(z[:2], z[2:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_a_difference_that_depends_on_the_position_alone_is_kept_exactly(every: int) -> None:
+    effect = torch.randn(2, TOKENS, 4, generator=draws(1))
+    order = frame(0)[2]
+    taken: list[str] = []
+
+    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
+        assert memory is None
+        taken.append({(0, 2): "c", (2, 4): "u", (0, 4): "cu"}[part.start, part.stop])
+        ids = rows[..., None].expand(-1, -1, 4)
+        without = (rows[..., None] + 100.0 * step.index).expand(-1, -1, 4)
+        return torch.cat([without + effect.gather(1, ids), without])[part]
+
+    predict = guided_passes(
+        network, GenerationPlan(guidance_every=every), 2,
+        guided=lambda step: step.index > 1, allocate=lambda count: None,
+    )  # fmt: skip
+    for step in SetSchedule(order, (1,) * TOKENS):
+        z = predict(torch.zeros(2, TOKENS, 3), step)
+        without = (step.current[..., None] + 100.0 * step.index).expand(-1, -1, 4)
+        with_it = without + effect.gather(1, step.current[..., None].expand(-1, -1, 4))
+        expected = [with_it, without] if step.index > 1 else [with_it]
+        torch.testing.assert_close(z, torch.cat(expected), atol=1e-4, rtol=1e-5)
+    guided = "cu" * 7 if every == 1 else ("cu" + "c" * (every - 1)) * 7
+    assert "".join(taken) == "cc" + guided[: 14 if every == 1 else 7 + -(-7 // every)]
 
 
 class Counted:
@@ -278,9 +359,9 @@ class Counted:
     ("changes", "expected"),
     [
         ({}, [2, 2, 2, 2]),
-        ({"guidance": nova.Guidance(3.0, sets=(0.5, 0.75))}, [1, 2, 2, 1]),
+        ({"guidance": nova.Guidance(3.0, interval=(0.5, 0.75))}, [1, 2, 2, 1]),
         ({"guidance": nova.Guidance(3.0, start=1.0)}, [2, 2, 2, 2]),
-        ({"guidance": nova.Guidance(3.0, start=0.0, sets=(0.0, 0.5))}, [1, 2, 1, 1]),
+        ({"guidance": nova.Guidance(3.0, start=0.0, interval=(0.0, 0.5))}, [1, 2, 1, 1]),
         ({"guidance_every": 2}, [1, 1, 1, 1, 1, 1]),  # both alone, then one
     ],
 )
@@ -314,15 +395,15 @@ DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
 @pytest.mark.parametrize("scheduler", [DDPM, FLOW])
 def test_fast_changes_make_a_plan_that_generates(scheduler: dict[str, Any]) -> None:
-    changes = fast(scheduler)
-    assert of_nova(**{**changes, "scheduler": changes["scheduler"]}).isfinite().all()
+    assert of_nova(**fast_changes(scheduler)).isfinite().all()
 
 
 def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
     shifted, plain = (
-        SamplerTable.from_config(fast(config)["scheduler"], 4)
+        SamplerTable.from_config(fast_changes(config)["scheduler"], 4)
         for config in (FLOW, {**FLOW, "shift": 1.0})
     )
     own = SamplerTable.from_config(FLOW, 1000).timestep
@@ -331,13 +412,37 @@ def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
     assert all(a > b for a, b in zip(shifted.timestep[1:], plain.timestep[1:], strict=True))
 
 
-def test_fast_refuses_what_no_solver_reads(refuses: Any) -> None:
-    with refuses("scheduler", "_class_name"):
-        fast({})
+def test_fast_changes_refuse_what_no_such_solver_reads(refuses: Any) -> None:
+    for config in ({}, {**DDPM, "clip_sample": True}):
+        with refuses("scheduler"):
+            fast_changes(config)
     with refuses("scheduler", "learned_range"):
-        fast({"_class_name": "DDPMScheduler", "variance_type": "learned_range"})
-    with refuses("scheduler", "DDPMScheduler"):
-        fast("DDPMScheduler")  # type: ignore[arg-type]
+        fast_changes({**DDPM, "variance_type": "learned_range"})
+    with refuses("scheduler", "shift_terminal=0.1"):
+        fast_changes({**FLOW, "shift_terminal": 0.1})
+    with refuses("steps", "0"):
+        fast_changes(FLOW, steps=0)
+
+
+def test_an_order_beside_a_plan_that_names_another_is_refused(refuses: Any) -> None:
+    order = torch.arange(16)[None]
+    plan = nova.GenerationPlan(sets=2, order="checkerboard")
+    with refuses("order", "checkerboard"):
+        nova.generate(tiny_nova("image"), texts(1, 0), plan, order=order)
+    with refuses("order", "checkerboard"):
+        changed = replace(MAR_PLAN, order="checkerboard")
+        mar.generate(tiny_mar(), torch.tensor([0]), changed, order=torch.arange(8)[None])
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "filling"), [("sets", 20, 2), ("filling_sets", 12, 9), ("sets", 17, 8)]
+)
+def test_more_sets_than_a_colour_has_tokens_are_refused(
+    name: str, sets: int, filling: int, refuses: Any
+) -> None:
+    plan = GenerationPlan(sets=sets, order="checkerboard", filling_sets=filling)
+    with refuses(name):
+        plan.sizes(16)
 
 
 # --- plans ---
