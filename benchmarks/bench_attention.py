@@ -1,5 +1,7 @@
 """Block-causal attention: layouts x backends x types, forward and backward."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -37,9 +39,12 @@ def test_forward(row, layout, backend, dtype, device):
     if backend == "flex" and device == "cpu":
         pytest.skip("not fused on the CPU: the plain formula")
     blocks, (q, k, v) = inputs(layout, device, dtype)
+    name: Any
     name, mask = masked(blocks, backend, device)
     expected = attend(*(x.float() for x in (q, k, v)), mask=blocks, backend="plain")
-    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 0.05, "atol": 0.02}
+    close: Any = (
+        {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 0.05, "atol": 0.02}
+    )
 
     def check(result):
         torch.testing.assert_close(result.float(), expected, **close)
@@ -52,6 +57,7 @@ def test_forward(row, layout, backend, dtype, device):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_forward_and_backward(row, layout, backend, device):
     blocks, qkv = inputs(layout, device, "float32")
+    name: Any
     name, mask = masked(blocks, backend, device)
     q, k, v = (x.clone().requires_grad_() for x in qkv)
     weight = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(device)

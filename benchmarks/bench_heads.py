@@ -1,5 +1,7 @@
 """Token heads: tokens of a set x steps x width x batch, sampling with guidance."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,8 +33,8 @@ def test_diffusion_mlp_samples_a_set(row, tokens, steps, width, batch, dtype, de
     cond, uncond = torch.randn(2, batch, tokens, COND, generator=generator).to(head.token.weight)
     noise = torch.randn(batch, tokens, VALUES, generator=generator).to(device)
 
-    def sample(order=slice(None)):
-        parts = {"uncond": uncond[:, order], "noise": noise[:, order]}
+    def sample(order: Any = slice(None)):
+        parts: Any = {"uncond": uncond[:, order], "noise": noise[:, order]}
         return head.sample(cond[:, order], table=table, guidance=Guidance(5.0), **parts)
 
     def check(result):

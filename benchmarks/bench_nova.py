@@ -1,5 +1,7 @@
 """NOVA at work: temporal tower, cache, sets of a frame, training step, whole generations."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def close(dtype):
+def close(dtype) -> Any:
     return {"rtol": 1e-4, "atol": 1e-4} if dtype == "float32" else {"rtol": 0.1, "atol": 0.1}
 
 

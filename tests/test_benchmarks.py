@@ -1,6 +1,7 @@
 """Benchmarks measure what is right, refuse what is not, and their results can be compared."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+# A run of its own, whatever this one is: several workers measure nothing.
+ENV = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
 
 ROWS = """
 import torch
@@ -39,7 +42,7 @@ def results(tmp_path_factory):
     (folder / "conftest.py").write_text((BENCHMARKS / "conftest.py").read_text())
     command = [sys.executable, "-m", "pytest", "-q", "-o", "python_files=bench_*.py", "."]
     command += ["--benchmark-only", "--results", "out", "-c", "/dev/null", "--rootdir", "."]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=ENV)
     return run.stdout, folder / "out"
 
 
@@ -90,7 +93,7 @@ def test_the_project_s_own_benchmarks_run(tmp_path):
     command += ["--benchmark-only", "--results", str(tmp_path)]
     command += ["-k", "set_loop or (like_size and mixture)"]
     root = BENCHMARKS.parent
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200)
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, env=ENV)
     assert run.returncode == 0, run.stdout
     tables = {file.name.split("_")[0] for file in tmp_path.glob("*.md")}
     assert tables == {"nova", "heads"}

@@ -135,8 +135,8 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
     keys, values = (iter(cut(x, pieces)) for x in (k, v))
     parts = []
     for queries, seen in zip(q.split(layout.sizes[layout.cached :], dim=2), spans, strict=True):
-        near = [_join([next(x) for _ in seen]) for x in (keys, values)]
-        parts.append(functional.scaled_dot_product_attention(queries, *near))
+        near_keys, near_values = (_join([next(x) for _ in seen]) for x in (keys, values))
+        parts.append(functional.scaled_dot_product_attention(queries, near_keys, near_values))
     return torch.cat(parts, dim=2)
 
 

@@ -76,6 +76,9 @@ class SamplerTable:
                 `load_scheduler` refuses; a scheduler that is not linear in what it is given, or
                 that makes NaN or infinities of it (some do near noise 20000).
         """
+        check_count("steps", steps)
+        if flow_shift is not None:
+            check_number("flow_shift", flow_shift, 1e-6)
         key = _key(config)
         if key is None:
             return _make(config, steps, flow_shift)
@@ -163,7 +166,7 @@ def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     """Return the table, checked against its scheduler."""
     scheduler = _fresh(config, flow_shift)
     trained = getattr(scheduler.config, "num_train_timesteps", None)
-    if check_count("steps", steps) > (trained or steps):
+    if steps > (trained or steps):
         raise bad("steps", steps, f"at most the {trained} steps it was trained with")
     name = type(scheduler).__name__
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_positions_of_one_frame_are_those_of_the_clip():
 def test_under_a_window_memory_does_not_grow_with_the_number_of_frames():
     """Frames are let go as they come, so all that may stay is the window, whatever the length."""
     model = nova.build(TINY)
-    window = {"window": 3, "pinned": 1, "sets": 1, "diffusion_steps": 1}
+    window: Any = {"window": 3, "pinned": 1, "sets": 1, "diffusion_steps": 1}
 
     def peak(frames):
         plan = nova.GenerationPlan(frames=frames, **window)

@@ -198,7 +198,7 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("plan_changes", "str", "a Mapping", {"plan_changes": "fast"}),
     *(("plan_changes", repr(name), "'refresh'", {"plan_changes": {name: 1}})
       for name in ("speed", "frames", "grid", 3)),
-    ("refresh", "0", "a whole number", {"plan_changes": {"refresh": 0}}),
+    ("refresh", "0", "an integer of at least 1", {"plan_changes": {"refresh": 0}}),
     # Motion.
     *((name, repr(v), "a finite number", {name: v})
       for name in ("motion_flow", "fps") for v in (-0.1, NAN, INF, True)),
