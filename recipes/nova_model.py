@@ -77,7 +77,7 @@ class Nova(ModelMixin, ConfigMixin):
         tokens = self.text(text.to(self.dtype))
         if self.motion is None or flow is None or fps is None:
             return tokens
-        return torch.cat([tokens, self.motion(flow, fps)], dim=1)
+        return torch.cat([tokens, self.motion(flow * self.sizes.motion_scale, fps)], dim=1)
 
     def frame_tokens(
         self, previous: Float[Tensor, "b c t h w"] | None, batch: int, count: int

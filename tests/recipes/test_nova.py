@@ -109,3 +109,19 @@ def test_under_a_window_memory_does_not_grow_with_the_number_of_frames():
 
 def drawn():
     return torch.Generator().manual_seed(0)
+
+
+def test_a_motion_scale_multiplies_the_score_alone():
+    torch.manual_seed(0)
+    plain = nova.build(TINY)
+    scaled = nova.build(dataclasses.replace(TINY, motion_scale=20.0))
+    scaled.load_state_dict(plain.state_dict())
+    text, fps = torch.zeros(1, 4, 8), torch.tensor([12.0])
+    found = scaled.prefix(text, torch.tensor([0.25]), fps)
+    assert torch.equal(found, plain.prefix(text, torch.tensor([5.0]), fps))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), None])
+def test_a_motion_scale_of_none_or_less_is_refused(scale, refuses):
+    with refuses("motion_scale", repr(scale)):
+        dataclasses.replace(TINY, motion_scale=scale)
