@@ -16,13 +16,19 @@ from recipes.moving_digits import build
 FRAMES = 17
 
 
-def abilities_of(pipe: nova.NovaPipeline) -> Abilities:
-    """Return what a pipeline is able to; clip i of a call is drawn from its seed + i alone."""
+def abilities_of(pipe: nova.NovaPipeline, **settings: Any) -> Abilities:
+    """Return what a pipeline is able to; clip i of a call is drawn from its seed + i alone.
+
+    Args:
+        pipe: of moving digits.
+        settings: of every call.
+    """
     pipe.set_progress_bar_config(disable=True)
 
     def make(captions: Sequence[str], seed: int, **options: Any) -> UInt8[Tensor, "b t h w 3"]:
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
-        out = pipe(list(captions), num_frames=FRAMES, generator=generators, **options)
+        options = {"num_frames": FRAMES, "generator": generators, **settings, **options}
+        out = pipe(list(captions), **options)
         return torch.from_numpy(out.frames)
 
     def reconstruct(clips: UInt8[Tensor, "b t h w 3"]) -> UInt8[Tensor, "b t h w 3"]:

@@ -11,7 +11,9 @@ from torch import nn
 
 from contar._errors import check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
-from contar.backbones import Block
+from contar.backbones import Block, SpatialMemory
+from contar.backbones.block import run_blocks, take
+from contar.backbones.spatial_memory import check_memory
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionMLP
 from recipes.mar_config import MarConfig
@@ -96,6 +98,7 @@ class Mar(ModelMixin, ConfigMixin):
         *,
         filled: Bool[Tensor, "b v"] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
+        memory: SpatialMemory | None = None,
         backend: Any = None,
     ) -> Float[Tensor, "b m d"]:
         """Return the condition z of every position, or of those of `rows`.
@@ -106,10 +109,12 @@ class Mar(ModelMixin, ConfigMixin):
             visible_ids: [b, v], positions of the visible tokens, none twice.
             filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
             rows: [b, m], positions whose condition is wanted; None is all.
+            memory: of an earlier call, as in `SpatialTower`.
             backend: of `attend`.
 
         Raises:
-            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit.
+            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit, or a memory as
+                `SpatialTower` refuses it.
         """
         c = self.sizes
         check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
@@ -124,18 +129,26 @@ class Mar(ModelMixin, ConfigMixin):
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
 
+        if memory is not None:
+            like = self.no_class
+            options: Any = {"like": like, "backend": backend, "alone": filled is None}
+            places = c.buffer + c.tokens
+            check_memory(memory, self._halves(), places, visible_ids, rows, **options)
+            if memory.full and rows is not None:
+                return self._renew(tokens, visible_ids, rows, memory, backend)
+            memory.reserve_all(c.buffer, visible_ids.shape[1])
+        of_encoder, of_decoder = (
+            (None, None) if memory is None else (memory.encoder, memory.decoder)
+        )
+
         steer = torch.cat([self.classes.weight, self.no_class])[labels]
-        places = self.encoder_positions[0]
-        buffer = steer[:, None] + places[: c.buffer]
-        visible = tokens.gather(1, visible_ids[..., None].expand(-1, -1, c.values))
-        visible = self.embed(visible.to(self.embed.weight.dtype)) + places[c.buffer :][visible_ids]
-        x = self.embed_norm(torch.cat([buffer, visible], dim=1))
+        buffer = steer[:, None] + self.encoder_positions[0, : c.buffer]
+        x = self.embed_norm(torch.cat([buffer, self._embed(tokens, visible_ids)], dim=1))
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, c.buffer), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        for block in self.encoder:
-            x = block(x, mask=mask, backend=backend)
+        x = run_blocks(self.encoder, x, cache=of_encoder, mask=mask, backend=backend)
 
         x = self.join(self.encoder_norm(x))
         buffer, x = x[:, : c.buffer], x[:, c.buffer :]
@@ -144,13 +157,48 @@ class Mar(ModelMixin, ConfigMixin):
         hidden = self.mask_token.expand(batch, c.tokens, -1).to(x.dtype)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
         x = torch.cat([buffer, x], dim=1) + self.decoder_positions
-        *blocks, last = self.decoder
-        for block in blocks:
-            x = block(x, backend=backend)
+        options = {"rows": None if rows is None else rows + c.buffer, "backend": backend}
+        x = run_blocks(self.decoder, x, cache=of_decoder, **options)
         if rows is None:
-            x = last(x, backend=backend)
             return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
-        x = last(x, rows=rows + c.buffer, backend=backend)
+        return self.decoder_norm(x) + self.head_positions[0][rows]
+
+    def _halves(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        encoder, decoder = self.sizes.encoder, self.sizes.decoder
+        return (encoder.depth, encoder.width, encoder.heads), (
+            decoder.depth, decoder.width, decoder.heads,
+        )  # fmt: skip
+
+    def allocate_memory(self, batch: int) -> SpatialMemory:
+        """Return an empty memory for so many samples."""
+        tokens = self.sizes.buffer + self.sizes.tokens
+        return SpatialMemory.allocate(self._halves(), batch, tokens, like=self.embed.weight)
+
+    def _embed(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        return x + self.encoder_positions[0, self.sizes.buffer :][ids]
+
+    def _renew(
+        self,
+        tokens: Tensor,
+        visible_ids: Tensor,
+        rows: Tensor,
+        memory: SpatialMemory,
+        backend: Any,
+    ) -> Tensor:
+        """Compute what has become visible since, and `rows`, among what the memory holds."""
+        new = visible_ids[:, memory.seen :]
+        ids = torch.cat([new, rows], dim=1) + self.sizes.buffer
+        memory.reserve_new(visible_ids.shape[1], ids)
+        x = self.mask_token.expand(*rows.shape, -1)
+        if new.shape[1]:
+            seen = self.embed_norm(self._embed(tokens, new))
+            seen = run_blocks(self.encoder, seen, cache=memory.encoder, backend=backend)
+            x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
+        x = x + self.decoder_positions[0][ids]
+        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
+        options: Any = {"rows": wanted, "backend": backend}
+        x = run_blocks(self.decoder, x, cache=memory.decoder, **options)
         return self.decoder_norm(x) + self.head_positions[0][rows]
 
     def official_state_dict(self) -> dict[str, Tensor]:

@@ -11,8 +11,14 @@ from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable, iddpm_table
-from contar.generation import GenerationPlan, Monitor, Progress, generate_sets
-from contar.ordering import SetSchedule, SetStep, random_order
+from contar.generation import (
+    GenerationPlan,
+    Monitor,
+    Progress,
+    generate_sets,
+    guided_passes,
+)
+from contar.ordering import SetSchedule, SetStep
 from contar.tokenizers import unpatchify
 from recipes.mar_model import Mar
 
@@ -72,40 +78,60 @@ def generate(
     check_backend(backend, device)
     sizes = plan.sizes(c.tokens)
     if order is not None:
+        plan.check_order()
         check_tensor("order", order, (batch, c.tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), sizes).order
     if plan.scheduler is None:
-        table = iddpm_table(plan.diffusion_steps)
+        tables = plan.solvers(iddpm_table, len(sizes))
     else:
-        steps, shift = plan.diffusion_steps, plan.flow_shift
-        table = SamplerTable.from_config(plan.scheduler, steps, flow_shift=shift)
-    model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
+        config, shift = plan.scheduler, plan.flow_shift
+        tables = plan.solvers(
+            lambda steps: SamplerTable.from_config(config, steps, flow_shift=shift), len(sizes)
+        )
+    for table in tables:
+        model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
     generator = check_generator(generator, batch, device)
     monitor = Monitor(len(sizes), progress=progress, callback=callback, cancel=cancel)
     if order is None:
-        order = random_order(batch, c.tokens, generator=generator, device=device)
+        order = plan.draw_order(batch, c.grid, generator=generator, device=device)
     # In raster order within a set, as the official code draws noise.
     order = torch.cat([ids.sort(dim=1).values for ids in order.split(sizes, dim=1)], dim=1)
     labels = labels.to(device)
     if plan.guidance.active:
         labels = torch.cat([labels, torch.full_like(labels, c.classes)])
-    passes = len(labels) // batch
+
+    def at(step: SetStep) -> Guidance:
+        hidden = max(1, step.remaining.shape[1])
+        return plan.guidance.at((c.tokens - hidden) / c.tokens)
+
+    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
+        classes = labels[part]
+        times = len(classes) // batch
+        known, rows = (ids.repeat(times, 1) for ids in (step.known, rows))
+        options: Any = {"rows": rows, "memory": memory, "backend": backend}
+        return model(tokens.repeat(times, 1, 1), classes, known, **options)
+
+    guided_sets = guided_passes(
+        network,
+        plan,
+        batch,
+        guided=lambda step: at(step).scale > 1,
+        allocate=model.allocate_memory,
+    )
 
     def predict(tokens: Tensor, step: SetStep) -> Tensor:
         monitor.before()
-        known, current = (ids.repeat(passes, 1) for ids in (step.known, step.current))
-        return model(tokens.repeat(passes, 1, 1), labels, known, rows=current, backend=backend)
+        return guided_sets(tokens, step)
 
     def draw(z: Tensor, step: SetStep) -> Tensor:
         def noise() -> Tensor:
             return normal(*step.current.shape, c.values, generator=generator, device=device)
 
-        hidden = max(1, step.remaining.shape[1])
         return model.head.sample(
             z[:batch],
-            uncond=z[batch:] if passes > 1 else None,
-            table=table,
-            guidance=plan.guidance.at(1 - hidden / c.tokens),
+            uncond=z[batch:] if len(z) > batch else None,
+            table=tables[step.index],
+            guidance=at(step),
             temperature=plan.temperature,
             noise=noise(),
             draw_noise=noise,

@@ -62,7 +62,7 @@ class MovingDigitsRecipe:
     clips: int = 16000
     images: NovaStage = field(
         default_factory=lambda: NovaStage(
-            RunConfig(steps=10000, batch=32), repeats=2, shares=SHARES
+            RunConfig(steps=12000, batch=32), repeats=2, shares=SHARES
         )
     )
     video: NovaStage = field(
@@ -96,11 +96,11 @@ def smoke() -> MovingDigitsRecipe:
 
 def network(frames: int) -> nova.NovaConfig:
     """Return the sizes of the network, for images (1 frame) or videos (5 latent frames)."""
-    half = nova.Tower(depth=3, width=160, heads=5)
+    tower = nova.Tower(depth=3, width=128, heads=4)
     return nova.NovaConfig(
-        temporal=nova.Tower(depth=4, width=160, heads=5), encoder=half, decoder=half,
-        head_depth=3, head_width=224, text_width=384, text_length=16, text_rows=16,
-        latent=(8, 8), frames=frames, adapter="full" if frames > 1 else None,
+        temporal=tower, encoder=tower, decoder=tower,
+        head_depth=3, head_width=192, text_width=384, text_length=16, text_rows=16,
+        latent=(8, 8), frames=frames, motion_scale=20.0, adapter="full" if frames > 1 else None,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from contar._errors import bad, check_choice, check_count, check_grid
+from contar._errors import bad, check_choice, check_count, check_grid, check_number
 from contar.attention.positions import rotary_sections
 from recipes.sizes import Tower, check_tower
 
@@ -42,10 +42,12 @@ class NovaConfig:
         adapter: rank of the scale-and-shift adapter, "full", or None for no adapter.
         text_rows: stored padding rows of the text.
         scheduler: config of the diffusers scheduler for training and sampling.
+        motion_scale: factor of motion scores before they are embedded by sines and cosines, which
+            tell numbers apart that differ by tenths, but not by hundredths.
 
     Raises:
-        ValueError: a size below 1, an unknown kind of positions, a latent that the patches do not
-            divide, widths that the heads or the positions do not split.
+        ValueError: a size below 1, a scale of 0 or less, an unknown kind of positions, a latent
+            that the patches do not divide, widths that the heads or the positions do not split.
     """
 
     temporal: Tower
@@ -65,6 +67,7 @@ class NovaConfig:
     adapter: int | Literal["full"] | None = None
     text_rows: int = 512
     scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(FLOW))
+    motion_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("temporal", "encoder", "decoder"):
@@ -76,6 +79,8 @@ class NovaConfig:
         check_count("frames", self.frames)
         if not isinstance(self.scheduler, Mapping) or not self.scheduler:
             raise bad("scheduler", self.scheduler, "the config of a diffusers scheduler")
+        if check_number("motion_scale", self.motion_scale, 0) == 0:
+            raise bad("motion_scale", self.motion_scale, "above 0")
         check_choice("positions", self.positions, ("absolute", "rotary"))
         if self.adapter is not None and self.adapter != "full":
             check_count("adapter", self.adapter)

@@ -1,15 +1,24 @@
 """What a person gives a pipeline, checked; and what a person gets, made of latents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from contar._errors import bad, check_count, check_number, check_shape
+from contar._errors import (
+    bad,
+    check_choice,
+    check_count,
+    check_instance,
+    check_number,
+    check_shape,
+)
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
+from contar.generation import GenerationPlan
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
 from recipes.nova_model import Nova
@@ -57,6 +66,21 @@ def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guida
     check_number("guidance_trunc", truncation, 0)
     check_number("guidance_renorm", renorm, 0, 1)
     return Guidance(scale, start=start, truncation=truncation, renorm=renorm, renorm_over="frame")
+
+
+def change_plan(plan: GenerationPlan, changes: Mapping[str, Any] | None) -> GenerationPlan:
+    """Return a plan with some fields changed, but not the result's frames and grid.
+
+    Raises:
+        ValueError: an unknown field, frames or grid, or a value outside its range.
+    """
+    if changes is None:
+        return plan
+    check_instance("plan_changes", changes, Mapping)
+    names = {field.name for field in fields(GenerationPlan)} - {"frames", "grid"}
+    for name in changes:
+        check_choice("plan_changes", name, tuple(sorted(names)))
+    return replace(plan, **changes)
 
 
 def read_clip(

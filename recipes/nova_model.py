@@ -77,7 +77,7 @@ class Nova(ModelMixin, ConfigMixin):
         tokens = self.text(text.to(self.dtype))
         if self.motion is None or flow is None or fps is None:
             return tokens
-        return torch.cat([tokens, self.motion(flow, fps)], dim=1)
+        return torch.cat([tokens, self.motion(flow * self.sizes.motion_scale, fps)], dim=1)
 
     def frame_tokens(
         self, previous: Float[Tensor, "b c t h w"] | None, batch: int, count: int
@@ -129,7 +129,7 @@ class Nova(ModelMixin, ConfigMixin):
             table = rotary_table(coordinates, tower.width // tower.heads)
             return None, Positions(turn=table).behind(prefix).turn
         space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=self.device)
-        times = self.times(frames)[first : first + count, None]
+        times = self.times(frames, frame=frame)[:, None]
         return times + space.to(self.dtype), None
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:

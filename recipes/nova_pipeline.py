@@ -20,6 +20,7 @@ from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_defaults import check_parts, default_values
 from recipes.nova_inputs import (
     Pixels,
+    change_plan,
     read_clip,
     read_grid,
     read_guidance,
@@ -110,6 +111,7 @@ class NovaPipeline(DiffusionPipeline):
         prompt_embeds: Texts | None = None,
         negative_prompt_embeds: Texts | None = None,
         generator: Generators | None = None,
+        plan_changes: Mapping[str, Any] | None = None,
         output_type: str = "np",
         callback_on_step_end: Callable[..., object] | None = None,
         return_dict: bool = True,
@@ -138,6 +140,8 @@ class NovaPipeline(DiffusionPipeline):
             prompt_embeds: states of the text encoder instead of `prompt`, as `nova.stream` takes.
             negative_prompt_embeds: likewise.
             generator: one, or one for each sample; draws the posterior of image or video first.
+            plan_changes: fields of `GenerationPlan` by name, all but frames and grid, such as
+                `refresh`; they win over what other arguments and defaults say.
             output_type: "np", "pil", "pt" or "latent"; see `NovaOutput`.
             callback_on_step_end: called after each set with the pipeline, the number of sets that
                 are done, the number of the frame, and {"tokens": [b, n, c], the frame so far};
@@ -188,6 +192,7 @@ class NovaPipeline(DiffusionPipeline):
             flow_shift=flow_shift,
             grid=grid,
         )
+        plan = change_plan(plan, plan_changes)
         _, sizes, _ = read_plan(model, plan)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
         texts = self._texts("prompt", prompt, prompt_embeds)
@@ -205,7 +210,7 @@ class NovaPipeline(DiffusionPipeline):
         generator = check_generator(generator, batch, device)
 
         try:
-            both = [*texts, *(negatives or [])] if guidance.active else [*texts]
+            both = [*texts, *(negatives or [])] if plan.guidance.active else [*texts]
             states = [state for state in self._encode(both) for _ in range(copies)]
             context = None
             if clip is not None:

@@ -11,9 +11,17 @@ from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.backbones.block import take
+from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable
-from contar.generation import GenerationPlan, Monitor, Progress, generate_frames, generate_sets
-from contar.ordering import SetSchedule, SetStep, random_order
+from contar.generation import (
+    GenerationPlan,
+    Monitor,
+    Progress,
+    generate_frames,
+    generate_sets,
+    guided_passes,
+)
+from contar.ordering import SetSchedule, SetStep
 from contar.tokenizers import patchify, unpatchify
 from recipes.nova_model import Nova
 
@@ -31,7 +39,7 @@ class _Inputs:
     context: Tensor | None
     order: Tensor | None
     generator: Generators
-    table: SamplerTable
+    tables: tuple[SamplerTable, ...]  # of each set
     sizes: tuple[int, ...]
     latent: tuple[int, int]
     batch: int
@@ -99,7 +107,7 @@ def stream(
     batch = model.text.check("prompt_embeds", prompt_embeds)
     text = model.text.pad(prompt_embeds)
     check_backend(backend, device)
-    latent, sizes, table = read_plan(model, plan)
+    latent, sizes, tables = read_plan(model, plan)
     tokens = sum(sizes)
     if context is not None:
         check_tensor("context", context, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
@@ -107,6 +115,7 @@ def stream(
             raise bad("context", f"{context.shape[2]} frames", f"at most plan.frames={plan.frames}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
     if order is not None:
+        plan.check_order()
         check_tensor("order", order, (batch, tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), sizes).order
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
@@ -127,7 +136,7 @@ def stream(
         context=context,
         order=order,
         generator=check_generator(generator, batch, device),
-        table=table,
+        tables=tables,
         sizes=sizes,
         latent=latent,
         batch=batch,
@@ -141,8 +150,8 @@ def stream(
 
 def read_plan(
     model: Nova, plan: GenerationPlan
-) -> tuple[tuple[int, int], tuple[int, ...], SamplerTable]:
-    """Return the grid of latent frames, the set sizes and the solver's table of a plan.
+) -> tuple[tuple[int, int], tuple[int, ...], tuple[SamplerTable, ...]]:
+    """Return the grid of latent frames, the set sizes and each set's solver of a plan.
 
     Raises:
         ValueError: a plan that does not fit the model.
@@ -152,10 +161,13 @@ def read_plan(
     c.check_latent("plan.grid", latent)
     sizes = plan.sizes((latent[0] // c.patch) * (latent[1] // c.patch))
     scheduler = c.scheduler if plan.scheduler is None else plan.scheduler
-    steps, shift = plan.diffusion_steps, plan.flow_shift
-    table = SamplerTable.from_config(scheduler, steps, flow_shift=shift)
-    model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
-    return latent, sizes, table
+    tables = plan.solvers(
+        lambda steps: SamplerTable.from_config(scheduler, steps, flow_shift=plan.flow_shift),
+        len(sizes),
+    )
+    for table in tables:
+        model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
+    return latent, sizes, tables
 
 
 def motion_numbers(
@@ -228,26 +240,45 @@ def _frames(
         return patchify(normal(*shape, generator=inputs.generator, device=device), c.patch)
 
     def draw_frame(t: int, condition: Tensor, schedule: SetSchedule) -> Tensor:
-        def predict(tokens: Tensor, step: SetStep) -> Tensor:
-            monitor.before()
+        def at(step: SetStep) -> Guidance:
+            return plan.guidance.at((step.index + 1) / step.sets)
+
+        def network(
+            tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any
+        ) -> Tensor:
+            prefix = condition[part]
+            times = len(prefix) // batch
             return model.spatial(
-                tokens.repeat(passes, 1, 1),
-                condition,
-                step.known.repeat(passes, 1),
+                tokens.repeat(times, 1, 1),
+                prefix,
+                step.known.repeat(times, 1),
                 positions=places,
-                rows=step.current.repeat(passes, 1),
+                rows=rows.repeat(times, 1),
+                memory=memory,
                 backend=inputs.backend,
             )
 
+        guided_sets = guided_passes(
+            network,
+            plan,
+            batch,
+            guided=lambda step: at(step).scale > 1,
+            allocate=lambda count: model.spatial.allocate_memory(count, grid[0] * grid[1], block),
+        )
+
+        def predict(tokens: Tensor, step: SetStep) -> Tensor:
+            monitor.before()
+            return guided_sets(tokens, step)
+
         def draw(z: Tensor, step: SetStep) -> Tensor:
-            guidance = plan.guidance.at((step.index + 1) / step.sets)
+            guidance = at(step)
             ids = step.current
             if guidance.renorm_over == "frame":  # the rest of the frame goes along
                 ids = torch.cat([step.current, step.known, step.remaining], dim=1)
             return model.head.sample(
                 z[:batch],
-                uncond=z[batch:] if passes > 1 else None,
-                table=inputs.table,
+                uncond=z[batch:] if len(z) > batch else None,
+                table=inputs.tables[step.index],
                 guidance=guidance,
                 temperature=plan.temperature,
                 noise=take(frame_noise(), ids),
@@ -268,8 +299,7 @@ def _frames(
         if not schedules:  # one order for all frames, drawn when the first one is generated
             order = inputs.order
             if order is None:
-                count = grid[0] * grid[1]
-                order = random_order(batch, count, generator=inputs.generator, device=device)
+                order = plan.draw_order(batch, grid, generator=inputs.generator, device=device)
             schedules.append(SetSchedule(order, inputs.sizes))
         return draw_frame(t, condition, schedules[0])
 

@@ -1,4 +1,4 @@
-"""Who may look at whom: block layouts, masks, `attend`, the KV cache, positions."""
+"""Who may look at whom: block layouts, masks, `attend`, caches, positions."""
 
 from contar.attention.attend import attend, prepare_mask, why_unavailable
 from contar.attention.cache import KVCache
@@ -12,11 +12,13 @@ from contar.attention.positions import (
     sincos_2d,
     sinusoid,
 )
+from contar.attention.token_cache import TokenCache
 
 __all__ = [
     "BlockLayout",
     "KVCache",
     "Positions",
+    "TokenCache",
     "attend",
     "dense_mask",
     "flex_mask",

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -127,19 +128,54 @@ def _is_coarse(layout: BlockLayout) -> bool:
 
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
     """Attend block by block, each to the keys that it sees and to no others."""
-    starts, parts = layout.starts, []
-    first = starts[layout.cached]
-    for block in range(layout.cached, len(layout.sizes)):
-        spans = layout.spans(block)
-        if len(spans) == 1:
-            keys, values = (x[:, :, slice(*spans[0])] for x in (k, v))
-        else:
-            keys, values = (
-                torch.cat([x[:, :, slice(*span)] for span in spans], dim=2) for x in (k, v)
-            )
-        queries = q[:, :, starts[block] - first : starts[block + 1] - first]
-        parts.append(functional.scaled_dot_product_attention(queries, keys, values))
+    blocks = range(layout.cached, len(layout.sizes))
+    spans = [layout.spans(block) for block in blocks]
+    pieces = [span for seen in spans for span in seen]
+    cut: Any = _plain_pieces if torch.compiler.is_compiling() else _Pieces.apply
+    keys, values = (iter(cut(x, pieces)) for x in (k, v))
+    parts = []
+    for queries, seen in zip(q.split(layout.sizes[layout.cached :], dim=2), spans, strict=True):
+        near_keys, near_values = (_join([next(x) for _ in seen]) for x in (keys, values))
+        parts.append(functional.scaled_dot_product_attention(queries, near_keys, near_values))
     return torch.cat(parts, dim=2)
+
+
+def _join(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def _plain_pieces(x: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+    return tuple(x[:, :, start:stop] for start, stop in spans)
+
+
+class _Pieces(torch.autograd.Function):
+    """Spans of tokens, whose gradients add up in one tensor.
+
+    Autograd's own gradient of a slice is a whole tensor of zeros around it, one for each block, so
+    that their sum costs a good part of the attention.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+        """Return the tokens of each span."""
+        return _plain_pieces(x, spans)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep where the pieces lie."""
+        x, ctx.spans = inputs
+        ctx.tokens = x.shape[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Add each piece's gradient where it lies."""
+        first = grads[0]
+        total = first.new_zeros((*first.shape[:2], ctx.tokens, first.shape[3]))
+        for (start, stop), grad in zip(ctx.spans, grads, strict=True):
+            total[:, :, start:stop] += grad
+        return total, None
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:

@@ -2,6 +2,7 @@
 
 from contar.backbones.block import Block, SelfAttention
 from contar.backbones.spatial import SpatialTower
+from contar.backbones.spatial_memory import SpatialMemory
 from contar.backbones.temporal import TemporalTower
 
-__all__ = ["Block", "SelfAttention", "SpatialTower", "TemporalTower"]
+__all__ = ["Block", "SelfAttention", "SpatialMemory", "SpatialTower", "TemporalTower"]

@@ -16,7 +16,7 @@ from contar._errors import (
     check_tensor,
 )
 from contar._typing import Float, Int, Tensor
-from contar.attention import KVCache, attend, rotate
+from contar.attention import KVCache, TokenCache, attend, rotate
 from contar.attention.positions import check_table
 
 
@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
         turn: Float[Tensor, "*b n k 2"] | None = None,
         mask: Any = None,
         backend: Any = None,
-        cache: tuple[KVCache, int] | None = None,
+        cache: tuple[KVCache | TokenCache, int] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b m d"]:
         """Attend.
@@ -52,11 +52,11 @@ class SelfAttention(nn.Module):
             turn: rotary table.
             mask: of `attend`.
             backend: of `attend`.
-            cache: the KV cache and this layer's number in it.
+            cache: the cache of keys and values, and this layer's number in it.
             rows: [b, m], the tokens that attend; None is all. All are attended to.
 
         Raises:
-            ValueError: as `attend` and `KVCache.write`; another width, or a table that does not
+            ValueError: as `attend` and the cache's `write`; another width, or a table that does not
                 fit.
         """
         width, weight = self.qkv.in_features, self.qkv.weight
@@ -64,9 +64,10 @@ class SelfAttention(nn.Module):
         if turn is not None:
             check_table("turn", turn, len(x), x.shape[1], width // self.heads)
         if cache is not None:
-            if not isinstance(cache, tuple) or len(cache) != 2:
-                raise bad("cache", type(cache).__name__, "(KVCache, number of the layer)")
-            check_instance("cache", cache[0], KVCache)
+            pair = isinstance(cache, tuple) and len(cache) == 2
+            if not pair or not isinstance(cache[0], KVCache | TokenCache):
+                got = type(cache[0] if pair else cache).__name__
+                raise bad("cache", got, "(KVCache or TokenCache, number of the layer)")
         q_turn = turn
         if rows is not None:
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
@@ -147,6 +148,32 @@ class Block(nn.Module):
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
     """Return the tokens `ids` of each sample."""
     return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Float[Tensor, "b n d"],
+    *,
+    rows: Int[Tensor, "b m"] | None = None,
+    cache: KVCache | TokenCache | None = None,
+    checkpoint: bool = False,
+    **attention: Any,
+) -> Float[Tensor, "b m d"]:
+    """Return what blocks make of tokens, one after the other.
+
+    Args:
+        blocks: in order.
+        x: [b, n, width].
+        rows: [b, m], the tokens that are wanted; the last block leaves the others out.
+        cache: of keys and values, one layer a block.
+        checkpoint: as in `run_block`.
+        attention: arguments of `SelfAttention`.
+    """
+    for layer, block in enumerate(blocks):
+        options = {**attention, "cache": None if cache is None else (cache, layer)}
+        options["rows"] = rows if layer == len(blocks) - 1 else None
+        x = run_block(block, x, checkpoint=checkpoint, **options)
+    return x
 
 
 def run_block(block: nn.Module, x: Tensor, *, checkpoint: bool, **attention: Any) -> Tensor:

@@ -8,7 +8,8 @@ from torch import nn
 from contar._errors import bad, check_count, check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import Positions
-from contar.backbones.block import Block, run_block, take
+from contar.backbones.block import Block, run_blocks, take
+from contar.backbones.spatial_memory import SpatialMemory, check_memory
 
 
 class SpatialTower(nn.Module):
@@ -46,7 +47,7 @@ class SpatialTower(nn.Module):
         _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
         self.values, self.prefix_width = values, prefix_width
-        self.halves = ((width_e, heads_e), (width_d, heads_d))
+        self.halves = (encoder, decoder)
         self.embed = nn.Linear(values, width_e)
         self.prefix = _join(prefix_width, width_e)
         self.join = _join(width_e, width_d)
@@ -59,6 +60,16 @@ class SpatialTower(nn.Module):
         )
         self.norm = nn.LayerNorm(width_d)
 
+    def allocate_memory(self, batch: int, tokens: int, prefix: int) -> SpatialMemory:
+        """Return an empty memory for frames of so many tokens behind such a prefix.
+
+        Raises:
+            ValueError: a number below 1 (`prefix`: below 0).
+        """
+        check_count("tokens", tokens)
+        count = tokens + check_count("prefix", prefix, 0)
+        return SpatialMemory.allocate(self.halves, batch, count, like=self.norm.weight)
+
     def forward(
         self,
         tokens: Float[Tensor, "b n c"],
@@ -68,6 +79,7 @@ class SpatialTower(nn.Module):
         positions: tuple[Positions, Positions] = (Positions(), Positions()),
         filled: Bool[Tensor, "b v"] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
+        memory: SpatialMemory | None = None,
         backend: Any = None,
         checkpoint: bool = False,
     ) -> Float[Tensor, "b m d"]:
@@ -81,12 +93,18 @@ class SpatialTower(nn.Module):
             filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
             rows: [b, m], positions whose condition is wanted; None is all. The last block leaves
                 the others out, whose conditions nothing reads.
+            memory: keeps keys and values of each block. An empty one is filled, which changes no
+                result. Where it was filled with the first of `visible_ids`, only what follows them
+                and `rows`, which must be hidden, are computed: all else, prefix included, is taken
+                as it was then.
             backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
 
         Raises:
             ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are
-                seen on the CPU only: a look would make a GPU wait.
+                seen on the CPU only: a look would make a GPU wait. A memory of another tower or
+                batch, with gradients on, beside `filled` or `checkpoint`, filled with more than is
+                visible, or filled and no `rows`.
         """
         check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
@@ -99,21 +117,28 @@ class SpatialTower(nn.Module):
             check_ids("rows", rows, count)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
-        _check_positions(positions, count, *self.halves)
+        _check_positions(positions, count, *(half[1:] for half in self.halves))
         for_encoder, for_decoder = positions
         length = prefix.shape[1]
+        if memory is not None:
+            alone, like = filled is None and not checkpoint, self.norm.weight
+            options: Any = {"like": like, "backend": backend, "alone": alone}
+            check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+            if memory.full and rows is not None:
+                return self._renew(tokens, visible_ids, rows, positions, length, memory, backend)
+            memory.reserve_all(length, visible_ids.shape[1])
+        of_encoder, of_decoder = (
+            (None, None) if memory is None else (memory.encoder, memory.decoder)
+        )
 
         places = for_encoder.take(visible_ids)
-        x = self.embed(take(tokens, visible_ids).to(self.embed.weight.dtype))
-        x = x if places.add is None else x + places.add
-        x = torch.cat([self.prefix(prefix), x], dim=1)
+        x = torch.cat([self.prefix(prefix), self._embed(tokens, visible_ids, places)], dim=1)
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        turn = places.behind(length).turn
-        for block in self.encoder:
-            x = run_block(block, x, checkpoint=checkpoint, turn=turn, mask=mask, backend=backend)
+        options = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
+        x = run_blocks(self.encoder, x, cache=of_encoder, checkpoint=checkpoint, **options)
 
         x = self.join(x)
         prefix, x = x[:, :length], x[:, length:]
@@ -124,14 +149,42 @@ class SpatialTower(nn.Module):
             x = torch.where(filled[..., None], take(hidden, visible_ids), x)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
-        turn = for_decoder.behind(length).turn
-        options: Any = {"checkpoint": checkpoint, "turn": turn, "backend": backend}
-        *blocks, last = self.decoder
-        for block in blocks:
-            x = run_block(block, x, **options)
-        if rows is None:
-            return self.norm(run_block(last, x, **options)[:, length:])
-        return self.norm(run_block(last, x, rows=rows + length, **options))
+        options = {"turn": for_decoder.behind(length).turn, "backend": backend}
+        options["rows"] = None if rows is None else rows + length
+        x = run_blocks(self.decoder, x, cache=of_decoder, checkpoint=checkpoint, **options)
+        return self.norm(x if rows is not None else x[:, length:])
+
+    def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
+        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        return x if places.add is None else x + places.add
+
+    def _renew(
+        self,
+        tokens: Tensor,
+        visible_ids: Tensor,
+        rows: Tensor,
+        positions: tuple[Positions, Positions],
+        length: int,
+        memory: SpatialMemory,
+        backend: Any,
+    ) -> Tensor:
+        """Compute what has become visible since, and `rows`, among what the memory holds."""
+        for_encoder, for_decoder = positions
+        new = visible_ids[:, memory.seen :]
+        ids = torch.cat([new, rows], dim=1)
+        memory.reserve_new(visible_ids.shape[1], ids + length)
+        hidden = self.mask_token.expand(*rows.shape, -1)
+        add = for_decoder.take(rows).add
+        x = hidden = hidden if add is None else hidden + add
+        if new.shape[1]:
+            places = for_encoder.take(new)
+            x = self._embed(tokens, new, places)
+            options: Any = {"turn": places.turn, "backend": backend}
+            x = self.join(run_blocks(self.encoder, x, cache=memory.encoder, **options))
+            x = torch.cat([x, hidden], dim=1)
+        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
+        options = {"turn": for_decoder.take(ids).turn, "backend": backend, "rows": wanted}
+        return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
 
 
 def _check_half(name: str, half: Any, least: int) -> None:

@@ -10,7 +10,7 @@ from contar._typing import Float, Tensor
 from contar.attention import BlockLayout, KVCache, prepare_mask
 from contar.attention.attend import check_backend
 from contar.attention.positions import check_table
-from contar.backbones.block import Block, run_block
+from contar.backbones.block import Block, run_blocks
 
 
 class TemporalTower(nn.Module):
@@ -111,8 +111,6 @@ class TemporalTower(nn.Module):
                     raise bad("backend", backend, "another one for a window with pinned blocks")
             layout = cache.reserve(*sizes)
         mask = prepare_mask(layout, backend, x.device)
-        for layer, block in enumerate(self.blocks):
-            memory = None if cache is None else (cache, layer)
-            options = {"turn": turn, "mask": mask, "backend": backend, "cache": memory}
-            x = run_block(block, x, checkpoint=checkpoint, **options)
+        options = {"turn": turn, "mask": mask, "backend": backend}
+        x = run_blocks(self.blocks, x, cache=cache, checkpoint=checkpoint, **options)
         return self.norm(x[:, length:]).unflatten(1, (count, tokens))

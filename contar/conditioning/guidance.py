@@ -1,9 +1,9 @@
 """Classifier-free guidance as one immutable value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from contar._errors import check_choice, check_number, check_tensor
+from contar._errors import bad, check_choice, check_number, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -22,6 +22,10 @@ class Guidance:
             one is shortened back to its length; 1 is off.
         renorm_over: whose length is meant, for each sample: that of the predicted "tokens", or of
             the whole "frame", where NOVA's code counts each other token's noise as its prediction.
+        ceiling: above this timestep there is no guidance; None is no ceiling. Guidance in an
+            interval: Kynkäänniemi et al. 2024, arXiv 2404.07724.
+        interval: shares of generation between which there is guidance; a set without it takes one
+            pass of the spatial tower instead of two.
 
     Raises:
         ValueError: NaN, infinity or a number outside its range.
@@ -32,12 +36,20 @@ class Guidance:
     truncation: float = 0.0
     renorm: float = 1.0
     renorm_over: Literal["tokens", "frame"] = "tokens"
+    ceiling: float | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_number("guidance.scale", self.scale, 0)
         if self.start is not None:
             check_number("guidance.start", self.start, 0)
         check_number("guidance.truncation", self.truncation, 0)
+        if self.ceiling is not None:
+            check_number("guidance.ceiling", self.ceiling, self.truncation)
+        if not isinstance(self.interval, tuple) or len(self.interval) != 2:
+            raise bad("guidance.interval", self.interval, "(first, last), shares in [0, 1]")
+        check_number("guidance.interval", self.interval[0], 0, 1)
+        check_number("guidance.interval", self.interval[1], self.interval[0], 1)
         check_number("guidance.renorm", self.renorm, 0, 1)
         check_choice("guidance.renorm_over", self.renorm_over, ("tokens", "frame"))
 
@@ -55,10 +67,23 @@ class Guidance:
             ValueError: a share outside [0, 1].
         """
         check_number("done", done, 0, 1)
-        if self.start is None:
+        scale = self.scale
+        if not self.interval[0] <= done <= self.interval[1]:
+            scale = 1.0
+        elif self.start is not None:
+            scale = self.start + (self.scale - self.start) * done
+        elif self.interval == (0, 1):
             return self
-        scale = self.start + (self.scale - self.start) * done
-        return Guidance(scale, None, self.truncation, self.renorm, self.renorm_over)
+        return replace(self, scale=scale, start=None, interval=(0.0, 1.0))
+
+    def check_constant(self) -> None:
+        """Raise a ValueError for a guidance that changes from set to set."""
+        for name, value, constant in (
+            ("start", self.start, None),
+            ("interval", self.interval, (0, 1)),
+        ):
+            if value != constant:
+                raise bad(f"guidance.{name}", value, f"{constant}: take guidance.at(share done)")
 
     def applies(self, timestep: float) -> bool:
         """Whether a constant guidance acts at this timestep.
@@ -67,7 +92,8 @@ class Guidance:
             ValueError: a timestep that is no finite number.
         """
         check_number("timestep", timestep)
-        return self.scale > 1 and timestep >= self.truncation
+        below = self.ceiling is None or timestep <= self.ceiling
+        return self.scale > 1 and below and timestep >= self.truncation
 
     def combine(
         self, cond: Float[Tensor, "b n c"], uncond: Float[Tensor, "b n c"]

@@ -88,12 +88,16 @@ class FrameTimes(nn.Module):
         self.embed = ScalarEmbedding(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, frames: int) -> Float[Tensor, "t d"]:
-        """Return the embeddings [frames, width] of a clip of so many latent frames.
+    def forward(self, frames: int, *, frame: int | None = None) -> Float[Tensor, "t d"]:
+        """Return the embeddings [frames, width] of a clip of so many latent frames, or of one.
 
         Raises:
-            ValueError: a number below 1.
+            ValueError: a number of frames below 1, or a frame that is none of them.
         """
         check_count("frames", frames)
-        times = torch.arange(frames, dtype=torch.float32, device=self.norm.weight.device)
+        if frame is not None and check_count("frame", frame, 0) >= frames:
+            raise bad("frame", frame, f"below {frames}")
+        first, last = (0, frames) if frame is None else (frame, frame + 1)
+        device = self.norm.weight.device
+        times = torch.arange(first, last, dtype=torch.float32, device=device)
         return self.norm(self.embed(times / (frames / self.base)))

@@ -6,8 +6,10 @@ scheduler by giving it basis vectors instead of samples.
 """
 
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -74,20 +76,13 @@ class SamplerTable:
                 `load_scheduler` refuses; a scheduler that is not linear in what it is given, or
                 that makes NaN or infinities of it (some do near noise 20000).
         """
-        scheduler = _fresh(config, flow_shift)
-        trained = getattr(scheduler.config, "num_train_timesteps", None)
-        if check_count("steps", steps) > (trained or steps):
-            raise bad("steps", steps, f"at most the {trained} steps it was trained with")
-        name = type(scheduler).__name__
-        try:
-            table = _tabulate(config, steps, flow_shift)
-        except Exception as error:  # of any kind: what a solver does with what it cannot take
-            allowed = f"a solver that runs on its own for so many steps ({error})"
-            raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
-        if table is None or not _agrees(table, config, steps, flow_shift):
-            allowed = "a solver that is linear in its input and stays finite"
-            raise bad("scheduler", f"{name} for {steps} steps", allowed)
-        return table
+        check_count("steps", steps)
+        if flow_shift is not None:
+            check_number("flow_shift", flow_shift, 1e-6)
+        key = _key(config)
+        if key is None:
+            return _make(config, steps, flow_shift)
+        return _remembered(key, steps, flow_shift)
 
     def __len__(self) -> int:
         return len(self.timestep)
@@ -148,6 +143,41 @@ class SamplerTable:
             return self.noise[i]
         share = (spread + 1) / 2
         return self.noise_high[i] ** share * self.noise[i] ** (1 - share)
+
+
+def _key(config: Any) -> str | None:
+    """Return a config as a text, None where it holds what no text does."""
+    mapping = config if isinstance(config, Mapping) else getattr(config, "config", None)
+    if not isinstance(mapping, Mapping):
+        return None
+    named = {} if isinstance(config, Mapping) else {"_class_name": type(config).__name__}
+    try:
+        return json.dumps({**named, **mapping}, sort_keys=True)
+    except TypeError:
+        return None
+
+
+@lru_cache(maxsize=256, typed=True)  # a plan that anneals its steps makes tens of tables
+def _remembered(key: str, steps: int, flow_shift: float | None) -> SamplerTable:
+    return _make(json.loads(key), steps, flow_shift)
+
+
+def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
+    """Return the table, checked against its scheduler."""
+    scheduler = _fresh(config, flow_shift)
+    trained = getattr(scheduler.config, "num_train_timesteps", None)
+    if steps > (trained or steps):
+        raise bad("steps", steps, f"at most the {trained} steps it was trained with")
+    name = type(scheduler).__name__
+    try:
+        table = _tabulate(config, steps, flow_shift)
+    except Exception as error:  # of any kind: what a solver does with what it cannot take
+        allowed = f"a solver that runs on its own for so many steps ({error})"
+        raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
+    if table is None or not _agrees(table, config, steps, flow_shift):
+        allowed = "a solver that is linear in its input and stays finite"
+        raise bad("scheduler", f"{name} for {steps} steps", allowed)
+    return table
 
 
 def _fresh(config: Any, flow_shift: float | None) -> Any:

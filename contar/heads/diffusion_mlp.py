@@ -310,5 +310,4 @@ class DiffusionMLP(nn.Module):
             raise bad("table", got, f"{kinds[learned]} variance, as this head has it")
         table.check_temperature("temperature", temperature)
         check_instance("guidance", guidance, Guidance)
-        if guidance.start is not None:
-            raise bad("guidance.start", guidance.start, "None: take guidance.at(share done)")
+        guidance.check_constant()

@@ -106,8 +106,7 @@ def check_sample(
     assert isinstance(cond, Tensor)
     guidance = Guidance() if guidance is None else guidance
     check_instance("guidance", guidance, Guidance)
-    if guidance.start is not None:
-        raise bad("guidance.start", guidance.start, "None: take guidance.at(share done)")
+    guidance.check_constant()
     if uncond is not None:
         check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, cond_width]", like=like)
     elif guidance.scale > 1:
@@ -125,6 +124,8 @@ def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:
     """
     if guidance.truncation:
         raise bad("guidance.truncation", guidance.truncation, "0: this head has no timesteps")
+    if guidance.ceiling is not None:
+        raise bad("guidance.ceiling", guidance.ceiling, "None: this head has no timesteps")
     if guidance.renorm < 1 and not (renorm and guidance.renorm_over == "tokens"):
         allowed = "1, or over tokens" if renorm else "1"
         raise bad("guidance.renorm", guidance.renorm, f"{allowed} with this head")

@@ -86,6 +86,10 @@ def test_guidance_refuses_what_is_no_number_in_its_range(argument, value, refuse
         ("scale", {"scale": None}),
         ("renorm", {"renorm": 1.01}),
         ("truncation", {"truncation": None}),
+        ("ceiling", {"ceiling": NAN}),
+        ("ceiling", {"ceiling": 1.0, "truncation": 2.0}),
+        ("interval", {"interval": None}),
+        ("interval", {"interval": (0.0, 0.5, 1.0)}),
         ("renorm_over", {"renorm_over": "set"}),
         ("renorm_over", {"renorm_over": None}),
     ],
@@ -93,6 +97,12 @@ def test_guidance_refuses_what_is_no_number_in_its_range(argument, value, refuse
 def test_guidance_refuses_other_values(argument, changes, refuses):
     with refuses(f"guidance.{argument}", repr(changes[argument])):
         Guidance(**changes)
+
+
+@pytest.mark.parametrize("interval", [(-0.1, 1.0), (0.0, 1.1), (0.6, 0.5), (NAN, 1.0)])
+def test_guidance_refuses_sets_that_are_no_interval_of_shares(interval, refuses):
+    with refuses("guidance.interval"):
+        Guidance(interval=interval)
 
 
 @pytest.mark.parametrize("scale", [0, 0.5, 1, 1.0])

@@ -14,7 +14,13 @@ NO_COUNTS = [0, -1, 1.0, NAN, INF, True, "2", [2]]
 SCHEDULE = SetSchedule(raster_order(2, 4), (1, 3))
 
 
-@pytest.mark.parametrize("argument", ["frames", "sets", "diffusion_steps", "window"])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "frames", "sets", "diffusion_steps", "window", "last_diffusion_steps", "refresh",
+        "guidance_every",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("value", NO_COUNTS)
 def test_a_plan_refuses_counts_below_one(argument, value, refuses):
     with refuses(argument, repr(value)):
@@ -47,6 +53,12 @@ def test_a_plan_refuses_counts_below_one(argument, value, refuses):
         ("pinned", "-1", {"pinned": -1}),
         ("pinned", "None", {"pinned": None}),
         ("pinned", "1.0", {"pinned": 1.0}),
+        ("last_diffusion_steps", "26", {"last_diffusion_steps": 26}),
+        ("order", "'raster'", {"order": "raster"}),
+        ("order", "None", {"order": None}),
+        ("filling_sets", "2", {"filling_sets": 2}),
+        ("filling_sets", "0", {"filling_sets": 0, "order": "checkerboard"}),
+        ("filling_sets", "64", {"filling_sets": 64, "order": "checkerboard"}),
     ],
 )
 def test_a_plan_refuses_values_outside_their_range(argument, came, changes, refuses):

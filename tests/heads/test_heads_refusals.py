@@ -123,6 +123,7 @@ FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
         ("guidance", "float", {"guidance": 2.0}),
         ("guidance", "float", {"guidance": 0.0}),
         ("guidance.start", "1.0", {"guidance": Guidance(2.0, start=1.0)}),
+        ("guidance.interval", "0.5", {"guidance": Guidance(2.0, interval=(0.0, 0.5))}),
         ("temperature", "-1", {"temperature": -1}),
         ("temperature", "nan", {"temperature": NAN}),
         ("temperature", "inf", {"temperature": INF}),

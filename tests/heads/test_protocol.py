@@ -129,6 +129,10 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("uncond", {"guidance": Guidance(2.0), "uncond": randn(0, 2, 3, COND)}),
     ("guidance", {"guidance": 2.0}),
     ("guidance.start", {"guidance": Guidance(2.0, start=1.0), "uncond": randn(0, 2, 4, COND)}),
+    (
+        "guidance.interval",
+        {"guidance": Guidance(2.0, interval=(0.0, 0.5)), "uncond": randn(0, 2, 4, COND)},
+    ),
     ("temperature", {"temperature": -1.0}),
     ("temperature", {"temperature": float("nan")}),
     ("generator", {"generator": [seeded()]}),
@@ -172,6 +176,7 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
     for field, guidance in (
         ("guidance.truncation", Guidance(2.0, truncation=100.0)),
+        ("guidance.ceiling", Guidance(2.0, ceiling=100.0)),
         ("guidance.renorm", Guidance(2.0, renorm=0.5, renorm_over="frame")),
     ):
         with refuses(field):

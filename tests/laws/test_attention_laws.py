@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -241,6 +242,26 @@ def test_values_and_gradients_agree_with_a_softmax_written_out(
         "prepared": lambda: prepare_mask(layout, backend, "cpu"),
     }[form]()
     check_values_and_gradients(backend, layout, mask, seed, inputs)
+
+
+def test_attention_by_blocks_can_be_recomputed_and_gone_back_through_twice() -> None:
+    layout = BlockLayout((128,) * 4)
+    q, k, v = (x.requires_grad_() for x in draw_qkv(layout, 0, torch.float32))
+    out = attend(q, k, v, mask=layout)
+    total = out.square().sum()
+    first, again = (torch.autograd.grad(total, k, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    ran: list[int] = []
+
+    def attention(q: Any, k: Any, v: Any) -> Any:
+        ran.append(1)
+        return attend(q, k, v, mask=layout)
+
+    out = torch.utils.checkpoint.checkpoint(attention, q, k, v, use_reentrant=False)
+    assert isinstance(out, torch.Tensor)
+    (recomputed,) = torch.autograd.grad(out.square().sum(), k)
+    assert len(ran) == 2
+    assert torch.equal(recomputed, first)
 
 
 def check_values_and_gradients(

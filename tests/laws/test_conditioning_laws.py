@@ -117,6 +117,26 @@ def test_guidance_acts_from_its_truncation_on_and_not_below(
     assert not guidance.applies(below)
 
 
+@given(scale=scales, ceiling=st.floats(0, 1000), timestep=st.floats(0, 1000))
+def test_guidance_acts_up_to_its_ceiling_and_not_above(
+    scale: float, ceiling: float, timestep: float
+) -> None:
+    guidance = Guidance(scale, ceiling=ceiling)
+    assert guidance.applies(timestep) == (timestep <= ceiling)
+    assert guidance.applies(ceiling)
+
+
+@given(scale=scales, start=st.none() | scales, ends=st.tuples(shares, shares), done=shares)
+def test_guidance_in_an_interval_of_sets_is_itself_there_and_none_outside(
+    scale: float, start: float | None, ends: tuple[float, float], done: float
+) -> None:
+    interval = (min(ends), max(ends))
+    now = Guidance(scale, start, 3.0, interval=interval).at(done)
+    inside = interval[0] <= done <= interval[1]
+    assert now == (Guidance(scale, start, 3.0).at(done) if inside else Guidance(1.0, None, 3.0))
+    now.check_constant()
+
+
 @given(scale=st.floats(0, 20), done=shares, renorm=shares)
 def test_guidance_without_a_start_is_constant(scale: float, done: float, renorm: float) -> None:
     guidance = Guidance(scale, None, 3.0, renorm, "frame")

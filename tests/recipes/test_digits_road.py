@@ -60,7 +60,7 @@ def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(road, 
     assert (road / "video" / "log.csv").read_text() == before
     with refuses("out", "resume"):
         moving_digits.run(moving_digits.smoke(), road)
-    with refuses("resume", "steps: 4 then, 4000 now"):
+    with refuses("resume", "steps: 4 then, 2500 now"):
         moving_digits.run(moving_digits.MovingDigitsRecipe(), road, resume=True)
 
 

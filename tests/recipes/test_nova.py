@@ -2,10 +2,12 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import pytest
 import torch
 
+from contar._memory import peak_bytes
 from contar.training import freeze
 from recipes import nova
 
@@ -83,3 +85,43 @@ def test_positions_of_one_frame_are_those_of_the_clip():
             if turn is not None and table is not None:
                 start = 0 if frame == 0 else 5 + 4 * frame
                 assert torch.equal(table, turn[start : 5 + 4 * (frame + 1)])
+
+
+def test_under_a_window_memory_does_not_grow_with_the_number_of_frames():
+    """Frames are let go as they come, so all that may stay is the window, whatever the length."""
+    model = nova.build(TINY)
+    window: Any = {"window": 3, "pinned": 1, "sets": 1, "diffusion_steps": 1}
+
+    def peak(frames):
+        plan = nova.GenerationPlan(frames=frames, **window)
+
+        def generate():
+            for _ in nova.stream(model, torch.zeros(1, 1, 8), plan, generator=drawn()):
+                pass
+
+        return peak_bytes(generate)
+
+    peaks = [peak(frames) for frames in (9, 33, 129)]
+    assert max(peaks) <= 1.01 * peaks[0], peaks
+    cache = 2 * 2 * 32 * 4 * (7 + 4 * 4)  # keys and values of two passes, of prefix and 4 frames
+    assert peaks[0] > cache
+
+
+def drawn():
+    return torch.Generator().manual_seed(0)
+
+
+def test_a_motion_scale_multiplies_the_score_alone():
+    torch.manual_seed(0)
+    plain = nova.build(TINY)
+    scaled = nova.build(dataclasses.replace(TINY, motion_scale=20.0))
+    scaled.load_state_dict(plain.state_dict())
+    text, fps = torch.zeros(1, 4, 8), torch.tensor([12.0])
+    found = scaled.prefix(text, torch.tensor([0.25]), fps)
+    assert torch.equal(found, plain.prefix(text, torch.tensor([5.0]), fps))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), None])
+def test_a_motion_scale_of_none_or_less_is_refused(scale, refuses):
+    with refuses("motion_scale", repr(scale)):
+        dataclasses.replace(TINY, motion_scale=scale)

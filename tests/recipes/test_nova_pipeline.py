@@ -434,6 +434,15 @@ def test_a_flow_is_shifted_as_asked_for(pipe):
     assert torch.equal(run(flow), level)
 
 
+def test_the_plan_of_a_call_can_be_changed_by_the_names_of_its_fields(pipe, plain):
+    assert torch.equal(run(pipe, plan_changes={}), plain)
+    assert torch.equal(run(pipe, plan_changes={"refresh": 1, "pinned": 1}), plain)
+    for changes in ({"refresh": 2}, {"order": "checkerboard"}, {"sets": 3}):
+        changed = run(pipe, plan_changes=changes)
+        assert changed.isfinite().all()
+        assert not torch.equal(changed, plain)
+
+
 SCHEDULER = "scheduler/scheduler_config.json"
 
 

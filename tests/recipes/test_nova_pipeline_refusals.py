@@ -194,6 +194,11 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("guidance_renorm", "1.01", "[0, 1]", {"guidance_renorm": 1.01}),
     *(("flow_shift", repr(v), "a finite number", {"flow_shift": v}) for v in (0, *NO_NUMBERS)),
     ("flow_shift", "3.0", "None: DDPMScheduler has no shift", {"flow_shift": 3.0}),
+    # Plan.
+    ("plan_changes", "str", "a Mapping", {"plan_changes": "fast"}),
+    *(("plan_changes", repr(name), "'refresh'", {"plan_changes": {name: 1}})
+      for name in ("speed", "frames", "grid", 3)),
+    ("refresh", "0", "an integer of at least 1", {"plan_changes": {"refresh": 0}}),
     # Motion.
     *((name, repr(v), "a finite number", {name: v})
       for name in ("motion_flow", "fps") for v in (-0.1, NAN, INF, True)),

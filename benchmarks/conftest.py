@@ -1,0 +1,181 @@
+"""What each row of a benchmark tells: time, operations, share of the machine's peak, memory."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROWS: list[dict[str, Any]] = []
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pytest_addoption(parser: Any) -> None:
+    parser.addoption("--results", type=Path, help="folder for tables, as <theme>_<hardware>_<date>")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: Any) -> str:
+    """Each device; where there is no GPU the table says so."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        ROWS.append({"theme": theme(request), "row": title(request)})
+        pytest.skip("not measured: no GPU")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def peak() -> Callable[[str, str], float]:
+    """The machine's operations a second: the fastest of several products of large matrices."""
+    found: dict[tuple[str, str], float] = {}
+
+    def measure(device: str, dtype: str) -> float:
+        if (device, dtype) not in found:
+            side = SIDE[device]
+            a, b = torch.randn(2, side, side, device=device).to(DTYPES[dtype])
+            times = []
+            for _ in range(8):
+                start = now(device)
+                torch.mm(a, b)
+                times.append(now(device) - start)
+            found[device, dtype] = 2 * side**3 / min(times[1:])
+        return found[device, dtype]
+
+    return measure
+
+
+@pytest.fixture
+def row(request: Any, benchmark: Any, peak: Any) -> Callable[..., None]:
+    """Return the function that measures one row.
+
+    It checks a result first and measures nothing if that fails.
+    """
+
+    def measure(
+        run: Callable[[], Any],
+        check: Callable[[Any], object],
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        rounds: int = 7,
+    ) -> None:
+        check(run())
+        with FlopCounterMode(display=False) as counter:
+            run()
+        memory = most_memory(run, device)
+
+        def timed() -> None:
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        benchmark.pedantic(timed, rounds=rounds, warmup_rounds=1)
+        seconds = statistics.median(benchmark.stats.stats.data)
+        operations = counter.get_total_flops()
+        ROWS.append(
+            {
+                "theme": theme(request),
+                "row": title(request),
+                "device": device,
+                "dtype": dtype,
+                "ms": 1e3 * seconds,
+                "gflop": operations / 1e9,
+                "share_of_peak": operations / seconds / peak(device, dtype),
+                "memory_mib": memory / 2**20,
+            }
+        )
+
+    return measure
+
+
+def theme(request: Any) -> str:
+    return request.node.path.stem.removeprefix("bench_")
+
+
+def title(request: Any) -> str:
+    name, _, case = request.node.name.removeprefix("test_").partition("[")
+    return name.replace("_", " ") + (f", {case[:-1].replace('-', ', ')}" if case else "")
+
+
+def now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def most_memory(run: Callable[[], Any], device: str) -> int:
+    """Return the bytes that a run takes beyond those that are taken before it, at its height.
+
+    As the allocator tells it, gradients and kernels' own memory included, which
+    `contar._memory.peak_bytes` (made for tensors without data) does not see.
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run()
+    held = highest = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):  # type: ignore[union-attr]
+        if event.name() == "[memory]" and event.device_type() == torch.profiler.DeviceType.CPU:
+            held += event.nbytes()  # type: ignore[attr-defined]
+            highest = max(highest, held)
+    return highest
+
+
+def hardware() -> str:
+    """Return the processor's name and cores, and the GPU's name if there is one."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
+    name = " ".join(sorted(names)) or platform.processor() or platform.machine()
+    gpu = f"{torch.cuda.get_device_name()} beside " if torch.cuda.is_available() else ""
+    return f"{gpu}{name}, {torch.get_num_threads()} cores"
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    folder = session.config.getoption("--results")
+    if folder is None or not ROWS:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    root = Path(__file__).parents[1]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    date = datetime.date.today().isoformat()
+    told = {
+        "hardware": hardware(), "date": date, "commit": commit, "torch": torch.__version__,
+        "diffusers": importlib.metadata.version("diffusers"), "python": platform.python_version(),
+    }  # fmt: skip
+    slug = re.sub(r"[^a-z0-9]+", "-", told["hardware"].lower()).strip("-")
+    for name in dict.fromkeys(row["theme"] for row in ROWS):
+        rows = [row for row in ROWS if row["theme"] == name]
+        stem = f"{name}_{slug}_{date}"
+        told_and_rows = json.dumps({**told, "rows": rows}, indent=1) + "\n"
+        (folder / f"{stem}.json").write_text(told_and_rows)
+        (folder / f"{stem}.md").write_text(table(name, told, rows))
+
+
+def table(name: str, told: dict[str, str], rows: list[dict[str, Any]]) -> str:
+    """Return the rows as Markdown."""
+    lines = [f"# {name}", "", ", ".join(f"{key} {value}" for key, value in told.items()), ""]
+    lines += ["| row | dtype | ms | GFLOP | of peak | memory, MiB |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        if "ms" not in row:
+            lines.append(f"| {row['row']} | | not measured | | | |")
+            continue
+        share = f"{row['share_of_peak']:.0%}"
+        cells = [row["row"], row["dtype"], f"{row['ms']:.3g}", f"{row['gflop']:.3g}", share]
+        lines.append("| " + " | ".join([*cells, f"{row['memory_mib']:.1f}"]) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,124 @@
+"""What a spatial tower keeps from set to set, where not everything is computed in each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_instance
+from contar._typing import Tensor
+from contar.attention import KVCache, TokenCache
+from contar.attention.attend import check_backend
+
+Halves = Sequence[tuple[int, int, int]]
+
+
+@dataclass
+class SpatialMemory:
+    """Keys and values of both halves of a spatial tower, from the sets before.
+
+    The caller owns it, makes a new one when everything is to be computed afresh, and passes it to
+    every call between. What was computed stays: an old token does not look at newer ones, which is
+    the approximation. Source: the token cache of LazyMAR (Yan et al. 2025, arXiv 2503.12450), here
+    with the tokens that are new or wanted as those that are computed.
+
+    Attributes:
+        encoder: of the visible tokens, in the order in which they became visible.
+        decoder: of all tokens, by place.
+        seen: how many tokens were visible.
+    """
+
+    encoder: KVCache
+    decoder: TokenCache
+    seen: int = 0
+
+    @classmethod
+    def allocate(cls, halves: Halves, batch: int, tokens: int, *, like: Tensor) -> "SpatialMemory":
+        """Return an empty memory.
+
+        Args:
+            halves: (depth, width, heads) of encoder and decoder.
+            batch: samples.
+            tokens: what comes before them included.
+            like: a weight, of whose dtype and device it is.
+        """
+        of_encoder, of_decoder = _fitting(halves, batch)
+        where: Any = {"device": like.device, "dtype": like.dtype}
+        return cls(
+            KVCache(**of_encoder, capacity=tokens, **where),
+            TokenCache(**of_decoder, tokens=tokens, **where),
+        )
+
+    @property
+    def full(self) -> bool:
+        """Whether everything was computed once."""
+        return self.decoder.full
+
+    def reserve_all(self, prefix: int, visible: int) -> None:
+        """Make room for everything."""
+        if prefix + visible:
+            self.encoder.reserve(prefix + visible)
+        self.decoder.place(None)
+        self.seen = visible
+
+    def reserve_new(self, visible: int, ids: Tensor) -> None:
+        """Make room for what has become visible, and say which tokens the decoder renews."""
+        if visible > self.seen:
+            self.encoder.reserve(visible - self.seen)
+        self.decoder.place(ids)
+        self.seen = visible
+
+
+def check_memory(
+    memory: object,
+    halves: Halves,
+    tokens: int,
+    visible_ids: Tensor,
+    rows: Tensor | None,
+    *,
+    like: Tensor,
+    backend: Any,
+    alone: bool,
+) -> None:
+    """Raise a ValueError unless a call may go with a memory; it is as it was.
+
+    Args:
+        memory: what came.
+        halves: (depth, width, heads) of encoder and decoder.
+        tokens: what comes before them included.
+        visible_ids: of the call.
+        rows: of the call.
+        like: a weight of the tower.
+        backend: of the call.
+        alone: whether no argument came that excludes a memory.
+    """
+    check_instance("memory", memory, SpatialMemory)
+    assert isinstance(memory, SpatialMemory)
+    of_encoder, of_decoder = _fitting(halves, len(visible_ids))
+    ours = (memory.encoder.fits, memory.decoder.fits)
+    asked = (of_encoder, {**of_decoder, "tokens": tokens})
+    if ours != asked:
+        raise bad("memory", f"one for {ours}", f"one for {asked}")
+    if not alone:
+        raise bad("memory", "a SpatialMemory", "None beside filled or checkpoint")
+    if torch.is_grad_enabled() and like.requires_grad:
+        raise bad("memory", "a SpatialMemory", "None, or torch.no_grad(), as it is written to")
+    check_backend(backend, like.device)
+    if not memory.full:
+        return
+    if visible_ids.shape[1] < memory.seen:
+        got = f"{visible_ids.shape[1]} tokens"
+        raise bad("visible_ids", got, f"the memory's {memory.seen} and more")
+    if rows is None:
+        raise bad("rows", None, "hidden positions, with a memory that is filled")
+    on_cpu = rows.device.type == "cpu"  # a look would make a GPU wait
+    if on_cpu and bool((rows[:, :, None] == visible_ids[:, None, :]).any()):
+        raise bad("rows", "some that are visible", "hidden positions, with a memory that is filled")
+
+
+def _fitting(halves: Halves, batch: int) -> list[dict[str, int]]:
+    return [
+        {"layers": max(1, depth), "batch": batch, "heads": heads, "width": width // heads}
+        for depth, width, heads in halves
+    ]

@@ -1,0 +1,501 @@
+"""The laws of faster generation: neutral options change nothing, reuse is exact where it can be."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_mar import PLAN as MAR_PLAN
+from tiny_mar import tiny_mar
+from tiny_nova import texts, tiny_nova
+from torch import Tensor
+
+from contar.attention import (
+    KVCache,
+    Positions,
+    TokenCache,
+    grid_coordinates,
+    rotary_table,
+    sincos_2d,
+)
+from contar.backbones import SpatialTower
+from contar.diffusion import SamplerTable
+from contar.generation import GenerationPlan, fast_changes, guided_passes
+from contar.ordering import SetSchedule, SetStep
+from recipes import mar, nova
+
+few = settings(max_examples=min(settings().max_examples, 20))
+TOKENS, VALUES, PREFIX, WIDTH = 9, 3, 2, 32
+seeds = st.integers(0, 2**31)
+
+
+def draws(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tower(encoder: int, decoder: int, seed: int = 0) -> SpatialTower:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        halves: Any = {"encoder": (encoder, 64, 2), "decoder": (decoder, WIDTH, 1)}
+        return SpatialTower(VALUES, WIDTH, **halves).eval()
+
+
+def frame(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens, a prefix and an order for two samples."""
+    g = draws(seed)
+    order = torch.stack([torch.randperm(TOKENS, generator=g) for _ in range(2)])
+    shape = (2, PREFIX, WIDTH)
+    return torch.randn(2, TOKENS, VALUES, generator=g), torch.randn(shape, generator=g), order
+
+
+# --- the memory of a spatial tower ---
+
+
+@few
+@given(seed=seeds, visible=st.integers(0, TOKENS - 1))
+@torch.no_grad()
+def test_filling_a_memory_changes_no_result(seed: int, visible: int) -> None:
+    model = tower(2, 2)
+    tokens, prefix, order = frame(seed)
+    known, rows = order[:, :visible], order[:, visible:]
+    for wanted in (None, rows):
+        memory = model.allocate_memory(2, TOKENS, PREFIX)
+        found = model(tokens, prefix, known, rows=wanted, memory=memory)
+        torch.testing.assert_close(found, model(tokens, prefix, known, rows=wanted))
+        assert memory.full
+        assert memory.seen == visible
+
+
+PLACES = {
+    "none": (Positions(), Positions()),
+    "added": tuple(Positions(add=sincos_2d((3, 3), width)) for width in (64, WIDTH)),
+    "rotary": tuple(
+        Positions(turn=rotary_table(grid_coordinates(1, 3, 3), width)) for width in (32, 32)
+    ),
+}
+
+
+@pytest.mark.parametrize("places", PLACES)
+@few
+@given(seed=seeds, visible=st.integers(0, TOKENS - 1))
+@torch.no_grad()
+def test_where_nothing_became_visible_a_memory_gives_what_the_whole_tower_gives(
+    places: str, seed: int, visible: int
+) -> None:
+    model = tower(2, 3)
+    tokens, prefix, order = frame(seed)
+    known, rows = order[:, :visible], order[:, visible:]
+    options: Any = {"positions": PLACES[places], "rows": rows}
+    options["memory"] = model.allocate_memory(2, TOKENS, PREFIX)
+    whole = model(tokens, prefix, known, **options)
+    again = model(tokens, prefix, known, **options)
+    torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)
+
+
+@few
+@given(seed=seeds, visible=st.integers(0, 7))
+@torch.no_grad()
+def test_the_same_holds_for_a_mar(seed: int, visible: int) -> None:
+    model, labels = tiny_mar(), torch.tensor([0, 2])
+    order = torch.stack([torch.randperm(8, generator=draws(seed + i)) for i in range(2)])
+    tokens = torch.randn(2, 8, 8, generator=draws(seed))
+    known, rows = order[:, :visible], order[:, visible:]
+    memory = model.allocate_memory(2)
+    plain = model(tokens, labels, known, rows=rows)
+    for _ in range(2):
+        found = model(tokens, labels, known, rows=rows, memory=memory)
+        torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+
+
+@few
+@given(seed=seeds, ends=st.lists(st.integers(0, TOKENS - 1), min_size=2, max_size=4))
+@torch.no_grad()
+def test_where_no_feature_depends_on_others_a_memory_is_exact(seed: int, ends: list[int]) -> None:
+    """Without an encoder and with one block of the decoder keys and values are of inputs alone."""
+    model = tower(0, 1)
+    tokens, prefix, order = frame(seed)
+    memory = model.allocate_memory(2, TOKENS, PREFIX)
+    for end in sorted(ends):
+        options: Any = {"rows": order[:, end:]}
+        found = model(tokens, prefix, order[:, :end], memory=memory, **options)
+        torch.testing.assert_close(found, model(tokens, prefix, order[:, :end], **options))
+
+
+@torch.no_grad()
+def test_old_tokens_do_not_look_at_new_ones() -> None:
+    """Two new tokens see each other and the old; what was computed before is not computed again."""
+    model = tower(1, 1)
+    tokens, prefix, order = frame(0)
+    memory = model.allocate_memory(2, TOKENS, PREFIX)
+    model(tokens, prefix, order[:, :3], memory=memory)
+    before = memory.encoder._memory[..., : PREFIX + 3, :].clone()
+    rows = order[:, 5:]
+    counted: list[int] = []
+    handle = model.encoder[0].register_forward_pre_hook(lambda _, x: counted.append(x[0].shape[1]))
+    other = model.decoder[0].register_forward_pre_hook(lambda _, x: counted.append(x[0].shape[1]))
+    found = model(tokens, prefix, order[:, :5], rows=rows, memory=memory)
+    handle.remove()
+    other.remove()
+    assert counted == [2, 2 + rows.shape[1]]
+    assert torch.equal(memory.encoder._memory[..., : PREFIX + 3, :], before)
+    assert not torch.allclose(found, model(tokens, prefix, order[:, :5], rows=rows), atol=1e-4)
+
+
+@torch.no_grad()
+def test_memories_of_other_towers_and_of_more_tokens_are_refused(refuses: Any) -> None:
+    model, (tokens, prefix, order) = tower(1, 1), frame(0)
+    with refuses("memory", "'layers': 2"):
+        model(tokens, prefix, order[:, :2], memory=tower(1, 2).allocate_memory(2, TOKENS, PREFIX))
+    with refuses("memory", "KVCache"):
+        memory: Any = KVCache(layers=1, batch=2, heads=2, width=32, capacity=11)
+        model(tokens, prefix, order[:, :2], memory=memory)
+    for wrong in ({"batch": 3}, {"tokens": 8}, {"prefix": 1}):
+        sizes = {"batch": 2, "tokens": TOKENS, "prefix": PREFIX, **wrong}
+        with refuses("memory"):
+            model(tokens, prefix, order[:, :2], memory=model.allocate_memory(**sizes))
+    memory = model.allocate_memory(2, TOKENS, PREFIX)
+    with refuses("memory", "filled"):
+        filled = torch.zeros(2, 2, dtype=torch.bool)
+        model(tokens, prefix, order[:, :2], memory=memory, filled=filled)
+    with refuses("memory", "checkpoint"):
+        model(tokens, prefix, order[:, :2], memory=memory, checkpoint=True)
+    model(tokens, prefix, order[:, :2], memory=memory)
+    with refuses("visible_ids", "1 tokens", "2"):
+        model(tokens, prefix, order[:, :1], rows=order[:, 2:], memory=memory)
+    with refuses("rows", "None"):
+        model(tokens, prefix, order[:, :3], memory=memory)
+    with refuses("rows", "visible"):
+        model(tokens, prefix, order[:, :3], rows=order[:, 2:], memory=memory)
+    for backend, grad in (("nonsense", False), (None, True)):
+        fresh = model.allocate_memory(2, TOKENS, PREFIX)
+        with torch.set_grad_enabled(grad), refuses("memory" if grad else "backend"):
+            model(tokens, prefix, order[:, :2], memory=fresh, backend=backend)
+        found = model(tokens, prefix, order[:, :2], memory=fresh)  # as if nothing had been
+        torch.testing.assert_close(found, model(tokens, prefix, order[:, :2]))
+
+
+def test_a_token_cache_keeps_each_token_as_it_was_written_last() -> None:
+    cache = TokenCache(layers=2, batch=2, heads=1, width=3, tokens=4)
+    assert cache.fits == {"layers": 2, "batch": 2, "heads": 1, "width": 3, "tokens": 4}
+    whole = torch.randn(2, 2, 1, 4, 3, generator=draws(0))
+    cache.place(None)
+    for layer in (0, 1):
+        cache.write(layer, *whole)
+    ids = torch.tensor([[3, 0], [1, 2]])
+    cache.place(ids)
+    part = torch.randn(2, 2, 1, 2, 3, generator=draws(1))
+    keys, values = cache.write(1, *part)
+    for found, old, new in ((keys, whole[0], part[0]), (values, whole[1], part[1])):
+        expected = old.clone()
+        for row in (0, 1):
+            expected[row, :, ids[row]] = new[row]
+        assert torch.equal(found, expected)
+    untouched = cache.write(0, *part)[0]
+    assert not torch.equal(untouched, whole[0])
+
+
+def test_a_token_cache_refuses_what_does_not_fit(refuses: Any) -> None:
+    sizes: dict[str, Any] = {"layers": 1, "batch": 2, "heads": 1, "width": 3, "tokens": 4}
+    for name in sizes:
+        with refuses(name, "0"):
+            TokenCache(**{**sizes, name: 0})
+    with refuses("dtype"):
+        TokenCache(**sizes, dtype=torch.int64)
+    cache = TokenCache(**sizes)
+    with refuses("ids", "nothing is cached yet"):
+        cache.place(torch.zeros(2, 1, dtype=torch.int64))
+    with refuses("ids"):
+        cache.place(torch.zeros(3, 1, dtype=torch.int64))
+    cache.place(None)
+    k = torch.zeros(2, 1, 4, 3)
+    with refuses("layer", "1"):
+        cache.write(1, k, k)
+    with refuses("v"):
+        cache.write(0, k, k[:, :, :3])
+
+
+# --- options of the plan, in whole generations ---
+
+
+def of_nova(name: str = "absolute, adapter", /, **changes: Any) -> Tensor:
+    options: Any = {"frames": 2, "sets": 4, "diffusion_steps": 4, "guidance": nova.Guidance(3.0)}
+    plan = nova.GenerationPlan(**{**options, **changes})
+    return nova.generate(tiny_nova(name), texts(2, 0), plan, generator=draws(0))
+
+
+def of_mar(**changes: Any) -> Tensor:
+    plan = replace(MAR_PLAN, **changes)
+    return mar.generate(tiny_mar(), torch.tensor([0, 2]), plan, generator=draws(0))
+
+
+NEUTRAL: list[dict[str, Any]] = [
+    {"last_diffusion_steps": 4},
+    {"guidance": nova.Guidance(3.0, interval=(0.0, 1.0), ceiling=1000.0)},
+]
+
+
+@pytest.mark.parametrize("changes", NEUTRAL)
+def test_an_option_at_its_neutral_value_changes_nothing(changes: dict[str, Any]) -> None:
+    assert torch.equal(of_nova(**changes), of_nova())
+    if "guidance" in changes:
+        changes = {"guidance": replace(changes["guidance"], start=1.0)}
+    assert torch.equal(of_mar(**changes), of_mar())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"last_diffusion_steps": 1},
+        {"refresh": 2},
+        {"guidance_every": 2},
+        {"order": "checkerboard"},
+        {"order": "checkerboard", "filling_sets": 1},
+    ],
+)
+@pytest.mark.parametrize("generate", [of_nova, of_mar])
+def test_every_other_value_makes_another_generation_of_finite_numbers(
+    generate: Any, changes: dict[str, Any]
+) -> None:
+    found = generate(**changes)
+    assert found.isfinite().all()
+    assert not torch.equal(found, generate())
+    assert torch.equal(found, generate(**changes))
+
+
+def test_all_options_go_together() -> None:
+    every: dict[str, Any] = {
+        "last_diffusion_steps": 2, "refresh": 2, "guidance_every": 3, "order": "checkerboard",
+        "filling_sets": 1,
+    }  # fmt: skip
+    assert of_nova(**every).isfinite().all()
+    assert of_nova("rotary, adapter", **every).isfinite().all()
+    assert of_nova("widths", **every).isfinite().all()
+    assert of_mar(**every, guidance=mar.Guidance(3.0, interval=(0.3, 0.9))).isfinite().all()
+
+
+def test_outside_its_interval_of_sets_guidance_is_not_there() -> None:
+    none = of_nova(guidance=nova.Guidance(1.0))
+    never = of_nova(guidance=nova.Guidance(3.0, interval=(0.0, 0.1)))
+    torch.testing.assert_close(never, none, atol=1e-5, rtol=1e-5)
+    late = of_nova(guidance=nova.Guidance(3.0, interval=(0.6, 1.0)))
+    assert not torch.allclose(late, none)
+
+
+@pytest.mark.parametrize("refresh", [1, 2, 3, 4])
+@pytest.mark.parametrize("every", [1, 2, 3])
+@torch.no_grad()
+def test_a_condition_that_says_nothing_makes_no_difference_however_old_the_features_are(
+    refresh: int, every: int
+) -> None:
+    model = tower(2, 2)
+    tokens, prefix, order = frame(0)
+    plan = GenerationPlan(sets=8, refresh=refresh, guidance_every=every)
+    twice = torch.cat([prefix, prefix])
+
+    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
+        times = (part.stop - part.start) // 2
+        known, rows = (ids.repeat(times, 1) for ids in (step.known, rows))
+        return model(tokens.repeat(times, 1, 1), twice[part], known, rows=rows, memory=memory)
+
+    predict = guided_passes(
+        network, plan, 2, guided=lambda step: step.index != 3,
+        allocate=lambda count: model.allocate_memory(count, TOKENS, PREFIX),
+    )  # fmt: skip
+    for step in SetSchedule(order, (1,) * TOKENS):
+        z = predict(tokens, step)
+        if step.index == 3:
+            assert len(z) == 2
+        else:
+            torch.testing.assert_close(z[:2], z[2:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_a_difference_that_depends_on_the_position_alone_is_kept_exactly(every: int) -> None:
+    effect = torch.randn(2, TOKENS, 4, generator=draws(1))
+    order = frame(0)[2]
+    taken: list[str] = []
+
+    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
+        assert memory is None
+        taken.append({(0, 2): "c", (2, 4): "u", (0, 4): "cu"}[part.start, part.stop])
+        ids = rows[..., None].expand(-1, -1, 4)
+        without = (rows[..., None] + 100.0 * step.index).expand(-1, -1, 4)
+        return torch.cat([without + effect.gather(1, ids), without])[part]
+
+    predict = guided_passes(
+        network, GenerationPlan(guidance_every=every), 2,
+        guided=lambda step: step.index > 1, allocate=lambda count: None,
+    )  # fmt: skip
+    for step in SetSchedule(order, (1,) * TOKENS):
+        z = predict(torch.zeros(2, TOKENS, 3), step)
+        without = (step.current[..., None] + 100.0 * step.index).expand(-1, -1, 4)
+        with_it = without + effect.gather(1, step.current[..., None].expand(-1, -1, 4))
+        expected = [with_it, without] if step.index > 1 else [with_it]
+        torch.testing.assert_close(z, torch.cat(expected), atol=1e-4, rtol=1e-5)
+    guided = "cu" * 7 if every == 1 else ("cu" + "c" * (every - 1)) * 7
+    assert "".join(taken) == "cc" + guided[: 14 if every == 1 else 7 + -(-7 // every)]
+
+
+class Counted:
+    """How many rows of a batch the spatial tower of a model was called with, call by call."""
+
+    def __init__(self, model: nova.Nova) -> None:
+        self.model, self.rows = model, []
+
+    def __enter__(self) -> "Counted":
+        self.handle = self.model.spatial.register_forward_pre_hook(
+            lambda _, args: self.rows.append(len(args[0]))
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [2, 2, 2, 2]),
+        ({"guidance": nova.Guidance(3.0, interval=(0.5, 0.75))}, [1, 2, 2, 1]),
+        ({"guidance": nova.Guidance(3.0, start=1.0)}, [2, 2, 2, 2]),
+        ({"guidance": nova.Guidance(3.0, start=0.0, interval=(0.0, 0.5))}, [1, 2, 1, 1]),
+        ({"guidance_every": 2}, [1, 1, 1, 1, 1, 1]),  # both alone, then one
+    ],
+)
+def test_a_set_takes_the_passes_that_it_needs_and_no_more(
+    changes: dict[str, Any], expected: list[int]
+) -> None:
+    model = tiny_nova("image")
+    plan = nova.GenerationPlan(
+        sets=4, diffusion_steps=1, **{"guidance": nova.Guidance(3.0), **changes}
+    )
+    with Counted(model) as counted:
+        nova.generate(model, texts(1, 0), plan, generator=draws(0))
+    assert counted.rows == expected
+
+
+def test_a_refresh_computes_everything_again() -> None:
+    model = tiny_nova("image")
+    computed: list[int] = []
+    handle = model.spatial.decoder[0].register_forward_pre_hook(
+        lambda _, args: computed.append(args[0].shape[1])
+    )
+    options: Any = {"sets": 4, "diffusion_steps": 1, "curve": "uniform"}
+    plan = nova.GenerationPlan(guidance=nova.Guidance(1.0), refresh=3, **options)
+    nova.generate(model, texts(1, 0), plan, generator=draws(0))
+    handle.remove()
+    whole = 4 + 16  # a prefix of 2 x 2, and the frame
+    assert computed == [whole, 4 + 4, 4 + 4, whole]
+
+
+DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
+@pytest.mark.parametrize("scheduler", [DDPM, FLOW])
+def test_fast_changes_make_a_plan_that_generates(scheduler: dict[str, Any]) -> None:
+    assert of_nova(**fast_changes(scheduler)).isfinite().all()
+
+
+def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
+    shifted, plain = (
+        SamplerTable.from_config(fast_changes(config)["scheduler"], 4)
+        for config in (FLOW, {**FLOW, "shift": 1.0})
+    )
+    own = SamplerTable.from_config(FLOW, 1000).timestep
+    for timestep in shifted.timestep[1:]:
+        assert min(abs(timestep - t) for t in own) < 2
+    assert all(a > b for a, b in zip(shifted.timestep[1:], plain.timestep[1:], strict=True))
+
+
+def test_fast_changes_refuse_what_no_such_solver_reads(refuses: Any) -> None:
+    for config in ({}, {**DDPM, "clip_sample": True}):
+        with refuses("scheduler"):
+            fast_changes(config)
+    with refuses("scheduler", "learned_range"):
+        fast_changes({**DDPM, "variance_type": "learned_range"})
+    with refuses("scheduler", "shift_terminal=0.1"):
+        fast_changes({**FLOW, "shift_terminal": 0.1})
+    with refuses("steps", "0"):
+        fast_changes(FLOW, steps=0)
+
+
+def test_an_order_beside_a_plan_that_names_another_is_refused(refuses: Any) -> None:
+    order = torch.arange(16)[None]
+    plan = nova.GenerationPlan(sets=2, order="checkerboard")
+    with refuses("order", "checkerboard"):
+        nova.generate(tiny_nova("image"), texts(1, 0), plan, order=order)
+    with refuses("order", "checkerboard"):
+        changed = replace(MAR_PLAN, order="checkerboard")
+        mar.generate(tiny_mar(), torch.tensor([0]), changed, order=torch.arange(8)[None])
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "filling"), [("sets", 20, 2), ("filling_sets", 12, 9), ("sets", 17, 8)]
+)
+def test_more_sets_than_a_colour_has_tokens_are_refused(
+    name: str, sets: int, filling: int, refuses: Any
+) -> None:
+    plan = GenerationPlan(sets=sets, order="checkerboard", filling_sets=filling)
+    with refuses(name):
+        plan.sizes(16)
+
+
+# --- plans ---
+
+
+@given(
+    tokens=st.integers(4, 300),
+    sets=st.integers(2, 64),
+    filling=st.integers(1, 63),
+)
+def test_a_checkerboard_s_sets_make_one_colour_and_then_the_other(
+    tokens: int, sets: int, filling: int
+) -> None:
+    filling = min(filling, sets - 1, tokens // 2)
+    sets = min(sets, filling + (tokens + 1) // 2)
+    plan = GenerationPlan(sets=sets, order="checkerboard", filling_sets=filling)
+    sizes = plan.sizes(tokens)
+    assert sum(sizes) == tokens
+    assert (tokens + 1) // 2 in {sum(sizes[:k]) for k in range(len(sizes) + 1)}
+
+
+@given(seed=seeds, rows=st.integers(1, 6), columns=st.integers(1, 6))
+def test_a_plan_draws_the_order_it_names(seed: int, rows: int, columns: int) -> None:
+    grid = (rows, columns)
+    order = GenerationPlan(order="checkerboard").draw_order(2, grid, generator=draws(seed))
+    colour = (order // columns + order % columns) % 2
+    assert torch.equal(colour, colour.sort(dim=1).values)
+    plain = GenerationPlan().draw_order(2, grid, generator=draws(seed))
+    assert torch.equal(plain.sort(dim=1).values, order.sort(dim=1).values)
+
+
+@given(
+    first=st.integers(1, 100),
+    last=st.integers(1, 100) | st.none(),
+    sets=st.integers(1, 64),
+)
+def test_diffusion_steps_fall_evenly_from_the_first_set_to_the_last(
+    first: int, last: int | None, sets: int
+) -> None:
+    last = None if last is None else min(first, last)
+    plan = GenerationPlan(diffusion_steps=first, last_diffusion_steps=last)
+    made: list[int] = []
+
+    def make(steps: int) -> SamplerTable:
+        made.append(steps)
+        columns: Any = ((0.0,), (1.0,), ((1.0,),), ((0.0,),), (0.0,))
+        return SamplerTable(*(column * steps for column in columns))
+
+    steps = [len(table) for table in plan.solvers(make, sets)]
+    assert len(steps) == sets
+    assert steps[0] == first
+    assert sets == 1 or steps[-1] == (last or first)
+    falls = [a - b for a, b in pairwise(steps)]
+    assert all(fall >= 0 for fall in falls)
+    assert not falls or max(falls) - min(falls) <= 1
+    assert sorted(made) == sorted(set(steps))

@@ -1,0 +1,99 @@
+"""Benchmarks measure what is right, refuse what is not, and their results can be compared."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+# A run of its own, whatever this one is: several workers measure nothing.
+ENV = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+ROWS = """
+import torch
+
+
+def test_a_product(row):
+    a = torch.ones(64, 64)
+    row(lambda: a @ a, lambda result: torch.testing.assert_close(result, 64 * a), rounds=3)
+
+
+def test_a_wrong_product(row):
+    def check(result):
+        assert result.sum() == 0
+
+    a = torch.ones(64, 64)
+    row(lambda: a @ a, check, rounds=3)
+
+
+def test_on(row, device):
+    a = torch.ones(8, 8, device=device)
+    row(lambda: a + a, lambda result: None, device=device, rounds=3)
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmarks")
+    (folder / "bench_made.py").write_text(ROWS)
+    (folder / "conftest.py").write_text((BENCHMARKS / "conftest.py").read_text())
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "python_files=bench_*.py", "."]
+    command += ["--benchmark-only", "--results", "out", "-c", "/dev/null", "--rootdir", "."]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=ENV)
+    return run.stdout, folder / "out"
+
+
+def test_a_row_tells_time_operations_share_of_peak_and_memory(results):
+    output, folder = results
+    (file,) = folder.glob("made_*.json")
+    content = json.loads(file.read_text())
+    assert {"hardware", "date", "commit", "torch", "python"} <= set(content)
+    row = next(row for row in content["rows"] if row["row"] == "a product")
+    assert row["gflop"] == 2 * 64**3 / 1e9
+    assert row["ms"] > 0
+    assert 0 < row["share_of_peak"] < 1.5  # the machine's peak is measured, so it has noise
+    assert row["memory_mib"] == pytest.approx(64 * 64 * 4 / 2**20, rel=0.1)
+    (table,) = folder.glob("made_*.md")
+    assert "| a product | float32 |" in table.read_text()
+    assert "1 failed" in output
+
+
+def test_a_row_whose_check_fails_is_not_measured(results):
+    (file,) = results[1].glob("made_*.json")
+    assert "wrong" not in file.read_text()
+
+
+def test_what_needs_another_device_says_that_it_was_not_measured(results):
+    import torch
+
+    (table,) = results[1].glob("made_*.md")
+    said = "| on, cuda | | not measured | | | |" in table.read_text()
+    assert said == (not torch.cuda.is_available())
+
+
+def test_two_results_are_compared_row_by_row(tmp_path):
+    for name, factor in (("before", 2.0), ("after", 1.0)):
+        rows = [{"row": "a product", "dtype": "float32", "ms": 3 * factor}]
+        rows += [{"row": f"only {name}", "dtype": "float32", "ms": 1.0}, {"row": "on, cuda"}]
+        told = {"commit": name, "hardware": "this", "date": "today", "rows": rows}
+        (tmp_path / f"{name}.json").write_text(json.dumps(told))
+    command = [sys.executable, str(BENCHMARKS / "compare.py")]
+    files = [str(tmp_path / f"{name}.json") for name in ("before", "after")]
+    run = subprocess.run([*command, *files], capture_output=True, text=True)
+    assert "| a product | float32 | 6 | 3 | 2.00 |" in run.stdout
+    assert "only" not in run.stdout
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_the_project_s_own_benchmarks_run(tmp_path):
+    command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "-o", "python_files=bench_*.py"]
+    command += ["--benchmark-only", "--results", str(tmp_path)]
+    command += ["-k", "set_loop or (like_size and mixture)"]
+    root = BENCHMARKS.parent
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, env=ENV)
+    assert run.returncode == 0, run.stdout
+    tables = {file.name.split("_")[0] for file in tmp_path.glob("*.md")}
+    assert tables == {"nova", "heads"}
