@@ -23,6 +23,7 @@ from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint
+from contar.training.processes import processes
 from recipes import nova
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
@@ -145,6 +146,8 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     pipe = pipeline(trained(recipe.video, video, "video"))
     pipe.to(pipe.transformer.device)
     target = out / "model"
+    if not processes().is_main_process:
+        return target
     pipe.save_pretrained(target)
     if recipe.judged:
         from recipes.digits_evaluation import evaluate_pipeline
@@ -179,12 +182,13 @@ def make_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) 
         "tokenizer": fingerprint(vae),
         "text_encoder": fingerprint(encoder),
     }
-    if not out.exists():
-        digits = MovingDigits("train", count)
-        clips = (Clip(digits[i].frames, digits[i].caption, FPS) for i in range(count))
-        length = network(1).text_length
-        tokenizer = VAETokenizer(vae)
-        samples = encode_clips(clips, tokenizer, words, encoder, length=length, precision="bf16")
-        shown = (sample for sample in tqdm(samples, total=count, desc="cache"))
-        write_cache(shown, out, made_with=made_with)
+    with processes().main_process_first():
+        if not out.exists():
+            digits = MovingDigits("train", count)
+            clips = (Clip(digits[i].frames, digits[i].caption, FPS) for i in range(count))
+            parts = (VAETokenizer(vae), words, encoder)
+            length = network(1).text_length
+            samples = encode_clips(clips, *parts, length=length, precision="bf16")
+            shown = (sample for sample in tqdm(samples, total=count, desc="cache"))
+            write_cache(shown, out, made_with=made_with)
     return Cache(out, made_with=made_with)

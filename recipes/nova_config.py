@@ -42,8 +42,8 @@ class NovaConfig:
         adapter: rank of the scale-and-shift adapter, "full", or None for no adapter.
         text_rows: stored padding rows of the text.
         scheduler: config of the diffusers scheduler for training and sampling.
-        motion_scale: factor of motion scores before they are embedded by sines and cosines, which
-            tell numbers apart that differ by tenths, but not by hundredths.
+        motion_scale: factor of motion scores before they are embedded by sines and cosines, the
+            fastest of which takes a turn in 2 pi: scores far below 1 are all alike to them.
 
     Raises:
         ValueError: a size below 1, a scale of 0 or less, an unknown kind of positions, a latent

@@ -20,6 +20,7 @@ from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint, read_clips
+from contar.training.processes import processes
 from recipes import nova
 from recipes.moving_digits import SHARES
 from recipes.nova_training import NovaStage, train_network
@@ -183,5 +184,6 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
 
 def _save(pipe: nova.NovaPipeline, folder: Path, **changed: Any) -> Path:
     kept = {name: pipe.config[name] for name in ("defaults", "text_package")}
-    nova.NovaPipeline(**{**pipe.components, **kept, **changed}).save_pretrained(folder)
+    if processes().is_main_process:
+        nova.NovaPipeline(**{**pipe.components, **kept, **changed}).save_pretrained(folder)
     return folder

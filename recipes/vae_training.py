@@ -16,6 +16,7 @@ from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
 from contar.training.caching import fingerprint
+from contar.training.processes import processes
 
 
 @dataclass(frozen=True)
@@ -148,5 +149,6 @@ def train_vae(
         latents_mean=latents.mean((0, 2, 3, 4)).tolist(),
         latents_std=latents.std((0, 2, 3, 4)).tolist(),
     )
-    vae.save_pretrained(out / "model")
+    if processes().is_main_process:
+        vae.save_pretrained(out / "model")
     return vae

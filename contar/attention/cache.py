@@ -7,6 +7,27 @@ from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
 
 
+def allocate(
+    sizes: dict[str, int], *, device: torch.device | str | None, dtype: torch.dtype | None
+) -> Float[Tensor, "l 2 b s n k"]:
+    """Return memory for the keys and values of every layer, without values yet.
+
+    Args:
+        sizes: layers, batch, heads, tokens and width, by the names that errors have for them.
+        device: where it lies.
+        dtype: of keys and values.
+
+    Raises:
+        ValueError: a number below 1, an unknown device, or a dtype that holds no fractions.
+    """
+    layers, *others = (check_count(name, size) for name, size in sizes.items())
+    if device is not None:
+        check_device("device", device)
+    if dtype is not None:
+        check_choice("dtype", dtype, FLOATS)
+    return torch.empty((layers, 2, *others), device=device, dtype=dtype)
+
+
 class KVCache:
     """Keys and values of the blocks seen so far, of every layer, in memory allocated once.
 
@@ -43,19 +64,13 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        sizes = {"layers": layers, "batch": batch, "heads": heads, "width": width}
-        for name, value in {**sizes, "capacity": capacity}.items():
-            check_count(name, value)
+        sizes = {"layers": layers, "batch": batch, "heads": heads, "capacity": capacity}
+        sizes["width"] = width
         if window is not None:
             check_count("window", window)
         self.window, self.pinned = window, check_count("pinned", pinned, 0)
-        if device is not None:
-            check_device("device", device)
-        if dtype is not None:
-            check_choice("dtype", dtype, FLOATS)
         self._sizes: tuple[int, ...] = ()
-        shape = (layers, 2, batch, heads, capacity, width)
-        self._memory = torch.empty(shape, device=device, dtype=dtype)
+        self._memory = allocate(sizes, device=device, dtype=dtype)
 
     @property
     def capacity(self) -> int:

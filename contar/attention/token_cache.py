@@ -2,8 +2,9 @@
 
 import torch
 
-from contar._errors import FLOATS, bad, check_choice, check_count, check_device, check_tensor
+from contar._errors import bad, check_count, check_tensor
 from contar._typing import Float, Int, Tensor
+from contar.attention.cache import allocate
 
 
 class TokenCache:
@@ -38,17 +39,11 @@ class TokenCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        sizes = {"layers": layers, "batch": batch, "heads": heads, "width": width}
-        for name, value in {**sizes, "tokens": tokens}.items():
-            check_count(name, value)
-        if device is not None:
-            check_device("device", device)
-        if dtype is not None:
-            check_choice("dtype", dtype, FLOATS)
+        sizes = {"layers": layers, "batch": batch, "heads": heads, "tokens": tokens}
+        sizes["width"] = width
         self.full = False
         self._ids: Tensor | None = None
-        shape = (layers, 2, batch, heads, tokens, width)
-        self._memory = torch.empty(shape, device=device, dtype=dtype)
+        self._memory = allocate(sizes, device=device, dtype=dtype)
 
     @property
     def fits(self) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """How far generated frames and clips are from real ones: distances and correlations of sets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -14,6 +15,7 @@ from contar.evaluation.tracking import velocity_of
 
 _WALK = 4.0  # pixels; displacements in this unit spread about as wide as a feature
 _CHUNK = 256  # frames compared at once
+_ALONE: dict[str, Any] = {"sync_on_compute": False}  # one process of several evaluates
 
 
 def require_torchmetrics():
@@ -67,7 +69,8 @@ class ClipFeatures(nn.Module):
 
 
 def _frechet(features: nn.Module, real: Tensor, other: Tensor, device: torch.device) -> float:
-    metric = require_torchmetrics().image.fid.FrechetInceptionDistance(feature=features).to(device)
+    kind = require_torchmetrics().image.fid.FrechetInceptionDistance
+    metric = kind(feature=features, **_ALONE).to(device)
     metric.update(real, real=True)
     metric.update(other, real=False)
     return float(metric.compute())
@@ -141,7 +144,9 @@ def psnr(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
         ImportError: torchmetrics is not installed.
     """
     a, b = _check_same(a, b)
-    metric = require_torchmetrics().image.PeakSignalNoiseRatio(data_range=255.0).to(a.device)
+    metric = (
+        require_torchmetrics().image.PeakSignalNoiseRatio(data_range=255.0, **_ALONE).to(a.device)
+    )
     for one, other in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
         metric.update(_pictures(one), _pictures(other))
     return float(metric.compute())
@@ -161,7 +166,9 @@ def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     if min(a.shape[1:3]) < 11:
         raise bad("a", tuple(a.shape), "height and width of at least 11")
     metric = (
-        require_torchmetrics().image.StructuralSimilarityIndexMeasure(data_range=255.0).to(a.device)
+        require_torchmetrics()
+        .image.StructuralSimilarityIndexMeasure(data_range=255.0, **_ALONE)
+        .to(a.device)
     )
     for one, other in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
         metric.update(_pictures(one), _pictures(other))

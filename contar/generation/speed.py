@@ -17,7 +17,7 @@ _OWN = (
 
 
 def fast_changes(scheduler: Any, *, steps: int = 5) -> dict[str, Any]:
-    """Return changes of a `GenerationPlan` that make it several times as fast, not exactly.
+    """Return changes of a `GenerationPlan` that leave out most of the work, and some exactness.
 
     A solver of higher order in few steps, features computed anew in every fourth set, and every
     second guided set with the difference of the one before.

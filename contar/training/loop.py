@@ -135,7 +135,7 @@ def train(
             (the step is named, the last save stays).
         OSError: a save that cannot be written; the last one stays.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
     from timm.utils.model_ema import ModelEmaV3
     from transformers import get_scheduler
@@ -145,6 +145,8 @@ def train(
         cpu=not torch.cuda.is_available(),
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.parts,
+        # A network for videos that learns from pictures has parts without a gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     world, rank = accelerator.num_processes, accelerator.process_index
     if config.batch % (world * config.parts):

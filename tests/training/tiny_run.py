@@ -14,6 +14,7 @@ import torch
 
 from contar.data.cache import Cache, Sample, write_cache
 from contar.training import RunConfig, saves, train
+from contar.training.processes import processes
 from recipes import nova
 from recipes.nova_training import NovaObjective, batches_of
 
@@ -26,7 +27,9 @@ COUNT = 21
 
 
 def make_cache(folder: Path) -> Cache:
-    if not folder.exists():
+    with processes().main_process_first():
+        if folder.exists():
+            return Cache(folder)
         rng = np.random.default_rng(0)
         samples = (
             Sample(
