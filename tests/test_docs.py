@@ -9,9 +9,9 @@ import ast
 import contextlib
 import doctest
 import importlib
-import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,19 +125,19 @@ def test_the_examples_in_the_docstrings_of_a_module_hold(path: Path, tmp_path: P
 
 
 def draw_anew(names: list[str]) -> None:
-    os.chdir(ROOT)
-    (ROOT / "docs" / "images").mkdir(exist_ok=True)
     for page in PAGES:
         if page.parent.name != "docs" or (names and page.stem not in names):
             continue
-        with quiet(ROOT):
-            run_blocks(page)
-        for picture in pictures_of(page):
-            path = page.parent / picture
-            with Image.open(path) as image:
-                packed = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-            packed.save(path, optimize=True)
-            print(name_of(path), f"{path.stat().st_size / 1024:.0f} KiB")
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "docs" / "images").mkdir(parents=True)
+            with quiet(Path(folder)):
+                run_blocks(page)
+            for picture in pictures_of(page):
+                path = page.parent / picture
+                with Image.open(Path(folder) / "docs" / picture) as image:
+                    packed = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+                packed.save(path, optimize=True)
+                print(name_of(path), f"{path.stat().st_size / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":
