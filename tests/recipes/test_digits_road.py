@@ -100,6 +100,7 @@ def test_the_command_line_takes_any_number_of_the_recipe(tmp_path):
     ("name", "make"),
     [
         ("clips", lambda: moving_digits.MovingDigitsRecipe(clips=0)),
+        ("diffusion_steps", lambda: moving_digits.MovingDigitsRecipe(diffusion_steps=0)),
         ("kl", lambda: moving_digits.VaeStage(kl=-1)),
         ("repeats", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, repeats=0)),
         ("drop_text", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, drop_text=2)),
