@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,9 @@ settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
 settings.register_profile("thorough", max_examples=1000, **_common)
 settings.load_profile("ci")  # another one: pytest --hypothesis-profile=thorough
 
-torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it brings
+# The models are tiny: a second thread costs more than it brings, in processes of tests as well.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
