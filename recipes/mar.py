@@ -137,10 +137,12 @@ def training_losses(
         dropped = uniform(batch, generator=generator, device=device) < label_drop
         labels = labels.masked_fill(dropped, c.classes)
     clean = patchify(latents, c.patch, channel_first=True)
-    z = model(clean, labels, mask.visible_ids, filled=mask.filled, backend=backend)
+    hidden_ids = mask.hidden_ids()
+    options: Any = {"filled": mask.filled, "rows": hidden_ids, "backend": backend}
+    z = model(clean, labels, mask.visible_ids, **options)
     loss = model.head.loss(
         clean[mask.hidden],
-        z[mask.hidden],
+        z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
         process=process,
         repeats=repeats,
         generator=generator,

@@ -167,18 +167,20 @@ def training_losses(
     condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1)
 
     clean = patchify(latents.transpose(1, 2), c.patch).flatten(0, 1)
+    hidden_ids = mask.hidden_ids()
     z = model.spatial(
         clean,
         condition.flatten(0, 1),
         mask.visible_ids,
         positions=model.token_positions(grid),
         filled=mask.filled,
+        rows=hidden_ids,
         backend=backend,
         checkpoint=checkpoint,
     )
     losses = model.head.loss(
         clean[mask.hidden],
-        z[mask.hidden],
+        z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
         process=process,
         repeats=repeats,
         generator=generator,  # type: ignore[arg-type]

@@ -106,11 +106,11 @@ class DiffusionMLP(nn.Module):
         shape = (*x.shape[:-1], self.token.out_features)
         check_tensor("condition", condition, shape, "[..., width]", like=self.token.weight)
         check_broadcast("timestep", timestep.shape, x.shape[:-1])
-        return self._denoise(x, self._modulations(condition, timestep))
+        return self._denoise(x, self._modulations(condition, self.time(timestep)))
 
-    def _modulations(self, condition: Tensor, timestep: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return what conditions and timesteps make of each block and of the last norm."""
-        activated = functional.silu(condition + self.time(timestep))
+    def _modulations(self, condition: Tensor, time: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return what conditions and embedded timesteps make of each block and the last norm."""
+        activated = functional.silu(condition + time)
         return [norm.vectors(activated) for norm in self._norms()]
 
     def _norms(self) -> list[AdaptiveLayerNorm]:
@@ -166,7 +166,7 @@ class DiffusionMLP(nn.Module):
         clean = target.float().expand(*shape, -1)
         noisy = process.add_noise(clean, noise.float(), index)
         condition = self.condition(cond).expand(*shape, -1)
-        output = self(noisy, process.timestep(index), condition)
+        output = self._denoise(noisy, self._modulations(condition, self._times(process, index)))
         prediction, spread = output.tensor_split([self.values], dim=-1)
         errors = (prediction - process.target(clean, noise.float(), index)).square()
         if process.betas is not None:
@@ -270,9 +270,16 @@ class DiffusionMLP(nn.Module):
             for first in range(0, len(steps), together):
                 part = steps[first : first + together]
                 times = torch.tensor(part, device=rows.device)[:, None, None]
-                made = self._modulations(rows[None], times)
+                made = self._modulations(rows[None], self.time(times))
                 for i in range(len(part)):
                     yield [[vector[i] for vector in vectors] for vectors in made]
+
+    def _times(self, process: NoiseProcess, index: Tensor) -> Tensor:
+        """Return each token's embedded timestep; of more tokens than timesteps, each made once."""
+        if index.numel() <= len(process):
+            return self.time(process.timestep(index))
+        every = torch.arange(len(process), device=index.device)
+        return functional.embedding(index, self.time(process.timestep(every)))
 
     def check_draws(
         self,

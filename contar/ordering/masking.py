@@ -47,6 +47,13 @@ class TrainingMask:
             shape = tuple(self.visible_ids.shape)
             check_tensor("filled", self.filled, shape, "[b, v]", kind="bool")
 
+    def hidden_ids(self) -> Int[Tensor, "b m"] | None:
+        """Return the hidden positions, each row rising; None where rows differ in number."""
+        if self.filled is not None:
+            return None
+        count = self.hidden.shape[1] - self.visible_ids.shape[1]
+        return self.hidden.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+
     def check(self, rows: int, tokens: int, device: torch.device) -> None:
         """Raise a ValueError unless each of so many positions is either hidden or visible.
 

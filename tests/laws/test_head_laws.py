@@ -364,6 +364,28 @@ def test_repeats_are_losses_of_their_own(case: Callable[[], Loss]) -> None:
         close(loss(rows=slice(r, r + 1)), together[r : r + 1])
 
 
+def test_more_draws_than_timesteps_have_the_losses_and_gradients_of_few() -> None:
+    process = NoiseProcess.from_config(DDPM)
+    head, g = DiffusionMLP(VALUES, COND, width=8, depth=1), generator(0)
+    draws = len(process) + 1
+    target, cond = (torch.randn(1, n, generator=g) for n in (VALUES, COND))
+    noise = torch.randn(draws, 1, VALUES, generator=g)
+    index = torch.randint(len(process), (draws, 1), generator=g)
+
+    def losses(part: slice) -> Tensor:
+        rows: Any = {"noise": noise[part], "index": index[part]}
+        return head.loss(target, cond, process=process, repeats=len(rows["index"]), **rows)
+
+    results = []
+    for parts in ([slice(None)], [slice(500), slice(500, None)]):
+        head.zero_grad()
+        found = torch.cat([losses(part) for part in parts])
+        found.sum().backward()
+        results.append([found.detach(), *(p.grad for p in head.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() <= ROUNDING * other.abs().max()
+
+
 @given(head=heads, kind=kinds, repeats=st.integers(1, 3), count=sizes, seed=seeds)
 def test_what_is_not_given_is_drawn_from_the_generator_noise_first(
     head: int, kind: str, repeats: int, count: int, seed: int

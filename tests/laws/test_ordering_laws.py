@@ -373,6 +373,11 @@ def assert_consistent(mask: TrainingMask) -> None:
     if mask.filled is not None:
         assert bool(mask.filled.any())
         assert not bool(mask.filled.all(dim=0).any())  # some row needs each column
+        assert mask.hidden_ids() is None
+    else:
+        ids = mask.hidden_ids()
+        assert ids is not None
+        assert ids.flatten().tolist() == mask.hidden.nonzero()[:, 1].tolist()
 
 
 @given(st.integers(1, 5), st.integers(1, 100), distributions(), ratios, seeds)

@@ -96,8 +96,13 @@ def _check_training(model: mar.Mar, case: dict[str, Any], z: dict[str, torch.Ten
     batch, tokens = hidden.shape
     visible_ids = torch.arange(tokens).expand(batch, -1)[~hidden].view(batch, -1)
     shape = (repeats, batch, tokens)
-    conditions = []
-    hook = model.register_forward_hook(lambda *a: conditions.append(a[-1]))
+    conditions: list[torch.Tensor] = []
+
+    def watch(module: Any, given: Any, options: dict[str, Any], _: Any) -> None:
+        with torch.no_grad():  # training asks for those of hidden tokens only
+            conditions.append(module.forward(*given, **{**options, "rows": None}))
+
+    hook = model.register_forward_hook(watch, with_kwargs=True)
     losses = mar.training_losses(
         model,
         z["latents"],
@@ -110,7 +115,7 @@ def _check_training(model: mar.Mar, case: dict[str, Any], z: dict[str, torch.Ten
     )
     hook.remove()
     losses.total.backward()
-    cond = conditions[0].detach().flatten(0, 1).repeat(repeats, 1)
+    cond = conditions[0].flatten(0, 1).repeat(repeats, 1)
     recorded = dict(case["grad_norms"])
     worst, zero = 0.0, 0.0
     for name, parameter in model.named_parameters():
