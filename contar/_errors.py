@@ -29,6 +29,8 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     Raises:
         ValueError: `value` is no integer (booleans are none), or too small.
     """
+    if type(value) is int and value >= minimum:
+        return value  # in a compiled graph still any int; `index` would fix the one that it saw
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

@@ -1,12 +1,12 @@
 """Models with random weights, from a preset's name or a config."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from contar._errors import FLOATS, bad, check_choice, check_device
+from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -18,6 +18,7 @@ def build_model(
     *,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
+    compile: bool,
 ) -> Model:
     """Build a model.
 
@@ -27,10 +28,12 @@ def build_model(
         presets: configs of one kind by name.
         device: where the weights are made, the CPU if None; "meta" makes none.
         dtype: of the weights, float32 if None.
+        compile: call the model's `compile`.
 
     Raises:
         ValueError: an unknown preset, device or dtype.
     """
+    check_instance("compile", compile, bool)
     kind = type(next(iter(presets.values())))
     config = presets.get(preset) if isinstance(preset, str) else preset
     if not isinstance(config, kind):
@@ -43,4 +46,12 @@ def build_model(
         model = make(config)
     if dtype is not None:
         nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32
+    if compile:
+        model.compile()
     return model
+
+
+def compile_parts(parts: Iterable[nn.Module], options: Mapping[str, Any]) -> None:
+    """Compile each part as one graph, for any number of tokens, unless `options` say otherwise."""
+    for part in parts:
+        part.compile(**{"fullgraph": True, "dynamic": True, "recompile_limit": 64, **options})

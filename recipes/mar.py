@@ -55,6 +55,7 @@ def build(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    compile: bool = False,
 ) -> Mar:
     """Build a MAR with random weights.
 
@@ -62,6 +63,7 @@ def build(
         preset: a name in `PRESETS`, or a config.
         device: where the weights are made, the CPU if None; "meta" makes none.
         dtype: of the weights, float32 if None.
+        compile: compile what sampling repeats, as the model's `compile` does.
 
     Raises:
         ValueError: an unknown preset, device or dtype.
@@ -71,7 +73,7 @@ def build(
         >>> sum(p.numel() for p in model.parameters()) // 10**6
         207
     """
-    return build_model(Mar, preset, PRESETS, device=device, dtype=dtype)
+    return build_model(Mar, preset, PRESETS, device=device, dtype=dtype, compile=compile)
 
 
 def training_losses(

@@ -16,6 +16,7 @@ from contar.backbones.block import run_blocks, take
 from contar.backbones.spatial_memory import check_memory
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionMLP
+from recipes.building import compile_parts
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official, to_official
 from recipes.sizes import Tower
@@ -157,7 +158,8 @@ class Mar(ModelMixin, ConfigMixin):
         hidden = self.mask_token.expand(batch, c.tokens, -1).to(x.dtype)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
         x = torch.cat([buffer, x], dim=1) + self.decoder_positions
-        options = {"rows": None if rows is None else rows + c.buffer, "backend": backend}
+        rows_of_all = None if rows is None else rows + c.buffer
+        options = {"mask": None, "backend": backend, "rows": rows_of_all}
         x = run_blocks(self.decoder, x, cache=of_decoder, **options)
         if rows is None:
             return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
@@ -193,13 +195,25 @@ class Mar(ModelMixin, ConfigMixin):
         x = self.mask_token.expand(*rows.shape, -1)
         if new.shape[1]:
             seen = self.embed_norm(self._embed(tokens, new))
-            seen = run_blocks(self.encoder, seen, cache=memory.encoder, backend=backend)
+            options: Any = {"mask": None, "backend": backend}
+            seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
             x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
         x = x + self.decoder_positions[0][ids]
         wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
-        options: Any = {"rows": wanted, "backend": backend}
+        options = {"rows": wanted, "mask": None, "backend": backend}
         x = run_blocks(self.decoder, x, cache=memory.decoder, **options)
         return self.decoder_norm(x) + self.head_positions[0][rows]
+
+    def compile(self, **options: Any) -> None:
+        """Compile what sampling repeats: the blocks and the head's network.
+
+        Each is one graph, of any number of tokens; the first samples wait for the compiler. Of use
+        where launches cost more than what they run, as small sets on a GPU do.
+
+        Args:
+            options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
+        """
+        compile_parts([*self.encoder, *self.decoder, self.head], options)
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names of official checkpoints."""

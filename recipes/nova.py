@@ -70,6 +70,7 @@ def build(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    compile: bool = False,
 ) -> Nova:
     """Build a NOVA with random weights.
 
@@ -77,6 +78,7 @@ def build(
         preset: a name in `PRESETS`, or a config.
         device: where the weights are made, the CPU if None; "meta" makes none.
         dtype: of the weights, float32 if None.
+        compile: compile what sampling repeats, as the model's `compile` does.
 
     Raises:
         ValueError: an unknown preset, device or dtype.
@@ -86,7 +88,7 @@ def build(
         >>> sum(p.numel() for p in model.parameters()) // 10**6
         644
     """
-    return build_model(Nova, preset, PRESETS, device=device, dtype=dtype)
+    return build_model(Nova, preset, PRESETS, device=device, dtype=dtype, compile=compile)
 
 
 def training_losses(

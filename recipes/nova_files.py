@@ -9,7 +9,7 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
-from contar._errors import FLOATS, bad, check_choice
+from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights, weight_files
 from contar.conditioning import text_package
 from contar.diffusion import load_scheduler
@@ -41,6 +41,7 @@ def from_pretrained(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    compile: bool = False,
 ) -> NovaPipeline:
     """Load a pipeline: one that this package carries, from a folder, ours or released, or the hub.
 
@@ -54,6 +55,7 @@ def from_pretrained(
         token: for a hub's closed folders.
         cache_dir: where a hub's folders are kept.
         local_files_only: take what was downloaded before.
+        compile: call the network's `compile`.
 
     Raises:
         FileNotFoundError: no such folder, a part or file of it missing, or a hub out of reach.
@@ -63,6 +65,7 @@ def from_pretrained(
     """
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
+    check_instance("compile", compile, bool)
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
     folder = _locate(folder_or_hub_id, {**hub, "local_files_only": local_files_only})
     index = read_json(folder / "model_index.json")
@@ -89,6 +92,8 @@ def from_pretrained(
         else:
             parts[part] = _text(folder / part, part, dtype)
     parts |= {name: index.get(name) for name in ("defaults", "text_package")}
+    if compile:
+        parts["transformer"].compile()
     return NovaPipeline(**parts)
 
 

@@ -21,6 +21,7 @@ from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
 from contar.heads import DiffusionMLP
 from contar.tokenizers import patchify
+from recipes.building import compile_parts
 from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official, to_official
 from recipes.sizes import check_fields
@@ -156,6 +157,17 @@ class Nova(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "*m2 n d"]:
         """Return the condition of a later frame, given the first frame's features."""
         return features if self.adapter is None else self.adapter(anchor, features)
+
+    def compile(self, **options: Any) -> None:
+        """Compile what sampling repeats: the spatial tower's blocks and the head's network.
+
+        Each is one graph, of any number of tokens; the first samples wait for the compiler. Of use
+        where launches cost more than what they run, as small sets on a GPU do.
+
+        Args:
+            options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
+        """
+        compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names and shapes of official checkpoints."""

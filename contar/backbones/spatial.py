@@ -149,7 +149,7 @@ class SpatialTower(nn.Module):
             x = torch.where(filled[..., None], take(hidden, visible_ids), x)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
-        options = {"turn": for_decoder.behind(length).turn, "backend": backend}
+        options = {"turn": for_decoder.behind(length).turn, "mask": None, "backend": backend}
         options["rows"] = None if rows is None else rows + length
         x = run_blocks(self.decoder, x, cache=of_decoder, checkpoint=checkpoint, **options)
         return self.norm(x if rows is not None else x[:, length:])
@@ -179,11 +179,12 @@ class SpatialTower(nn.Module):
         if new.shape[1]:
             places = for_encoder.take(new)
             x = self._embed(tokens, new, places)
-            options: Any = {"turn": places.turn, "backend": backend}
+            options: Any = {"turn": places.turn, "mask": None, "backend": backend}
             x = self.join(run_blocks(self.encoder, x, cache=memory.encoder, **options))
             x = torch.cat([x, hidden], dim=1)
         wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
-        options = {"turn": for_decoder.take(ids).turn, "backend": backend, "rows": wanted}
+        options = {"turn": for_decoder.take(ids).turn, "mask": None, "backend": backend}
+        options["rows"] = wanted
         return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
 
 

@@ -116,6 +116,15 @@ class DiffusionMLP(nn.Module):
     def _norms(self) -> list[AdaptiveLayerNorm]:
         return [*(block.norm1 for block in self.blocks), self.norm]  # type: ignore[list-item]
 
+    def compile(self, **options: Any) -> None:
+        """Compile what each step of `sample` and of `loss` runs; options of `torch.compile`."""
+        self._denoise = torch.compile(self._denoise, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        state.pop("_denoise", None)  # bound to this head, not to its copy
+        return state
+
     def _denoise(self, x: Tensor, modulations: Sequence[Sequence[Tensor]]) -> Tensor:
         x = self.token(x.to(self.token.weight.dtype))
         for block, vectors in zip(self.blocks, modulations[:-1], strict=True):
@@ -272,7 +281,10 @@ class DiffusionMLP(nn.Module):
                 times = torch.tensor(part, device=rows.device)[:, None, None]
                 made = self._modulations(rows[None], self.time(times))
                 for i in range(len(part)):
-                    yield [[vector[i] for vector in vectors] for vectors in made]
+                    views = [[vector[i] for vector in vectors] for vectors in made]
+                    # A compiled graph knows its inputs by their places in memory, too.
+                    compiled = "_denoise" in self.__dict__
+                    yield [[v.clone() for v in vs] for vs in views] if compiled else views
 
     def _times(self, process: NoiseProcess, index: Tensor) -> Tensor:
         """Return each token's embedded timestep; of more tokens than timesteps, each made once."""
