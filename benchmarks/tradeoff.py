@@ -34,7 +34,8 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     scale = pipe.config["defaults"]["guidance_scale"]
     rows: dict[str, dict[str, Any]] = {}
     rows |= {f"{n} steps": {"diffusion_steps": n} for n in (12, 8, 5)}
-    flow = fast_changes(pipe.scheduler)["scheduler"]
+    fast = fast_changes(pipe.scheduler, pipe.config["defaults"]["num_inference_steps"])
+    flow = fast["scheduler"]
     for name, kind in SOLVERS.items():
         solver = {**flow, "_class_name": kind}
         rows |= {
@@ -43,7 +44,7 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     heun = {"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": flow["flow_shift"]}
     rows["Heun, 4 steps"] = {"scheduler": heun, "diffusion_steps": 4}
     rows |= {f"annealed to {n} steps": {"last_diffusion_steps": n} for n in (12, 5)}
-    rows |= {f"{n} sets": {"sets": n} for n in (6, 4, 2)}
+    rows |= {f"{n} sets": {"sets": n} for n in (8, 5, 3)}
     rows |= {f"features every {n} sets": {"refresh": n} for n in (2, 4, 8)}
     rows |= {f"difference every {n} sets": {"guidance_every": n} for n in (2, 4)}
     rows["checkerboard"] = {"order": "checkerboard"}
@@ -54,7 +55,7 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     for name, interval in {"first half": (0.0, 0.5), "second half": (0.51, 1.0)}.items():
         rows[f"guided in the {name}"] = {"guidance": replace(guided, interval=interval)}
     rows["guided below 700"] = {"guidance": replace(guided, ceiling=700.0)}
-    return {**rows, "fast": fast_changes(pipe.scheduler)}
+    return {**rows, "fast": fast}
 
 
 def judged(pipe: nova.NovaPipeline, changes: dict[str, Any], judge: DigitJudge, count: int) -> Any:

@@ -75,7 +75,7 @@ class Nova(ModelMixin, ConfigMixin):
                 if self.motion is None:
                     raise bad(name, "a tensor", "None: this model makes images")
                 check_tensor(name, value, (len(text),), "[b]")
-        tokens = self.text(text.to(self.dtype))
+        tokens = self.text(text.to(self.begin.dtype))
         if self.motion is None or flow is None or fps is None:
             return tokens
         return torch.cat([tokens, self.motion(flow * self.sizes.motion_scale, fps)], dim=1)
@@ -100,7 +100,7 @@ class Nova(ModelMixin, ConfigMixin):
         allowed = (batch, self.sizes.channels, None, None, None)
         check_tensor("previous", previous, allowed, "[b, c, t, h, w]")
         self.sizes.check_latent("previous", (previous.shape[3], previous.shape[4]))
-        frames = previous.transpose(1, 2).to(self.dtype)
+        frames = previous.transpose(1, 2).to(self.begin.dtype)
         return self.embed(patchify(frames, 2 * self.sizes.patch))
 
     def frame_positions(
@@ -125,13 +125,13 @@ class Nova(ModelMixin, ConfigMixin):
         first, count = (0, frames) if frame is None else (frame, 1)
         tower = self.sizes.temporal
         if self.times is None:
-            coordinates = grid_coordinates(count, *grid, device=self.device)
+            coordinates = grid_coordinates(count, *grid, device=self.begin.device)
             coordinates[:, 0] += first
             table = rotary_table(coordinates, tower.width // tower.heads)
             return None, Positions(turn=table).behind(prefix).turn
-        space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=self.device)
+        space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=self.begin.device)
         times = self.times(frames, frame=frame)[:, None]
-        return times + space.to(self.dtype), None
+        return times + space.to(self.begin.dtype), None
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
         """Return the positions of a frame's tokens for both halves of the spatial tower.
@@ -147,10 +147,10 @@ class Nova(ModelMixin, ConfigMixin):
 
     def _positions_of_half(self, grid: tuple[int, int], width: int, heads: int) -> Positions:
         if self.times is None:
-            coordinates = grid_coordinates(1, *grid, device=self.device)
+            coordinates = grid_coordinates(1, *grid, device=self.begin.device)
             return Positions(turn=rotary_table(coordinates, width // heads))
-        table = sincos_2d(grid, width, base=self.sizes.grid, device=self.device)
-        return Positions(add=table.to(self.dtype))
+        table = sincos_2d(grid, width, base=self.sizes.grid, device=self.begin.device)
+        return Positions(add=table.to(self.begin.dtype))
 
     def adapt(
         self, anchor: Float[Tensor, "*m n d"], features: Float[Tensor, "*m2 n d"]

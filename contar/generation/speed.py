@@ -16,22 +16,24 @@ _OWN = (
 )  # fmt: skip
 
 
-def fast_changes(scheduler: Any, *, steps: int = 5) -> dict[str, Any]:
+def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]:
     """Return changes of a `GenerationPlan` that leave out most of the work, and some exactness.
 
-    A solver of higher order in few steps, features computed anew in every fourth set, and every
-    second guided set with the difference of the one before.
+    A third of the sets, each in few steps of a solver of higher order: what the measurements on the
+    model that contar carries support (docs/performance.md), where reused features and guidance
+    cost more than they save. For a large network add `refresh` and `guidance_every`.
 
     Args:
         scheduler: what the model is sampled with otherwise, as in `load_scheduler`: the solver
             takes from it what the noise is.
+        sets: that a frame is otherwise predicted in.
         steps: of the solver.
 
     Raises:
         ValueError: what `load_scheduler` refuses; a learned variance, which no such solver reads;
-            a flow with timesteps of its own making; or `steps` below 1.
+            a flow with timesteps of its own making; or `sets` or `steps` below 1.
 
-    Source: UniPC (Zhao et al. 2023, arXiv 2302.04867); LazyMAR (Yan et al. 2025, arXiv 2503.12450).
+    Source: UniPC (Zhao et al. 2023, arXiv 2302.04867).
     """
     own = load_scheduler(scheduler)
     config: Any = own.config
@@ -48,6 +50,7 @@ def fast_changes(scheduler: Any, *, steps: int = 5) -> dict[str, Any]:
             "flow_shift": config.get("shift", 1.0),
             "num_train_timesteps": config["num_train_timesteps"],
         }
+    check_count("sets", sets)
     check_count("steps", steps)
     solver["_class_name"] = "UniPCMultistepScheduler"
-    return {"scheduler": solver, "diffusion_steps": steps, "refresh": 4, "guidance_every": 2}
+    return {"scheduler": solver, "diffusion_steps": steps, "sets": max(1, sets // 3)}

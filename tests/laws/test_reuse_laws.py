@@ -398,12 +398,12 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
 @pytest.mark.parametrize("scheduler", [DDPM, FLOW])
 def test_fast_changes_make_a_plan_that_generates(scheduler: dict[str, Any]) -> None:
-    assert of_nova(**fast_changes(scheduler)).isfinite().all()
+    assert of_nova(**fast_changes(scheduler, 6)).isfinite().all()
 
 
 def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
     shifted, plain = (
-        SamplerTable.from_config(fast_changes(config)["scheduler"], 4)
+        SamplerTable.from_config(fast_changes(config, 6)["scheduler"], 4)
         for config in (FLOW, {**FLOW, "shift": 1.0})
     )
     own = SamplerTable.from_config(FLOW, 1000).timestep
@@ -415,13 +415,19 @@ def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
 def test_fast_changes_refuse_what_no_such_solver_reads(refuses: Any) -> None:
     for config in ({}, {**DDPM, "clip_sample": True}):
         with refuses("scheduler"):
-            fast_changes(config)
+            fast_changes(config, 6)
     with refuses("scheduler", "learned_range"):
-        fast_changes({**DDPM, "variance_type": "learned_range"})
+        fast_changes({**DDPM, "variance_type": "learned_range"}, 6)
     with refuses("scheduler", "shift_terminal=0.1"):
-        fast_changes({**FLOW, "shift_terminal": 0.1})
+        fast_changes({**FLOW, "shift_terminal": 0.1}, 6)
     with refuses("steps", "0"):
-        fast_changes(FLOW, steps=0)
+        fast_changes(FLOW, 6, steps=0)
+    with refuses("sets", "0"):
+        fast_changes(FLOW, 0)
+
+
+def test_fast_changes_take_a_third_of_the_sets_and_at_least_one() -> None:
+    assert [fast_changes(FLOW, sets)["sets"] for sets in (1, 2, 3, 16, 64)] == [1, 1, 1, 5, 21]
 
 
 def test_an_order_beside_a_plan_that_names_another_is_refused(refuses: Any) -> None:
