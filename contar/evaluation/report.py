@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from contar._errors import bad, check_instance
@@ -81,6 +81,9 @@ class Report:
     def load(cls, path: str | os.PathLike[str]) -> "Report":
         """Return the report that `save` wrote, with its clips if clips.jsonl lies beside it.
 
+        What an older contar also measured stays among the figures, unshown, and is left out of the
+        clips.
+
         Args:
             path: of the scores.json.
 
@@ -93,9 +96,11 @@ class Report:
         clips = file.with_name(CLIPS)
         try:
             outcomes: dict[str, list[Outcome]] = {name: [] for name in content["rows"]}
+            known = {field.name for field in fields(Outcome)}
             lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
             for told in map(json.loads, lines):
-                outcomes[told.pop("model")].append(Outcome(**told))
+                seen = {key: value for key, value in told.items() if key in known}
+                outcomes[told["model"]].append(Outcome(**seen))
             rows = {
                 name: Scores(
                     {key: Figure(**figure) for key, figure in row["figures"].items()},
