@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from contar._errors import bad, check_instance
-from contar._files import read_json
+from contar._files import read_json, write_whole
 from contar.evaluation.evaluate import Scores
 from contar.evaluation.figures import FIGURES, Figure
 from contar.evaluation.outcomes import Outcome
@@ -72,9 +72,9 @@ class Report:
             for name, row in self.rows.items()
             for outcome in row.outcomes
         ]
-        _write(place / CLIPS, "".join(f"{line}\n" for line in clips))
+        write_whole(place / CLIPS, "".join(f"{line}\n" for line in clips))
         text = json.dumps({"rows": told}, indent=1, allow_nan=False, ensure_ascii=False)
-        _write(place / JSON, text + "\n")
+        write_whole(place / JSON, text + "\n")
         return place / JSON, picture
 
     @classmethod
@@ -112,12 +112,6 @@ class Report:
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise bad(file.name, f"{file}: {error!r}", "a report that contar wrote") from error
         return cls(rows)
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
 
 
 def written(name: str, figure: Figure | None) -> str:
