@@ -1,6 +1,7 @@
-"""Model folders: configs and weights are data, checked before anything is built of them."""
+"""Files: written whole; configs and weights are data, checked before anything is built of them."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise bad(path.name, f"a {type(content).__name__} in {path}", "a JSON object")
     return content
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place and rename it: it is there as a whole, or as it was before.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def weight_files(folder: Path, name: str = WEIGHTS) -> list[Path]:

@@ -29,10 +29,10 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     from recipes import nova
     from recipes.moving_digits import PROMPTS
 
-    start = time.monotonic()
+    start, draws = time.monotonic(), _generator(seed)
     out.mkdir(parents=True, exist_ok=True)
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
-    clips = pipe(list(PROMPTS), generator=_generator(seed), output_type="pt").frames
+    clips = pipe(list(PROMPTS), generator=draws, output_type="pt").frames
     pixels = (clips * 255).round().byte().repeat_interleave(2, 3).repeat_interleave(2, 4)
     tiled = rearrange(pixels, "(r c) t k h w -> t (r h) (c w) k", c=4)
     fps = pipe.config["defaults"]["fps"]
@@ -180,6 +180,7 @@ def evaluate(
     from recipes.digits_evaluation import evaluate_pipeline
 
     pipe = nova.from_pretrained(model, dtype=torch.float32)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     report = evaluate_pipeline(pipe, out, count=count, seed=seed)
     print(report.table())
     print(f"scores.json and scores.png: {out}")
@@ -198,7 +199,7 @@ def train() -> None:
 
 
 def main() -> None:
-    """Run the command line; a bad argument ends it with the message and exit status 1."""
+    """Run the command line; a bad argument or file ends it with the message and exit status 1."""
     commands: dict[str, Callable[..., None]] = {
         "demo": demo, "generate": generate, "info": info, "evaluate": evaluate, "train": train
     }  # fmt: skip
@@ -211,7 +212,7 @@ def main() -> None:
         commands["compare"] = cli_training.comparison()
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog=program, args=words)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"contar: {error}") from None
 
 

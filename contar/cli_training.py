@@ -33,6 +33,7 @@ def cache(
     if out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
     pipe = nova.from_pretrained(model, dtype=torch.float32)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     made = make_cache(folder, pipe, out, frames=frames, fps=fps)
     print(f"{len(made)} clips: contar train cached --cache {out} --model {model} --out RUN")
 
@@ -83,8 +84,11 @@ def recipes() -> dict[str, Callable[..., None]]:
             out: folder of the run.
             recipe: of all stages.
             resume: go on where the run in `out` ended.
-            smoke: in a minute, to see that the road holds; what it makes is noise.
+            smoke: in a minute, to see that the road holds; what it makes is noise. It has its own
+                numbers, and takes no others.
         """
+        if smoke and recipe != moving_digits.MovingDigitsRecipe():
+            raise bad("smoke", "numbers of the recipe as well", "one or the other")
         say(moving_digits.run(moving_digits.smoke() if smoke else recipe, out, resume=resume))
 
     def cached(

@@ -6,7 +6,6 @@ and writes RESULT/runs.json (every run), RESULT/table.md and RESULT/compare.png.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from contar._errors import bad, check_choice, check_count, check_number
+from contar._files import write_whole
 from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.evaluation import DigitJudge, train_judge
@@ -191,9 +191,7 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
             done.append(_run(name, seed, comparison, task, judge, out))
             runs = [asdict(run) for run in done]
             content = json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n"
-            part = file.with_suffix(".part")
-            part.write_text(content)
-            os.replace(part, file)
+            write_whole(file, content)
     (out / "table.md").write_text(table(done))
     _plot(done, out / "compare.png")
     return done

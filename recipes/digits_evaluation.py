@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from contar._errors import check_count
 from contar._typing import Tensor, UInt8
 from contar.data import MovingDigits
 from contar.evaluation import Abilities, DigitJudge, Reader, Report, evaluate, real, train_judge
@@ -58,18 +59,25 @@ def evaluate_pipeline(
     Args:
         pipe: of moving digits.
         out: folder for `scores.json`, `scores.png` and the judge, which is trained if not there.
-        count: test clips asked for, by phrasings that training never saw.
+        count: test clips asked for, 2 or more, by phrasings that training never saw.
         seed: of the clips; model cards take it, nothing is tuned on it.
         judge_steps: of the judge's training.
+
+    Raises:
+        ValueError: a number outside its range, before anything is made.
+        ImportError: an extra is missing; "contar[demo,eval,video]" has all.
     """
+    check_count("count", count, 2)
+    asked = MovingDigits("test", count, seed=seed)
+    reference = MovingDigits("test", count, seed=seed + 1)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "judge.safetensors"
     judge = DigitJudge.load(file) if file.exists() else train_judge(steps=judge_steps)
     judge.save(file)
-    asked = MovingDigits("test", count, seed=seed)
-    reference = MovingDigits("test", count, seed=seed + 1)
+    network = pipe.transformer
+    untrained = build(network.sizes).to(network.device, network.dtype).eval()
     raw = nova.NovaPipeline(
-        build(5).eval(), pipe.vae, pipe.scheduler, pipe.text_encoder, pipe.tokenizer,
+        untrained, pipe.vae, pipe.scheduler, pipe.text_encoder, pipe.tokenizer,
         defaults=pipe.config["defaults"],
     )  # fmt: skip
     models = {

@@ -2,7 +2,8 @@
 
 `contar train moving-digits --out RUN` makes RUN/vae (tokenizer), RUN/cache (latents, texts, motion
 scores), RUN/images (text to image), RUN/video (text to video, from the images' weights), RUN/model,
-a pipeline for `nova.from_pretrained`, and RUN/scores. Each stage goes on from its saves.
+a pipeline for `nova.from_pretrained` in bfloat16 with curves.png beside it, and RUN/scores. Each
+stage goes on from its saves.
 """
 
 from dataclasses import dataclass, field
@@ -15,14 +16,17 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from tqdm import tqdm
 
-from contar._errors import check_count
+from contar._errors import bad, check_count
 from contar.conditioning import text_package
 from contar.data import MovingDigits
-from contar.data.cache import Cache, write_cache
+from contar.data.cache import Cache, tar_writer, write_cache
+from contar.evaluation.distances import require_torchmetrics
+from contar.media import motion_score
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint
+from contar.training.curves import require_matplotlib, save_curves
 from contar.training.processes import processes
 from recipes import nova
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
@@ -43,6 +47,11 @@ PROMPTS = (
     "a handwritten nine gliding downwards", "the number 8 goes slowly to the upper left",
     "a video of a four that slides fast up and to the right",
 )  # fmt: skip
+# Folders of the trainings, and what their curves are called.
+STAGES = {
+    "vae": "tokenizer", "images": "first stage: text to image",
+    "video": "second stage: text to video",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,11 @@ class MovingDigitsRecipe:
 
     Args:
         vae: the tokenizer's.
-        clips: cached for both stages of the network.
+        clips: cached for both stages of the network, 2 or more.
         images: text to image.
         video: text to video.
         diffusion_steps: in which the pipeline draws a token.
-        judged: test clips of the evaluation; 0 leaves it out.
+        judged: test clips of the evaluation, 2 or more; 0 leaves it out.
         judge_steps: of the training of the evaluation's judge.
     """
 
@@ -76,9 +85,10 @@ class MovingDigitsRecipe:
     judge_steps: int = 500
 
     def __post_init__(self) -> None:
-        check_count("clips", self.clips)
+        check_count("clips", self.clips, 2)
         check_count("diffusion_steps", self.diffusion_steps)
-        check_count("judged", self.judged, 0)
+        if check_count("judged", self.judged, 0) == 1:
+            raise bad("judged", 1, "0, or 2 and more")
         check_count("judge_steps", self.judge_steps)
 
 
@@ -109,23 +119,29 @@ def network(frames: int) -> nova.NovaConfig:
 
 
 def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
-    """Go the whole road; return the folder of the pipeline.
+    """Go the whole road; return the folder of the pipeline, whose weights are bfloat16.
 
     Args:
         recipe: of all stages.
         out: folder of the run.
-        resume: go on where the run in `out` ended.
+        resume: go on where the run in `out` ended; scores that are there already are kept.
 
     Raises:
         ValueError: a folder with saves and no `resume`, or a resumed run of another recipe.
-        ImportError: an extra is missing; "contar[demo,train,video]" has all.
+        ImportError: an extra is missing; "contar[demo,eval,train,video]" has all.
     """
     config = recipe.vae.run
     digits = MovingDigits("train", config.steps * config.batch)
     held = MovingDigits("validation", 32)
-    vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+    # What is not installed is missed now rather than after an hour.
     words, encoder = load_text()
-    cache = make_cache(recipe.clips, vae, words, encoder, out / "cache")
+    motion_score(digits[0].frames)
+    tar_writer()
+    require_matplotlib()
+    if recipe.judged:
+        require_torchmetrics()
+    vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+    cache = digits_cache(recipe.clips, vae, words, encoder, out / "cache")
     scheduler = FlowMatchEulerDiscreteScheduler()
 
     def pipeline(model: nova.Nova) -> nova.NovaPipeline:
@@ -138,32 +154,34 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
             stage, pipeline(model), cache, out / name, prompts=PROMPTS, resume=resume
         )
 
-    images = build(1)
+    images = build(network(1))
     quieten(images)
     images = trained(recipe.images, images, "images")
-    video = build(5)
+    video = build(network(5))
     quieten(video)
     new = load_parts(video, images.state_dict())
-    print("new in the second stage:", ", ".join(sorted({name.split(".")[0] for name in new})))
-    (out / "new-parts.txt").write_text("\n".join(new) + "\n")
-    pipe = pipeline(trained(recipe.video, video, "video"))
-    pipe.to(pipe.transformer.device)
-    target = out / "model"
+    if processes().is_main_process:
+        print("new in the second stage:", ", ".join(sorted({name.split(".")[0] for name in new})))
+        (out / "new-parts.txt").write_text("\n".join(new) + "\n")
+    video = trained(recipe.video, video, "video")
+    target, device = out / "model", video.device
     if not processes().is_main_process:
         return target
-    pipe.save_pretrained(target)
-    if recipe.judged:
+    pipeline(video).to(torch.bfloat16).save_pretrained(target)
+    save_curves({title: out / name for name, title in STAGES.items()}, target / "curves.png")
+    if recipe.judged and not (resume and (out / "scores" / "scores.json").exists()):
         from recipes.digits_evaluation import evaluate_pipeline
 
+        pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
         evaluate_pipeline(pipe, out / "scores", count=recipe.judged, judge_steps=recipe.judge_steps)
     return target
 
 
-def build(frames: int) -> nova.Nova:
-    """Return the untrained network, always the same, the global random state untouched."""
+def build(sizes: nova.NovaConfig) -> nova.Nova:
+    """Return an untrained network, always the same, the global random state untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return nova.build(network(frames))
+        return nova.build(sizes)
 
 
 def load_text() -> tuple[Any, Any]:
@@ -178,7 +196,7 @@ def load_text() -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
-def make_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) -> Cache:
+def digits_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) -> Cache:
     """Encode the training clips once; a cache that is there already is checked and taken."""
     made_with = {
         "data": f"moving-digits, {count} of train",

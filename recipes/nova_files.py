@@ -46,7 +46,8 @@ def from_pretrained(
     """Load a pipeline: one that this package carries, from a folder, ours or released, or the hub.
 
     Args:
-        folder_or_hub_id: "moving-digits", a folder with a `model_index.json`, or a hub's
+        folder_or_hub_id: "moving-digits", which a folder of that name does not hide
+            ("./moving-digits" is that), a folder with a `model_index.json`, or a hub's
             "owner/name".
         dtype: of the weights; None keeps the files'.
         num_heads: attention heads (temporal, spatial), for networks in the released layout whose
@@ -100,11 +101,11 @@ def from_pretrained(
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
     if not isinstance(name, str | Path):
         raise bad("folder_or_hub_id", name, "a folder, or a hub's id")
+    if name in os.listdir(SHIPPED):
+        return SHIPPED / name
     folder = Path(name)
     if os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         return folder
-    if name in os.listdir(SHIPPED):
-        return SHIPPED / name
     is_id = isinstance(name, str) and name.count("/") == 1 and name[0] not in "./~"
     if os.path.exists(folder) or not is_id:
         raise FileNotFoundError(

@@ -124,14 +124,7 @@ class NovaObjective(nn.Module):
 
 
 def batches_of(
-    cache: Cache,
-    sizes: nova.NovaConfig,
-    *,
-    seed: int,
-    repeats: int,
-    drop_text: float,
-    drop_motion: float,
-    shares: tuple[float, float] = (0.7, 0.25),
+    cache: Cache, sizes: nova.NovaConfig, stage: NovaStage
 ) -> Callable[[Sequence[int], int | str], tuple[NovaBatch]]:
     """Return the function from samples of a cache and a step to the step's batch.
 
@@ -139,11 +132,7 @@ def batches_of(
         cache: of `contar.training.caching.encode_clips`, of clips of one shape; read once, into
             memory.
         sizes: of the network; one of 1 frame takes each clip's first.
-        seed: of all draws.
-        repeats: of the head's draws for each hidden token.
-        drop_text: share of the samples whose caption is left out.
-        drop_motion: share of the samples whose motion score is left out.
-        shares: of hidden tokens, as in `NovaStage`.
+        stage: which says what is drawn, and what is left out how often.
     """
     process = NoiseProcess.from_config(sizes.scheduler)
     samples = [cache[index] for index in range(len(cache))]
@@ -157,22 +146,23 @@ def batches_of(
         if not video:
             mean, deviation = mean[:, :, :1], deviation[:, :, :1]
         draws = draw_step(
-            seed,
+            stage.run.seed,
             step,
             indices,
             latent=tuple(mean.shape[1:]),  # type: ignore[arg-type]
             patch=sizes.patch,
-            repeats=repeats,
+            repeats=stage.repeats,
             process=process,
-            shares=shares,
+            shares=stage.shares,
         )
         texts = [torch.from_numpy(s.arrays["text"]).float() for s in chosen]
         chance = draws.chance.tolist()
         kept = [
-            text[:0] if c[0] < drop_text else text for text, c in zip(texts, chance, strict=True)
+            text[:0] if c[0] < stage.drop_text else text
+            for text, c in zip(texts, chance, strict=True)
         ]
         flow = [
-            s.facts["motion_flow"] if several and c[1] >= drop_motion else UNSET
+            s.facts["motion_flow"] if several and c[1] >= stage.drop_motion else UNSET
             for s, c in zip(chosen, chance, strict=True)
         ]
         batch = NovaBatch(
@@ -224,7 +214,9 @@ def train_network(
 ) -> nova.Nova:
     """Train the network of a pipeline on a cache; return the averaged one.
 
-    The last 256 samples of the cache (a tenth, if that is less) are held out for validation.
+    The last 256 samples of the cache (a tenth, if that is less) are held out for validation. Of
+    moving digits these share their handwriting with training; of one's own clips they are those of
+    the last files by name.
 
     Args:
         stage: of the training.
@@ -238,23 +230,15 @@ def train_network(
         ValueError: a cache of fewer than 2 samples, an unknown part to freeze, or as
             `contar.training.train`.
     """
-    config, model = stage.run, pipe.transformer
+    model = pipe.transformer
     if len(cache) < 2:
         raise bad("cache", f"{len(cache)} sample", "2 or more: one is held out")
     freeze(model, stage.frozen)
     held = min(256, len(cache) // 10 or 1)
     count = len(cache) - held
-    load = batches_of(
-        cache,
-        model.sizes,
-        seed=config.seed,
-        repeats=stage.repeats,
-        drop_text=stage.drop_text,
-        drop_motion=stage.drop_motion,
-        shares=stage.shares,
-    )
-    parts = {name: pipe.components[name] for name in ("vae", "scheduler")}
-    parts |= {name: pipe.components[name] for name in ("text_encoder", "tokenizer")}
+    load = batches_of(cache, model.sizes, stage)
+    names = ("vae", "scheduler", "text_encoder", "tokenizer")
+    parts: dict[str, Any] = {name: pipe.components[name] for name in names}
     stride = VAETokenizer(pipe.vae).time_stride
 
     def sample(objective: Any, step: int) -> None:
@@ -270,13 +254,13 @@ def train_network(
     trained: Any = train(
         NovaObjective(model, repeats=stage.repeats, checkpoint=stage.checkpoint),
         load,
-        config,
+        stage.run,
         out,
         count=count,
         resume=resume,
         described={
             **{name: value for name, value in asdict(stage).items() if name not in _APART},
-            "cache": {**cache.made_with, "samples": len(cache)},
+            "cache": {**cache.made_with, "samples": len(cache), "content": cache.fingerprint},
             "start": fingerprint(model),
         },
         validate=[range(a, min(a + 64, len(cache))) for a in range(count, len(cache), 64)],

@@ -60,6 +60,7 @@ class CachedRecipe:
         cache: folder that `contar cache` made.
         model: the pipeline that it was made with, and whose weights the network starts from.
         stage: the training.
+        skip_corrupted: train on what is whole, instead of refusing a damaged cache.
     """
 
     cache: Path
@@ -69,6 +70,7 @@ class CachedRecipe:
             RunConfig(steps=1000, batch=16, learning_rate=2e-4), shares=SHARES
         )
     )
+    skip_corrupted: bool = False
 
 
 def _made_with(pipe: nova.NovaPipeline) -> dict[str, str]:
@@ -166,11 +168,11 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
 
     Raises:
         FileNotFoundError: no such cache or pipeline.
-        ValueError: a cache made with another tokenizer or text encoder, or as
+        ValueError: a cache that is damaged or made with another tokenizer or text encoder, or as
             `contar.training.train`.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
-    cache = Cache(recipe.cache, made_with=_made_with(pipe))
+    cache = Cache(recipe.cache, made_with=_made_with(pipe), skip_corrupted=recipe.skip_corrupted)
     first = [cache[index] for index in range(min(len(cache), 4))]
     latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
     made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}

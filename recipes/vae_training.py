@@ -1,5 +1,6 @@
 """Training of the small video tokenizer on clips."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from contar._errors import bad, check_number
+from contar._files import read_json
 from contar._random import normal, seeded
 from contar.media import save_sheet
 from contar.tokenizers.causal_vae import CausalVAE
@@ -17,6 +19,7 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
 from contar.training.caching import fingerprint
 from contar.training.processes import processes
+from contar.training.saves import complete_saves
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,14 @@ def _pixels(clips: Clips, indices: Sequence[int]) -> Tensor:
     return frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
+def _fingerprint(clips: Clips) -> str:
+    """Return a short name of the first and the last clip."""
+    digest = hashlib.sha256()
+    for index in (0, len(clips) - 1):
+        digest.update(clips[index].frames.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def train_vae(
     stage: VaeStage,
     clips: Clips,
@@ -83,6 +94,9 @@ def train_vae(
     resume: bool = False,
 ) -> CausalVAE:
     """Train a tokenizer and measure its latents; return it, saved to `out / "model"`.
+
+    A run that is resumed after its end keeps what was measured: sums in another order, of another
+    number of threads, would make it another tokenizer than the one that made a cache.
 
     Args:
         stage: of the training.
@@ -124,6 +138,8 @@ def train_vae(
         labels = ["clip", "decoded"] * len(pixels)
         save_sheet((both.clamp(-1, 1) + 1) / 2, out / f"samples-{step:06d}.png", labels=labels)
 
+    saved = out / "model" / "config.json"
+    measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(
         VaeObjective(vae, stage.kl),
         loader(clips),
@@ -134,7 +150,7 @@ def train_vae(
         described={
             "widths": stage.widths,
             "kl": stage.kl,
-            "clips": [len(clips), *clips[0].frames.shape],
+            "clips": [len(clips), *clips[0].frames.shape, _fingerprint(clips)],
             "start": fingerprint(vae),
         },
         validate=[range(a, min(a + 8, len(held))) for a in range(0, len(held), 8)],
@@ -142,13 +158,13 @@ def train_vae(
         sample=sample,
     )
     vae = trained.vae.eval()
-    vae.register_to_config(latents_mean=None, latents_std=None)  # of `start`
-    few = [_pixels(clips, [index]).to(vae.device) for index in range(min(256, len(clips)))]
-    latents = torch.cat([VAETokenizer(vae).encode(pixels) for pixels in few])
-    vae.register_to_config(
-        latents_mean=latents.mean((0, 2, 3, 4)).tolist(),
-        latents_std=latents.std((0, 2, 3, 4)).tolist(),
-    )
+    keys = ("latents_mean", "latents_std")
+    vae.register_to_config(**{key: measured.get(key) for key in keys})  # not those of `start`
+    if not measured:
+        few = [_pixels(clips, [index]).to(vae.device) for index in range(min(256, len(clips)))]
+        latents = torch.cat([VAETokenizer(vae).encode(pixels) for pixels in few])
+        values = (latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist())
+        vae.register_to_config(**dict(zip(keys, values, strict=True)))
     if processes().is_main_process:
         vae.save_pretrained(out / "model")
     return vae

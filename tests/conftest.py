@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import resource
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +41,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --slow"))
+
+
+@contextlib.contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def largest_file():
+    """`with largest_file(1000):` makes writes beyond so many bytes fail, as a full disk does."""
+    return _largest_file
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """`main("info", ...)` is the command in this process, which spares the imports."""
+    from contar import cli
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["contar", *arguments])
+        cli.main()
+
+    return run
 
 
 @contextlib.contextmanager

@@ -28,17 +28,6 @@ def contar(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture
-def main(monkeypatch):
-    """`main("info", ...)` is the command in this process, which spares the imports."""
-
-    def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["contar", *arguments])
-        cli.main()
-
-    return run
-
-
 def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_where(tmp_path, capsys):
     from recipes.moving_digits import PROMPTS
 
@@ -210,6 +199,13 @@ def test_a_bad_argument_ends_with_the_message_and_no_traceback():
     "arguments", [("generate", "x", "--model", "nova-9000"), ("demo", "--seed", "-1")]
 )
 def test_a_bad_argument_of_any_command_ends_with_the_message(arguments, tmp_path, main):
-    out = ("--out", str(tmp_path)) if arguments[0] == "demo" else ()
+    out = tmp_path / "out.mp4"
     with pytest.raises(SystemExit, match=r"^contar: .*got .*allowed"):
-        main(*arguments, *out)
+        main(*arguments, "--out", str(out))
+    assert not out.exists()
+
+
+def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"^contar: .*Not a directory"):
+        main("demo", "--out", str(tmp_path / "file" / "demo"))

@@ -4,6 +4,7 @@ A sample is a few arrays and a JSON object. `cache.json` beside the shards says 
 many samples each has, and its checksum.
 """
 
+import hashlib
 import io
 import itertools
 import json
@@ -45,20 +46,21 @@ def write_cache(
 
     Raises:
         ValueError: a folder that exists, no samples, or a shard size below 1.
+        ImportError: webdataset is not installed.
     """
-    from webdataset import TarWriter  # type: ignore[attr-defined]
-
+    open_tar = tar_writer()
     check_count("shard", shard)
     if out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a write that was killed
     temporary.mkdir(parents=True)
     try:
         files: list[dict[str, Any]] = []
         for chunk in _chunks(samples, shard):
             file = temporary / f"shard-{len(files):05d}.tar"
             count = 0
-            with TarWriter(str(file)) as writer:
+            with open_tar(str(file), mtime=0) as writer:  # equal samples make equal shards
                 for number, sample in chunk:
                     entry = {f"{key}.npy": _bytes(array) for key, array in sample.arrays.items()}
                     writer.write({"__key__": f"{number:08d}", **entry, "json": sample.facts})
@@ -75,6 +77,15 @@ def write_cache(
     return out
 
 
+def tar_writer() -> Any:
+    """Return webdataset's `TarWriter`; ImportError says what to install if it is not there."""
+    try:
+        from webdataset import TarWriter  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise ImportError('webdataset is not installed (pip install "contar[train]")') from error
+    return TarWriter
+
+
 def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Iterator[tuple[int, Sample]]]:
     numbered = enumerate(samples)
     for first in numbered:
@@ -88,6 +99,11 @@ class Cache(Dataset[Sample]):
         folder: of `write_cache`.
         made_with: what must have made it, by name; what is not named is not asked.
         skip_corrupted: leave out shards that are damaged, instead of refusing the cache.
+
+    Attributes:
+        made_with: what made it.
+        fingerprint: a short name that other samples would not have.
+        skipped: shards that were left out.
 
     Raises:
         FileNotFoundError: no cache there.
@@ -113,6 +129,7 @@ class Cache(Dataset[Sample]):
             got = f"{folder}, made with another " + "; ".join(differing)
             raise bad("cache", got, "one made with these")
         self.skipped: list[str] = []
+        digest = hashlib.sha256()
         self._places: list[tuple[Path, dict[str, tuple[int, int]]]] = []
         for shard in content["shards"]:
             file = Path(folder) / shard["file"]
@@ -123,8 +140,10 @@ class Cache(Dataset[Sample]):
                 self.skipped.append(str(file))
                 continue
             self._places += [(file, members) for members in _members(file)]
+            digest.update(f"{shard['crc32']} ".encode())
         if not self._places:
             raise bad("cache", f"{folder} without a whole shard", "at least one")
+        self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._places)

@@ -10,7 +10,6 @@ from contar.evaluation.distances import spearman
 from contar.evaluation.outcomes import Outcome
 
 _Z = 1.959964  # of the normal distribution's middle 95%
-JOINED = 3.0  # pixels from one frame to the next; the fastest digit goes 1.0
 # What each figure is called, and its kind: which scale it has.
 FIGURES = {
     "text.digit": ("text to video: digit, judge", "share"),
@@ -25,12 +24,10 @@ FIGURES = {
     "image.digit_read": ("image to video: digit, reader", "share"),
     "image.direction": ("image to video: direction", "share"),
     "image.still": ("image to video: stands still", "share"),
-    "image.joined": ("image to video: starts there", "share"),
     "continuation.digit": ("continuation: digit, judge", "share"),
     "continuation.digit_read": ("continuation: digit, reader", "share"),
     "continuation.direction": ("continuation: direction", "share"),
     "continuation.still": ("continuation: stands still", "share"),
-    "continuation.joined": ("continuation: goes on from there", "share"),
     "continuation.speed": ("continuation: speed within 25%", "share"),
     "continuation.speed_ratio": ("continuation: speed ratio, median", "ratio"),
     "tokenizer.psnr": ("tokenizer: PSNR", "dB"),
@@ -124,8 +121,6 @@ def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
         figures[f"{task}.digit_read"] = of(lambda o: o.read == o.digit)
     figures[f"{task}.direction"] = of(lambda o: o.moved == o.direction, moving)
     figures[f"{task}.still"] = of(lambda o: o.moved is None, still)
-    if task in ("image", "continuation"):
-        figures[f"{task}.joined"] = of(lambda o: o.jump is not None and o.jump <= JOINED)
     if task == "continuation":
         ratios = [o.pace / o.speed for o in moving if o.pace is not None]
         near = sum(0.75 <= ratio <= 1.25 for ratio in ratios)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import bad
-from contar._files import load_exactly, read_weights
+from contar._files import load_exactly, read_weights, write_whole
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.evaluation.mass import brightness, centres, check_pixels, windows
 from contar.evaluation.votes import NONE, majority
@@ -94,17 +94,12 @@ class DigitJudge(nn.Module):
         Raises:
             FileNotFoundError: the folder does not exist.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         file = Path(path)
         if not file.parent.is_dir():
             raise FileNotFoundError(f"path: no folder {str(file.parent)!r}")
-        part = file.with_name(f".{file.name}.part")
-        try:
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, part)
-            os.replace(part, file)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(file, save({k: v.contiguous() for k, v in self.state_dict().items()}))
         return file
 
     @classmethod

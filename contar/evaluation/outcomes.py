@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from contar._typing import Int, Tensor, UInt8
 from contar.data import MovingDigit
-from contar.evaluation.tracking import direction_of, speed_of, track
+from contar.evaluation.tracking import direction_of, speed_of
 
 
 @runtime_checkable
@@ -33,8 +33,6 @@ class Outcome:
         moved: measured, "lost" where little is to be seen.
         speed: asked, pixels a frame.
         pace: measured; None where lost.
-        jump: pixels from the last frame that was given to the first generated; None without such,
-            or where either is empty.
         asked_score: the motion score that was asked for, or None.
         score: the motion score of the clip; None unless one was asked for.
     """
@@ -48,7 +46,6 @@ class Outcome:
     moved: str | None
     speed: float
     pace: float | None
-    jump: float | None = None
     asked_score: float | None = None
     score: float | None = None
 
@@ -68,10 +65,6 @@ def watch(
     read = reader.majority(made).tolist() if reader else [None] * len(made)
     outcomes = []
     for row, (index, sample) in enumerate(zip(indices, samples, strict=True)):
-        jump = math.nan
-        if given:
-            last = track(sample.frames[given - 1 : given]).cpu()
-            jump = float((track(made[row, :1]).cpu() - last).norm())
         pace = speed_of(made[row])
         outcomes.append(
             Outcome(
@@ -84,7 +77,6 @@ def watch(
                 direction_of(made[row]),
                 sample.speed,
                 None if math.isnan(pace) else pace,
-                None if math.isnan(jump) else jump,
             )
         )
     return outcomes

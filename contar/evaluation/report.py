@@ -3,11 +3,11 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from contar._errors import bad, check_instance
-from contar._files import read_json
+from contar._files import read_json, write_whole
 from contar.evaluation.evaluate import Scores
 from contar.evaluation.figures import FIGURES, Figure
 from contar.evaluation.outcomes import Outcome
@@ -72,14 +72,17 @@ class Report:
             for name, row in self.rows.items()
             for outcome in row.outcomes
         ]
-        _write(place / CLIPS, "".join(f"{line}\n" for line in clips))
+        write_whole(place / CLIPS, "".join(f"{line}\n" for line in clips))
         text = json.dumps({"rows": told}, indent=1, allow_nan=False, ensure_ascii=False)
-        _write(place / JSON, text + "\n")
+        write_whole(place / JSON, text + "\n")
         return place / JSON, picture
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Report":
         """Return the report that `save` wrote, with its clips if clips.jsonl lies beside it.
+
+        What an older contar also measured stays among the figures, unshown, and is left out of the
+        clips.
 
         Args:
             path: of the scores.json.
@@ -93,9 +96,11 @@ class Report:
         clips = file.with_name(CLIPS)
         try:
             outcomes: dict[str, list[Outcome]] = {name: [] for name in content["rows"]}
+            known = {field.name for field in fields(Outcome)}
             lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
             for told in map(json.loads, lines):
-                outcomes[told.pop("model")].append(Outcome(**told))
+                seen = {key: value for key, value in told.items() if key in known}
+                outcomes[told["model"]].append(Outcome(**seen))
             rows = {
                 name: Scores(
                     {key: Figure(**figure) for key, figure in row["figures"].items()},
@@ -107,12 +112,6 @@ class Report:
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise bad(file.name, f"{file}: {error!r}", "a report that contar wrote") from error
         return cls(rows)
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
 
 
 def written(name: str, figure: Figure | None) -> str:

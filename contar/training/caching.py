@@ -29,7 +29,7 @@ class Clip(NamedTuple):
 def read_clips(
     files: Sequence[CaptionedFile], *, frames: int, fps: float, height: int, width: int
 ) -> Iterator[Clip]:
-    """Yield clips of one size and length from captioned files.
+    """Return clips of one size and length from captioned files, one after the other.
 
     A video is cut into as many clips as it has room for, one after the other; of one at a lower
     rate than `fps` every frame is taken, and the clip says that rate. Of a video asked for clips of
@@ -43,28 +43,43 @@ def read_clips(
         width: in pixels, likewise.
 
     Raises:
+        FileNotFoundError: a file that is gone.
         ValueError: a number outside its range, a picture where clips of several frames are asked
-            for, a video that is too short, or a file that cannot be read; the file is named.
+            for, or a file that cannot be read; the file is named, and nothing is returned. A video
+            that is too short is named when its clips are asked for.
     """
     check_count("frames", frames)
     check_number("fps", fps, 0.01)
     for file in files:
-        name = str(file.path)
         if frames > 1 and not file.is_video:
-            raise bad("frames", f"{frames} of the picture {name}", "1, or a folder of videos")
-        if not file.is_video:
-            picture = read_image(file.path, name=name)[None]
-            yield Clip(fit_frames(picture, height, width), file.caption, fps)
-            continue
-        whole, rate = read_video(file.path, frames=1 if frames == 1 else None, name=name)
+            raise bad("frames", f"{frames} of the picture {file.path}", "1, or a folder of videos")
+    for file in files:
+        _read(file, 1, fps)
+    return _clips(files, frames, fps, (height, width))
+
+
+def _read(
+    file: CaptionedFile, frames: int | None, fps: float
+) -> tuple[UInt8[Tensor, "t h w 3"], float]:
+    """Return the first frames of a file, or all, and its rate, `fps` for a picture."""
+    if file.is_video:
+        return read_video(file.path, frames=frames, name=str(file.path))
+    return read_image(file.path, name=str(file.path))[None], fps
+
+
+def _clips(
+    files: Sequence[CaptionedFile], frames: int, fps: float, size: tuple[int, int]
+) -> Iterator[Clip]:
+    for file in files:
+        whole, rate = _read(file, 1 if frames == 1 else None, fps)
         step = max(rate / fps, 1.0)
         places = [round(i * step) for i in range(int((len(whole) - 1) / step) + 1)]
         if len(places) < frames:
             got = f"{len(places)} frames at {fps:g} per second"
-            raise bad(name, got, f"at least {frames}")
+            raise bad(str(file.path), got, f"at least {frames}")
         for first in range(0, len(places) - frames + 1, frames):
             chosen = whole[places[first : first + frames]]
-            yield Clip(fit_frames(chosen, height, width), file.caption, rate / step)
+            yield Clip(fit_frames(chosen, *size), file.caption, rate / step)
 
 
 def fingerprint(model: nn.Module) -> str:

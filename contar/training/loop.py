@@ -1,10 +1,10 @@
 """The loop of a run: on accelerate, with EMA, logs and saves to go on from."""
 
-import csv
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from contar._errors import bad, check_choice, check_count, check_number
+from contar._files import read_json, write_whole
 from contar._random import seeded
+from contar.training.processes import processes
 from contar.training.saves import complete_saves, load, save
 
 
@@ -31,7 +33,8 @@ class RunConfig:
         weight_decay: of AdamW.
         betas: of AdamW.
         clip: largest norm of the gradient.
-        ema: decay of the averaged weights.
+        ema: decay of the averaged weights; in step n, from 1, at most 1 - (n - 1)^(-2/3), so that
+            they begin as the trained ones.
         precision: of the computation; weights stay float32.
         seed: of everything that is drawn.
         log_every: steps between rows of the log.
@@ -133,8 +136,10 @@ def train(
         ValueError: a folder with saves and no `resume`; a resumed run of another config (what
             differs is named); a batch that the processes do not split; a loss that is not finite
             (the step is named, the last save stays).
-        OSError: a save that cannot be written; the last one stays.
+        OSError: a file that cannot be written; the last save stays.
+        ImportError: accelerate or tensorboard is not installed.
     """
+    processes()  # before accelerate's own state, for the time that they wait for one another
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
     from timm.utils.model_ema import ModelEmaV3
@@ -159,7 +164,8 @@ def train(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (out / "saves").mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps(definition, indent=2) + "\n")
+        if not saves:
+            write_whole(out / "config.json", json.dumps(definition, indent=2) + "\n")
 
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -176,53 +182,52 @@ def train(
         schedule.load_state_dict(state["schedule"])
     wrapped, optimizer = accelerator.prepare(plain, optimizer)
 
-    log = _Log(out, accelerator.is_main_process, start)
     mine = config.batch // world // config.parts
     bar = tqdm(
         total=config.steps, initial=start, unit="step", desc=out.name,
         disable=not accelerator.is_main_process,
     )  # fmt: skip
-    for step in range(start, config.steps):
-        began = time.monotonic()
-        indices = batch_indices(count, config.batch, step, seed=config.seed)
-        sums: dict[str, Tensor] = {}
-        values: dict[str, float] = {}
-        norm = math.nan
-        for part in range(config.parts):
-            first = (rank * config.parts + part) * mine
-            batch = load_batch(indices[first : first + mine], step)
-            with accelerator.accumulate(wrapped):
-                losses = wrapped(*(_to(x, accelerator.device) for x in batch))
-                accelerator.backward(losses["loss"])
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0) + value.detach() / config.parts
-                if accelerator.sync_gradients:
-                    norm = float(accelerator.clip_grad_norm_(parameters, config.clip))  # type: ignore[arg-type]
-                    shared: Any = {n: accelerator.reduce(v, "mean") for n, v in sums.items()}
-                    values = {name: float(value) for name, value in shared.items()}
-                    _check_finite(values["loss"], norm, step, out)
-                optimizer.step()
-                optimizer.zero_grad()
-        rate = schedule.get_last_lr()[0]
-        schedule.step()
-        average.update(plain, step=step)
-        bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
-        bar.update()
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            seconds = time.monotonic() - began
-            numbers: Any = {**values, "norm": norm, "rate": rate, "seconds": seconds}
-            log.row("log", done, numbers)
-        if load_validation and (done % config.validate_every == 0 or done == config.steps):
-            log.row("validation", done, _validate(average.module, validate, load_validation))
-        shows = done % config.sample_every == 0 or done == config.steps
-        if sample and shows and accelerator.is_main_process:
-            sample(average.module, done)
-        if accelerator.is_main_process and (done % config.save_every == 0 or done == config.steps):
-            state = {"schedule": schedule.state_dict()}
-            save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
-    bar.close()
-    log.close()
+    with bar, closing(_Log(out, accelerator.is_main_process, start)) as log:
+        for step in range(start, config.steps):
+            began = time.monotonic()
+            indices = batch_indices(count, config.batch, step, seed=config.seed)
+            sums: dict[str, Tensor] = {}
+            values: dict[str, float] = {}
+            norm = math.nan
+            for part in range(config.parts):
+                first = (rank * config.parts + part) * mine
+                batch = load_batch(indices[first : first + mine], step)
+                with accelerator.accumulate(wrapped):
+                    losses = wrapped(*(_to(x, accelerator.device) for x in batch))
+                    accelerator.backward(losses["loss"])
+                    for name, value in losses.items():
+                        sums[name] = sums.get(name, 0) + value.detach() / config.parts
+                    if accelerator.sync_gradients:
+                        norm = float(accelerator.clip_grad_norm_(parameters, config.clip))  # type: ignore[arg-type]
+                        shared: Any = {n: accelerator.reduce(v, "mean") for n, v in sums.items()}
+                        values = {name: float(value) for name, value in shared.items()}
+                        _check_finite(values["loss"], norm, step, out)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            rate = schedule.get_last_lr()[0]
+            schedule.step()
+            average.update(plain, step=step)
+            bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
+            bar.update()
+            done, last = step + 1, step + 1 == config.steps
+            if last or done % config.log_every == 0:
+                seconds = time.monotonic() - began
+                numbers: Any = {**values, "norm": norm, "rate": rate, "seconds": seconds}
+                log.row("log", done, numbers)
+            if load_validation and (last or done % config.validate_every == 0):
+                log.row("validation", done, _validate(average.module, validate, load_validation))
+            if not accelerator.is_main_process:
+                continue
+            if sample and (last or done % config.sample_every == 0):
+                sample(average.module, done)
+            if last or done % config.save_every == 0:
+                state = {"schedule": schedule.state_dict()}
+                save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return average.module
@@ -235,7 +240,7 @@ def _check_folder(
         raise bad("out", str(out), "a folder without saves, or resume to go on from them")
     if not saves:
         return
-    stored = json.loads((out / "config.json").read_text())
+    stored = read_json(out / "config.json")
     names = sorted({*stored, *definition})
     differing = [
         f"{name}: {stored.get(name)!r} then, {definition.get(name)!r} now"
@@ -278,28 +283,31 @@ class _Log:
         self._out, self._board = out, None
         if not active:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(f'{error} (pip install "contar[train]")') from error
         self._board = SummaryWriter(out / "tensorboard", purge_step=start + 1)
         for file in out.glob("*.csv"):
-            with file.open(newline="") as lines:
-                header, *rows = csv.reader(lines)
-            self._write(file, [header, *(row for row in rows if int(row[0]) <= start)], "w")
+            header, *rows = file.read_text().splitlines() or [""]
+            whole = [row for row in rows if row.count(",") == header.count(",")]  # and not torn
+            kept = [row for row in whole if int(row.split(",")[0]) <= start]
+            if kept:
+                write_whole(file, "\n".join([header, *kept, ""]))
+            else:
+                file.unlink()
 
     def row(self, name: str, step: int, values: Mapping[str, float]) -> None:
         if self._board is None:
             return
         file = self._out / f"{name}.csv"
         rows = [] if file.exists() else [["step", *values]]
-        self._write(file, [*rows, [step, *(repr(value) for value in values.values())]], "a")
+        rows.append([str(step), *map(repr, values.values())])
+        with file.open("a") as lines:
+            lines.writelines(",".join(row) + "\n" for row in rows)
         for key, value in values.items():
             self._board.add_scalar(f"{name}/{key}", value, step)
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
-
-    @staticmethod
-    def _write(file: Path, rows: Sequence[Sequence[Any]], mode: str) -> None:
-        with file.open(mode, newline="") as lines:
-            csv.writer(lines).writerows(rows)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contar._errors import bad
+from contar._files import check_weights, read_json, read_weights
 
 KEPT = 2  # latest saves
 
@@ -40,8 +40,6 @@ def save(
     Raises:
         OSError: it could not be written; earlier saves are as they were.
     """
-    from safetensors.torch import save_file
-
     target = _folder(out, step)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for left in target.parent.glob(".step-*"):
@@ -50,14 +48,14 @@ def save(
     try:
         for name, module in modules.items():
             tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-            save_file(tensors, temporary / f"{name}.safetensors")
+            _write(tensors, temporary / f"{name}.safetensors")
         tensors, numbers = _split(optimizer.state_dict())
         tensors["random"] = torch.random.get_rng_state()
-        save_file(tensors, temporary / "optimizer.safetensors")
+        _write(tensors, temporary / "optimizer.safetensors")
         content = {"step": step, "optimizer": numbers, **state}
         (temporary / "state.json").write_text(json.dumps(content), encoding="utf-8")
-        for file in temporary.iterdir():
-            _flush(file)
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         _flush(target.parent)
@@ -65,7 +63,9 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     for old in complete_saves(out)[:-KEPT]:
-        shutil.rmtree(old)
+        hidden = old.with_name(f".{old.name}.old")  # so that half of it is no save
+        os.replace(old, hidden)
+        shutil.rmtree(hidden)
     return target
 
 
@@ -75,16 +75,15 @@ def load(
     """Put a save back into modules and optimizer, and the random state; return the rest.
 
     Raises:
-        ValueError: a save of other modules.
+        ValueError: a damaged save, or one of other modules; nothing is loaded then.
     """
-    from safetensors.torch import load_file
-
+    states = {name: read_weights(folder, f"{name}.safetensors") for name in modules}
     for name, module in modules.items():
-        wrong = module.load_state_dict(load_file(folder / f"{name}.safetensors"), strict=False)
-        if wrong.missing_keys or wrong.unexpected_keys:
-            raise bad("resume", f"{name} of other parts ({wrong})", "a save of the same model")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    tensors = load_file(folder / "optimizer.safetensors")
+        check_weights(f"{folder.name}/{name}.safetensors", states[name], module.state_dict())
+    state = read_json(folder / "state.json")
+    tensors = read_weights(folder, "optimizer.safetensors")
+    for name, module in modules.items():
+        module.load_state_dict(states[name])
     torch.random.set_rng_state(tensors.pop("random"))
     optimizer.load_state_dict(_join(tensors, state.pop("optimizer")))
     return state
@@ -106,6 +105,16 @@ def _join(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[str
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     return {"state": state, **numbers}
+
+
+def _write(tensors: dict[str, Tensor], file: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from error
 
 
 def _flush(path: Path) -> None:

@@ -12,7 +12,7 @@ from contar.data import MovingDigits
 from contar.evaluation import DigitJudge, direction_of, frechet_frames
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
-from recipes.moving_digits import make_cache, network
+from recipes.moving_digits import digits_cache, network
 
 
 class MovingClips:
@@ -30,7 +30,7 @@ class MovingClips:
     ) -> None:
         pipe = nova.from_pretrained(model, dtype=torch.float32)
         self.tokenizer, self.label_drop = VAETokenizer(pipe.vae), label_drop
-        cache = make_cache(clips, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
+        cache = digits_cache(clips, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
         samples: list[Any] = [cache[index] for index in range(clips)]
         arrays = [
             {name: torch.from_numpy(array).float() for name, array in sample.arrays.items()}

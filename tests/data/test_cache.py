@@ -1,6 +1,8 @@
 """A cache gives back what was written, says what made it, and names what is damaged."""
 
+import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -73,6 +75,19 @@ def test_a_damaged_shard_is_named_and_skipped_only_if_asked(damage, folder, refu
     ]
 
 
+def test_equal_samples_have_one_fingerprint_whenever_they_were_written(
+    folder, tmp_path, monkeypatch
+):
+    def written(name: str, content) -> str:
+        return Cache(write_cache(content, tmp_path / name, made_with={}, shard=4)).fingerprint
+
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    assert written("again", samples(10)) == Cache(folder).fingerprint
+    assert written("reversed", reversed([*samples(10)])) != Cache(folder).fingerprint
+    (folder / "shard-00001.tar").unlink()
+    assert Cache(folder, skip_corrupted=True).fingerprint != written("third", samples(10))
+
+
 def test_a_cache_without_a_whole_shard_is_refused(folder, refuses):
     for shard in folder.glob("*.tar"):
         shard.write_bytes(b"")
@@ -93,6 +108,22 @@ def test_what_fails_while_writing_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="No space"):
         write_cache(broken(), tmp_path / "cache", made_with=MADE, shard=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_write_left_is_gone_after_the_next(tmp_path):
+    left = tmp_path / ".cache.part"
+    left.mkdir()
+    (left / "shard-00009.tar").write_bytes(b"half")
+    write_cache(samples(3), tmp_path / "cache", made_with=MADE)
+    assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
+    assert len(Cache(tmp_path / "cache")) == 3
+
+
+def test_without_webdataset_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(ImportError, match=r'pip install "contar\[train\]"'):
+        write_cache(samples(1), tmp_path / "cache", made_with=MADE)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_arguments_are_refused(folder, tmp_path, refuses):

@@ -14,7 +14,7 @@ from contar.evaluation.outcomes import Outcome
 def outcome(task="text", **changes):
     told = {
         "task": task, "index": 0, "digit": 3, "seen": 3, "read": 3, "direction": "left",
-        "moved": "left", "speed": 1.3, "pace": 1.3, "jump": 1.0,
+        "moved": "left", "speed": 1.3, "pace": 1.3,
     }  # fmt: skip
     return Outcome(**(told | changes))
 
@@ -84,8 +84,8 @@ def test_each_figure_counts_the_clips_that_it_is_about():
     outcomes = [
         outcome("continuation"),
         outcome("continuation", seen=4, read=-1, moved="right", pace=1.7),
-        outcome("continuation", seen=-1, moved="lost", pace=None, jump=None),
-        outcome("continuation", moved=None, pace=0.1, jump=4.5),
+        outcome("continuation", seen=-1, moved="lost", pace=None),
+        outcome("continuation", moved=None, pace=0.1),
         outcome("continuation", **still, moved=None, pace=0.1),
         outcome("continuation", **still, moved="up", pace=0.6),
         outcome("continuation", **still, moved="lost", pace=None),
@@ -96,7 +96,6 @@ def test_each_figure_counts_the_clips_that_it_is_about():
         "continuation.digit_read": (6 / 7, 7),
         "continuation.direction": (1 / 4, 4),
         "continuation.still": (1 / 3, 3),
-        "continuation.joined": (5 / 7, 7),
         "continuation.speed": (1 / 4, 4),
         "continuation.speed_ratio": (1.0, 3),
     }

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -50,6 +50,22 @@ def test_it_comes_back_from_its_file_as_it_was(report, tmp_path):
     assert len(clips) == 3 * 2
     (file.parent / "clips.jsonl").unlink()
     assert Report.load(file).rows["model"] == replace(report.rows["model"], outcomes=())
+
+
+def test_what_an_older_version_also_measured_is_not_shown(report, tmp_path):
+    file, _ = report.save(tmp_path)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["rows"]["model"]["figures"]["image.joined"] = asdict(share(200, 200))
+    file.write_text(json.dumps(content))
+    lines = [
+        json.dumps({**json.loads(line), "jump": 1.0})
+        for line in (tmp_path / "clips.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines))
+    old = Report.load(file)
+    assert old.rows["model"].outcomes == report.rows["model"].outcomes
+    assert old.table() == report.table()
+    assert draw(old, tmp_path / "old.png").stat().st_size > 1000
 
 
 def pixels(path):

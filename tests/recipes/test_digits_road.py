@@ -5,22 +5,34 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from contar._files import read_weights
 from contar.data.cache import Cache
 from contar.evaluation import Report
 from recipes import moving_digits, nova
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    out = tmp_path_factory.mktemp("road")
+def timed(tmp_path_factory):
+    out, began = tmp_path_factory.mktemp("road"), time.monotonic()
     moving_digits.run(moving_digits.smoke(), out)
-    return out
+    return out, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def road(timed):
+    return timed[0]
+
+
+def test_the_smoke_road_takes_no_more_than_90_seconds(timed):
+    assert timed[1] <= 90
 
 
 def test_every_stage_leaves_its_saves_logs_and_sheets(road):
@@ -49,6 +61,14 @@ def test_the_pipeline_loads_names_its_text_encoder_and_makes_a_clip(road):
     assert pipe.config["defaults"]["motion_flow"] == nova.UNSET
 
 
+def test_the_pipeline_is_written_in_bfloat16_and_its_curves_beside_it(road):
+    for part in ("transformer", "vae"):
+        weights = read_weights(road / "model" / part)
+        assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.bfloat16}
+    with Image.open(road / "model" / "curves.png") as picture:
+        assert len(np.unique(np.asarray(picture))) > 20
+
+
 def test_the_road_ends_before_the_judges(road):
     report = Report.load(road / "scores" / "scores.json")
     assert set(report.rows) == {"model", "real clips", "untrained"}
@@ -57,10 +77,15 @@ def test_the_road_ends_before_the_judges(road):
     assert (road / "scores" / "scores.png").stat().st_size > 10_000
 
 
-def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(road, refuses):
-    before = (road / "video" / "log.csv").read_text()
-    moving_digits.run(replace(moving_digits.smoke(), judged=0), road, resume=True)
-    assert (road / "video" / "log.csv").read_text() == before
+def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(timed, refuses):
+    road, _ = timed
+    files = [road / "video" / "log.csv", road / "scores" / "scores.json"]
+    before = [file.read_text() for file in files]
+    written, began = files[1].stat().st_mtime_ns, time.monotonic()
+    moving_digits.run(moving_digits.smoke(), road, resume=True)
+    assert time.monotonic() - began < timed[1] / 2
+    assert [file.read_text() for file in files] == before
+    assert files[1].stat().st_mtime_ns == written
     with refuses("out", "resume"):
         moving_digits.run(moving_digits.smoke(), road)
     with refuses("resume", "steps: 4 then, 2500 now"):
@@ -96,10 +121,33 @@ def test_the_command_line_takes_any_number_of_the_recipe(tmp_path):
     assert "steps" in result.stdout + result.stderr
 
 
+def test_the_smoke_road_takes_no_numbers_of_ones_own(tmp_path, main):
+    with pytest.raises(SystemExit, match=r"^contar: smoke: got .*allowed"):
+        main("train", "moving-digits", "--smoke", "--clips", "5", "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("cv2", "video"), ("webdataset", "train"), ("matplotlib.figure", "demo"),
+        ("torchmetrics", "eval"),
+    ],
+)  # fmt: skip
+def test_what_is_not_installed_is_missed_before_the_first_stage(
+    module, extra, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf'pip install "contar\[{extra}\]"'):
+        moving_digits.run(moving_digits.smoke(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("clips", lambda: moving_digits.MovingDigitsRecipe(clips=0)),
+        ("clips", lambda: moving_digits.MovingDigitsRecipe(clips=1)),
+        ("judged", lambda: moving_digits.MovingDigitsRecipe(judged=1)),
         ("diffusion_steps", lambda: moving_digits.MovingDigitsRecipe(diffusion_steps=0)),
         ("kl", lambda: moving_digits.VaeStage(kl=-1)),
         ("repeats", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, repeats=0)),

@@ -534,6 +534,16 @@ def test_a_file_and_names_that_no_folder_can_have_are_no_folder():
     is_missing("a\0b", "folder_or_hub_id", "a\\x00b")
 
 
+def test_a_folder_hides_the_shipped_model_of_its_name_only_when_it_is_named_as_a_folder(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "moving-digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert nova.from_pretrained("moving-digits").transformer.sizes.frames == 5
+    with pytest.raises(FileNotFoundError, match=r"model_index\.json"):
+        nova.from_pretrained("./moving-digits")
+
+
 def test_an_empty_folder_has_no_index(tmp_path):
     is_missing(tmp_path, "model_index.json", str(tmp_path))
 

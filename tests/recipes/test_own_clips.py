@@ -1,9 +1,10 @@
 """From a folder of captioned videos to a pipeline that goes on with them, as a person does it."""
 
 import importlib.util
+import re
+import shlex
 import shutil
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,17 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from PIL import Image
 
-from contar import cli, cli_training
-from contar.data.cache import Cache
+from contar import cli_training
+from contar.data.cache import Cache, write_cache
 from contar.media import read_video
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
 from recipes import nova, own_clips
-from recipes.moving_digits import DEFAULTS, TEXT, build, load_text
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
 from recipes.nova_training import NovaStage
 from recipes.vae_training import VaeStage
 
+PAGE = Path(__file__).parents[2] / "docs" / "train.md"
 QUICK = RunConfig(
     steps=2, batch=2, warmup=1, log_every=1, validate_every=2, sample_every=2, save_every=1
 )
@@ -54,41 +56,47 @@ def model(tmp_path_factory):
     words, encoder = load_text()
     torch.manual_seed(0)
     vae = CausalVAE(widths=(8, 16, 16)).eval()
-    parts = (build(5).eval(), vae, FlowMatchEulerDiscreteScheduler())
+    parts = (build(network(5)).eval(), vae, FlowMatchEulerDiscreteScheduler())
     pipe = nova.NovaPipeline(*parts, encoder, words, defaults=DEFAULTS, text_package=TEXT)
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
     return str(folder)
 
 
-def test_the_commands_lead_from_clips_to_a_video(folder, model, tmp_path, capsys):
-    cli_training.cache(folder, tmp_path / "latents", model, frames=5)
-    assert "contar train cached" in capsys.readouterr().out
-    cache = Cache(tmp_path / "latents")
+# What a test adds to a command of the page, to be quick.
+SHORT = "--stage.run.steps 2 --stage.run.batch 2 --stage.run.warmup 1"
+ADDED = {
+    "train tokenizer": f"{SHORT} --frames 5",
+    "cache clips": "--frames 5",
+    "train cached": f"{SHORT} --stage.run.parts 2 --stage.checkpoint --stage.frozen temporal text",
+    "generate riders pass on a street": "--steps 2 --diffusion-steps 2",
+}
+
+
+def test_the_commands_of_the_page_lead_from_clips_to_a_video(folder, tmp_path, main, monkeypatch):
+    (fence,) = re.findall(r"^```\n(contar .*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    commands = [shlex.split(line, comments=True)[1:] for line in fence.splitlines()]
+    shutil.copytree(folder, tmp_path / "clips")
+    monkeypatch.chdir(tmp_path)
+    for command, (begin, added) in zip(commands, ADDED.items(), strict=True):
+        assert " ".join(command).startswith(begin)
+        main(*command, *added.split())
+
+    cache = Cache(Path("latents"))
     assert len(cache) == 16 + 6  # 80 and 32 frames at 8 per second
     assert {cache[i].facts["caption"] for i in range(len(cache))} == {
         "riders on a street", "a man talks"
     }  # fmt: skip
     assert all(cache[i].facts["motion_flow"] > 0 for i in range(len(cache)))
-
-    words = f"train cached --cache latents --model {model} --out run --stage.run.steps 2"
-    words += " --stage.run.batch 2 --stage.run.parts 2 --stage.checkpoint"
-    command = [sys.executable, "-m", "contar.cli", *words.split()]
-    command += ["--stage.frozen", "temporal", "text"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
     before, after = (
-        nova.from_pretrained(name).transformer.float().state_dict()
-        for name in (model, tmp_path / "run" / "model")
+        nova.from_pretrained(f"{name}/model").transformer.float().state_dict()
+        for name in ("first", "second")
     )
     frozen = [name for name in before if name.startswith(("temporal.", "text."))]
     assert frozen
     assert all((before[name] == after[name]).all() for name in frozen)
     assert any((before[name] != after[name]).any() for name in before)
-
-    trained = str(tmp_path / "run" / "model")
-    cli.generate("riders on a street", trained, tmp_path / "out.mp4", steps=2, diffusion_steps=2)
-    assert read_video(tmp_path / "out.mp4")[0].shape == (5, 64, 64, 3)
+    assert read_video("riders.mp4")[0].shape == (5, 64, 64, 3)
 
 
 def test_pictures_train_the_same_network(model, tmp_path):
@@ -129,6 +137,25 @@ def test_the_rate_is_kept_and_another_cache_is_refused_on_resuming(
     assert nova.from_pretrained(trained).config["defaults"]["fps"] == pytest.approx(4, rel=0.01)
     with refuses("resume", "samples"):
         own_clips.train_cached(recipes[1], tmp_path / "run", resume=True)
+    cache = Cache(tmp_path / "slow")
+    swapped = (cache[index] for index in reversed(range(len(cache))))
+    write_cache(swapped, tmp_path / "swapped", made_with=cache.made_with)
+    other = own_clips.CachedRecipe(tmp_path / "swapped", model, stage)
+    with refuses("resume", "content"):
+        own_clips.train_cached(other, tmp_path / "run", resume=True)
+
+
+def test_a_damaged_cache_is_trained_on_only_if_asked(folder, model, tmp_path, refuses):
+    cli_training.cache(folder, tmp_path / "whole", model, frames=5)
+    whole = Cache(tmp_path / "whole")
+    samples = (whole[index] for index in range(4))
+    place = write_cache(samples, tmp_path / "latents", made_with=whole.made_with, shard=2)
+    (place / "shard-00000.tar").write_bytes(b"damaged")
+    recipe = own_clips.CachedRecipe(place, model, NovaStage(QUICK, repeats=1))
+    with refuses("cache", "shard-00000.tar", "skip_corrupted"):
+        own_clips.train_cached(recipe, tmp_path / "run")
+    trained = own_clips.train_cached(replace(recipe, skip_corrupted=True), tmp_path / "run")
+    assert (trained / "model_index.json").is_file()
 
 
 def test_what_is_no_folder_of_clips_is_refused_and_leaves_nothing(folder, model, tmp_path, refuses):

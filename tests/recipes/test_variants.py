@@ -17,7 +17,7 @@ from contar.conditioning import Guidance
 from contar.evaluation import train_judge
 from contar.tokenizers.causal_vae import CausalVAE
 from recipes import compare, nova
-from recipes.moving_digits import DEFAULTS, TEXT, build, load_text
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
 from recipes.variants.moving_clips import MovingClips
 
@@ -67,7 +67,7 @@ def pipeline(tmp_path_factory):
     words, encoder = load_text()
     torch.manual_seed(0)
     vae = CausalVAE(widths=(8, 16, 16)).eval()
-    parts = (build(5).eval(), vae, FlowMatchEulerDiscreteScheduler(), encoder, words)
+    parts = (build(network(5)).eval(), vae, FlowMatchEulerDiscreteScheduler(), encoder, words)
     folder = tmp_path_factory.mktemp("model")
     nova.NovaPipeline(*parts, defaults=DEFAULTS, text_package=TEXT).save_pretrained(folder)
     return str(folder)

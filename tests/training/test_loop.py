@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from contar.training import RunConfig, saves, train
 from contar.training.loop import batch_indices
 
 PROGRAM = Path(__file__).with_name("tiny_run.py")
+UNCLIPPED = ("--steps", "1", "--clip", "1e9")  # a clipped gradient has lost its scale
 QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}
 
 
@@ -69,7 +71,7 @@ def check_equal(out: Path, unbroken: Path) -> None:
             assert all(torch.equal(a.get_tensor(k), b.get_tensor(k)) for k in a.keys())  # noqa: SIM118
 
 
-# A save is four files, each flushed, and the folder: 3 is inside the first save, 8 in the second.
+# A save is four files, each flushed, and two folders: 3 is inside the first save, 8 in the second.
 @pytest.mark.parametrize("flush", [3, 8])
 def test_a_run_killed_while_it_saves_goes_on_with_equal_losses(flush, tmp_path, unbroken):
     out = tmp_path / "run"
@@ -98,7 +100,7 @@ def test_a_run_killed_between_saves_goes_on_with_equal_losses(tmp_path, unbroken
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory) -> list[torch.Tensor]:
     folder = tmp_path_factory.mktemp("whole")
-    finish(folder / "run", "--gradients", str(folder / "gradients.pt"), "--steps", "1")
+    finish(folder / "run", "--gradients", str(folder / "gradients.pt"), *UNCLIPPED)
     return torch.load(folder / "gradients.pt")
 
 
@@ -107,10 +109,11 @@ def test_processes_and_parts_of_a_batch_give_the_gradients_of_the_whole(
     processes, parts, tmp_path, gradients
 ):
     file = tmp_path / "gradients.pt"
-    options = ("--gradients", str(file), "--steps", "1", "--parts", str(parts))
+    options = ("--gradients", str(file), "--parts", str(parts), *UNCLIPPED)
     finish(tmp_path / "run", *options, processes=processes)
+    largest = max(float(whole.abs().max()) for whole in gradients)
     for mine, whole in zip(torch.load(file), gradients, strict=True):
-        assert (mine - whole).abs().max() <= 1e-5 * max(1, float(whole.abs().max()))
+        assert (mine - whole).abs().max() <= 1e-5 * largest  # float32's, of sums in another order
 
 
 def test_each_epoch_takes_every_sample_once_in_an_order_of_its_own():
@@ -153,6 +156,56 @@ def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_keeps_the_las
     assert [folder.name for folder in saves.complete_saves(tmp_path)] == ["step-00000002"]
 
 
+def test_rows_before_a_loss_that_is_no_number_are_on_tensorboard(tmp_path, monkeypatch, refuses):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    closed, close = [], SummaryWriter.close
+    monkeypatch.setattr(SummaryWriter, "close", lambda board: closed.append(close(board)))
+    with refuses("loss"):
+        run(tmp_path, Line(bad_from=3))
+    assert closed  # else they are lost with the process
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("log/loss")] == [1, 2, 3]
+
+
+def again(out: Path) -> None:
+    train(Line(), load, RunConfig(**QUICK), out, count=16, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("left", "steps"),
+    [("", "34"), ("step,lo", "34"), ("{whole}1", "1234"), ("{whole}3,0.5", "1234")],
+)
+def test_a_log_that_was_cut_off_is_gone_on_with_from_what_is_whole(left, steps, tmp_path):
+    run(tmp_path)
+    shutil.rmtree(tmp_path / "saves" / "step-00000004")
+    whole, log = rows(tmp_path / "log.csv"), tmp_path / "log.csv"
+    log.write_text(left.format(whole=log.read_text()))
+    again(tmp_path)
+    assert rows(log) == whole[-len(steps) :]
+    assert "".join(row["step"] for row in rows(log)) == steps
+
+
+def test_resuming_leaves_the_config_as_it_was_and_refuses_one_that_was_cut_off(tmp_path, refuses):
+    run(tmp_path)
+    file = tmp_path / "config.json"
+    before = file.stat()
+    again(tmp_path)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    file.write_text("")
+    with refuses("config.json", "no JSON"):
+        again(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["accelerate", "torch.utils.tensorboard"])
+def test_what_is_not_installed_is_missed_with_the_name_of_the_extra(module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r'pip install "contar\[train\]"'):
+        run(tmp_path)
+
+
 def test_a_full_disk_while_saving_leaves_the_last_save(tmp_path, monkeypatch):
     written, flush = [], saves._flush
 
@@ -168,7 +221,7 @@ def test_a_full_disk_while_saving_leaves_the_last_save(tmp_path, monkeypatch):
     left = sorted(path.name for path in (tmp_path / "saves").iterdir())
     assert left == ["step-00000002"]
     monkeypatch.setattr(saves, "_flush", flush)
-    train(Line(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True)
+    again(tmp_path)
     assert len(rows(tmp_path / "log.csv")) == 4
 
 
@@ -188,8 +241,8 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(tmp_path, 
 
 def test_a_finished_run_that_is_resumed_returns_what_it_made(tmp_path):
     made = run(tmp_path)
-    again = train(Line(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True)
-    assert torch.equal(made.state_dict()["a"], again.state_dict()["a"])
+    other = train(Line(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True)
+    assert torch.equal(made.state_dict()["a"], other.state_dict()["a"])
     assert float(made.state_dict()["a"]) != 0
 
 
@@ -207,6 +260,49 @@ def test_the_rate_rises_linearly_and_falls_to_0_as_a_cosine(tmp_path):
     rates = [float(row["rate"]) for row in rows(tmp_path / "log.csv")]
     assert rates[:5] == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3])
     assert rates[6] == pytest.approx(0.5e-3)
+
+
+class Recorded(Line):
+    """Keeps the weight of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        self.seen.append(self.a.item())
+        return super().forward(x, step)
+
+
+def test_the_average_follows_the_weights_by_the_decay_that_is_documented(tmp_path):
+    objective = Recorded()
+    averaged = run(tmp_path, objective, steps=8, learning_rate=0.1, ema=0.6)
+    weights = [*objective.seen[1:], objective.a.item()]  # after each step
+    decays = [0.0, *(min(0.6, 1 - (n - 1) ** (-2 / 3)) for n in range(2, 9))]
+    assert decays[3] < 0.6 == decays[7]
+    expected = 0.0
+    for decay, weight in zip(decays, weights, strict=True):
+        expected = decay * expected + (1 - decay) * weight
+    assert averaged.state_dict()["a"].item() == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(weights[-1], rel=1e-2)
+
+
+class Dropped(Line):
+    """Draws from the global generator."""
+
+    def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        return super().forward(nn.functional.dropout(x), step)
+
+
+def test_a_resumed_run_draws_from_the_global_generator_what_it_would_have_drawn(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        run(tmp_path, Dropped())
+        whole = rows(tmp_path / "log.csv")
+        shutil.rmtree(tmp_path / "saves" / "step-00000004")
+        torch.manual_seed(1)
+        train(Dropped(), load, RunConfig(**QUICK), tmp_path, count=16, resume=True)
+    assert rows(tmp_path / "log.csv") == whole
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tiny_run import SIZES, make_cache
+from tiny_run import COUNT, SIZES, make_cache
 from torch import nn
 
 from contar.backbones import Block
 from contar.data.cache import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
 from contar.training import RunConfig, freeze
-from contar.training.draws import draw_step
+from contar.training.draws import Draws, draw_step
 from recipes import nova
 from recipes.nova_training import (
     NovaObjective,
@@ -21,9 +21,7 @@ from recipes.nova_training import (
 
 
 def test_blocks_that_are_computed_again_give_the_same_gradients(tmp_path):
-    load = batches_of(
-        make_cache(tmp_path / "cache"), SIZES, seed=0, repeats=2, drop_text=0.1, drop_motion=0.5
-    )
+    load = batches_of(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig(), repeats=2))
 
     def gradients(*, checkpoint: bool) -> tuple[list[torch.Tensor], int]:
         torch.manual_seed(0)
@@ -50,7 +48,7 @@ def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
         for _ in range(4)
     )
     cache = Cache(write_cache(samples, tmp_path / "pictures", made_with={}))
-    load = batches_of(cache, SIZES, seed=0, repeats=1, drop_text=0, drop_motion=0)
+    load = batches_of(cache, SIZES, NovaStage(RunConfig(), drop_motion=0))
     (batch,) = load([0, 1], 0)
     assert batch.motion_flow is not None
     assert batch.fps is not None
@@ -59,9 +57,7 @@ def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
 
 
 def test_a_frozen_part_has_no_gradient(tmp_path):
-    load = batches_of(
-        make_cache(tmp_path / "cache"), SIZES, seed=0, repeats=1, drop_text=0, drop_motion=0
-    )
+    load = batches_of(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig(), repeats=1))
     objective = NovaObjective(nova.build(SIZES), repeats=1)
     frozen = set(freeze(objective.model, ("temporal", "text")))
     objective(*load([0, 1], 0))["loss"].backward()
@@ -79,6 +75,40 @@ def test_a_quiet_start_predicts_nothing_and_adapts_nothing():
     assert torch.equal(model.adapt(anchor, features), anchor.expand_as(features))
     condition = torch.randn(3, 5, 16)
     assert (model.head(torch.randn(3, 5, 16), torch.rand(3, 5), condition) == 0).all()
+
+
+def test_texts_and_motion_scores_are_left_out_as_often_as_asked_each_on_its_own(tmp_path):
+    stage = NovaStage(RunConfig(), repeats=1, drop_text=0.3, drop_motion=0.6)
+    cache = make_cache(tmp_path / "cache")
+    load, dropped = batches_of(cache, SIZES, stage), []
+    for step in range(60):
+        (batch,) = load(range(COUNT), step)
+        assert batch.motion_flow is not None
+        assert {len(text) for text in batch.texts} <= {0, 3}
+        for index, (text, flow) in enumerate(
+            zip(batch.texts, batch.motion_flow.tolist(), strict=True)
+        ):
+            assert flow in (nova.UNSET, pytest.approx(index / COUNT))
+            dropped.append((len(text) == 0, flow == nova.UNSET))
+    shares = np.mean([(text, flow, text and flow) for text, flow in dropped], axis=0)
+    assert shares == pytest.approx([0.3, 0.6, 0.18], abs=0.04)  # three deviations of 1,260 draws
+
+
+def test_a_samples_draws_do_not_depend_on_the_rest_of_its_batch():
+    process = NoiseProcess.from_config(SIZES.scheduler)
+
+    def draws(indices: list[int]) -> Draws:
+        return draw_step(0, 7, indices, latent=(4, 2, 8, 8), patch=2, repeats=3, process=process)
+
+    both, alone = draws([3, 5]), draws([5])
+    count = int(alone.mask.hidden.sum())
+    assert torch.equal(both.mask.hidden[2:], alone.mask.hidden)
+    assert torch.equal(both.mask.visible_ids[2:], alone.mask.visible_ids)
+    assert torch.equal(both.noise[:, -count:], alone.noise)
+    assert torch.equal(both.index[:, -count:], alone.index)
+    assert torch.equal(both.posterior[1:], alone.posterior)
+    assert torch.equal(both.chance[1:], alone.chance)
+    assert not torch.equal(both.posterior[0], alone.posterior[0])
 
 
 def test_the_hidden_share_keeps_to_the_stages_range_and_is_one_for_the_step():

@@ -16,7 +16,7 @@ from contar.data.cache import Cache, Sample, write_cache
 from contar.training import RunConfig, saves, train
 from contar.training.processes import processes
 from recipes import nova
-from recipes.nova_training import NovaObjective, batches_of
+from recipes.nova_training import NovaObjective, NovaStage, batches_of
 
 TOWER = nova.Tower(depth=1, width=16, heads=2)
 SIZES = nova.NovaConfig(
@@ -85,9 +85,7 @@ def main() -> None:
 
         torch.optim.AdamW.step = dump
     config = RunConfig(**options)
-    load = batches_of(
-        cache, SIZES, seed=config.seed, repeats=2, drop_text=0.3, drop_motion=0.5
-    )  # fmt: skip
+    load = batches_of(cache, SIZES, NovaStage(config, repeats=2, drop_text=0.3))
     train(
         NovaObjective(model, repeats=2), load, config, known.out, count=COUNT - 4,
         resume=known.resume, validate=[range(COUNT - 4, COUNT)], load_validation=load,

@@ -1,0 +1,50 @@
+"""Beside the judged model stands its own network, untrained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
+
+from contar.evaluation import Scores
+from contar.tokenizers.causal_vae import CausalVAE
+from recipes import digits_evaluation, nova
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    words, encoder = load_text()
+    tower = nova.Tower(depth=1, width=64, heads=2)
+    sizes = replace(network(5), temporal=tower, encoder=tower, decoder=tower)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model, vae = nova.build(sizes).eval(), CausalVAE(widths=(8, 16, 16)).eval()
+    parts = (model, vae, FlowMatchEulerDiscreteScheduler(), encoder, words)
+    return nova.NovaPipeline(*parts, defaults=DEFAULTS, text_package=TEXT)
+
+
+def test_the_untrained_network_has_the_judged_ones_sizes_and_none_of_its_weights(
+    pipe, tmp_path, monkeypatch
+):
+    judged = []
+    monkeypatch.setattr(digits_evaluation, "abilities_of", judged.append)
+    monkeypatch.setattr(digits_evaluation, "evaluate", lambda *_, **__: Scores({}, {}))
+    state = torch.get_rng_state()
+    report = digits_evaluation.evaluate_pipeline(pipe, tmp_path, count=2, judge_steps=1)
+    assert set(report.rows) == {"model", "real clips", "untrained"}
+    assert torch.equal(torch.get_rng_state(), state)
+    model, raw = (each.transformer for each in judged)
+    assert model is pipe.transformer
+    assert raw.sizes == model.sizes
+    assert not raw.training
+    assert not torch.equal(raw.head.out.weight, model.head.out.weight)
+    assert torch.equal(raw.head.out.weight, build(model.sizes).head.out.weight)
+
+
+def test_a_count_too_small_is_refused_before_anything_is_made(pipe, tmp_path, refuses):
+    with refuses("count", "1"):
+        digits_evaluation.evaluate_pipeline(pipe, tmp_path / "scores", count=1)
+    assert not (tmp_path / "scores").exists()
