@@ -84,7 +84,7 @@ def difference(before: list[bool], after: list[bool]) -> tuple[float, float]:
     return statistics.mean(changes), reach
 
 
-def times_as_fast(pipe: nova.NovaPipeline, changes: dict[str, Any], rounds: int = 7) -> Any:
+def times_as_fast(pipe: nova.NovaPipeline, changes: dict[str, Any], rounds: int = 5) -> Any:
     """Return the median seconds of a video and of the default's beside it, and their ratio."""
 
     def seconds(changes: dict[str, Any]) -> float:

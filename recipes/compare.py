@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from contar._errors import bad, check_choice, check_count, check_number
-from contar._files import write_whole
+from contar._files import read_json, write_whole
 from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.evaluation import DigitJudge, train_judge
@@ -174,10 +174,9 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
     settings = json.loads(json.dumps(asdict(comparison)))
     done: list[Run] = []
     if file.exists():
-        content = json.loads(file.read_text())
-        if content["settings"] != settings:
+        if read_json(file)["settings"] != settings:
             raise bad("out", str(out), "a folder of the same comparison, or an empty one")
-        done = [Run(**{**run, "losses": tuple(run["losses"])}) for run in content["runs"]]
+        done = read_runs(file)
     task: Task = DigitPixels()
     if comparison.model is not None and comparison.task == "moving-digits":
         task = MovingClips(comparison.model, out / "cache")
@@ -193,8 +192,19 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
             content = json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n"
             write_whole(file, content)
     (out / "table.md").write_text(table(done))
-    _plot(done, out / "compare.png")
+    plot(done, out / "compare.png")
     return done
+
+
+def read_runs(file: Path) -> list[Run]:
+    """Return the runs of a `runs.json`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no JSON object.
+    """
+    rows = read_json(file)["runs"]
+    return [Run(**{**row, "losses": tuple(row["losses"])}) for row in rows]
 
 
 def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out: Path) -> Run:
@@ -296,22 +306,27 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plot(runs: Sequence[Run], path: Path) -> None:
+def plot(runs: Sequence[Run], path: Path) -> None:
+    """Draw each run's digits and distance against the time of a sample."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import ScalarFormatter
 
     runs = [run for run in runs if run.figures]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for number, name in enumerate(dict.fromkeys(run.variant for run in runs)):
         of_it = [run for run in runs if run.variant == name]
-        seconds = [run.seconds for run in of_it]
+        milliseconds = [1e3 * run.seconds for run in of_it]
         marks: Any = {"color": f"C{number}", "label": name}
-        left.plot(seconds, [100 * run.figures["digit"] for run in of_it], "o", **marks)
-        right.plot(seconds, [run.figures["frechet"] for run in of_it], "o", **marks)
-    left.set(xlabel="seconds a sample", ylabel="digit right, %")
-    right.set(xlabel="seconds a sample", ylabel="Fréchet distance")
+        left.plot(milliseconds, [100 * run.figures["digit"] for run in of_it], "o", **marks)
+        right.plot(milliseconds, [run.figures["frechet"] for run in of_it], "o", **marks)
+    left.set(xlabel="ms a sample", ylabel="digit right, %")
+    right.set(xlabel="ms a sample", ylabel="Fréchet distance")
     if runs:
-        left.set(xscale="log")
-        right.set(xscale="log", yscale="log")
-        left.legend(fontsize="small")
+        left.set_xscale("log", base=2)
+        right.set_xscale("log", base=2)
+        right.set_yscale("log", base=2)
+        for axis in (left.xaxis, right.xaxis, right.yaxis):
+            axis.set_major_formatter(ScalarFormatter())
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path)
     plt.close(figure)

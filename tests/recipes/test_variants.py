@@ -160,6 +160,12 @@ def test_a_comparison_writes_every_run_and_goes_on_where_it_ended(out, tmp_path,
         compare.compare(compare.Comparison(variants=("whole-flow",)), tmp_path)
 
 
+def test_the_pages_table_is_that_of_its_runs():
+    root = Path(__file__).parents[2]
+    runs = compare.read_runs(root / "benchmarks" / "results" / "variants.json")
+    assert compare.table(runs) in (root / "docs" / "compare.md").read_text(encoding="utf-8")
+
+
 def test_a_run_whose_loss_is_no_number_is_counted_as_diverged(out, tmp_path, monkeypatch):
     shutil.copy(out / "judge.safetensors", tmp_path)
     monkeypatch.setattr(
