@@ -34,7 +34,8 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     scale = pipe.config["defaults"]["guidance_scale"]
     rows: dict[str, dict[str, Any]] = {}
     rows |= {f"{n} steps": {"diffusion_steps": n} for n in (12, 8, 5)}
-    fast = fast_changes(pipe.scheduler, pipe.config["defaults"]["num_inference_steps"])
+    sets = pipe.config["defaults"]["num_inference_steps"]
+    fast = fast_changes(pipe.scheduler, sets)
     flow = fast["scheduler"]
     for name, kind in SOLVERS.items():
         solver = {**flow, "_class_name": kind}
@@ -49,8 +50,11 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     rows |= {f"difference every {n} sets": {"guidance_every": n} for n in (2, 4)}
     rows["checkerboard"] = {"order": "checkerboard"}
     rows |= {
-        f"checkerboard, {n} filling": {"order": "checkerboard", "filling_sets": n} for n in (1, 2)
-    }
+        f"checkerboard, {n} filling": {
+            "order": "checkerboard", "filling_sets": n, "sets": sets // 2 + n
+        }
+        for n in (1, 2)
+    }  # fmt: skip
     guided = Guidance(scale, renorm=pipe.config["defaults"]["guidance_renorm"], renorm_over="frame")
     for name, interval in {"first half": (0.0, 0.5), "second half": (0.51, 1.0)}.items():
         rows[f"guided in the {name}"] = {"guidance": replace(guided, interval=interval)}
