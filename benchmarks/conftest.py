@@ -71,15 +71,14 @@ def row(request: Any, benchmark: Any, peak: Any) -> Callable[..., None]:
     ) -> None:
         check(run())
         with FlopCounterMode(display=False) as counter:
-            run()
-        memory = most_memory(run, device)
+            memory = most_memory(run, device)
 
         def timed() -> None:
             run()
             if device == "cuda":
                 torch.cuda.synchronize()
 
-        benchmark.pedantic(timed, rounds=rounds, warmup_rounds=1)
+        benchmark.pedantic(timed, rounds=rounds)
         seconds = statistics.median(benchmark.stats.stats.data)
         operations = counter.get_total_flops()
         ROWS.append(

@@ -41,9 +41,8 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> Path:
         smooth = [sum(rows) / len(rows) for rows in recent]
         axes.plot(steps, smooth, linewidth=0.8, label="training")
         axes.set(title=title, xlabel="step", ylabel=name)
-        shown = sorted(smooth)[
-            : int(0.97 * len(smooth)) + 1
-        ]  # the first steps would dwarf the rest
+        most = int(0.97 * len(smooth)) + 1
+        shown = sorted(smooth)[:most]  # the first steps would dwarf the rest
         if (folder / "validation.csv").exists():
             places, columns = _read(folder / "validation.csv")
             label = "validation, averaged weights"
