@@ -39,12 +39,11 @@ class _Watch(TorchDispatchMode):
         self._known.add(key)
         self.alive += size
         self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._forget, key, size)
 
-        def forget() -> None:
-            self._known.discard(key)
-            self.alive -= size
-
-        weakref.finalize(storage, forget)
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
 
 
 def peak_bytes(function: Callable[[], object]) -> int:

@@ -64,7 +64,8 @@ def _draw(
         getattr(torch.empty(rows, dtype=dtype, device=g.device), method)(**kwargs, generator=g)
         for g in generators
     ]
-    return torch.cat(draws).to(device) if len(draws) > 1 else draws[0].to(device)
+    drawn = torch.cat(draws) if len(draws) > 1 else draws[0]
+    return drawn.to(device, non_blocking=True)  # a loop that draws does not wait for the device
 
 
 def uniform(*shape: int, generator: Generators, device: torch.device | str = "cpu") -> Tensor:

@@ -189,16 +189,15 @@ class Mar(ModelMixin, ConfigMixin):
         backend: Any,
     ) -> Tensor:
         """Compute what has become visible since, and `rows`, among what the memory holds."""
-        new = visible_ids[:, memory.seen :]
-        ids = torch.cat([new, rows], dim=1) + self.sizes.buffer
-        memory.reserve_new(visible_ids.shape[1], ids)
+        buffer = self.sizes.buffer
+        new, ids = memory.reserve_new(buffer, visible_ids, rows)
         x = self.mask_token.expand(*rows.shape, -1)
         if new.shape[1]:
             seen = self.embed_norm(self._embed(tokens, new))
             options: Any = {"mask": None, "backend": backend}
             seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
             x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
-        x = x + self.decoder_positions[0][ids]
+        x = x + self.decoder_positions[0, buffer:][ids]
         wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
         options = {"rows": wanted, "mask": None, "backend": backend}
         x = run_blocks(self.decoder, x, cache=memory.decoder, **options)

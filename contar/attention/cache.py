@@ -70,6 +70,9 @@ class KVCache:
             check_count("window", window)
         self.window, self.pinned = window, check_count("pinned", pinned, 0)
         self._sizes: tuple[int, ...] = ()
+        self._used = (
+            0  # their sum: a graph that read the sizes would be one for each number of them
+        )
         self._memory = allocate(sizes, device=device, dtype=dtype)
 
     @property
@@ -112,7 +115,7 @@ class KVCache:
         if gap:
             moved = self._memory[..., first + gap : sum(kept), :].clone()
             self._memory[..., first : first + moved.shape[-2], :] = moved
-        self._sizes = layout.sizes
+        self._sizes, self._used = layout.sizes, layout.keys
         return layout
 
     def write(
@@ -129,7 +132,7 @@ class KVCache:
             raise bad("layer", layer, f"fewer than the {layers} layers")
         for name, x in (("k", k), ("v", v)):
             check_tensor(name, x, [None] * 4, "[b, s, q, k]")
-        stop = sum(self._sizes)
+        stop = self._used
         start = stop - k.shape[2]
         _, _, batch, heads, _, width = self._memory.shape
         if k.shape != v.shape or k.shape != (batch, heads, k.shape[2], width) or start < 0:

@@ -170,9 +170,7 @@ class SpatialTower(nn.Module):
     ) -> Tensor:
         """Compute what has become visible since, and `rows`, among what the memory holds."""
         for_encoder, for_decoder = positions
-        new = visible_ids[:, memory.seen :]
-        ids = torch.cat([new, rows], dim=1)
-        memory.reserve_new(visible_ids.shape[1], ids + length)
+        new, ids = memory.reserve_new(length, visible_ids, rows)
         hidden = self.mask_token.expand(*rows.shape, -1)
         add = for_decoder.take(rows).add
         x = hidden = hidden if add is None else hidden + add

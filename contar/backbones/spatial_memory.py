@@ -62,12 +62,19 @@ class SpatialMemory:
         self.decoder.place(None)
         self.seen = visible
 
-    def reserve_new(self, visible: int, ids: Tensor) -> None:
-        """Make room for what has become visible, and say which tokens the decoder renews."""
-        if visible > self.seen:
-            self.encoder.reserve(visible - self.seen)
-        self.decoder.place(ids)
-        self.seen = visible
+    def reserve_new(self, prefix: int, visible_ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Make room for what has become visible, and say that the decoder renews it and `rows`.
+
+        Returns:
+            What has become visible, and the same with `rows` behind it.
+        """
+        new = visible_ids[:, self.seen :]
+        if new.shape[1]:
+            self.encoder.reserve(new.shape[1])
+        ids = torch.cat([new, rows], dim=1)
+        self.decoder.place(ids + prefix)
+        self.seen = visible_ids.shape[1]
+        return new, ids
 
 
 def check_memory(

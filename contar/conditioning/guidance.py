@@ -24,8 +24,8 @@ class Guidance:
             the whole "frame", where NOVA's code counts each other token's noise as its prediction.
         ceiling: above this timestep there is no guidance; None is no ceiling. Guidance in an
             interval: Kynkäänniemi et al. 2024, arXiv 2404.07724.
-        interval: shares of generation between which there is guidance; a set without it takes one
-            pass of the spatial tower instead of two.
+        interval: shares of generation between which there is guidance, the same over sets; a set
+            without it takes one pass of the spatial tower instead of two.
 
     Raises:
         ValueError: NaN, infinity or a number outside its range.

@@ -124,7 +124,8 @@ class SamplerTable:
             predictions = [output, *predictions[: len(self.prediction[i]) - 1]]
             terms = [*zip(self.state[i], states, strict=False)]
             terms += zip(self.prediction[i], predictions, strict=False)
-            result = sum((c * value for c, value in terms if c), start=torch.zeros_like(x))
+            first, *others = [c * value for c, value in terms if c] or [torch.zeros_like(x)]
+            result = sum(others, start=first)
             if self.noise[i]:
                 fresh = draw_noise()
                 check_shape("draw_noise", fresh.shape, tuple(x.shape), "[..., c]")

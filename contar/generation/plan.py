@@ -114,7 +114,7 @@ class GenerationPlan:
             allowed = f"at most the {second} tokens of a checkerboard's second half"
             raise bad("filling_sets", self.filling_sets, allowed)
         if self.sets - self.filling_sets > first:
-            allowed = f"at most {first} more than the filling ones: as many tokens come first"
+            allowed = f"at most {first + self.filling_sets}, as {first} tokens come first"
             raise bad("sets", self.sets, allowed)
         return cut(first, self.sets - self.filling_sets) + cut(second, self.filling_sets)
 

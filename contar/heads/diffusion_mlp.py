@@ -118,7 +118,12 @@ class DiffusionMLP(nn.Module):
 
     def compile(self, **options: Any) -> None:
         """Compile what each step of `sample` and of `loss` runs; options of `torch.compile`."""
-        self._denoise = torch.compile(self._denoise, **options)
+        vars(self).pop("_denoise", None)  # of an earlier call
+        graph = torch.compile(self._denoise, **options)
+        # A graph knows its inputs by their places in memory, too, which in a copy is the first.
+        self._denoise = lambda x, modulations: graph(
+            x, [[vector.clone() for vector in vectors] for vectors in modulations]
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
@@ -278,13 +283,10 @@ class DiffusionMLP(nn.Module):
             steps = list(group)
             for first in range(0, len(steps), together):
                 part = steps[first : first + together]
-                times = torch.tensor(part, device=rows.device)[:, None, None]
-                made = self._modulations(rows[None], self.time(times))
+                times = torch.tensor(part, dtype=torch.float32).to(rows.device, non_blocking=True)
+                made = self._modulations(rows[None], self.time(times[:, None, None]))
                 for i in range(len(part)):
-                    views = [[vector[i] for vector in vectors] for vectors in made]
-                    # A compiled graph knows its inputs by their places in memory, too.
-                    compiled = "_denoise" in self.__dict__
-                    yield [[v.clone() for v in vs] for vs in views] if compiled else views
+                    yield [[vector[i] for vector in vectors] for vectors in made]
 
     def _times(self, process: NoiseProcess, index: Tensor) -> Tensor:
         """Return each token's embedded timestep; of more tokens than timesteps, each made once."""

@@ -44,7 +44,12 @@ def test_a_spatial_tower_gives_the_conditions_of_rows_alone():
     order = torch.stack([torch.randperm(9) for _ in range(3)])
     visible, rows = order[:, :4], order[:, 4:7]
     every = tower(tokens, prefix, visible)
+    computed = []
+    for block in tower.decoder:
+        mlp = block.get_submodule("mlp")
+        mlp.register_forward_pre_hook(lambda _, x: computed.append(x[0].shape[1]))
     some = tower(tokens, prefix, visible, rows=rows)
+    assert computed == [5 + 9, 3]
     torch.testing.assert_close(some, take(every, rows), rtol=1e-5, atol=1e-6)
 
 

@@ -217,6 +217,18 @@ def test_a_table_equals_the_one_step_solver_it_came_from(
             final_sigmas_type=st.just("sigma_min"),
             prediction_type=predictions,
         ),
+        configs(  # of a flow, as `fast_changes` takes it
+            "UniPCMultistepScheduler",
+            use_flow_sigmas=st.just(True),
+            prediction_type=st.just("flow_prediction"),
+            flow_shift=st.floats(0.5, 10),
+        ),
+        configs(
+            "DPMSolverMultistepScheduler",
+            use_flow_sigmas=st.just(True),
+            prediction_type=st.just("flow_prediction"),
+            flow_shift=st.floats(0.5, 10),
+        ),
         configs(
             "DEISMultistepScheduler",
             solver_order=st.integers(1, 3),

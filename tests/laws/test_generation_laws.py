@@ -30,6 +30,8 @@ ROUNDING = 1e-5
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False, "beta_schedule": "squaredcos_cap_v2",
         "prediction_type": "v_prediction"}  # fmt: skip
+# What is reused from set to set belongs to a frame of a generation.
+FASTER: dict[str, Any] = {"refresh": 2, "guidance_every": 2, "last_diffusion_steps": 1}
 
 seeds = st.integers(0, 2**31)
 grids = st.sampled_from([(4, 4), (2, 4), (4, 6), (6, 2)])
@@ -50,6 +52,7 @@ class Case:
     batch: int
     context: int
     seed: int
+    faster: bool
 
     @property
     def network(self) -> nova.Nova:
@@ -67,6 +70,7 @@ class Case:
             guidance=nova.Guidance(self.scale, self.start, 0.0, 0.5, self.renorm_over),
             scheduler={"flow": FLOW, "ddpm": DDPM}[self.solver],
             grid=self.grid,
+            **(FASTER if self.faster else {}),
         )
         return replace(plan, **changes)
 
@@ -114,6 +118,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
         "batch": st.integers(1, 2),
         "context": st.just(0),
         "seed": seeds,
+        "faster": st.just(False),
     }
     for name, value in fixed.items():
         drawn[name] = value if isinstance(value, st.SearchStrategy) else st.just(value)
@@ -179,7 +184,10 @@ def test_context_frames_come_back_unchanged(case: Case) -> None:
 
 
 @few
-@given(case=cases(context=st.integers(0, 2), frames=3, batch=2), ordered=st.booleans())
+@given(
+    case=cases(context=st.integers(0, 2), frames=3, batch=2, faster=st.booleans()),
+    ordered=st.booleans(),
+)
 def test_inputs_weights_and_global_random_state_are_the_same_before_and_after(
     case: Case, ordered: bool
 ) -> None:
@@ -224,7 +232,9 @@ def test_the_same_seed_gives_the_same_result_and_another_one_another(case: Case)
 
 
 @few
-@given(case=cases(batch=2, context=st.integers(0, 1), frames=st.integers(1, 2)))
+@given(
+    case=cases(batch=2, context=st.integers(0, 1), frames=st.integers(1, 2), faster=st.booleans())
+)
 def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(case: Case) -> None:
     def sample(rows: Sequence[int]) -> Tensor:
         given_frames = case.given_frames()
@@ -242,8 +252,8 @@ def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(case: 
 
 @few
 @given(
-    case=cases(context=st.integers(0, 1)),
-    other=cases(context=st.integers(0, 1)),
+    case=cases(context=st.integers(0, 1), faster=st.booleans()),
+    other=cases(context=st.integers(0, 1), faster=st.booleans()),
     turns=st.lists(st.booleans(), max_size=6),
 )
 def test_two_generations_interleaved_frame_by_frame_equal_each_alone(
@@ -313,7 +323,7 @@ def test_after_each_set_the_callback_sees_the_frame_so_far(case: Case) -> None:
 
 
 @few
-@given(case=cases(frames=2, sets=3), stop=st.integers(0, 5))
+@given(case=cases(frames=2, sets=3, faster=st.booleans()), stop=st.integers(0, 5))
 def test_cancelling_ends_a_generation_between_two_sets_and_leaves_the_model_usable(
     case: Case, stop: int
 ) -> None:

@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 from tiny_mar import PLAN as MAR_PLAN
 from tiny_mar import tiny_mar
 from tiny_nova import texts, tiny_nova
-from torch import Tensor
+from torch import Tensor, nn
 
 from contar.attention import (
+    BlockLayout,
     KVCache,
     Positions,
     TokenCache,
+    dense_mask,
     grid_coordinates,
     rotary_table,
     sincos_2d,
 )
-from contar.backbones import SpatialTower
+from contar.backbones import SpatialMemory, SpatialTower
 from contar.diffusion import SamplerTable
-from contar.generation import GenerationPlan, fast_changes, guided_passes
+from contar.generation import GenerationPlan, Progress, fast_changes, guided_passes
 from contar.ordering import SetSchedule, SetStep
 from recipes import mar, nova
 
@@ -110,18 +112,63 @@ def test_the_same_holds_for_a_mar(seed: int, visible: int) -> None:
         torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
 
 
+def check_block_causal(
+    encoder: nn.ModuleList, length: int, visible: int, find: Any, memory: SpatialMemory, ends: Any
+) -> None:
+    """Compare with a pass whose encoder half is under a mask.
+
+    Tokens of a set see those of earlier sets and each other. One block of the decoder half makes
+    keys and values of its inputs alone, so all else is exact.
+    """
+    ends = sorted({min(end, visible) for end in ends})
+    found = [find(end, memory=memory) for end in ends][-1]
+    sets = (length + ends[0], *(b - a for a, b in pairwise(ends)))
+    masked = {"mask": dense_mask(BlockLayout(sets))}
+    handles = [
+        block.register_forward_pre_hook(
+            lambda _, x, named: (x, {**named, **masked}), with_kwargs=True
+        )
+        for block in encoder
+    ]
+    wanted = find(ends[-1])
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+some_ends = st.lists(st.integers(0, TOKENS - 1), min_size=2, max_size=4)
+
+
+@pytest.mark.parametrize("places", PLACES)
 @few
-@given(seed=seeds, ends=st.lists(st.integers(0, TOKENS - 1), min_size=2, max_size=4))
+@given(seed=seeds, ends=some_ends)
 @torch.no_grad()
-def test_where_no_feature_depends_on_others_a_memory_is_exact(seed: int, ends: list[int]) -> None:
-    """Without an encoder and with one block of the decoder keys and values are of inputs alone."""
-    model = tower(0, 1)
+def test_with_a_memory_the_encoder_half_is_block_causal_over_the_sets(
+    places: str, seed: int, ends: list[int]
+) -> None:
+    model = tower(2, 1)
     tokens, prefix, order = frame(seed)
+
+    def find(end: int, **options: Any) -> Tensor:
+        options |= {"positions": PLACES[places], "rows": order[:, end:]}
+        return model(tokens, prefix, order[:, :end], **options)
+
     memory = model.allocate_memory(2, TOKENS, PREFIX)
-    for end in sorted(ends):
-        options: Any = {"rows": order[:, end:]}
-        found = model(tokens, prefix, order[:, :end], memory=memory, **options)
-        torch.testing.assert_close(found, model(tokens, prefix, order[:, :end], **options))
+    check_block_causal(model.encoder, PREFIX, TOKENS - 1, find, memory, ends)
+
+
+@few
+@given(seed=seeds, ends=some_ends)
+@torch.no_grad()
+def test_so_is_that_of_a_mar(seed: int, ends: list[int]) -> None:
+    model = tiny_mar(encoder=mar.Tower(2, 16, 2), decoder=mar.Tower(1, 24, 2))
+    order = torch.stack([torch.randperm(8, generator=draws(seed + i)) for i in range(2)])
+    tokens, labels = torch.randn(2, 8, 8, generator=draws(seed)), torch.tensor([0, 2])
+
+    def find(end: int, **options: Any) -> Tensor:
+        return model(tokens, labels, order[:, :end], rows=order[:, end:], **options)
+
+    check_block_causal(model.encoder, 2, 7, find, model.allocate_memory(2), ends)
 
 
 @torch.no_grad()
@@ -220,15 +267,16 @@ def test_a_token_cache_refuses_what_does_not_fit(refuses: Any) -> None:
 # --- options of the plan, in whole generations ---
 
 
-def of_nova(name: str = "absolute, adapter", /, **changes: Any) -> Tensor:
+def of_nova(name: str = "absolute, adapter", /, *, callback: Any = None, **changes: Any) -> Tensor:
     options: Any = {"frames": 2, "sets": 4, "diffusion_steps": 4, "guidance": nova.Guidance(3.0)}
     plan = nova.GenerationPlan(**{**options, **changes})
-    return nova.generate(tiny_nova(name), texts(2, 0), plan, generator=draws(0))
+    options = {"generator": draws(0), "callback": callback}
+    return nova.generate(tiny_nova(name), texts(2, 0), plan, **options)
 
 
-def of_mar(**changes: Any) -> Tensor:
-    plan = replace(MAR_PLAN, **changes)
-    return mar.generate(tiny_mar(), torch.tensor([0, 2]), plan, generator=draws(0))
+def of_mar(*, callback: Any = None, **changes: Any) -> Tensor:
+    plan, labels = replace(MAR_PLAN, **changes), torch.tensor([0, 2])
+    return mar.generate(tiny_mar(), labels, plan, generator=draws(0), callback=callback)
 
 
 NEUTRAL: list[dict[str, Any]] = [
@@ -243,6 +291,15 @@ def test_an_option_at_its_neutral_value_changes_nothing(changes: dict[str, Any])
     if "guidance" in changes:
         changes = {"guidance": replace(changes["guidance"], start=1.0)}
     assert torch.equal(of_mar(**changes), of_mar())
+
+
+@pytest.mark.parametrize("generate", [of_nova, of_mar])
+def test_in_one_set_all_options_change_nothing(generate: Any) -> None:
+    """The one set is the first, and the order within it tells nothing."""
+    every: dict[str, Any] = {
+        "last_diffusion_steps": 1, "refresh": 3, "guidance_every": 2, "order": "checkerboard",
+    }  # fmt: skip
+    torch.testing.assert_close(generate(sets=1, **every), generate(sets=1), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +331,22 @@ def test_all_options_go_together() -> None:
     assert of_nova("rotary, adapter", **every).isfinite().all()
     assert of_nova("widths", **every).isfinite().all()
     assert of_mar(**every, guidance=mar.Guidance(3.0, interval=(0.3, 0.9))).isfinite().all()
+
+
+@pytest.mark.parametrize(("generate", "grid"), [(of_nova, (4, 6)), (of_mar, (2, 4))])
+def test_a_checkerboard_fills_the_cells_of_one_colour_first(
+    generate: Any, grid: tuple[int, int]
+) -> None:
+    seen: list[Progress] = []
+    own = {} if generate is of_mar else {"grid": grid}
+    board: dict[str, Any] = {"order": "checkerboard", "sets": 3, "filling_sets": 1}
+    generate(**board, **own, callback=seen.append)
+    places = torch.arange(grid[0] * grid[1])
+    first = (places // grid[1] + places % grid[1]) % 2 == 0
+    for progress in seen:
+        filled = progress.tokens.any(dim=2)
+        if progress.set > 0:
+            assert torch.equal(filled, (first | torch.tensor(progress.set == 2)).expand(2, -1))
 
 
 def test_outside_its_interval_of_sets_guidance_is_not_there() -> None:
