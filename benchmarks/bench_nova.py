@@ -139,6 +139,25 @@ def test_generation_of_3_frames(row, model, batch, dtype, device):
     row(generate, check, device=device, dtype=dtype, rounds=3)
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_generation_of_9_frames_by_the_480p_model(row, batch, device):
+    """The released sizes with random weights, in the released model's 64 sets."""
+    if device == "cpu":
+        pytest.skip("of the size of a GPU's work")
+    network = nova.build("nova-d48w1024-osp480", device=device, dtype=torch.bfloat16).eval()
+    text = torch.randn(batch, 256, network.sizes.text_width, generator=seeded())
+    text = text.to(device, torch.bfloat16)
+    plan = nova.GenerationPlan(frames=9, sets=64)
+
+    def generate():
+        return nova.generate(network, text, plan, generator=seeded(1))
+
+    def check(result):
+        assert result.isfinite().all()
+
+    row(generate, check, dtype="bfloat16", rounds=3, device=device)
+
+
 def test_training_step_on_3_frames(row, model, device):
     network = model.to(device)
     latents = torch.randn(1, 4, 3, 32, 32, generator=seeded()).to(device)

@@ -1,12 +1,13 @@
 """Where the time of a generation goes: each part's seconds, operations and floor.
 
-    python benchmarks/parts.py [nova] [mar] [moving-digits]
+    python benchmarks/parts.py [nova] [mar] [moving-digits] [nova-480p]
+        [--device cuda] [--dtype bfloat16] [--batch 8]
 
 The floor is the part's operations at the rate of this machine's fastest product of large matrices.
 """
 
+import argparse
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,19 +17,32 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recipes import mar, nova
 
-SIDE, ROUNDS = 2048, 3
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ROUNDS = 3
 TOWER = nova.Tower(6, 384, 6)
+Metered = tuple[Callable[[], Any], dict[str, tuple[Any, str]]]
 
 
-def of_nova() -> tuple[Callable[[], Any], dict[str, tuple[Any, str]]]:
+def of_nova(device: str, dtype: torch.dtype, batch: int) -> Metered:
     """3 frames of 16 x 16 tokens in 16 sets, 25 diffusion steps, guidance 5."""
-    model = nova.build(
-        nova.NovaConfig(
-            temporal=TOWER, encoder=TOWER, decoder=TOWER, head_depth=3, head_width=640,
-            text_width=64, text_length=16, latent=(32, 32), frames=3, adapter=24,
-        )
-    ).eval()  # fmt: skip
-    plan, text = nova.GenerationPlan(frames=3, sets=16), torch.randn(1, 16, 64)
+    config = nova.NovaConfig(
+        temporal=TOWER, encoder=TOWER, decoder=TOWER, head_depth=3, head_width=640,
+        text_width=64, text_length=16, latent=(32, 32), frames=3, adapter=24,
+    )  # fmt: skip
+    return _of_nova(config, nova.GenerationPlan(frames=3, sets=16), device, dtype, batch)
+
+
+def of_nova_480p(device: str, dtype: torch.dtype, batch: int) -> Metered:
+    """The sizes of the released 480p model; 9 frames in 64 sets, 25 steps, guidance 5."""
+    plan = nova.GenerationPlan(frames=9, sets=64)
+    return _of_nova("nova-d48w1024-osp480", plan, device, dtype, batch)
+
+
+def _of_nova(preset: Any, plan: Any, device: str, dtype: torch.dtype, batch: int) -> Metered:
+    model = nova.build(preset, device=device, dtype=dtype).eval()
+    sizes = model.sizes
+    text = torch.randn(batch, sizes.text_length, sizes.text_width).to(device, dtype)
     parts = {
         "temporal": (model.temporal, "forward"),
         "spatial": (model.spatial, "forward"),
@@ -37,23 +51,23 @@ def of_nova() -> tuple[Callable[[], Any], dict[str, tuple[Any, str]]]:
     return lambda: nova.generate(model, text, plan, generator=seeded()), parts
 
 
-def of_mar() -> tuple[Callable[[], Any], dict[str, tuple[Any, str]]]:
+def of_mar(device: str, dtype: torch.dtype, batch: int) -> Metered:
     """16 x 16 tokens in 16 sets, 25 diffusion steps, guidance 3."""
-    model = mar.build(
-        mar.MarConfig(
-            encoder=TOWER, decoder=TOWER, head_depth=3, head_width=1024, latent=(16, 16),
-            channels=16, patch=1, classes=1000, buffer=64,
-        )
-    ).eval()  # fmt: skip
+    config = mar.MarConfig(
+        encoder=TOWER, decoder=TOWER, head_depth=3, head_width=1024, latent=(16, 16),
+        channels=16, patch=1, classes=1000, buffer=64,
+    )  # fmt: skip
+    model = mar.build(config, device=device, dtype=dtype).eval()
     guided = mar.Guidance(3.0, start=1.0)
     plan = mar.GenerationPlan(sets=16, diffusion_steps=25, guidance=guided, rounding="floor")
     parts = {"spatial": (model, "forward"), "head": (model.head, "sample")}
-    return lambda: mar.generate(model, torch.tensor([5]), plan, generator=seeded()), parts
+    classes = torch.arange(batch, device=device)
+    return lambda: mar.generate(model, classes, plan, generator=seeded()), parts
 
 
-def of_moving_digits() -> tuple[Callable[[], Any], dict[str, tuple[Any, str]]]:
+def of_moving_digits(device: str, dtype: torch.dtype, batch: int) -> Metered:
     """A clip of the model that contar carries, by its defaults."""
-    pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
+    pipe = nova.from_pretrained("moving-digits", dtype=dtype).to(device)
     pipe.set_progress_bar_config(disable=True)
     network = pipe.transformer
     parts = {
@@ -63,10 +77,13 @@ def of_moving_digits() -> tuple[Callable[[], Any], dict[str, tuple[Any, str]]]:
         "head": (network.head, "sample"),
         "VAE": (pipe.vae, "decode"),
     }
-    return lambda: pipe("a seven moves to the left", generator=seeded()), parts
+    prompts = ["a seven moves to the left"] * batch
+    return lambda: pipe(prompts, generator=seeded()), parts
 
 
-MODELS = {"nova": of_nova, "mar": of_mar, "moving-digits": of_moving_digits}
+MODELS = {
+    "nova": of_nova, "mar": of_mar, "moving-digits": of_moving_digits, "nova-480p": of_nova_480p
+}  # fmt: skip
 
 
 def seeded() -> torch.Generator:
@@ -96,38 +113,46 @@ def metered(parts: dict[str, tuple[Any, str]], read: Callable[[], float]) -> Ite
             delattr(owner, method)
 
 
-def peak() -> float:
+def clock(device: str) -> float:
+    """Return the time at which all that was asked of the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak(device: str, dtype: torch.dtype) -> float:
     """Return operations a second."""
-    a, b = torch.randn(2, SIDE, SIDE)
+    a, b = torch.randn(2, SIDE[device], SIDE[device], device=device).to(dtype)
     times = []
     for _ in range(8):
-        start = time.perf_counter()
+        start = clock(device)
         torch.mm(a, b)
-        times.append(time.perf_counter() - start)
-    return 2 * SIDE**3 / min(times[1:])
+        times.append(clock(device) - start)
+    return 2 * SIDE[device] ** 3 / min(times[1:])
 
 
-def table(name: str) -> str:
+def table(name: str, device: str, dtype: torch.dtype, batch: int) -> str:
     """Return a model's parts as Markdown."""
     torch.manual_seed(0)
-    run, parts = MODELS[name]()
+    run, parts = MODELS[name](device, dtype, batch)
     run()
     rounds = []
     for _ in range(ROUNDS):
-        with metered(parts, time.perf_counter) as seconds:
-            start = time.perf_counter()
+        with metered(parts, lambda: clock(device)) as seconds:
+            start = clock(device)
             run()
-            rounds.append((time.perf_counter() - start, seconds))
+            rounds.append((clock(device) - start, seconds))
     whole, seconds = sorted(rounds, key=lambda taken: taken[0])[ROUNDS // 2]
     with (
         FlopCounterMode(display=False) as counter,
         metered(parts, counter.get_total_flops) as flops,
     ):
         run()
-    rate, operations = peak(), counter.get_total_flops()
+    rate, operations = peak(device, dtype), counter.get_total_flops()
     rest = {"other": (whole - sum(seconds.values()), operations - sum(flops.values()))}
     rows = {part: (seconds[part], flops[part]) for part in parts} | rest
-    lines = [f"{name}: {MODELS[name].__doc__} Peak {rate / 1e9:.0f} GFLOP/s.", ""]
+    told = f"{MODELS[name].__doc__} Batch {batch}, {device}, {dtype}"
+    lines = [f"{name}: {told}, peak {rate / 1e9:.0f} GFLOP/s.", ""]
     lines += ["| part | s | of all | GFLOP | floor, s |", "|---|---|---|---|---|"]
     for part, (took, count) in {**rows, "all": (whole, operations)}.items():
         cells = [part, f"{took:.3f}", f"{took / whole:.0%}", f"{count / 1e9:.1f}"]
@@ -136,8 +161,15 @@ def table(name: str) -> str:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or list(MODELS)
-    if unknown := set(asked) - set(MODELS):
-        sys.exit(f"{sorted(unknown)}: none of {list(MODELS)}\n{__doc__}")
-    for chosen in asked:
-        print(table(chosen), flush=True)
+    reader = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; the first three")
+    reader.add_argument("--device", choices=SIDE, default="cpu")
+    reader.add_argument("--dtype", choices=DTYPES, default="float32")
+    reader.add_argument("--batch", type=int, default=1)
+    asked = reader.parse_args()
+    if unknown := set(asked.models) - set(MODELS):
+        reader.error(f"{sorted(unknown)}: none of {list(MODELS)}")
+    for chosen in asked.models or list(MODELS)[:3]:
+        print(table(chosen, asked.device, DTYPES[asked.dtype], asked.batch), flush=True)

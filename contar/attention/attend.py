@@ -19,6 +19,7 @@ from contar.attention.masks import dense_mask, flex_mask, xformers_bias
 Backend = Literal["plain", "sdpa", "flex", "xformers"]
 Mask = Bool[Tensor, "*b q kv"] | BlockLayout | BlockMask | None
 _COARSE = 128  # tokens that blocks have on average, from which each is a call of its own
+_FEW, _MANY = 64, 2**20  # queries, and scores of a sample, between which `_bfloat16` is faster
 BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "flex", "xformers")
 
 
@@ -110,7 +111,7 @@ def attend(
     dense: Any = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
     if backend == "plain":
         return plain(q, k, v, dense)
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=dense)
+    return _fused(q, k, v, dense)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -119,6 +120,28 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return scores.softmax(dim=-1) @ v
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """SDPA, or on a CPU in bfloat16 what is faster and as exact."""
+    scores = q.shape[1] * q.shape[2] * k.shape[2]
+    suits = mask is None and q.shape[2] >= _FEW and scores <= _MANY
+    tracked = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    plain_cpu = q.device.type == "cpu" and not (tracked or torch.compiler.is_compiling())
+    if q.dtype == torch.bfloat16 and suits and plain_cpu:
+        return _bfloat16(q, k, v)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _bfloat16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scores and softmax in float32, weights times values in bfloat16, a sample at a time.
+
+    The CPU's fused kernel multiplies bfloat16 no faster than float32. A sample's scores stay in
+    the cache, a batch's would not.
+    """
+    q, k = q.float() / math.sqrt(q.shape[-1]), k.float()
+    samples = zip(q, k, v, strict=True)
+    return torch.stack([(a @ b.mT).softmax(-1).to(c.dtype) @ c for a, b, c in samples])
 
 
 def _is_coarse(layout: BlockLayout) -> bool:
@@ -136,7 +159,7 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
     parts = []
     for queries, seen in zip(q.split(layout.sizes[layout.cached :], dim=2), spans, strict=True):
         near_keys, near_values = (_join([next(x) for _ in seen]) for x in (keys, values))
-        parts.append(functional.scaled_dot_product_attention(queries, near_keys, near_values))
+        parts.append(_fused(queries, near_keys, near_values))
     return torch.cat(parts, dim=2)
 
 

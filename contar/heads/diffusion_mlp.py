@@ -24,6 +24,7 @@ from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding
 from contar.diffusion import NoiseProcess, SamplerTable, variance_bound
+from contar.heads.packing import pack
 
 _ROWS = 1024  # of one product that makes modulations: as fast as any, and of little memory
 
@@ -35,8 +36,8 @@ class _Block(nn.Module):
         self.mlp = Mlp(width, width, act_layer=nn.SiLU)
         self.norm2 = nn.Identity() if prenorm else nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, factor: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
-        h = self.mlp(self.norm1.modulate(x, factor, shift))
+    def forward(self, x: Tensor, mlp: Any, factor: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
+        h = mlp(self.norm1.modulate(x, factor, shift))
         return torch.addcmul(x, gate, self.norm2(h))
 
 
@@ -121,7 +122,7 @@ class DiffusionMLP(nn.Module):
         vars(self).pop("_denoise", None)  # of an earlier call
         graph = torch.compile(self._denoise, **options)
         # A graph knows its inputs by their places in memory, too, which in a copy is the first.
-        self._denoise = lambda x, modulations: graph(
+        self._denoise = lambda x, modulations, mlps=None: graph(
             x, [[vector.clone() for vector in vectors] for vectors in modulations]
         )
 
@@ -130,10 +131,17 @@ class DiffusionMLP(nn.Module):
         state.pop("_denoise", None)  # bound to this head, not to its copy
         return state
 
-    def _denoise(self, x: Tensor, modulations: Sequence[Sequence[Tensor]]) -> Tensor:
+    def _mlps(self) -> list[nn.Module]:
+        return [block.mlp for block in self.blocks]  # type: ignore[misc]
+
+    def _denoise(
+        self, x: Tensor, modulations: Sequence[Sequence[Tensor]], mlps: Any = None
+    ) -> Tensor:
+        """Predict, with `mlps` in place of the blocks' own where they are given."""
         x = self.token(x.to(self.token.weight.dtype))
-        for block, vectors in zip(self.blocks, modulations[:-1], strict=True):
-            x = block(x, *vectors)
+        mlps = self._mlps() if mlps is None else mlps
+        for block, mlp, vectors in zip(self.blocks, mlps, modulations[:-1], strict=True):
+            x = block(x, mlp, *vectors)
         return self.out(self.norm.modulate(x, *modulations[-1])).float()
 
     def loss(
@@ -246,11 +254,13 @@ class DiffusionMLP(nn.Module):
             draw_noise = partial(normal, *noise.shape, generator=drawn, device=cond.device)
         both = cond if uncond is None else torch.cat([cond, uncond])
         modulations = self._in_steps(self.condition(both), table.timestep, guidance, batch)
+        calls = len(table.timestep)
+        mlps = [pack(mlp, both[..., 0].numel(), calls) for mlp in self._mlps()]
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)
             tokens = x[:, :count].repeat(1 + guided, 1, 1)
-            outputs = self._denoise(tokens, next(modulations))
+            outputs = self._denoise(tokens, next(modulations), mlps)
             prediction, spread = outputs.tensor_split([self.values], dim=-1)
             others = x[:, count:]
             if guided and guidance.renorm_over == "frame":
