@@ -72,6 +72,7 @@ class Task(Protocol):
 
 
 BATCH = 100  # samples generated together
+MINUTES = 2.0  # of training, unless said
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,12 @@ class Comparison:
             raise bad("seeds", self.seeds, "at least one")
         for seed in self.seeds:
             check_count("seeds", seed, 0)
+        if self.minutes is not None:
+            check_number("minutes", self.minutes, 1e-3)
         if self.steps is not None:
             check_count("steps", self.steps)
             if self.minutes is not None:
                 raise bad("minutes", self.minutes, "None where steps are given: one budget")
-        else:
-            object.__setattr__(self, "minutes", 2.0 if self.minutes is None else self.minutes)
-            check_number("minutes", self.minutes, 1e-3)
         for name in ("batch", "samples"):
             check_count(name, getattr(self, name))
         if self.samples < 20 or self.samples % 10:
@@ -265,10 +265,8 @@ def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) ->
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-        if c.steps is not None:
-            share = (step + 1) / c.steps
-        elif c.minutes is not None:
-            share = (time.monotonic() - start) / 60 / c.minutes
+        minutes = (time.monotonic() - start) / 60
+        share = minutes / (c.minutes or MINUTES) if c.steps is None else (step + 1) / c.steps
         bar.update(int(100 * min(share, 1)) - bar.n)
         bar.set_postfix(loss=f"{losses[-1]:.3f}", steps=step + 1, refresh=False)
     bar.close()

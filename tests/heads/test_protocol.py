@@ -57,14 +57,17 @@ def test_a_loss_depends_on_its_own_token_alone(kind):
 
 
 @kinds
-def test_equal_seeds_give_equal_tokens_and_other_seeds_others(kind):
+def test_equal_seeds_give_equal_tokens_and_losses_and_other_seeds_others(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
     first, again, other = (head.sample(cond, generator=seeded(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     state = torch.get_rng_state()
     head.sample(cond, generator=seeded())
-    head.loss(randn(1, 8, VALUES), cond.flatten(0, 1), generator=seeded())
+    tokens = (randn(1, 8, VALUES), cond.flatten(0, 1))
+    first, again, other = (head.loss(*tokens, generator=seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (kind == "mixture")  # whose loss draws nothing
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -260,9 +260,13 @@ def test_a_comparison_refuses_what_is_outside_its_range(name, options, refuses):
         compare.Comparison(**options)
 
 
-def test_a_budget_is_two_minutes_if_none_is_given_and_steps_or_minutes_if_one_is():
-    budgets = [compare.Comparison(**given) for given in ({}, {"minutes": 3.0}, {"steps": 5})]  # type: ignore[arg-type]
-    assert [(c.minutes, c.steps) for c in budgets] == [(2.0, None), (3.0, None), (None, 5)]
+def test_the_command_trains_for_the_steps_that_it_is_told(main, out, tmp_path, capsys):
+    shutil.copy(out / "judge.safetensors", tmp_path)
+    short = "--variants raster-flow --steps 2 --batch 4 --samples 20 --seeds 5"
+    main("compare", "--out", str(tmp_path), *short.split())
+    (run,) = compare.read_runs(tmp_path / "runs.json")
+    assert (run.variant, run.seed, run.steps) == ("raster-flow", 5, 2)
+    assert "| raster-flow |" in capsys.readouterr().out
 
 
 def test_the_command_refuses_a_result_that_is_no_folder_of_the_same_comparison(main, tmp_path):
