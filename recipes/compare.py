@@ -72,6 +72,7 @@ class Task(Protocol):
 
 
 BATCH = 100  # samples generated together
+MINUTES = 2.0  # of training, unless said
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,26 @@ class Comparison:
 
     Args:
         task: "digits", classes as pixels, or "moving-digits", captions as latents.
-        model: folder of a pipeline whose tokenizer and text encoder "moving-digits" takes.
+        model: pipeline whose tokenizer and text encoder the task "moving-digits" takes.
         variants: names in `IMAGES` or `VIDEOS`; none are all of the task.
         seeds: of weights, batches and samples; each variant runs with each.
-        minutes: of training, a run; None trains for `steps`.
-        steps: of training, a run, where no minutes are given.
+        minutes: of training, a run; 2 where neither they nor steps are given.
+        steps: of training, a run, instead of minutes.
         batch: samples of a step.
         learning_rate: at its height, after a warm-up of 5% of the run; a cosine leads to 0.
         guidance: scale in sampling.
         samples: generated and judged, a multiple of 10 from 20 on: as many of each digit.
 
     Raises:
-        ValueError: an unknown variant or a number outside its range.
+        ValueError: an unknown variant, a number outside its range, or two budgets.
     """
 
     task: Literal["digits", "moving-digits"] = "digits"
-    model: str | None = None
+    model: str = "moving-digits"
     variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    minutes: float | None = 2.0
-    steps: int = 1000
+    minutes: float | None = None
+    steps: int | None = None
     batch: int = 64
     learning_rate: float = 1e-3
     guidance: float = 1.5
@@ -107,8 +108,6 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, tuple(TASKS))
-        if self.task == "moving-digits" and self.model is None:
-            raise bad("model", None, "the folder of a pipeline, for moving-digits")
         for name in self.variants:
             check_choice("variants", name, tuple(TASKS[self.task]))
         if not self.seeds:
@@ -117,7 +116,11 @@ class Comparison:
             check_count("seeds", seed, 0)
         if self.minutes is not None:
             check_number("minutes", self.minutes, 1e-3)
-        for name in ("steps", "batch", "samples"):
+        if self.steps is not None:
+            check_count("steps", self.steps)
+            if self.minutes is not None:
+                raise bad("minutes", self.minutes, "None where steps are given: one budget")
+        for name in ("batch", "samples"):
             check_count(name, getattr(self, name))
         if self.samples < 20 or self.samples % 10:
             raise bad("samples", self.samples, "a multiple of 10 from 20 on")
@@ -133,7 +136,7 @@ class Run:
         variant: its name.
         seed: of the run.
         steps: of training that the budget allowed.
-        diverged: whether the loss ended as no number, after which nothing is judged.
+        diverged: whether the loss or a weight ended as no number, after which nothing is judged.
         parameters: of the model.
         minutes: of training.
         seconds: to generate one sample, in a batch of up to 100.
@@ -163,22 +166,24 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
             which is trained if it is not there.
 
     Raises:
-        ValueError: a folder of another comparison.
+        ValueError: a folder of another comparison, or none.
         ImportError: torchmetrics or matplotlib is not installed.
     """
     import matplotlib.pyplot  # noqa: F401 - missed now rather than after minutes of training
 
     require_torchmetrics()
+    if out.exists() and not out.is_dir():
+        raise bad("out", str(out), "a folder, there or not")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "runs.json"
     settings = json.loads(json.dumps(asdict(comparison)))
     done: list[Run] = []
     if file.exists():
-        if read_json(file)["settings"] != settings:
+        if read_json(file).get("settings") != settings:
             raise bad("out", str(out), "a folder of the same comparison, or an empty one")
         done = read_runs(file)
     task: Task = DigitPixels()
-    if comparison.model is not None and comparison.task == "moving-digits":
+    if comparison.task == "moving-digits":
         task = MovingClips(comparison.model, out / "cache")
     kept = out / "judge.safetensors"
     judge = DigitJudge.load(kept) if kept.exists() else train_judge()
@@ -217,7 +222,8 @@ def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out
     minutes = (time.monotonic() - start) / 60
     steps = len(losses)
     means = tuple(mean(losses[i : i + 100]) for i in range(0, steps, 100))
-    if not math.isfinite(losses[-1]):
+    finite = (parameter.isfinite().all() for parameter in model.parameters())
+    if not math.isfinite(losses[-1]) or not all(finite):
         return Run(name, seed, steps, True, parameters, minutes, losses=means)
     model.eval()
     guidance, parts = Guidance(c.guidance), []
@@ -259,8 +265,8 @@ def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) ->
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-        done = (step + 1) / c.steps
-        share = done if c.minutes is None else (time.monotonic() - start) / 60 / c.minutes
+        minutes = (time.monotonic() - start) / 60
+        share = minutes / (c.minutes or MINUTES) if c.steps is None else (step + 1) / c.steps
         bar.update(int(100 * min(share, 1)) - bar.n)
         bar.set_postfix(loss=f"{losses[-1]:.3f}", steps=step + 1, refresh=False)
     bar.close()

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,16 +60,20 @@ def from_pretrained(
         state = read_weights(path)
     else:
         checkpoint = _read_pickle(path)
+        weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")
         model = _empty(_checkpoint_config(checkpoint) if config is None else config)
-        state = from_official(checkpoint.get("model_ema" if ema else "model"), model.state_dict())  # type: ignore[arg-type]
+        state = from_official(weights, model.state_dict())
     state = {name: x.detach().to(dtype or x.dtype) for name, x in state.items()}
     load_exactly(model, state, WEIGHTS)
     return model.eval()
 
 
 def _empty(sizes: Any) -> Mar:
-    with torch.device("meta"):
-        return Mar(sizes)
+    try:
+        with torch.device("meta"):
+            return Mar(sizes)
+    except RuntimeError as error:  # of weights that are too many to be counted
+        raise bad("sizes", sizes, f"those of a model ({error})") from error
 
 
 def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:
@@ -95,9 +100,8 @@ def load_tokenizer(path: str | Path) -> VAETokenizer:
     )
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    state = _read_pickle(_existing(path)).get("model")
-    if not isinstance(state, Mapping):
-        raise bad("path", str(path), "a checkpoint with weights under 'model'")
+    path = _existing(path)
+    state = _named_weights(path, _read_pickle(path), "model")
     state = {k: v for k, v in state.items() if isinstance(v, Tensor) and k.startswith(_PARTS)}
     try:
         config = _tokenizer_config(state)
@@ -114,7 +118,7 @@ def load_tokenizer(path: str | Path) -> VAETokenizer:
                 names = {"old": old, "new": new}
                 update_vae_attentions_ldm_to_diffusers(keys, converted, state, names)
         vae = AutoencoderKL(**config, scaling_factor=LATENT_SCALE)
-    except (LookupError, ValueError) as error:
+    except (ArithmeticError, LookupError, ValueError) as error:
         raise bad("path", str(path), f"an autoencoder's weights: {error!r}") from error
     load_exactly(vae, converted, "path")
     return VAETokenizer(vae.eval())
@@ -159,7 +163,18 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except Exception as error:  # of any kind: what a broken or hostile file leads to
-        raise bad("path", str(path), f"a file of tensors and plain values ({error})") from error
+        named = re.search(r"GLOBAL (\S+)", str(error))  # torch's own text says how to run it
+        got = f"{path}, which names {named[1]}" if named else str(path)
+        allowed = "a whole file of tensors, plain values and parsed arguments"
+        raise bad("path", got, allowed) from error
     if not isinstance(content, Mapping):
         raise bad("path", str(path), "a file of named weights")
     return content
+
+
+def _named_weights(path: Path, checkpoint: Mapping[str, Any], key: str) -> dict[str, Any]:
+    weights = checkpoint.get(key)
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        others = ", ".join(map(repr, itertools.islice(checkpoint, 5))) or "nothing"
+        raise bad("path", f"{path} with {others}", f"a checkpoint of named weights under {key!r}")
+    return dict(weights)

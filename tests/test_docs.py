@@ -83,6 +83,14 @@ def test_the_examples_of_a_page_run_and_draw_its_pictures(page: Path, tmp_path: 
         assert not is_blank(drawn)
 
 
+def test_a_model_of_ones_own_with_data_and_training_takes_less_than_60_lines() -> None:
+    text = (ROOT / "docs" / "make.md").read_text(encoding="utf-8")
+    model, training, _ = BLOCK.findall(text)
+    assert "nn.Module" in model
+    assert "backward()" in training
+    assert len((model + training).splitlines()) < 60
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)

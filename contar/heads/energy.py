@@ -17,11 +17,11 @@ class EnergyHead(nn.Module):
         loss = |x1 - target|^a + |x2 - target|^a - |x1 - x2|^a      for two draws x1, x2
 
     whose mean is least where the draws are distributed as the targets (0 < a < 2). Take it where
-    speed counts: a token costs one pass. Temperature multiplies the noise; guidance moves the
-    condition itself away from the unconditional one.
+    speed counts: a token costs one pass. Temperature multiplies the noise (in EAR's code the shifts
+    made of it); guidance moves the condition itself away from the unconditional one.
 
     Source: EAR (Shao et al. 2025, arXiv 2505.07812); the energy score: Gneiting & Raftery 2007,
-    section 4.2.
+    section 4.3.
 
     Args:
         values: of a token.
@@ -110,11 +110,11 @@ class EnergyHead(nn.Module):
         Raises:
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
-        guidance, draws = check_sample(
+        guidance, uncond, draws = check_sample(
             self, cond, uncond, guidance, temperature, generator, like=self.out.weight
         )
         check_plain(guidance)
-        if uncond is not None and guidance.scale > 1:
+        if uncond is not None:
             cond = guidance.combine(cond, uncond)
         shape = (*cond.shape[:2], self.noise_values)
         noise = uniform(*shape, generator=draws, device=cond.device) - 0.5

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from contar._errors import check_count, check_number
 from contar._random import Generators, normal, uniform
@@ -37,8 +38,8 @@ class MeanFlowHead(nn.Module):
         depth: blocks.
         steps: of a draw.
         spans: share of training samples with r < t; the others learn v.
-        power: of the weight 1 / (squared error + 0.001)^power; 0 gives the conditional mean, the
-            paper's 1 is robust and draws nearer to the likeliest tokens.
+        power: of the weight 1 / (mean squared error + 0.001)^power; 0 gives the conditional mean,
+            the paper's 1 is robust and draws nearer to the likeliest tokens.
 
     Raises:
         ValueError: a number outside its range.
@@ -93,23 +94,29 @@ class MeanFlowHead(nn.Module):
         noise = normal(*shape, self.values, **options)
         times = (normal(2, *shape, **options) - 0.4).sigmoid()
         t, r = times.amax(0), times.amin(0)
-        r = torch.where(uniform(*shape, **options) < self.spans, r, t)
+        spanned = uniform(*shape, **options) < self.spans
+        r = torch.where(spanned, r, t)
         clean = target.float().expand(*shape, -1)
         velocity = noise - clean
         noisy = clean + t[..., None] * velocity
         condition = self.network.condition(cond).expand(*shape, -1)
-
-        def mean_velocity(x: Tensor, t: Tensor) -> Tensor:
-            return self.velocity(x, r, t, condition)
-
-        tangents = (velocity, torch.ones_like(t))
-        with warnings.catch_warnings():  # torch's own use of torch.jit, at its first jvp
-            warnings.simplefilter("ignore", FutureWarning)
-            both: Any = torch.func.jvp(mean_velocity, (noisy, t), tangents)
-        u, slope = both
-        goal = velocity - (t - r)[..., None] * slope.detach()
-        error = (u - goal).square().mean(-1)
+        slope = torch.zeros_like(velocity)  # where r is t it counts for nothing
+        slope[spanned] = self._slope(*(y[spanned] for y in (noisy, r, t, condition, velocity)))
+        goal = velocity - (t - r)[..., None] * slope
+        error = (self.velocity(noisy, r, t, condition) - goal).square().mean(-1)
         return error / (error.detach() + 1e-3) ** self.power
+
+    @torch.no_grad()
+    def _slope(
+        self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor, velocity: Tensor
+    ) -> Tensor:
+        """Return d/dt u(x, r, t) where x moves with `velocity`."""
+        with forward_ad.dual_level(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
+            moving = forward_ad.make_dual(x, velocity), forward_ad.make_dual(t, torch.ones_like(t))
+            u = self.velocity(moving[0], r, moving[1], condition)
+            slope: Any = forward_ad.unpack_dual(u).tangent
+        return slope
 
     def sample(
         self,
@@ -126,17 +133,17 @@ class MeanFlowHead(nn.Module):
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
         like = self.network.token.weight
-        guidance, draws = check_sample(
+        guidance, uncond, draws = check_sample(
             self, cond, uncond, guidance, temperature, generator, like=like
         )
         check_plain(guidance)
-        guided = uncond is not None and guidance.scale > 1
-        both = torch.cat([cond, uncond]) if guided and uncond is not None else cond
+        passes = 1 + (uncond is not None)
+        both = cond if uncond is None else torch.cat([cond, uncond])
         condition = self.network.condition(both)
         shape = (*cond.shape[:2], self.values)
         x = temperature * normal(*shape, generator=draws, device=cond.device)
         for step in range(self.steps, 0, -1):
             r, t = (torch.full((1, 1), k / self.steps, device=x.device) for k in (step - 1, step))
-            u = self.velocity(x.repeat(1 + guided, 1, 1), r, t, condition)
-            x = x - (guidance.combine(*u.chunk(2)) if guided else u) / self.steps
+            u = self.velocity(x.repeat(passes, 1, 1), r, t, condition)
+            x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / self.steps
         return x

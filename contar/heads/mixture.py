@@ -20,7 +20,7 @@ class MixtureHead(nn.Module):
     Take it where a likelihood is wanted, or a draw in one cheap pass, and the values of a token
     are few or nearly independent given the component. Temperature multiplies the deviations.
     Guidance draws from p(x|z) (p(x|z) / p(x))^(scale - 1): of `candidates` drawn from p(x|z) one is
-    taken with that ratio as weight, which is exact as their number grows.
+    taken with that ratio as weight, which at temperature 1 is exact as their number grows.
 
     Source: GIVT (Tschannen et al. 2023, arXiv 2312.02116), whose guidance draws by rejection.
 
@@ -105,13 +105,12 @@ class MixtureHead(nn.Module):
         Raises:
             ValueError: what does not fit, or a guidance with truncation or renormalisation.
         """
-        guidance, draws = check_sample(
+        guidance, uncond, draws = check_sample(
             self, cond, uncond, guidance, temperature, generator, like=self.means
         )
         check_plain(guidance, renorm=False)
-        guided = uncond is not None and guidance.scale > 1
         batch, count, _ = cond.shape
-        shape = (batch, count, self.candidates if guided else 1)
+        shape = (batch, count, 1 if uncond is None else self.candidates)
 
         def gumbel(*sizes: int) -> Tensor:  # the largest of log-weights plus these is a draw
             drawn = uniform(*sizes, generator=draws, device=cond.device)
@@ -123,7 +122,7 @@ class MixtureHead(nn.Module):
         ids = chosen[..., None].expand(-1, -1, -1, self.values)
         noise = normal(*shape, self.values, generator=draws, device=cond.device)
         x = means.gather(2, ids) + temperature * deviations.gather(2, ids) * noise
-        if not guided or uncond is None:
+        if uncond is None:
             return x[:, :, 0]
         others = self.parameters_of(uncond)
         ratio, against = (_log_density(x, *(y[:, :, None] for y in p)) for p in (mixture, others))

@@ -89,14 +89,14 @@ def check_loss(
 def check_sample(
     head: TokenHead,
     cond: object,
-    uncond: object,
+    uncond: Any,
     guidance: Guidance | None,
     temperature: object,
     generator: Generators | None,
     *,
     like: Tensor,
-) -> tuple[Guidance, Generators]:
-    """Return the guidance and the generator of a draw.
+) -> tuple[Guidance, Tensor | None, Generators]:
+    """Return the guidance of a draw, `uncond` where it acts, and the generator.
 
     Raises:
         ValueError: what does not fit the head or the other arguments.
@@ -112,7 +112,8 @@ def check_sample(
     elif guidance.scale > 1:
         raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
     check_number("temperature", temperature, 0)
-    return guidance, check_generator(generator, len(cond), cond.device)
+    uncond = uncond if guidance.scale > 1 else None
+    return guidance, uncond, check_generator(generator, len(cond), cond.device)
 
 
 def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:

@@ -12,7 +12,7 @@ from recipes.variants.masked import Masked
 
 
 def build(canvas: Canvas, head: Head) -> Masked:
-    """Return the model: 6 sets for the one half, 2 for the other, as many as `Masked` has."""
+    """Return the model: 6 sets for the one half, 2 for the other; `Masked` has at most 8."""
     first = (canvas.tokens + 1) // 2
     halves = ((first, 6), (canvas.tokens - first, 2))
     sizes = tuple(size for half in halves for size in set_sizes(*half, curve="uniform"))

@@ -19,7 +19,7 @@ from contar.generation import generate_sets
 from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
 from recipes.variants.canvas import SHARES, Canvas, Head
 
-PREFIX, SETS = 4, 8  # class tokens; sets in sampling
+PREFIX, SETS = 4, 8  # class tokens; sets in sampling, less those that come out empty
 
 
 class Masked(nn.Module):

@@ -57,14 +57,17 @@ def test_a_loss_depends_on_its_own_token_alone(kind):
 
 
 @kinds
-def test_equal_seeds_give_equal_tokens_and_other_seeds_others(kind):
+def test_equal_seeds_give_equal_tokens_and_losses_and_other_seeds_others(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
     first, again, other = (head.sample(cond, generator=seeded(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     state = torch.get_rng_state()
     head.sample(cond, generator=seeded())
-    head.loss(randn(1, 8, VALUES), cond.flatten(0, 1), generator=seeded())
+    tokens = (randn(1, 8, VALUES), cond.flatten(0, 1))
+    first, again, other = (head.loss(*tokens, generator=seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (kind == "mixture")  # whose loss draws nothing
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -104,6 +107,49 @@ def test_guidance_1_is_none_and_equal_conditions_leave_nothing_to_guide(kind):
     if kind != "mixture":  # which draws candidates there
         same = head.sample(cond, uncond=cond, guidance=Guidance(3.0), generator=seeded())
         close(same, plain)
+
+
+def test_guidance_goes_on_from_the_unconditional_past_the_conditional():
+    cond, uncond, three = randn(0, 2, 4, COND), randn(1, 2, 4, COND), Guidance(3.0)
+    energy: Any = make("energy", VALUES, COND)
+    guided = energy.sample(cond, uncond=uncond, guidance=three, generator=seeded())
+    close(guided, energy.sample(uncond + 3 * (cond - uncond), generator=seeded()))
+    mean_flow: Any = make("mean_flow", VALUES, COND)
+    mean_flow.steps = 1  # then a draw is the noise less the mean velocity
+    guided = mean_flow.sample(cond, uncond=uncond, guidance=three, generator=seeded())
+    with_it, without = (mean_flow.sample(c, generator=seeded()) for c in (cond, uncond))
+    close(guided, without + 3 * (with_it - without))
+
+
+def test_a_mean_flows_weight_is_that_of_its_error_and_is_not_learned_from():
+    head, target, cond = make("mean_flow", VALUES, COND), randn(1, 5, VALUES), randn(0, 5, COND)
+    error = head.loss(target, cond, generator=seeded())
+    head.power = 1.0
+    weighted = head.loss(target, cond, generator=seeded())
+    wanted = error / (error.detach() + 1e-3)
+    close(weighted, wanted)
+    weight = head.network.out.weight
+    close(*(torch.autograd.grad(loss.sum(), weight)[0] for loss in (weighted, wanted)))
+
+
+@torch.no_grad()
+def test_a_mean_flow_learns_the_velocity_less_the_slope_along_the_path():
+    head, target, cond = make("mean_flow", VALUES, COND), randn(1, 64, VALUES), randn(0, 64, COND)
+    head.spans, draws = 0.5, seeded()
+    noise, times = (torch.empty(s).normal_(generator=draws) for s in ((1, 64, VALUES), (2, 1, 64)))
+    t, r = (times - 0.4).sigmoid().sort(0, descending=True).values
+    r = torch.where(torch.empty(1, 64).uniform_(generator=draws) < head.spans, r, t)
+    condition = head.network.condition(cond)[None]
+
+    def u(t):
+        return head.velocity(target + t[..., None] * (noise - target), r, t, condition)
+
+    step = 1e-2
+    curve = (t - r)[..., None] * (u(t + step) - u(t - step)) / (2 * step)
+    wanted = (u(t) - (noise - target - curve)).square().mean(-1)
+    found = head.loss(target, cond, generator=seeded())
+    assert (found - wanted).abs().max() < 0.01 * curve.abs().max()  # of differences, 1e-2 apart
+    assert (found - (u(t) - (noise - target)).square().mean(-1)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["energy", "mean_flow"])

@@ -22,20 +22,71 @@ from recipes.variants.digit_pixels import CANVAS, DigitPixels
 from recipes.variants.moving_clips import MovingClips
 
 FILES = sorted(Path(recipes.variants.__file__).parent.glob("*.py"))
-SHORT = {"minutes": None, "steps": 3, "batch": 8, "samples": 20, "seeds": (0,)}
+SHORT = {"steps": 3, "batch": 8, "samples": 20, "seeds": (0,)}
+
+
+# What a composition may hold beside contar's parts, and what would be an idea of its own.
+PLAIN = {"ModuleList", "Embedding", "Linear", "LayerNorm", "Parameter"}
+IDEAS = {"matmul", "mm", "bmm", "einsum", "softmax", "sigmoid", "relu", "tanh"}
+
+
+def own_layers(text: str) -> list[str]:
+    """Return what in a file's text defines a layer: there may be one composition, of parts."""
+    names: dict = {"__name__": "variant"}
+    exec(compile(text, "variant", "exec"), names)
+    modules = [x for x in names.values() if isinstance(x, type) and issubclass(x, torch.nn.Module)]
+    modules = [module for module in modules if module.__module__ == "variant"]
+    found = [f"a second module, {module.__name__}" for module in modules[1:]]
+    for module in modules:  # it is trained and drawn from as a whole: no layer of another's
+        whole = {"loss", "generate"} <= vars(module).keys() and "forward" not in vars(module)
+        if module.__bases__ != (torch.nn.Module,) or not whole:
+            found.append(f"{module.__name__}, which is no whole model")
+    tree = ast.parse(text)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inits = {inner for f in functions if f.name == "__init__" for inner in ast.walk(f)}
+    for node in ast.walk(tree):
+        words = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
+        of = ast.unparse(node.value).split(".")[-1] if isinstance(node, ast.Attribute) else ""
+        name = getattr(node, "attr", "")
+        if (
+            "torch.nn" in words or "timm" in words
+            or (of == "nn" and name in PLAIN and node not in inits)
+            or (of == "nn" and name not in PLAIN | {"Module", "functional"})
+            or (of == "functional" and name != "pad") or name in IDEAS
+            or isinstance(getattr(node, "op", None), ast.MatMult)
+            or (isinstance(node, ast.ClassDef) and node not in tree.body)
+        ):  # fmt: skip
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import torch\nclass X(torch.nn.Module):\n    def forward(self, x): return x",
+        "from torch import nn\nclass X(nn.Module):\n    def __init__(self): self.a = nn.GRU(2, 2)",
+        "from torch.nn import Linear",
+        "from torch import nn\ndef mlp(w): return nn.Sequential(nn.Linear(w, w), nn.SiLU())",
+        "from torch import nn\ndef layer(w): return nn.Linear(w, w)",
+        "from contar.backbones import Block\nclass Wide(Block): pass",
+        "def f(w):\n    from torch import nn\n    class X(nn.Module): pass\n    return X()",
+        "def look(q, k, v): return (q @ k.mT).softmax(-1) @ v",
+        "from recipes.variants.masked import Masked\nclass Other(Masked): pass",
+        "from recipes.variants.masked import *\n" + "".join(
+            f"class {name}(nn.Module):\n    def loss(self): pass\n    def generate(self): pass\n"
+            for name in "AB"
+        ),
+    ],
+)  # fmt: skip
+def test_a_layer_in_a_variants_file_is_found(text):
+    assert own_layers(text)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_variant_is_one_composition_of_at_most_120_lines_and_defines_no_layer(file):
     text = file.read_text()
     assert len(text.splitlines()) <= 120
-    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
-    modules = [c for c in classes if any("Module" in ast.unparse(base) for base in c.bases)]
-    assert len(modules) <= 1
-    for module in modules:  # it is trained and drawn from as a whole: no layer of another's
-        names = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
-        assert {"loss", "generate"} <= names
-        assert "forward" not in names
+    assert own_layers(text) == []
 
 
 @pytest.mark.parametrize("name", compare.IMAGES)
@@ -166,15 +217,21 @@ def test_the_pages_table_is_that_of_its_runs():
     assert compare.table(runs) in (root / "docs" / "compare.md").read_text(encoding="utf-8")
 
 
-def test_a_run_whose_loss_is_no_number_is_counted_as_diverged(out, tmp_path, monkeypatch):
+LOSSES = {
+    "loss": lambda self, *rest: self.out.bias.sum() * float("nan"),
+    "gradient": lambda self, *rest: (self.out.bias.sum() * 0).sqrt(),  # 0, of slope infinity
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_a_run_whose_loss_or_weights_are_no_numbers_is_counted_as_diverged(
+    out, tmp_path, monkeypatch, what
+):
     shutil.copy(out / "judge.safetensors", tmp_path)
-    monkeypatch.setattr(
-        compare.WholeFlow, "loss", lambda self, *rest: self.out.bias.sum() * float("nan")
-    )
-    (run,) = compare.compare(
-        compare.Comparison(variants=("whole-flow",), **SHORT),  # type: ignore[arg-type]
-        tmp_path,
-    )
+    monkeypatch.setattr(compare.WholeFlow, "loss", LOSSES[what])
+    steps = {"loss": 3, "gradient": 1}[what]  # the former ends at once
+    one = compare.Comparison(variants=("whole-flow",), **{**SHORT, "steps": steps})  # type: ignore[arg-type]
+    (run,) = compare.compare(one, tmp_path)
     assert run.diverged
     assert run.steps == 1
     assert "1 of 1" in (tmp_path / "table.md").read_text()
@@ -186,10 +243,10 @@ def test_a_run_whose_loss_is_no_number_is_counted_as_diverged(out, tmp_path, mon
         ("variants", {"variants": ("raster",)}),
         ("variants", {"variants": ("nova",)}),
         ("task", {"task": "sounds"}),
-        ("model", {"task": "moving-digits"}),
         ("seeds", {"seeds": ()}),
         ("seeds", {"seeds": (-1,)}),
         ("minutes", {"minutes": 0.0}),
+        ("minutes", {"minutes": 3.0, "steps": 1000}),
         ("steps", {"steps": 0}),
         ("batch", {"batch": 0}),
         ("samples", {"samples": 0}),
@@ -201,3 +258,23 @@ def test_a_run_whose_loss_is_no_number_is_counted_as_diverged(out, tmp_path, mon
 def test_a_comparison_refuses_what_is_outside_its_range(name, options, refuses):
     with refuses(name):
         compare.Comparison(**options)
+
+
+def test_the_command_trains_for_the_steps_that_it_is_told(main, out, tmp_path, capsys):
+    shutil.copy(out / "judge.safetensors", tmp_path)
+    short = "--variants raster-flow --steps 2 --batch 4 --samples 20 --seeds 5"
+    main("compare", "--out", str(tmp_path), *short.split())
+    (run,) = compare.read_runs(tmp_path / "runs.json")
+    assert (run.variant, run.seed, run.steps) == ("raster-flow", 5, 2)
+    assert "| raster-flow |" in capsys.readouterr().out
+
+
+def test_the_command_refuses_a_result_that_is_no_folder_of_the_same_comparison(main, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "runs.json").write_text("{}")
+    for out in (tmp_path / "file", tmp_path):
+        with pytest.raises(SystemExit, match=f"out: got '{out}', allowed"):
+            main("compare", "--out", str(out))
+    with pytest.raises(SystemExit, match="variants: got 'raster', allowed: one of"):
+        main("compare", "--out", str(tmp_path / "new"), "--variants", "raster")
+    assert not (tmp_path / "new").exists()
