@@ -4,7 +4,6 @@ from typing import Any
 
 from timm.layers.mlp import Mlp
 from torch import nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
 from contar._errors import (
@@ -15,6 +14,7 @@ from contar._errors import (
     check_number,
     check_tensor,
 )
+from contar._linear import apply_linear, apply_mlp, linear
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, TokenCache, attend, rotate
 from contar.attention.positions import check_table
@@ -73,11 +73,13 @@ class SelfAttention(nn.Module):
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
             check_ids("rows", rows, x.shape[1])
         if rows is None or type(self.qkv) is not nn.Linear:  # a wrapped layer is called as it is
-            q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            q, k, v = (
+                apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            )
             q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)
         else:
-            q = functional.linear(take(x, rows), weight[:width], self.qkv.bias[:width])
-            k_v = functional.linear(x, weight[width:], self.qkv.bias[width:])
+            q = linear(take(x, rows), weight[:width], self.qkv.bias[:width])
+            k_v = linear(x, weight[width:], self.qkv.bias[width:])
             q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
             k, v = k_v.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if turn is not None and rows is not None:
@@ -89,7 +91,7 @@ class SelfAttention(nn.Module):
             memory, layer = cache
             k, v = memory.write(layer, k, v)
         out = attend(q, k, v, mask=mask, backend=backend)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return apply_linear(self.proj, out.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -140,9 +142,9 @@ class Block(nn.Module):
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
             x = kept + self.attn(self.norm1(x), rows=rows, **attention)
-            return x + self.mlp(self.norm2(x))
+            return x + apply_mlp(self.mlp, self.norm2(x))
         x = kept + self.norm1(self.attn(x, rows=rows, **attention))
-        return x + self.norm2(self.mlp(x))
+        return x + self.norm2(apply_mlp(self.mlp, x))
 
 
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:

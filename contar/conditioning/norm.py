@@ -10,6 +10,7 @@ from contar._errors import (
     check_number,
     check_tensor,
 )
+from contar._linear import apply_linear
 from contar._typing import Float, Tensor
 
 
@@ -57,7 +58,7 @@ class AdaptiveLayerNorm(nn.Module):
 
     def vectors(self, activated: Float[Tensor, "*m d"]) -> tuple[Float[Tensor, "*m d"], ...]:
         """Return 1 + scale, shift and the further vectors of an activated condition, unchecked."""
-        scale, *rest = self.proj(activated).chunk(self.outputs, dim=-1)
+        scale, *rest = apply_linear(self.proj, activated).chunk(self.outputs, dim=-1)
         return 1 + scale, *rest
 
     def modulate(

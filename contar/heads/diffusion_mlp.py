@@ -20,11 +20,11 @@ from contar._errors import (
     check_instance,
     check_tensor,
 )
+from contar._linear import apply_mlp, packed
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding
 from contar.diffusion import NoiseProcess, SamplerTable, variance_bound
-from contar.heads.packing import pack
 
 _ROWS = 1024  # of one product that makes modulations: as fast as any, and of little memory
 
@@ -131,15 +131,13 @@ class DiffusionMLP(nn.Module):
         state.pop("_denoise", None)  # bound to this head, not to its copy
         return state
 
-    def _mlps(self) -> list[nn.Module]:
-        return [block.mlp for block in self.blocks]  # type: ignore[misc]
-
     def _denoise(
         self, x: Tensor, modulations: Sequence[Sequence[Tensor]], mlps: Any = None
     ) -> Tensor:
         """Predict, with `mlps` in place of the blocks' own where they are given."""
         x = self.token(x.to(self.token.weight.dtype))
-        mlps = self._mlps() if mlps is None else mlps
+        if mlps is None:
+            mlps = [partial(apply_mlp, block.mlp) for block in self.blocks]
         for block, mlp, vectors in zip(self.blocks, mlps, modulations[:-1], strict=True):
             x = block(x, mlp, *vectors)
         return self.out(self.norm.modulate(x, *modulations[-1])).float()
@@ -253,9 +251,10 @@ class DiffusionMLP(nn.Module):
         if draw_noise is None:
             draw_noise = partial(normal, *noise.shape, generator=drawn, device=cond.device)
         both = cond if uncond is None else torch.cat([cond, uncond])
-        modulations = self._in_steps(self.condition(both), table.timestep, guidance, batch)
+        condition = self.condition(both)
+        modulations = self._in_steps(condition, table.timestep, guidance, batch)
         calls = len(table.timestep)
-        mlps = [pack(mlp, both[..., 0].numel(), calls) for mlp in self._mlps()]
+        mlps = [packed(block.mlp, condition, calls) for block in self.blocks]
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)

@@ -250,6 +250,29 @@ def test_so_do_those_of_blocks_of_many_tokens_which_attend_one_by_one(
         check_values_and_gradients(None, layout, layout, seed, draw_qkv(layout, seed, dtype))
 
 
+@given(
+    st.integers(1, 3), st.integers(1, 200), st.integers(1, 200), st.booleans(), st.integers(0, 99)
+)
+@example(2, 64, 200, False, 0)
+@example(2, 200, 64, True, 0)
+def test_in_bfloat16_values_are_as_near_as_the_rounding_of_scores_and_weights_lets_them_be(
+    batch: int, queries: int, keys: int, blocks: bool, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(batch, 2, n, 16, generator=g).bfloat16() for n in (queries, keys, keys))
+    mask: Any = None
+    if blocks and keys > queries:  # the queries are the last block, behind one that is cached
+        mask = BlockLayout((keys - queries, queries), cached=1)
+    with torch.no_grad():
+        result = attend(q, k, v, mask=mask)
+    exact = attend(*(x.double() for x in (q, k, v)), mask=mask, backend="plain")
+    assert result.dtype == torch.bfloat16
+    # A score of at most 5 is rounded by 2 ** -9 of itself, a weight and a value by as much.
+    torch.testing.assert_close(result.double(), exact, rtol=0, atol=0.02 * v.abs().max().item())
+    tracked = attend(q, k.clone().requires_grad_(), v, mask=mask)
+    assert tracked.requires_grad
+
+
 def test_attention_by_blocks_can_be_recomputed_and_gone_back_through_twice() -> None:
     layout = BlockLayout((128,) * 4)
     q, k, v = (x.requires_grad_() for x in draw_qkv(layout, 0, torch.float32))

@@ -211,10 +211,17 @@ def test_a_comparison_writes_every_run_and_goes_on_where_it_ended(out, tmp_path,
         compare.compare(compare.Comparison(variants=("whole-flow",)), tmp_path)
 
 
-def test_the_pages_table_is_that_of_its_runs():
+def test_the_pages_figures_are_those_of_its_runs():
     root = Path(__file__).parents[2]
     runs = compare.read_runs(root / "benchmarks" / "results" / "variants.json")
-    assert compare.table(runs) in (root / "docs" / "compare.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert compare.table(runs) in page
+    for longer in ("masked-flow-5-minutes", "masked-ddpm-13-minutes"):
+        (run,) = compare.read_runs(root / "benchmarks" / "results" / f"{longer}.json")
+        digit, distance = run.figures["digit"], run.figures["frechet"]
+        assert digit >= 0.9
+        assert f"gets {digit:.1%}" in page
+        assert f"at {distance:.2f}" in page or f"a distance of {distance:.2f}" in page
 
 
 LOSSES = {

@@ -1,0 +1,155 @@
+"""Linear layers by oneDNN are torch's own, and whatever does not suit it runs as it always did."""
+
+import contextlib
+import warnings
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from timm.layers.mlp import Mlp
+from torch import nn
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from contar._linear import apply_linear, apply_mlp, linear, packed
+from contar.heads import MeanFlowHead
+
+PRODUCT = torch.ops.mkldnn._linear_pointwise.default
+ON = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+ONE_DNN = pytest.mark.skipif(not ON, reason="torch was built without oneDNN")
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+class Seen(TorchDispatchMode):
+    """Counts the products of oneDNN."""
+
+    def __init__(self):
+        super().__init__()
+        self.products = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.products += func is PRODUCT
+        return func(*args, **(kwargs or {}))
+
+
+def made(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def mlp_of(width, act, dtype=torch.float32):
+    mlp = Mlp(width, width, act_layer=act)
+    for seed, parameter in enumerate(mlp.parameters()):
+        parameter.data = made(*parameter.shape, seed=seed) / width**0.5
+    return mlp.to(dtype)
+
+
+@contextlib.contextmanager
+def one_dnn_off():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Intel's GPUs, which nobody asked about
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def without(run):
+    with torch.no_grad(), one_dnn_off():
+        return run()
+
+
+def assert_close(result, expected):
+    torch.testing.assert_close(
+        result, expected, rtol=CLOSE[expected.dtype], atol=CLOSE[expected.dtype]
+    )
+
+
+@given(
+    st.integers(1, 3), st.integers(0, 40), st.sampled_from([1, 24, 512, 640]),
+    st.sampled_from([3, 512]), st.booleans(), st.sampled_from(list(CLOSE)),
+)  # fmt: skip
+@example(2, 7, 640, 512, True, torch.float32)
+@example(2, 7, 640, 512, False, torch.bfloat16)
+def test_products_are_those_of_torch(batch, rows, width, out, biased, dtype):
+    x = made(batch, rows + 2, width, dtype=dtype)[:, 1:-1]  # not contiguous
+    weight = (made(out + 2, width, seed=1) / width**0.5).to(dtype)[1:-1]  # not from its beginning
+    bias = made(out, seed=2, dtype=dtype) if biased else None
+    with torch.no_grad():
+        result = linear(x, weight, bias)
+    assert_close(result, without(lambda: linear(x, weight, bias)))
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("act", [nn.GELU, nn.SiLU, nn.ReLU])
+@pytest.mark.parametrize("calls", [1, 20])
+def test_an_mlp_is_the_mlp_once_or_packed_for_many_calls(act, calls, dtype):
+    mlp, x = mlp_of(512, act, dtype), made(2, 5, 512, seed=9, dtype=dtype)
+    with torch.no_grad():
+        run = packed(mlp, x, calls)
+        results = [apply_mlp(mlp, x), run(x), run(x)]
+    expected = without(lambda: mlp(x))
+    for result in results:
+        assert_close(result, expected)
+
+
+@ONE_DNN
+def test_large_products_without_gradients_are_onednns_and_are_counted():
+    layer, x = nn.Linear(512, 512), made(3, 512)
+    with torch.no_grad(), Seen() as seen:
+        apply_linear(layer, x)
+        apply_mlp(mlp_of(512, nn.SiLU), x)
+        packed(mlp_of(512, nn.SiLU), x, calls=20)(x)
+    assert seen.products == 5
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        apply_linear(layer, x)
+    assert counter.get_total_flops() == 2 * 3 * 512 * 512
+
+
+@ONE_DNN
+def test_small_ones_those_with_gradients_and_those_of_other_kinds_are_torchs():
+    layer, x = nn.Linear(512, 512), made(3, 512)
+    with Seen() as seen:
+        assert apply_linear(layer, x).requires_grad
+        with torch.no_grad():
+            apply_linear(nn.Linear(8, 8), made(3, 8))
+            apply_linear(layer.double(), x.double())
+            with one_dnn_off():
+                apply_linear(layer.float(), x)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert apply_linear(layer, x).dtype == torch.bfloat16
+    assert seen.products == 0
+
+
+def test_hooks_are_called_and_what_a_layer_was_wrapped_in():
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    x, mlp = made(3, 512), mlp_of(512, nn.SiLU)
+    mlp.fc2 = Doubled(512, 512)
+    hooked = mlp_of(512, nn.SiLU)
+    hooked.fc1.register_forward_hook(lambda *_: torch.zeros(3, 512))
+    with torch.no_grad():
+        for module in (mlp, hooked):
+            for run in (packed(module, x, 20), lambda x, of=module: apply_mlp(of, x)):
+                torch.testing.assert_close(run(x), module(x))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own use of torch.jit
+def test_derivatives_along_a_path_go_through_where_gradients_are_off():
+    layer, x, along = nn.Linear(512, 512), made(3, 512), made(3, 512, seed=1)
+    with torch.no_grad(), forward_ad.dual_level():
+        moving = apply_linear(layer, forward_ad.make_dual(x, along))
+        slope = forward_ad.unpack_dual(moving).tangent
+    assert slope is not None
+    torch.testing.assert_close(slope, without(lambda: along @ layer.weight.T))
+
+
+def test_a_mean_flow_of_large_layers_learns_from_the_same_losses():
+    head = MeanFlowHead(4, 8, width=512, depth=1)
+    target, cond = made(6, 4), made(6, 8, seed=1)
+
+    def loss():
+        return head.loss(target, cond, generator=torch.Generator().manual_seed(0)).detach()
+
+    torch.testing.assert_close(loss(), without(loss))
