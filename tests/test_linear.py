@@ -13,7 +13,8 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from contar._linear import apply_linear, apply_mlp, linear, packed
+from contar._linear import apply_linear, linear
+from contar._mlp import apply_mlp, packed
 from contar.heads import MeanFlowHead
 
 PRODUCT = torch.ops.mkldnn._linear_pointwise.default

@@ -14,7 +14,8 @@ from contar._errors import (
     check_number,
     check_tensor,
 )
-from contar._linear import apply_linear, apply_mlp, linear
+from contar._linear import apply_linear, linear
+from contar._mlp import apply_mlp
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, TokenCache, attend, rotate
 from contar.attention.positions import check_table

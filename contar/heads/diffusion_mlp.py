@@ -20,7 +20,7 @@ from contar._errors import (
     check_instance,
     check_tensor,
 )
-from contar._linear import apply_mlp, packed
+from contar._mlp import apply_mlp, packed
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding

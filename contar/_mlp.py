@@ -1,0 +1,59 @@
+"""MLPs of two layers on a CPU by oneDNN, their activation within a product."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.layers.mlp import Mlp
+from torch import nn
+
+from contar._linear import is_bare, linear, product, suits
+from contar._typing import Tensor
+
+_WIDE, _OFTEN = 512, 8  # width and calls from which `packed` saves more than it takes
+
+
+def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
+    """Return what timm's `Mlp` makes of x."""
+    if not (_is_plain(mlp) and suits(x, mlp.fc1.weight)):
+        return mlp(x)
+    return linear(_first(mlp, x, mlp.fc1.weight), mlp.fc2.weight, mlp.fc2.bias)
+
+
+def packed(mlp: Any, x: Tensor, calls: int) -> Callable[[Tensor], Tensor]:
+    """Return timm's `Mlp`, with its present weights, as a function for many calls alike.
+
+    oneDNN multiplies in blocks of its own, into which each call has to lay a weight. Here that is
+    done once.
+
+    Args:
+        mlp: whose layers have the same width.
+        x: of a call's shape, dtype and device.
+        calls: that will come.
+    """
+    few = calls < _OFTEN or x.shape[-1] < _WIDE
+    if few or not (_is_plain(mlp) and suits(x, mlp.fc1.weight)):
+        return lambda x: apply_mlp(mlp, x)
+    rows = x.numel() // x.shape[-1]
+    first, second = (
+        torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+        for layer in (mlp.fc1, mlp.fc2)
+    )
+    return lambda x: product(_first(mlp, x, first), second, mlp.fc2.bias, "none", [], "")
+
+
+def _first(mlp: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """Return the first layer's activated values."""
+    name, algorithm = ("swish", "") if type(mlp.act) is nn.SiLU else ("gelu", mlp.act.approximate)
+    return product(x, weight, mlp.fc1.bias, name, [], algorithm)
+
+
+def _is_plain(mlp: Any) -> bool:
+    """Whether an MLP is two linear layers and an activation that the product takes along."""
+    return (
+        is_bare(mlp, Mlp)
+        and (is_bare(mlp.act, nn.SiLU) or is_bare(mlp.act, nn.GELU))
+        and is_bare(mlp.fc1, nn.Linear)
+        and is_bare(mlp.fc2, nn.Linear)
+        and type(mlp.norm) is nn.Identity
+    )
