@@ -37,18 +37,20 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether `product` multiplies these as any other would, and faster."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return False
+    few = weight.numel() < _LARGE and x.numel() * len(weight) < _MUCH
+    if not x.numel() or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if few and x.dtype == torch.float32:
         return False
     if x.device.type != "cpu" or weight.device.type != "cpu" or x.dtype != weight.dtype:
         return False
     if not (_BUILT and torch.backends.mkldnn.enabled):
         return False
-    if torch.is_autocast_enabled("cpu") or not x.numel():
+    if torch.is_autocast_enabled("cpu"):
         return False
-    if x.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    large = weight.numel() >= _LARGE or x.numel() * len(weight) >= _MUCH
-    return x.dtype == torch.float32 and large
+    return x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def is_bare(module: nn.Module, kind: type) -> bool:

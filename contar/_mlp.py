@@ -1,6 +1,7 @@
 """MLPs of two layers on a CPU by oneDNN, their activation within a product."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,9 +32,10 @@ def packed(mlp: Any, x: Tensor, calls: int) -> Callable[[Tensor], Tensor]:
         x: of a call's shape, dtype and device.
         calls: that will come.
     """
-    few = calls < _OFTEN or x.shape[-1] < _WIDE
-    if few or not (_is_plain(mlp) and suits(x, mlp.fc1.weight)):
-        return lambda x: apply_mlp(mlp, x)
+    if not (_is_plain(mlp) and suits(x, mlp.fc1.weight)):
+        return mlp
+    if calls < _OFTEN or x.shape[-1] < _WIDE:
+        return partial(apply_mlp, mlp)
     rows = x.numel() // x.shape[-1]
     first, second = (
         torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)

@@ -211,7 +211,7 @@ class NovaPipeline(DiffusionPipeline):
 
         try:
             both = [*texts, *(negatives or [])] if plan.guidance.active else [*texts]
-            states = [state for state in self._encode(both) for _ in range(copies)]
+            states = [state for state in self._encode(both, device) for _ in range(copies)]
             context = None
             if clip is not None:
                 context = self._encode_clip(clip.to(device), pixels, batch, generator)
@@ -304,13 +304,11 @@ class NovaPipeline(DiffusionPipeline):
             raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
         return texts
 
-    def _encode(self, texts: Sequence[str | Tensor]) -> list[Float[Tensor, "_ e"]]:
-        """Return the states of texts; states stay what they are."""
-        sizes, dtype, device = (
-            self.transformer.sizes,
-            self.transformer.dtype,
-            self._execution_device,
-        )
+    def _encode(
+        self, texts: Sequence[str | Tensor], device: torch.device
+    ) -> list[Float[Tensor, "_ e"]]:
+        """Return the states of texts on `device`; states stay what they are."""
+        sizes, dtype = self.transformer.sizes, self.transformer.begin.dtype
         words = [text for text in texts if isinstance(text, str)]
         states = [torch.zeros(0, sizes.text_width) for _ in words]
         if any(words):

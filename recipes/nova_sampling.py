@@ -103,7 +103,7 @@ def stream(
     check_instance("model", model, Nova)
     plan = GenerationPlan() if plan is None else plan
     check_instance("plan", plan, GenerationPlan)
-    c, device = model.sizes, model.device
+    c, device = model.sizes, model.begin.device
     batch = model.text.check("prompt_embeds", prompt_embeds)
     text = model.text.pad(prompt_embeds)
     check_backend(backend, device)
@@ -197,13 +197,13 @@ def motion_numbers(
             if name == "fps" or not real or number != UNSET:
                 check_number(name, number, 0)
         columns.append(torch.tensor([float(number) for number in values]))
-    return columns[0].to(model.device), columns[1].to(model.device)
+    return columns[0].to(model.begin.device), columns[1].to(model.begin.device)
 
 
 def _frames(
     model: Nova, plan: GenerationPlan, inputs: _Inputs, monitor: Monitor
 ) -> Iterator[Float[Tensor, "b c h w"]]:
-    c, device, batch = model.sizes, model.device, inputs.batch
+    c, device, batch = model.sizes, model.begin.device, inputs.batch
     height, width = inputs.latent
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
