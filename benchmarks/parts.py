@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from contar._linear import linear
 from recipes import mar, nova
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
@@ -126,7 +127,8 @@ def peak(device: str, dtype: torch.dtype) -> float:
     times = []
     for _ in range(8):
         start = clock(device)
-        torch.mm(a, b)
+        with torch.no_grad():  # as fast as the library takes it
+            linear(a, b, None)
         times.append(clock(device) - start)
     return 2 * SIDE[device] ** 3 / min(times[1:])
 
