@@ -85,7 +85,8 @@ def attend(
         mask: who sees whom: None (all), a boolean tensor that broadcasts to [b, s, q, kv] (True is
             seen), a `BlockLayout`, or a FlexAttention `BlockMask`.
         backend: "plain" (a softmax written out: the oracle), "sdpa", "flex" or "xformers".
-            None takes flex for a `BlockMask` and sdpa otherwise.
+            None takes flex for a `BlockMask` and sdpa otherwise, or for bfloat16 on a CPU, without
+            mask and gradients, the formula where that is faster.
 
     Raises:
         ValueError: shapes that do not fit, a mask that the backend cannot honour, or a backend
@@ -97,6 +98,7 @@ def attend(
         torch.Size([1, 2, 3, 4])
     """
     _check(q, k, v, mask)
+    fused = _sdpa if backend == "sdpa" else _fastest
     if backend is None:
         backend = "flex" if isinstance(mask, BlockMask) else "sdpa"
     check_backend(backend, q.device)
@@ -107,11 +109,11 @@ def attend(
     if backend == "xformers":
         return _xformers(q, k, v, mask)
     if backend == "sdpa" and isinstance(mask, BlockLayout) and _is_coarse(mask):
-        return _by_blocks(q, k, v, mask)
+        return _by_blocks(q, k, v, mask, fused)
     dense: Any = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
     if backend == "plain":
         return plain(q, k, v, dense)
-    return _fused(q, k, v, dense)
+    return fused(q, k, v, dense)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -122,7 +124,11 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return scores.softmax(dim=-1) @ v
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _fastest(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """SDPA, or `_by_products` where that is faster and no gradient wants the former's memory."""
     suits = q.dtype == torch.bfloat16 and q.device.type == "cpu" and mask is None
     tracked = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
@@ -130,7 +136,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         scores = q.shape[1] * q.shape[2] * k.shape[2]
         if q.shape[2] >= _FEW and scores <= _MANY:
             return _by_products(q, k, v)
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return _sdpa(q, k, v, mask)
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -148,7 +154,7 @@ def _is_coarse(layout: BlockLayout) -> bool:
     return layout.queries >= _COARSE * (len(layout.sizes) - layout.cached)
 
 
-def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
+def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, fused: Any) -> Tensor:
     """Attend block by block, each to the keys that it sees and to no others."""
     blocks = range(layout.cached, len(layout.sizes))
     spans = [layout.spans(block) for block in blocks]
@@ -158,7 +164,7 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout) -> Tensor:
     parts = []
     for queries, seen in zip(q.split(layout.sizes[layout.cached :], dim=2), spans, strict=True):
         near_keys, near_values = (_join([next(x) for _ in seen]) for x in (keys, values))
-        parts.append(_fused(queries, near_keys, near_values))
+        parts.append(fused(queries, near_keys, near_values))
     return torch.cat(parts, dim=2)
 
 

@@ -271,6 +271,9 @@ def test_in_bfloat16_values_are_as_near_as_the_rounding_of_scores_and_weights_le
     torch.testing.assert_close(result.double(), exact, rtol=0, atol=0.02 * v.abs().max().item())
     tracked = attend(q, k.clone().requires_grad_(), v, mask=mask)
     assert tracked.requires_grad
+    if mask is None:  # a backend that is named is that backend
+        named = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        assert torch.equal(attend(q, k, v, backend="sdpa"), named)
 
 
 def test_attention_by_blocks_can_be_recomputed_and_gone_back_through_twice() -> None:
