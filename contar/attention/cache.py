@@ -70,9 +70,8 @@ class KVCache:
             check_count("window", window)
         self.window, self.pinned = window, check_count("pinned", pinned, 0)
         self._sizes: tuple[int, ...] = ()
-        self._used = (
-            0  # their sum: a graph that read the sizes would be one for each number of them
-        )
+        # Their sum. A graph that read the sizes would be one for each number of them.
+        self._used = 0
         self._memory = allocate(sizes, device=device, dtype=dtype)
 
     @property

@@ -74,9 +74,8 @@ class SelfAttention(nn.Module):
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
             check_ids("rows", rows, x.shape[1])
         if rows is None or type(self.qkv) is not nn.Linear:  # a wrapped layer is called as it is
-            q, k, v = (
-                apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            )
+            q_k_v = apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1))
+            q, k, v = q_k_v.permute(2, 0, 3, 1, 4)
             q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)
         else:
             q = linear(take(x, rows), weight[:width], self.qkv.bias[:width])
