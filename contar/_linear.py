@@ -1,26 +1,24 @@
-"""Linear layers on a CPU by oneDNN, where that is faster than what torch takes by itself.
+"""Linear layers on a CPU by oneDNN, where that is faster than what torch takes for them.
 
 Without gradients torch multiplies float32 matrices by MKL, and in bfloat16 copies the bias for each
 product. oneDNN's product of float32 is up to 1.3 times as fast on an AMD EPYC, and takes bias and
-activation along. It is called by the operations that torch's own compiler calls. Whatever does not
-suit (a GPU, gradients, a small layer, one that is wrapped or hooked) runs as it always did, and so
-does everything inside `torch.backends.mkldnn.flags(enabled=False)`.
+activation along. Whatever does not suit (a GPU, gradients, a small layer, one that is wrapped or
+hooked) runs as it always did.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
+from contar import _onednn
 from contar._typing import Tensor
 
 _LARGE, _MUCH = 2**18, 2**24  # values of a weight, products of a call, from which float32 gains
-_BUILT = torch.backends.mkldnn.is_available()
 # (x, weight, bias, activation, its numbers, its algorithm)
-product: Any = torch.ops.mkldnn._linear_pointwise if _BUILT else None
+product: Any = torch.ops.mkldnn._linear_pointwise if _onednn.BUILT else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -37,20 +35,8 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether `product` multiplies these as any other would, and faster."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or forward_ad._current_level >= 0:
-        return False
     few = weight.numel() < _LARGE and x.numel() * len(weight) < _MUCH
-    if not x.numel() or x.dtype not in (torch.float32, torch.bfloat16):
-        return False
-    if few and x.dtype == torch.float32:
-        return False
-    if x.device.type != "cpu" or weight.device.type != "cpu" or x.dtype != weight.dtype:
-        return False
-    if not (_BUILT and torch.backends.mkldnn.enabled):
-        return False
-    if torch.is_autocast_enabled("cpu"):
-        return False
-    return x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return not (few and x.dtype == torch.float32) and _onednn.at_hand(x, weight)
 
 
 def is_bare(module: nn.Module, kind: type) -> bool:
@@ -63,5 +49,5 @@ def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * x.numel() * weight[0]
 
 
-if _BUILT:
+if _onednn.BUILT:
     register_flop_formula(product)(_flops)

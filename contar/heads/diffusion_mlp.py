@@ -258,7 +258,7 @@ class DiffusionMLP(nn.Module):
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)
-            tokens = x[:, :count].repeat(1 + guided, 1, 1)
+            tokens = torch.cat([x[:, :count]] * (1 + guided))
             outputs = self._denoise(tokens, next(modulations), mlps)
             prediction, spread = outputs.tensor_split([self.values], dim=-1)
             others = x[:, count:]

@@ -1,0 +1,55 @@
+"""A causal convolution is torch's own behind a repeated first frame, whichever library runs it."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from contar.tokenizers.causal_conv import CausalConv3d
+
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def made(kernel=3, stride=1, padding=(1, 1), dtype=torch.float32):
+    conv = CausalConv3d(6, 5, kernel, stride=stride, padding=padding)
+    for seed, parameter in enumerate(conv.parameters()):
+        draws = torch.Generator().manual_seed(seed)
+        parameter.data = torch.randn(parameter.shape, generator=draws) / 10
+    return conv.to(dtype)
+
+
+def plain(conv, x):
+    """The formula in float64."""
+    before = conv.kernel_size[0] - 1
+    x = torch.cat([x[:, :, :1]] * before + [x], dim=2).double()
+    weight, bias = conv.weight.double(), conv.bias.double()
+    return functional.conv3d(x, weight, bias, conv.stride, conv.padding)
+
+
+@given(
+    st.sampled_from([1, 3, (1, 3, 3), (3, 1, 1)]), st.sampled_from([1, 2, (2, 1, 1)]),
+    st.sampled_from([(0, 0), (1, 1), (0, 1)]), st.integers(0, 2), st.integers(1, 6),
+    st.sampled_from(list(CLOSE)), st.booleans(),
+)  # fmt: skip
+def test_it_is_the_formula_with_gradients_and_without(
+    kernel, stride, padding, batch, frames, dtype, learns
+):
+    conv = made(kernel, stride, padding, dtype)
+    draws = torch.Generator().manual_seed(frames)
+    x = torch.randn(batch, frames, 8, 7, 6, generator=draws).to(dtype)
+    x = x.movedim(-1, 1)  # not contiguous
+    with torch.set_grad_enabled(learns):
+        result = conv(x)
+    assert result.requires_grad == learns
+    assert result.dtype == dtype
+    expected = plain(conv, x).to(dtype)
+    torch.testing.assert_close(result, expected, rtol=CLOSE[dtype], atol=CLOSE[dtype])
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_its_operations_are_counted(learns):
+    with torch.set_grad_enabled(learns), FlopCounterMode(display=False) as counter:
+        made()(torch.ones(1, 6, 4, 8, 8))
+    assert counter.get_total_flops() == 2 * 4 * 8 * 8 * 5 * 6 * 27
