@@ -8,7 +8,7 @@ import torch
 from timm.layers.mlp import Mlp
 from torch import nn
 
-from contar._linear import is_bare, linear, product, suits
+from contar._linear import apply_linear, is_bare, linear, product, suits
 from contar._typing import Tensor
 
 _WIDE, _OFTEN = 512, 8  # width and calls from which `packed` saves more than it takes
@@ -16,8 +16,10 @@ _WIDE, _OFTEN = 512, 8  # width and calls from which `packed` saves more than it
 
 def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
     """Return what timm's `Mlp` makes of x."""
-    if not (_is_plain(mlp) and suits(x, mlp.fc1.weight)):
+    if not _is_plain(mlp):
         return mlp(x)
+    if torch.is_grad_enabled() or not suits(x, mlp.fc1.weight):
+        return apply_linear(mlp.fc2, mlp.act(apply_linear(mlp.fc1, x)))
     return linear(_first(mlp, x, mlp.fc1.weight), mlp.fc2.weight, mlp.fc2.bias)
 
 
@@ -32,9 +34,8 @@ def packed(mlp: Any, x: Tensor, calls: int) -> Callable[[Tensor], Tensor]:
         x: of a call's shape, dtype and device.
         calls: that will come.
     """
-    if not (_is_plain(mlp) and suits(x, mlp.fc1.weight)):
-        return mlp
-    if calls < _OFTEN or x.shape[-1] < _WIDE:
+    fused = _is_plain(mlp) and suits(x, mlp.fc1.weight) and not torch.is_grad_enabled()
+    if not fused or calls < _OFTEN or x.shape[-1] < _WIDE:
         return partial(apply_mlp, mlp)
     rows = x.numel() // x.shape[-1]
     first, second = (
@@ -58,4 +59,5 @@ def _is_plain(mlp: Any) -> bool:
         and is_bare(mlp.fc1, nn.Linear)
         and is_bare(mlp.fc2, nn.Linear)
         and type(mlp.norm) is nn.Identity
+        and not (mlp.training and (mlp.drop1.p or mlp.drop2.p))
     )

@@ -107,18 +107,77 @@ def test_large_products_without_gradients_are_onednns_and_are_counted():
 
 
 @ONE_DNN
-def test_small_ones_those_with_gradients_and_those_of_other_kinds_are_torchs():
-    layer, x = nn.Linear(512, 512), made(3, 512)
+def test_with_gradients_the_product_and_that_of_its_input_are_onednns():
+    layer, x = nn.Linear(512, 512), made(3, 512).requires_grad_()
     with Seen() as seen:
-        assert apply_linear(layer, x).requires_grad
-        with torch.no_grad():
-            apply_linear(nn.Linear(8, 8), made(3, 8))
-            apply_linear(layer.double(), x.double())
-            with one_dnn_off():
-                apply_linear(layer.float(), x)
-            with torch.autocast("cpu", torch.bfloat16):
-                assert apply_linear(layer, x).dtype == torch.bfloat16
+        apply_mlp(mlp_of(512, nn.SiLU), x)
+        assert seen.products == 2
+        apply_linear(layer, x).sum().backward()
+    assert seen.products == 4
+
+
+@ONE_DNN
+@pytest.mark.parametrize("learns", [True, False])
+def test_small_ones_and_those_of_other_kinds_are_torchs(learns):
+    class Other(torch.Tensor):
+        pass
+
+    layer, x = nn.Linear(512, 512), made(3, 512)
+    with Seen() as seen, torch.set_grad_enabled(learns):
+        apply_linear(nn.Linear(8, 8), made(3, 8))
+        apply_linear(layer, x.as_subclass(Other))
+        apply_linear(layer.double(), x.double())
+        with one_dnn_off():
+            apply_linear(layer.float(), x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert apply_linear(layer, x).dtype == torch.bfloat16
     assert seen.products == 0
+
+
+@pytest.mark.parametrize("frozen", [(), ("x",), ("weight",), ("weight", "bias")])
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_derivatives_of_first_and_second_order_are_those_of_torch(dtype, frozen):
+    def derivatives():
+        values = {"x": made(2, 5, 520), "weight": made(512, 520, seed=1) / 23, "bias": made(512)}
+        values = {name: value.to(dtype).requires_grad_() for name, value in values.items()}
+        wanted = [value for name, value in values.items() if name not in frozen]
+        for name in frozen:
+            values[name].requires_grad_(False)
+        out = linear(**values).float()
+        once = torch.autograd.grad((out.sin() + out.square()).mean(), wanted, create_graph=True)
+        twice = torch.autograd.grad(sum(grad.float().square().sum() for grad in once), wanted)
+        return [out.detach(), *once, *twice]
+
+    with one_dnn_off():
+        expected = derivatives()
+    for result, want in zip(derivatives(), expected, strict=True):
+        scale = want.float().abs().max()
+        torch.testing.assert_close(
+            result.float() / scale, want.float() / scale, rtol=0, atol=CLOSE[dtype]
+        )
+
+
+def test_an_mlp_in_training_drops_what_it_is_told_to():
+    mlp, x = Mlp(512, 512, drop=0.5), made(3, 512)
+    for learns in (True, False):
+        with torch.set_grad_enabled(learns):
+            assert 100 < (apply_mlp(mlp, x) == 0).sum() < 3 * 512
+            assert (packed(mlp.eval(), x, 20)(x) == 0).sum() < 100
+        mlp.train()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of operations that vmap loops over
+def test_transforms_of_functions_go_through():
+    weight, x = made(512, 512, seed=1) / 23, made(4, 512)
+
+    def loss(x, weight):
+        return linear(x, weight).square().mean()
+
+    gradient = torch.func.grad(loss)
+    want = gradient(x.double(), weight.double()).float()
+    torch.testing.assert_close(gradient(x, weight), want, rtol=1e-4, atol=1e-7)
+    alone = torch.func.vmap(gradient, in_dims=(0, None))(x, weight)
+    torch.testing.assert_close(alone, 4 * want, rtol=1e-4, atol=1e-7)
 
 
 def test_hooks_are_called_and_what_a_layer_was_wrapped_in():

@@ -45,6 +45,10 @@ class DiffusionHead(nn.Module):
         network.check_process(self.process)
         network.check_solver(self.table, Guidance(), 1.0)
 
+    def compile(self, **options: Any) -> None:
+        """Compile the network, with options of `torch.compile`."""
+        self.network.compile(**options)
+
     def loss(
         self,
         target: Float[Tensor, "m c"],

@@ -266,3 +266,12 @@ def test_modulations_made_for_many_steps_equal_those_made_for_each(kind, truncat
         drawn.append(head.sample(cond, uncond=uncond, guidance=guidance, generator=seeded()))
     close(drawn[1], drawn[0])
     close(drawn[2], drawn[0])
+
+
+def test_a_diffusion_head_compiles_what_it_calls_its_network(monkeypatch):
+    head, asked = make("flow", VALUES, COND), []
+    monkeypatch.setattr(
+        type(head.network), "compile", lambda self, **options: asked.append((self, options))
+    )
+    head.compile(backend="eager")
+    assert asked == [(head.network, {"backend": "eager"})]
