@@ -7,20 +7,17 @@ import platform
 import re
 import statistics
 import subprocess
-import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import machine
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contar._linear import linear
-
 ROWS: list[dict[str, Any]] = []
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -38,23 +35,8 @@ def device(request: Any) -> str:
 
 @pytest.fixture(scope="session")
 def peak() -> Callable[[str, str], float]:
-    """The machine's operations a second: the fastest of several products of large matrices."""
-    found: dict[tuple[str, str], float] = {}
-
-    def measure(device: str, dtype: str) -> float:
-        if (device, dtype) not in found:
-            side = SIDE[device]
-            a, b = torch.randn(2, side, side, device=device).to(DTYPES[dtype])
-            times = []
-            for _ in range(8):
-                start = now(device)
-                with torch.no_grad():  # as fast as the library takes it
-                    linear(a, b, None)
-                times.append(now(device) - start)
-            found[device, dtype] = 2 * side**3 / min(times[1:])
-        return found[device, dtype]
-
-    return measure
+    """The machine's operations a second, measured once."""
+    return cache(machine.peak)
 
 
 @pytest.fixture
@@ -107,12 +89,6 @@ def theme(request: Any) -> str:
 def title(request: Any) -> str:
     name, _, case = request.node.name.removeprefix("test_").partition("[")
     return name.replace("_", " ") + (f", {case[:-1].replace('-', ', ')}" if case else "")
-
-
-def now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def most_memory(run: Callable[[], Any], device: str) -> int:

@@ -8,18 +8,15 @@ The floor is the part's operations at the rate of this machine's fastest product
 
 import argparse
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from machine import DTYPES, SIDE, now, peak
 from torch.utils.flop_counter import FlopCounterMode
 
-from contar._linear import linear
 from recipes import mar, nova
 
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the machine's peak
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROUNDS = 3
 TOWER = nova.Tower(6, 384, 6)
 Metered = tuple[Callable[[], Any], dict[str, tuple[Any, str]]]
@@ -114,36 +111,17 @@ def metered(parts: dict[str, tuple[Any, str]], read: Callable[[], float]) -> Ite
             delattr(owner, method)
 
 
-def clock(device: str) -> float:
-    """Return the time at which all that was asked of the device is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak(device: str, dtype: torch.dtype) -> float:
-    """Return operations a second."""
-    a, b = torch.randn(2, SIDE[device], SIDE[device], device=device).to(dtype)
-    times = []
-    for _ in range(8):
-        start = clock(device)
-        with torch.no_grad():  # as fast as the library takes it
-            linear(a, b, None)
-        times.append(clock(device) - start)
-    return 2 * SIDE[device] ** 3 / min(times[1:])
-
-
-def table(name: str, device: str, dtype: torch.dtype, batch: int) -> str:
+def table(name: str, device: str, dtype: str, batch: int) -> str:
     """Return a model's parts as Markdown."""
     torch.manual_seed(0)
-    run, parts = MODELS[name](device, dtype, batch)
+    run, parts = MODELS[name](device, DTYPES[dtype], batch)
     run()
     rounds = []
     for _ in range(ROUNDS):
-        with metered(parts, lambda: clock(device)) as seconds:
-            start = clock(device)
+        with metered(parts, lambda: now(device)) as seconds:
+            start = now(device)
             run()
-            rounds.append((clock(device) - start, seconds))
+            rounds.append((now(device) - start, seconds))
     whole, seconds = sorted(rounds, key=lambda taken: taken[0])[ROUNDS // 2]
     with (
         FlopCounterMode(display=False) as counter,
@@ -174,4 +152,4 @@ if __name__ == "__main__":
     if unknown := set(asked.models) - set(MODELS):
         reader.error(f"{sorted(unknown)}: none of {list(MODELS)}")
     for chosen in asked.models or list(MODELS)[:3]:
-        print(table(chosen, asked.device, DTYPES[asked.dtype], asked.batch), flush=True)
+        print(table(chosen, asked.device, asked.dtype, asked.batch), flush=True)

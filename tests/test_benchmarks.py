@@ -39,7 +39,8 @@ def test_on(row, device):
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmarks")
     (folder / "bench_made.py").write_text(ROWS)
-    (folder / "conftest.py").write_text((BENCHMARKS / "conftest.py").read_text())
+    for name in ("conftest.py", "machine.py"):
+        (folder / name).write_text((BENCHMARKS / name).read_text())
     command = [sys.executable, "-m", "pytest", "-q", "-o", "python_files=bench_*.py", "."]
     command += ["--benchmark-only", "--results", "out", "-c", "/dev/null", "--rootdir", "."]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=ENV)

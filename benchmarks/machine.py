@@ -1,0 +1,29 @@
+"""What the machine can do: its clock, and the rate of its fastest product of large matrices."""
+
+import time
+
+import torch
+
+from contar._linear import linear
+
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def now(device: str) -> float:
+    """Return the time at which all that was asked of the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak(device: str, dtype: str) -> float:
+    """Return operations a second, of the fastest of several products."""
+    a, b = torch.randn(2, SIDE[device], SIDE[device], device=device).to(DTYPES[dtype])
+    times = []
+    for _ in range(8):
+        start = now(device)
+        with torch.no_grad():  # as fast as the library takes it
+            linear(a, b)
+        times.append(now(device) - start)
+    return 2 * SIDE[device] ** 3 / min(times[1:])
