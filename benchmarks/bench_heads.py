@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import close, plain
 
 from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable
@@ -73,8 +74,8 @@ def test_heads_of_like_size_draw_16_tokens(row, kind, device):
         return head.sample(cond, generator=torch.Generator().manual_seed(1))
 
     def check(result):
-        assert result.isfinite().all()
-        assert torch.equal(result, sample())
+        with plain():
+            torch.testing.assert_close(result, sample(), **close("float32"))
 
     with torch.no_grad():
         row(sample, check, device=device)

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 def plain(dtype: str = "float32") -> Iterator[dict[str, Any]]:
     """Give the options under which attention is its formula, and run float32 without oneDNN.
 
-    In bfloat16 a processor's other products take minutes.
+    In bfloat16, where a processor's other products take minutes, attention alone is another.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of Intel's GPUs, which nobody asked about
@@ -27,7 +27,23 @@ def close(dtype: str) -> Any:
     return {"rtol": allowed, "atol": allowed}
 
 
-def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return each weight's gradient as a part of its largest value."""
-    grads = {name: weight.grad for name, weight in model.named_parameters()}
-    return {name: g / g.abs().max().clamp(1e-12) for name, g in grads.items() if g is not None}
+def check_gradients(model: nn.Module, step: Callable[..., torch.Tensor]) -> None:
+    """Raise unless a step's loss and gradients are those of plain operations, by the latter's size.
+
+    Args:
+        model: that learns.
+        step: sets its gradients, and returns the loss; takes the options of `plain`.
+    """
+
+    def results(**options: Any) -> dict[str, torch.Tensor]:
+        loss = step(**options).detach()
+        grads = {name: weight.grad for name, weight in model.named_parameters()}
+        return {"loss": loss, **{name: g.clone() for name, g in grads.items() if g is not None}}
+
+    ours = results()
+    with plain() as options:
+        wanted = results(**options)
+    assert ours.keys() == wanted.keys()
+    for name, value in wanted.items():
+        scale = value.abs().max().clamp(1e-12)
+        torch.testing.assert_close(ours[name] / scale, value / scale, rtol=0, atol=1e-3)

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from contar import _onednn
 from contar._typing import Tensor
 
 _LARGE, _MUCH = 2**18, 2**24  # values of a weight, products of a call, from which float32 gains
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # (x, weight, bias, activation, its numbers, its algorithm)
 product: Any = torch.ops.mkldnn._linear_pointwise if _onednn.BUILT else None
 
@@ -36,19 +38,29 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies these as any other would, and faster."""
+    if torch.compiler.is_compiling():  # whose graphs should know no number of tokens
+        return False
     few = weight.numel() < _LARGE and x.numel() * len(weight) < _MUCH
     return not (few and x.dtype == torch.float32) and _onednn.at_hand(x, weight)
 
 
 def is_bare(module: nn.Module, kind: type) -> bool:
-    """Whether a module is of this kind itself, and nothing hooks into its calls."""
-    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
+    """Whether a module is of this kind itself, and a call of it runs its `forward` alone."""
+    own = vars(module)
+    return type(module) is kind and not (
+        any(own[hooks] for hooks in _HOOKS)
+        or own.get("_compiled_call_impl")
+        or "forward" in own
+        or _has_any_global_hook()
+    )
 
 
 class _Product(torch.autograd.Function):
     """The product where gradients are on.
 
-    That of a weight is torch's own: for oneDNN both factors would have to be laid out anew.
+    A weight's gradient is torch's own product: for oneDNN both factors would have to be laid out
+    anew. It is made whenever the weight may have one: which gradients are asked for, a Function is
+    not told.
     """
 
     @staticmethod
@@ -58,19 +70,21 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the factors."""
+        """Keep the factors that a gradient needs."""
         x, weight, _ = inputs
-        ctx.save_for_backward(x, weight)
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Return the gradients of what wants one."""
         x, weight = ctx.saved_tensors
-        wanted, rows = ctx.needs_input_grad, grad.flatten(0, -2)
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
         return (
-            linear(grad, weight.t()) if wanted[0] else None,
-            rows.t() @ x.flatten(0, -2) if wanted[1] else None,
-            rows.sum(0) if wanted[2] else None,
+            linear(grad, weight.t()) if of_x else None,
+            rows.t() @ x.reshape(-1, x.shape[-1]) if of_weight else None,
+            rows.sum(0) if of_bias else None,
         )
 
 

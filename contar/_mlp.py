@@ -16,9 +16,9 @@ _WIDE, _OFTEN = 512, 8  # width and calls from which `packed` saves more than it
 
 def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
     """Return what timm's `Mlp` makes of x."""
-    if not _is_plain(mlp):
+    if not (suits(x, mlp.fc1.weight) and _is_plain(mlp)):
         return mlp(x)
-    if torch.is_grad_enabled() or not suits(x, mlp.fc1.weight):
+    if torch.is_grad_enabled():
         return apply_linear(mlp.fc2, mlp.act(apply_linear(mlp.fc1, x)))
     return linear(_first(mlp, x, mlp.fc1.weight), mlp.fc2.weight, mlp.fc2.bias)
 
@@ -34,7 +34,7 @@ def packed(mlp: Any, x: Tensor, calls: int) -> Callable[[Tensor], Tensor]:
         x: of a call's shape, dtype and device.
         calls: that will come.
     """
-    fused = _is_plain(mlp) and suits(x, mlp.fc1.weight) and not torch.is_grad_enabled()
+    fused = not torch.is_grad_enabled() and suits(x, mlp.fc1.weight) and _is_plain(mlp)
     if not fused or calls < _OFTEN or x.shape[-1] < _WIDE:
         return partial(apply_mlp, mlp)
     rows = x.numel() // x.shape[-1]
@@ -59,5 +59,5 @@ def _is_plain(mlp: Any) -> bool:
         and is_bare(mlp.fc1, nn.Linear)
         and is_bare(mlp.fc2, nn.Linear)
         and type(mlp.norm) is nn.Identity
-        and not (mlp.training and (mlp.drop1.p or mlp.drop2.p))
+        and all(is_bare(d, nn.Dropout) and not (d.training and d.p) for d in (mlp.drop1, mlp.drop2))
     )

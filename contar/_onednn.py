@@ -1,7 +1,7 @@
 """Whether oneDNN is at hand for tensors, where its operations are called by name.
 
 torch chooses a CPU's library by rules of thumb, and for float32 often not the fastest one. The
-operations are those that torch's own compiler calls; they have no derivatives.
+operations are those that torch's own compiler calls.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,11 @@ BUILT = torch.backends.mkldnn.is_available()
 def at_hand(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN takes these: plain tensors on a CPU, float32 or bfloat16.
 
-    Nowhere inside `torch.backends.mkldnn.flags(enabled=False)`, `torch.func` or autocast.
+    Nowhere inside `torch.compile`, `torch.func`, forward-mode differentiation, autocast or
+    `torch.backends.mkldnn.flags(enabled=False)`.
     """
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return False
     if type(x) is not torch.Tensor or type(weight) not in (torch.Tensor, nn.Parameter):
         return False
     if x.device.type != "cpu" or weight.device.type != "cpu" or x.dtype != weight.dtype:
@@ -30,10 +33,7 @@ def at_hand(x: Tensor, weight: Tensor) -> bool:
         return False
     if not (BUILT and torch.backends.mkldnn.enabled) or torch.is_autocast_enabled("cpu"):
         return False
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
-        return False
-    wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor  # type: ignore[attr-defined]
-    if wrapped(x) or wrapped(weight):
+    if torch._C._are_functorch_transforms_active():
         return False
     return x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 

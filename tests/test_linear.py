@@ -135,10 +135,11 @@ def test_small_ones_and_those_of_other_kinds_are_torchs(learns):
 
 
 @pytest.mark.parametrize("frozen", [(), ("x",), ("weight",), ("weight", "bias")])
+@pytest.mark.parametrize("shape", [(), (5,), (2, 5)])
 @pytest.mark.parametrize("dtype", CLOSE)
-def test_derivatives_of_first_and_second_order_are_those_of_torch(dtype, frozen):
+def test_derivatives_of_first_and_second_order_are_those_of_torch(dtype, shape, frozen):
     def derivatives():
-        values = {"x": made(2, 5, 520), "weight": made(512, 520, seed=1) / 23, "bias": made(512)}
+        values = {"x": made(*shape, 520), "weight": made(512, 520, seed=1) / 23, "bias": made(512)}
         values = {name: value.to(dtype).requires_grad_() for name, value in values.items()}
         wanted = [value for name, value in values.items() if name not in frozen]
         for name in frozen:
@@ -157,13 +158,28 @@ def test_derivatives_of_first_and_second_order_are_those_of_torch(dtype, frozen)
         )
 
 
-def test_an_mlp_in_training_drops_what_it_is_told_to():
+@ONE_DNN
+@pytest.mark.parametrize(("frozen", "kept"), [((), 2), (("x",), 1), (("weight",), 1)])
+def test_no_factor_is_kept_that_no_gradient_needs(frozen, kept):
+    x, weight = made(3, 512).requires_grad_("x" not in frozen), made(512, 512)
+    tensors = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: tensors.append(t) or t, lambda t: t):
+        linear(x, weight.requires_grad_("weight" not in frozen))
+    assert len(tensors) == kept
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_an_mlp_drops_what_its_dropouts_are_told_to(learns):
     mlp, x = Mlp(512, 512, drop=0.5), made(3, 512)
-    for learns in (True, False):
-        with torch.set_grad_enabled(learns):
-            assert 100 < (apply_mlp(mlp, x) == 0).sum() < 3 * 512
-            assert (packed(mlp.eval(), x, 20)(x) == 0).sum() < 100
-        mlp.train()
+    with torch.set_grad_enabled(learns):
+        for _ in range(2):
+            for run in (lambda x: apply_mlp(mlp, x), packed(mlp, x, 20)):
+                assert 100 < (run(x) == 0).sum() < 3 * 512
+            mlp.eval()
+            assert (apply_mlp(mlp, x) == 0).sum() < 100
+            mlp.drop2.train()  # as for an estimate of how sure a model is
+        mlp.drop1 = mlp.drop2 = nn.Identity()
+        torch.testing.assert_close(apply_mlp(mlp, x), mlp(x))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of operations that vmap loops over
@@ -178,6 +194,8 @@ def test_transforms_of_functions_go_through():
     torch.testing.assert_close(gradient(x, weight), want, rtol=1e-4, atol=1e-7)
     alone = torch.func.vmap(gradient, in_dims=(0, None))(x, weight)
     torch.testing.assert_close(alone, 4 * want, rtol=1e-4, atol=1e-7)
+    shared = torch.func.vmap(lambda factor: factor * loss(x, weight))(torch.ones(2))
+    torch.testing.assert_close(shared, loss(x, weight).expand(2))
 
 
 def test_hooks_are_called_and_what_a_layer_was_wrapped_in():
@@ -193,6 +211,13 @@ def test_hooks_are_called_and_what_a_layer_was_wrapped_in():
         for module in (mlp, hooked):
             for run in (packed(module, x, 20), lambda x, of=module: apply_mlp(of, x)):
                 torch.testing.assert_close(run(x), module(x))
+    twice = mlp_of(512, nn.SiLU)
+    twice.fc1.forward = lambda x, of=twice.fc1: 2 * nn.Linear.forward(of, x)  # as offloading does
+    torch.testing.assert_close(apply_mlp(twice, x), twice(x))
+    told = []
+    twice.fc2.register_full_backward_hook(lambda *_: told.append(1))
+    apply_mlp(twice, x.requires_grad_()).sum().backward()
+    assert told
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own use of torch.jit

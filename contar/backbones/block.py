@@ -14,7 +14,7 @@ from contar._errors import (
     check_number,
     check_tensor,
 )
-from contar._linear import apply_linear, linear
+from contar._linear import apply_linear, is_bare, linear
 from contar._mlp import apply_mlp
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, TokenCache, attend, rotate
@@ -73,7 +73,7 @@ class SelfAttention(nn.Module):
         if rows is not None:
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
             check_ids("rows", rows, x.shape[1])
-        if rows is None or type(self.qkv) is not nn.Linear:  # a wrapped layer is called as it is
+        if rows is None or not is_bare(self.qkv, nn.Linear):  # such a layer is called as it is
             q_k_v = apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1))
             q, k, v = q_k_v.permute(2, 0, 3, 1, 4)
             q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from contar.tokenizers.causal_conv import CausalConv3d
@@ -33,7 +34,7 @@ def plain(conv, x):
     st.sampled_from([(0, 0), (1, 1), (0, 1)]), st.integers(0, 2), st.integers(1, 6),
     st.sampled_from(list(CLOSE)), st.booleans(),
 )  # fmt: skip
-def test_it_is_the_formula_with_gradients_and_without(
+def test_it_is_the_formula_whether_or_not_gradients_are_on(
     kernel, stride, padding, batch, frames, dtype, learns
 ):
     conv = made(kernel, stride, padding, dtype)
@@ -46,6 +47,28 @@ def test_it_is_the_formula_with_gradients_and_without(
     assert result.dtype == dtype
     expected = plain(conv, x).to(dtype)
     torch.testing.assert_close(result, expected, rtol=CLOSE[dtype], atol=CLOSE[dtype])
+
+
+class Seen(TorchDispatchMode):
+    """Counts the convolutions that oneDNN is called for by name."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += func is torch.ops.aten.mkldnn_convolution.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="built without oneDNN")
+def test_without_gradients_and_on_the_cpu_it_is_onednns():
+    conv, x = made(), torch.ones(1, 6, 4, 8, 8)
+    with Seen() as seen:
+        conv(x).sum().backward()
+        made(dtype=torch.float64)(x.double())
+        assert seen.calls == 0
+        with torch.no_grad():
+            conv(x)
+    assert seen.calls == 1
 
 
 @pytest.mark.parametrize("learns", [True, False])
