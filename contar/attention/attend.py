@@ -199,9 +199,10 @@ class _Pieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         """Add each piece's gradient where it lies."""
-        first = grads[0]
-        total = first.new_zeros((*first.shape[:2], ctx.tokens, first.shape[3]))
-        for (start, stop), grad in zip(ctx.spans, grads, strict=True):
+        pairs = sorted(zip(ctx.spans, grads, strict=True), key=lambda pair: pair[1].shape[2])
+        (start, stop), widest = pairs.pop()
+        total = functional.pad(widest, (0, 0, start, ctx.tokens - stop))
+        for (start, stop), grad in pairs:
             total[:, :, start:stop] += grad
         return total, None
 
