@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,8 @@ def test_derivatives_of_first_and_second_order_are_those_of_torch(dtype, shape, 
             values[name].requires_grad_(False)
         out = linear(**values).float()
         once = torch.autograd.grad((out.sin() + out.square()).mean(), wanted, create_graph=True)
-        twice = torch.autograd.grad(sum(grad.float().square().sum() for grad in once), wanted)
+        size = torch.stack([grad.float().square().sum() for grad in once]).sum()
+        twice = torch.autograd.grad(size, wanted)
         return [out.detach(), *once, *twice]
 
     with one_dnn_off():
@@ -170,7 +172,8 @@ def test_no_factor_is_kept_that_no_gradient_needs(frozen, kept):
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_an_mlp_drops_what_its_dropouts_are_told_to(learns):
-    mlp, x = Mlp(512, 512, drop=0.5), made(3, 512)
+    mlp: Any = Mlp(512, 512, drop=0.5)
+    x = made(3, 512)
     with torch.set_grad_enabled(learns):
         for _ in range(2):
             for run in (lambda x: apply_mlp(mlp, x), packed(mlp, x, 20)):
@@ -211,7 +214,7 @@ def test_hooks_are_called_and_what_a_layer_was_wrapped_in():
         for module in (mlp, hooked):
             for run in (packed(module, x, 20), lambda x, of=module: apply_mlp(of, x)):
                 torch.testing.assert_close(run(x), module(x))
-    twice = mlp_of(512, nn.SiLU)
+    twice: Any = mlp_of(512, nn.SiLU)
     twice.fc1.forward = lambda x, of=twice.fc1: 2 * nn.Linear.forward(of, x)  # as offloading does
     torch.testing.assert_close(apply_mlp(twice, x), twice(x))
     told = []
