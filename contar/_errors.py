@@ -131,7 +131,7 @@ def check_broadcast(name: str, shape: Sequence[int], target: Sequence[int]) -> N
     """Raise a ValueError unless `shape` broadcasts to `target`."""
     fits = len(shape) <= len(target)
     pairs = zip(reversed(shape), reversed(target), strict=False)
-    if not fits or any(size not in (1, full) for size, full in pairs):
+    if not fits or any(size != 1 and size != full for size, full in pairs):
         raise bad(name, tuple(shape), f"a shape that broadcasts to {tuple(target)}")
 
 
@@ -162,6 +162,6 @@ def check_shape(
     if allowed and allowed[0] is ...:
         allowed = (*[None] * (len(shape) - len(allowed) + 1), *allowed[1:])
     fits = len(shape) == len(allowed)
-    if not fits or any(a not in (None, s) for s, a in zip(shape, allowed, strict=True)):
+    if not fits or any(a is not None and a != s for s, a in zip(shape, allowed, strict=True)):
         sizes = ", ".join("any" if a is None else str(a) for a in allowed)
         raise bad(name, tuple(shape), f"shape {axes} = [{sizes}]")

@@ -1,5 +1,6 @@
 """Models with random weights, from a preset's name or a config."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from torch import nn
 from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
 
 Model = TypeVar("Model", bound=nn.Module)
+_RECOMPILES = 64  # graphs of a part: with and without cache, rows, mask
 
 
 def build_model(
@@ -53,5 +55,11 @@ def build_model(
 
 def compile_parts(parts: Iterable[nn.Module], options: Mapping[str, Any]) -> None:
     """Compile each part as one graph, for any number of tokens, unless `options` say otherwise."""
+    defaults: dict[str, Any] = {"fullgraph": True, "dynamic": True}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        defaults["recompile_limit"] = _RECOMPILES
+    else:  # torch below 2.13 knows one for all graphs alone
+        config = torch._dynamo.config
+        config.recompile_limit = max(_RECOMPILES, config.recompile_limit)
     for part in parts:
-        part.compile(**{"fullgraph": True, "dynamic": True, "recompile_limit": 64, **options})
+        part.compile(**{**defaults, **options})

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--device", help="run tests/device on it, and nothing else by default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,11 +38,23 @@ def pytest_configure(config: pytest.Config) -> None:
         install_import_hook(["contar", "recipes"], "typechecking.checked")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out tests/device, whose laws others prove for the CPU, unless a device is named."""
+    left_out = collection_path.name == "device" and not config.getoption("--device")
+    return True if left_out else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --slow"))
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """The device of `--device`."""
+    return request.config.getoption("--device")
 
 
 @contextlib.contextmanager

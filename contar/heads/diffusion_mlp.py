@@ -1,7 +1,7 @@
 """The diffusion MLP: a small network that denoises each token on its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -291,8 +291,8 @@ class DiffusionMLP(nn.Module):
             together = max(1, _ROWS // max(1, rows[..., 0].numel()))
             steps = list(group)
             for first in range(0, len(steps), together):
-                part = steps[first : first + together]
-                times = torch.tensor(part, dtype=torch.float32).to(rows.device, non_blocking=True)
+                part = tuple(steps[first : first + together])
+                times = _timesteps(part, rows.device)
                 made = self._modulations(rows[None], self.time(times[:, None, None]))
                 for i in range(len(part)):
                     yield [[vector[i] for vector in vectors] for vectors in made]
@@ -341,3 +341,14 @@ class DiffusionMLP(nn.Module):
         table.check_temperature("temperature", temperature)
         check_instance("guidance", guidance, Guidance)
         guidance.check_constant()
+
+
+def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return [steps]; on a GPU one that stays there, since a copy cannot be part of a graph."""
+    return _kept(values, device) if device.type == "cuda" else torch.tensor(values).float()
+
+
+@lru_cache(maxsize=None)
+def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)

@@ -11,14 +11,17 @@ from contar.tokenizers.vae import VAETokenizer
 
 
 def check_vae(
-    description: dict[str, Any], case: dict[str, Any], arrays: dict[str, np.ndarray]
+    description: dict[str, Any],
+    case: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    device: str = "cpu",
 ) -> Errors:
     vae = OpenSoraVAE(**description["config"]).eval()
     vae.load_state_dict(weights_by_rule(description["parameters"]))
-    tokenizer = VAETokenizer(vae)
+    tokenizer = VAETokenizer(vae.to(device))
 
     def clip(name: str) -> torch.Tensor:  # a picture is a clip of one frame
-        tensor = torch.from_numpy(arrays[name])
+        tensor = torch.from_numpy(arrays[name]).to(device)
         return tensor if tensor.ndim == 5 else tensor[:, :, None]
 
     with torch.no_grad():
