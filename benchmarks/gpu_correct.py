@@ -21,7 +21,7 @@ GOLDENS = ROOT / "tests" / "goldens"
 def goldens(asked: Asked, rows: list[Row]) -> None:
     """Hold every golden in float32, by the bounds that hold on a CPU."""
     sys.path.insert(0, str(ROOT / "tests" / "parity"))
-    import check
+    import check  # type: ignore[import-not-found]
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     folders = sorted(path.parent for path in GOLDENS.glob("*/case.json"))
@@ -80,13 +80,14 @@ def conditions(
 ) -> list[torch.Tensor]:
     """Return the conditions of a golden's sets, each after the recorded tokens."""
     sys.path.insert(0, str(ROOT / "tests" / "parity"))
-    import nova_case
+    import nova_case  # type: ignore[import-not-found]
 
     description = json.loads((GOLDENS / folder / "case.json").read_text())
     told = description["cases"][case]
     with np.load(GOLDENS / folder / f"{case}.npz") as archive:
         z = {name: torch.from_numpy(array).to(device) for name, array in archive.items()}
-    model = torch.nn.Module.to(nova_case.load_model(description), device, dtype)
+    model = nova_case.load_model(description, device)
+    torch.nn.Module.to(model, dtype)
     plan = nova.GenerationPlan(
         frames=told["frames"], sets=told["ar_steps"], diffusion_steps=told["diffusion_steps"],
         guidance=nova.Guidance(told["guidance_scale"]),

@@ -114,9 +114,7 @@ def stream(
     text = model.text.pad(prompt_embeds)
     check_backend(backend, device)
     if graphs is not None:
-        check_instance("graphs", graphs, Graphs)
-        if plan.refresh > 1 or plan.guidance_every > 1:
-            raise bad("graphs", "a Graphs", "None for a plan that reuses features")
+        plan.check_graphs(graphs)
         graphs.bind(model)
     latent, sizes, tables = read_plan(model, plan)
     tokens = sum(sizes)

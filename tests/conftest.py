@@ -32,9 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Checking every shape costs ten times the tiny models of the tests; the profile of 1,000
-    # examples a law leaves it to the short one.
-    if config.getoption("--hypothesis-profile") != "thorough":
+    # Checking every shape costs ten times the tiny models of the tests, and breaks compiled graphs;
+    # the profile of 1,000 examples a law and a GPU's run leave it to the short one.
+    thorough = config.getoption("--hypothesis-profile") == "thorough"
+    if not thorough and not config.getoption("--device"):
         install_import_hook(["contar", "recipes"], "typechecking.checked")
 
 

@@ -48,6 +48,7 @@ class Graphs:
         if places != self._places:
             self._captured.clear()
             self._inputs.clear()
+            self._pool = None  # it went with its last graph
             self._places = places
 
     def __call__(self, kind: Hashable, step: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

@@ -6,11 +6,19 @@ from typing import Any, Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_grid, check_number
+from contar._errors import (
+    bad,
+    check_choice,
+    check_count,
+    check_grid,
+    check_instance,
+    check_number,
+)
 from contar._random import Generators
 from contar._typing import Int, Tensor
 from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable
+from contar.generation.graphs import Graphs
 from contar.ordering import checkerboard_order, random_order, set_sizes
 from contar.ordering.sizes import Curve, Rounding
 
@@ -122,6 +130,12 @@ class GenerationPlan:
         """Raise a ValueError unless a generation by this plan may be given an order."""
         if self.order != "random":
             raise bad("order", "an order", f"None, as the plan's is {self.order!r}")
+
+    def check_graphs(self, graphs: object) -> None:
+        """Raise a ValueError unless a generation by this plan may replay graphs."""
+        check_instance("graphs", graphs, Graphs)
+        if self.refresh > 1 or self.guidance_every > 1:
+            raise bad("graphs", "a Graphs", "None for a plan that reuses features")
 
     def solvers(self, make: Callable[[int], SamplerTable], sets: int) -> tuple[SamplerTable, ...]:
         """Return the solver of each of so many sets, each made once for its number of steps."""

@@ -1,7 +1,7 @@
 """The diffusion MLP: a small network that denoises each token on its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -348,7 +348,7 @@ def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:
     return _kept(values, device) if device.type == "cuda" else torch.tensor(values).float()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float32, device=device)

@@ -18,7 +18,8 @@ def check_vae(
 ) -> Errors:
     vae = OpenSoraVAE(**description["config"]).eval()
     vae.load_state_dict(weights_by_rule(description["parameters"]))
-    tokenizer = VAETokenizer(vae.to(device))
+    torch.nn.Module.to(vae, device)
+    tokenizer = VAETokenizer(vae)
 
     def clip(name: str) -> torch.Tensor:  # a picture is a clip of one frame
         tensor = torch.from_numpy(arrays[name]).to(device)
