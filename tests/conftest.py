@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """The device of `--device`."""
-    return request.config.getoption("--device")
+    return str(request.config.getoption("--device"))
 
 
 @contextlib.contextmanager
