@@ -83,7 +83,8 @@ def attend(
         k: [b, s, kv, k] keys.
         v: [b, s, kv, k] values.
         mask: who sees whom: None (all), a boolean tensor that broadcasts to [b, s, q, kv] (True is
-            seen), a `BlockLayout`, or a FlexAttention `BlockMask`.
+            seen), a `BlockLayout`, or a FlexAttention `BlockMask`. A query that sees no key gets 0,
+            and gives no gradient.
         backend: "plain" (a softmax written out: the oracle), "sdpa", "flex" or "xformers".
             None takes flex for a `BlockMask` and sdpa otherwise, or for bfloat16 on a CPU, without
             mask and gradients, the formula where that is faster.
@@ -111,6 +112,8 @@ def attend(
     if backend == "sdpa" and isinstance(mask, BlockLayout) and _is_coarse(mask):
         return _by_blocks(q, k, v, mask, fused)
     dense: Any = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
+    if dense is not None and dense.ndim < 2:  # SDPA reads the queries' axis, too
+        dense = dense.expand(1, k.shape[2])
     if backend == "plain":
         return plain(q, k, v, dense)
     return fused(q, k, v, dense)
@@ -118,10 +121,14 @@ def attend(
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention as its formula reads; the oracle of every other backend."""
+    if q.dtype == torch.float16:  # which ends at 65,504, as a product before its scale does not
+        return plain(q.float(), k.float(), v.float(), mask).half()
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    return scores.softmax(dim=-1) @ v
+    if mask is None:
+        return scores.softmax(dim=-1) @ v
+    blind = ~mask.any(dim=-1, keepdim=True)  # a softmax over nothing is NaN, its gradients, too
+    scores = scores.masked_fill(~(mask | blind), -math.inf)
+    return scores.softmax(dim=-1).masked_fill(blind, 0) @ v
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
