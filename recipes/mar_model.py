@@ -11,6 +11,8 @@ from torch import nn
 
 from contar._errors import check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
+from contar.attention import KVCache, TokenCache
+from contar.attention.cache import as_it_was
 from contar.backbones import Block, SpatialMemory
 from contar.backbones.block import run_blocks, take
 from contar.backbones.spatial_memory import check_memory
@@ -130,18 +132,32 @@ class Mar(ModelMixin, ConfigMixin):
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
 
-        if memory is not None:
-            like = self.no_class
-            options: Any = {"like": like, "backend": backend, "alone": filled is None}
-            places = c.buffer + c.tokens
-            check_memory(memory, self._halves(), places, visible_ids, rows, **options)
+        every = (tokens, labels, visible_ids, filled, rows)
+        if memory is None:
+            return self._compute(*every, backend=backend)
+        options: Any = {"like": self.no_class, "backend": backend, "alone": filled is None}
+        places = c.buffer + c.tokens
+        check_memory(memory, self._halves(), places, visible_ids, rows, **options)
+        with as_it_was(memory):
             if memory.full and rows is not None:
                 return self._renew(tokens, visible_ids, rows, memory, backend)
             memory.reserve_all(c.buffer, visible_ids.shape[1])
-        of_encoder, of_decoder = (
-            (None, None) if memory is None else (memory.encoder, memory.decoder)
-        )
+            return self._compute(*every, (memory.encoder, memory.decoder), backend=backend)
 
+    def _compute(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        visible_ids: Tensor,
+        filled: Tensor | None,
+        rows: Tensor | None,
+        caches: tuple[KVCache | None, TokenCache | None] = (None, None),
+        *,
+        backend: Any,
+    ) -> Tensor:
+        """Compute everything; what is kept of it goes into the caches of both halves."""
+        c, batch = self.sizes, len(tokens)
+        of_encoder, of_decoder = caches
         steer = torch.cat([self.classes.weight, self.no_class])[labels]
         buffer = steer[:, None] + self.encoder_positions[0, : c.buffer]
         x = self.embed_norm(torch.cat([buffer, self._embed(tokens, visible_ids)], dim=1))
@@ -159,7 +175,7 @@ class Mar(ModelMixin, ConfigMixin):
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
         x = torch.cat([buffer, x], dim=1) + self.decoder_positions
         rows_of_all = None if rows is None else rows + c.buffer
-        options = {"mask": None, "backend": backend, "rows": rows_of_all}
+        options: Any = {"mask": None, "backend": backend, "rows": rows_of_all}
         x = run_blocks(self.decoder, x, cache=of_decoder, **options)
         if rows is None:
             return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
