@@ -18,8 +18,8 @@ def allocate(
 
     Args:
         sizes: layers, batch, heads, tokens and width, by the names that errors have for them.
-        device: where it lies.
-        dtype: of keys and values.
+        device: where it lies; None is the CPU.
+        dtype: of keys and values; None is float32.
 
     Raises:
         ValueError: a number below 1, an unknown device, or a dtype that holds no fractions.
@@ -29,7 +29,7 @@ def allocate(
         check_device("device", device)
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
-    return torch.empty((layers, 2, *others), device=device, dtype=dtype)
+    return torch.empty((layers, 2, *others), device=device or "cpu", dtype=dtype or torch.float32)
 
 
 @runtime_checkable
@@ -61,8 +61,9 @@ class KVCache:
     """Keys and values of the blocks seen so far, of every layer, in memory allocated once.
 
     A forward pass calls `reserve` with the sizes of its new blocks, then `write` once a layer.
-    `undo` takes back a pass that failed on its way, as the towers do by themselves. With a `window`, blocks that no new block may see make room first, so `capacity` need not grow
-    with the number of frames.
+    `undo` takes back a pass that failed on its way, as the towers do by themselves. With a
+    `window`, blocks that no new block may see make room first, so `capacity` need not grow with the
+    number of frames.
 
     Args:
         layers: layers that write.
@@ -72,8 +73,8 @@ class KVCache:
         capacity: tokens that fit: those of the visible blocks, the newest included.
         window: as in `BlockLayout`.
         pinned: as in `BlockLayout`.
-        device: where the memory lies.
-        dtype: of keys and values.
+        device: where the memory lies; None is the CPU.
+        dtype: of keys and values; None is float32.
 
     Raises:
         ValueError: a number below 1 (`pinned`: below 0), an unknown device, or a dtype that holds

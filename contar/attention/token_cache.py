@@ -22,8 +22,8 @@ class TokenCache:
         heads: attention heads.
         width: values per head.
         tokens: how many there are.
-        device: where the memory lies.
-        dtype: of keys and values.
+        device: where the memory lies; None is the CPU.
+        dtype: of keys and values; None is float32.
 
     Raises:
         ValueError: a number below 1, an unknown device, or a dtype that holds no fractions.

@@ -292,7 +292,8 @@ class DiffusionMLP(nn.Module):
             steps = list(group)
             for first in range(0, len(steps), together):
                 part = steps[first : first + together]
-                times = torch.tensor(part, dtype=torch.float32).to(rows.device, non_blocking=True)
+                times = torch.tensor(part, dtype=torch.float32, device="cpu")
+                times = times.to(rows.device, non_blocking=True)
                 made = self._modulations(rows[None], self.time(times[:, None, None]))
                 for i in range(len(part)):
                     yield [[vector[i] for vector in vectors] for vectors in made]

@@ -129,7 +129,7 @@ def test_a_spatial_tower_that_fails_leaves_its_memory_and_can_be_called_again(ma
             assert_same(held(memory), held(twin))
 
 
-def test_caches_of_one_s_own_are_undone_by_hand() -> None:
+def test_caches_of_one_s_own_are_undone_by_hand(refuses: Any) -> None:
     cache = KVCache(layers=2, batch=1, heads=1, width=2, capacity=4, window=2)
     cache.undo()
     assert cache.sizes == ()
@@ -158,7 +158,7 @@ def test_caches_of_one_s_own_are_undone_by_hand() -> None:
         tokens.place(ids)
         for layer in range(2):
             tokens.write(layer, randn(1, 1, count, 2), randn(1, 1, count, 2, seed=1))
-    with pytest.raises(ValueError, match="ids: got .*allowed: integers from 0 to 3"):
+    with refuses("ids", "integers from 0 to 3"):
         tokens.place(torch.tensor([[4]]))
 
 
@@ -176,9 +176,7 @@ def test_a_set_whose_pass_fails_does_not_count_as_guided() -> None:
             kind = 1.0 if part.start else 2.0
             return kind * (rows[..., None] + step.index).float()
 
-        predict = guided_passes(
-            network, plan, 1, guided=lambda _: True, allocate=lambda _: None
-        )
+        predict = guided_passes(network, plan, 1, guided=lambda _: True, allocate=lambda _: None)
         made = []
         for step in SetSchedule(raster_order(1, 6), (1,) * 6):
             while True:
@@ -192,5 +190,3 @@ def test_a_set_whose_pass_fails_does_not_count_as_guided() -> None:
     for fail_at in ({1}, {2}, {3}, {4, 6}):
         for one, two in zip(conditions(fail_at), conditions(set()), strict=True):
             assert torch.equal(one, two)
-
-
