@@ -127,6 +127,15 @@ def check_tensor(
         raise bad(name, value.dtype, f"{like.dtype}, as the weights")
 
 
+def check_finite(name: str, values: Tensor, allowed: str = "finite values") -> None:
+    """Raise a ValueError if a value is NaN or infinite; values on `meta` are none."""
+    if values.device.type == "meta" or torch.compiler.is_compiling():
+        return
+    if not bool(values.isfinite().all()):
+        got = "NaN" if bool(values.isnan().any()) else "infinite values"
+        raise bad(name, got, allowed)
+
+
 def check_broadcast(name: str, shape: Sequence[int], target: Sequence[int]) -> None:
     """Raise a ValueError unless `shape` broadcasts to `target`."""
     fits = len(shape) <= len(target)

@@ -14,8 +14,11 @@ from contar._typing import Tensor
 _WIDE, _OFTEN = 512, 8  # width and calls from which `packed` saves more than it takes
 
 
-def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
-    """Return what timm's `Mlp` makes of x."""
+def apply_mlp(mlp: Any, x: Tensor, dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return what timm's `Mlp` makes of x, with `dropout` behind its activation and at its end."""
+    if dropout is not None:
+        hidden = dropout(mlp.act(apply_linear(mlp.fc1, x)))
+        return dropout(apply_linear(mlp.fc2, mlp.norm(hidden)))
     if not (suits(x, mlp.fc1.weight) and _is_plain(mlp)):
         return mlp(x)
     if torch.is_grad_enabled():

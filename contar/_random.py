@@ -7,11 +7,12 @@ it draws is moved there.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from contar._errors import bad
+from contar._errors import bad, check_number
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -83,3 +84,38 @@ def integers(
 ) -> Tensor:
     """Draw int64 from {0, ..., high - 1}; the first axis of `shape` is the batch."""
     return _draw("random_", shape, generator, device, torch.int64, to=high)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """A share of values set to 0, the others scaled up so that their mean stays.
+
+    Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
+    JMLR 2014. Drawn from the generator that is given, not from torch's global one; each call draws
+    anew, so that what is computed twice is no longer the same.
+
+    Args:
+        share: of the values, from 0 to below 1.
+        generator: one, or one for each sample.
+
+    Raises:
+        ValueError: a share outside its range, or no generator.
+    """
+
+    share: float
+    generator: Generators
+
+    def __post_init__(self) -> None:
+        if check_number("share", self.share, 0, 1) == 1:
+            raise bad("share", self.share, "a number from 0 to below 1")
+        several = isinstance(self.generator, Sequence) and len(self.generator) > 0
+        for generator in self.generator if several else [self.generator]:  # type: ignore[union-attr]
+            if not isinstance(generator, torch.Generator):
+                raise bad("generator", generator, "a torch.Generator or a list of them")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x [b, ...] with some of its values at 0."""
+        if not self.share:
+            return x
+        drawn = uniform(*x.shape, generator=self.generator, device=x.device)
+        return x.masked_fill(drawn < self.share, 0) / (1 - self.share)

@@ -98,6 +98,7 @@ def generate(
         read_video,
         write_video,
     )
+    from contar.tokenizers.protocol import longest_clip
     from contar.tokenizers.vae import VAETokenizer
     from recipes import nova
 
@@ -125,7 +126,7 @@ def generate(
     if picture is not None:
         given["image"] = fit_frames(picture, height, width)[0]
     if video is not None:
-        length = tokenizer.pixel_frames(max(1, latents // 2))
+        length = longest_clip(tokenizer, tokenizer.pixel_frames(max(1, latents // 2)))
         given["video"] = fit_frames(read_tail(video, length, fps=rate, name="video"), height, width)
     result = pipe(
         prompt,

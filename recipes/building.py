@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -44,7 +45,7 @@ def build_model(
         check_device("device", device)
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
-    with torch.device("cpu" if device is None else device):
+    with fixed_defaults("cpu" if device is None else device):
         model = make(config)
     if dtype is not None:
         nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
 from contar.tokenizers.vae import VAETokenizer
@@ -23,6 +24,7 @@ LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard d
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
+@fixed_defaults()
 def from_pretrained(
     path: str | Path,
     *,
@@ -84,6 +86,7 @@ def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:
     return MarConfig.from_official(known)
 
 
+@fixed_defaults()
 def load_tokenizer(path: str | Path) -> VAETokenizer:
     """Load the tokenizer released with MAR (`kl16.ckpt`, laid out as in latent-diffusion).
 

@@ -174,7 +174,7 @@ def generate(
             draw_noise=noise,
         )
 
-    tokens = empty = torch.zeros(batch, c.tokens, c.values, device=device)
+    tokens = empty = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
     with torch.no_grad(), monitor:
         for step, tokens in generate_sets(predict, draw, SetSchedule(order, sizes), empty):
             monitor.after(Progress(0, 1, step.index, step.sets, tokens.clone()))

@@ -9,6 +9,7 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
+from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights, weight_files
 from contar.conditioning import text_package
@@ -32,6 +33,7 @@ SHIPPED = Path(__file__).parent / "models"  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
+@fixed_defaults()
 def from_pretrained(
     folder_or_hub_id: str | Path,
     *,

@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -36,10 +37,11 @@ def vae_memory(
     """
     tokenizer = VAETokenizer(copy.deepcopy(tokenizer.vae))
     torch.nn.Module.to(tokenizer.vae, dtype=dtype)  # diffusers' own warns of a list that is empty
-    pixels = torch.zeros(1, 3, frames, *size, device="meta")
+    empty: Any = {"dtype": torch.float32, "device": "meta"}
+    pixels = torch.zeros(1, 3, frames, *size, **empty)
     grid = [side // tokenizer.space_stride for side in size]
     count = tokenizer.latent_frames(frames)
-    latents = torch.zeros(1, tokenizer.channels, count, *grid, device="meta")
+    latents = torch.zeros(1, tokenizer.channels, count, *grid, **empty)
     return {
         "encode": peak_bytes(lambda: tokenizer.encode(pixels)),
         "decode": peak_bytes(lambda: tokenizer.decode(latents)),

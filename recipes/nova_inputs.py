@@ -12,6 +12,7 @@ from contar._errors import (
     bad,
     check_choice,
     check_count,
+    check_finite,
     check_instance,
     check_number,
     check_shape,
@@ -157,10 +158,15 @@ def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None
 
 
 def show(latents: Float[Tensor, "b c t h w"], tokenizer: Tokenizer, output_type: str) -> Any:
-    """Return latents as what `NovaOutput` says for an output type."""
+    """Return latents as what `NovaOutput` says for an output type.
+
+    Raises:
+        ValueError: NaN or infinite pixels, which no integer stands for.
+    """
     if output_type == "latent":
         return latents
     pixels = tokenizer.decode(latents).permute(0, 2, 1, 3, 4)
+    check_finite("pixels", pixels)
     if output_type == "pt":
         return ((pixels + 1) / 2).clamp(0, 1)
     # Cut off, not rounded, as released code does.

@@ -310,7 +310,7 @@ class NovaPipeline(DiffusionPipeline):
         """Return the states of texts on `device`; states stay what they are."""
         sizes, dtype = self.transformer.sizes, self.transformer.begin.dtype
         words = [text for text in texts if isinstance(text, str)]
-        states = [torch.zeros(0, sizes.text_width) for _ in words]
+        states = [torch.zeros(0, sizes.text_width, dtype=dtype, device=device) for _ in words]
         if any(words):
             self._wake(self.text_encoder)
             states = encode_texts(

@@ -196,7 +196,7 @@ def motion_numbers(
             if value is not None:
                 raise bad(name, value, "None: this model makes images")
         return None, None
-    columns = []
+    columns, device = [], model.begin.device
     for name, value, default in (("motion_flow", flow, 5.0), ("fps", fps, 12.0)):
         value = default if value is None else value
         values = list(value) if isinstance(value, Sequence) else [value] * batch
@@ -206,8 +206,9 @@ def motion_numbers(
             real = isinstance(number, int | float)
             if name == "fps" or not real or number != UNSET:
                 check_number(name, number, 0)
-        columns.append(torch.tensor([float(number) for number in values]))
-    return columns[0].to(model.begin.device), columns[1].to(model.begin.device)
+        numbers = [float(number) for number in values]
+        columns.append(torch.tensor(numbers, dtype=torch.float32, device=device))
+    return columns[0], columns[1]
 
 
 def _frames(
@@ -336,7 +337,8 @@ def _frames(
                 draw_noise=lambda: take(frame_noise(), ids),
             )
 
-        empty = torch.zeros(batch, grid[0] * grid[1], c.patch**2 * c.channels, device=device)
+        shape = (batch, grid[0] * grid[1], c.patch**2 * c.channels)
+        empty = torch.zeros(shape, dtype=torch.float32, device=device)
         tokens = empty
         for step, tokens in generate_sets(predict, draw, schedule, empty):
             seen = tokens.clone()

@@ -168,8 +168,8 @@ def batches_of(
         batch = NovaBatch(
             latents=mean + deviation * draws.posterior,
             texts=tuple(kept),
-            motion_flow=torch.tensor(flow) if video else None,
-            fps=torch.tensor([float(s.facts["fps"]) for s in chosen]) if video else None,
+            motion_flow=_numbers(flow) if video else None,
+            fps=_numbers([s.facts["fps"] for s in chosen]) if video else None,
             hidden=draws.mask.hidden,
             visible_ids=draws.mask.visible_ids,
             noise=draws.noise,
@@ -178,6 +178,10 @@ def batches_of(
         return (batch,)
 
     return load
+
+
+def _numbers(values: Sequence[float]) -> Float[Tensor, " b"]:
+    return torch.tensor([float(v) for v in values], dtype=torch.float32, device="cpu")
 
 
 def quieten(model: Nova) -> None:

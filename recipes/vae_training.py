@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from contar._defaults import fixed_defaults
 from contar._errors import bad, check_number
 from contar._files import read_json
 from contar._random import normal, seeded
@@ -113,7 +114,8 @@ def train_vae(
     if stage.widths is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            vae = CausalVAE(widths=stage.widths)
+            with fixed_defaults():
+                vae = CausalVAE(widths=stage.widths)
     elif isinstance(start, CausalVAE):
         vae = deepcopy(start)
     else:

@@ -7,7 +7,8 @@ from torch import nn
 
 from contar._errors import bad, check_count, check_ids, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import Positions
+from contar.attention import KVCache, Positions, TokenCache
+from contar.attention.cache import as_it_was
 from contar.backbones.block import Block, run_blocks, take
 from contar.backbones.spatial_memory import SpatialMemory, check_memory
 
@@ -118,26 +119,44 @@ class SpatialTower(nn.Module):
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
         _check_positions(positions, count, *(half[1:] for half in self.halves))
-        for_encoder, for_decoder = positions
         length = prefix.shape[1]
-        if memory is not None:
-            alone, like = filled is None and not checkpoint, self.norm.weight
-            options: Any = {"like": like, "backend": backend, "alone": alone}
-            check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+        every = (tokens, prefix, visible_ids, positions, filled, rows)
+        if memory is None:
+            return self._compute(*every, backend=backend, checkpoint=checkpoint)
+        alone, like = filled is None and not checkpoint, self.norm.weight
+        options: Any = {"like": like, "backend": backend, "alone": alone}
+        check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+        with as_it_was(memory):
             if memory.full and rows is not None:
                 return self._renew(tokens, visible_ids, rows, positions, length, memory, backend)
             memory.reserve_all(length, visible_ids.shape[1])
-        of_encoder, of_decoder = (
-            (None, None) if memory is None else (memory.encoder, memory.decoder)
-        )
+            caches = (memory.encoder, memory.decoder)
+            return self._compute(*every, caches=caches, backend=backend, checkpoint=False)
 
+    def _compute(
+        self,
+        tokens: Tensor,
+        prefix: Tensor,
+        visible_ids: Tensor,
+        positions: tuple[Positions, Positions],
+        filled: Tensor | None,
+        rows: Tensor | None,
+        *,
+        caches: tuple[KVCache | None, TokenCache | None] = (None, None),
+        backend: Any,
+        checkpoint: bool,
+    ) -> Tensor:
+        """Compute everything; what is kept of it goes into the caches of both halves."""
+        batch, count, _ = tokens.shape
+        length, (for_encoder, for_decoder) = prefix.shape[1], positions
+        of_encoder, of_decoder = caches
         places = for_encoder.take(visible_ids)
         x = torch.cat([self.prefix(prefix), self._embed(tokens, visible_ids, places)], dim=1)
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        options = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
+        options: Any = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
         x = run_blocks(self.encoder, x, cache=of_encoder, checkpoint=checkpoint, **options)
 
         x = self.join(x)

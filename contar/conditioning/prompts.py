@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from contar._defaults import fixed_defaults
 from contar._errors import bad, check_count
 from contar._typing import Float, Tensor
 
@@ -48,10 +49,11 @@ def encode_texts(
     if not longest:
         return states
     padding = tokenizer.pad_token_id or 0  # never seen: it is masked
-    padded = torch.tensor([[*tokens, *[padding] * (longest - len(tokens))] for tokens in ids])
-    lengths = torch.tensor([len(tokens) for tokens in ids])
-    mask = (torch.arange(longest) < lengths[:, None]).long()
-    hidden = body(padded.to(body.device), attention_mask=mask.to(body.device)).last_hidden_state
+    with fixed_defaults():
+        padded = torch.tensor([[*tokens, *[padding] * (longest - len(tokens))] for tokens in ids])
+        lengths = torch.tensor([len(tokens) for tokens in ids])
+        mask = (torch.arange(longest) < lengths[:, None]).long()
+        hidden = body(padded.to(body.device), attention_mask=mask.to(body.device)).last_hidden_state
     for i, row, count in zip(rows, hidden, lengths.tolist(), strict=True):
         states[i] = row[:count]
     return states

@@ -95,7 +95,9 @@ def caption(
     """
 
     def draw(choices: Sequence[str]) -> str:
-        return choices[int(torch.randint(len(choices), (), generator=generator))]
+        return choices[
+            int(torch.randint(len(choices), (), generator=generator, device=generator.device))
+        ]
 
     name = draw((NAMES[digit], str(digit)))
     if direction is None:

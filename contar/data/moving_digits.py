@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from contar._errors import bad, check_count
-from contar._random import seeded
+from contar._random import seeded, uniform
 from contar._typing import Tensor, UInt8
 from contar.data.captions import DIRECTIONS, caption
 from contar.data.digits import Split, load_digits
@@ -67,7 +67,7 @@ class MovingDigits(Dataset[MovingDigit]):
         draws = seeded(self.seed, self.split, index)
 
         def below(count: int) -> int:
-            return int(torch.randint(count, (), generator=draws))
+            return int(torch.randint(count, (), generator=draws, device="cpu"))
 
         row = below(len(self.digits.labels))
         way = below(len(DIRECTIONS) + 1)
@@ -78,7 +78,7 @@ class MovingDigits(Dataset[MovingDigit]):
         words = next((word for word, speeds in _SAID.items() if says and speed in speeds), None)
         digit = int(self.digits.labels[row])
         text = caption(digit, direction, words, generator=draws, test=self.split == "test")
-        start = AROUND * (2 * torch.rand(2, generator=draws) - 1)
+        start = AROUND * (2 * uniform(2, generator=draws) - 1)
         frames = render(self.digits.pictures[row], direction, speed, start=start)
         return MovingDigit(frames, text, digit, direction, speed)
 
@@ -97,16 +97,16 @@ def render(
     Raises:
         ValueError: a start and a speed with which it would leave the frame.
     """
-    step = torch.zeros(2)
+    step = torch.zeros(2, dtype=torch.float32, device=start.device)
     if direction is not None:
         angle = DIRECTIONS.index(direction) * math.pi / 4
-        step = speed * torch.tensor([math.sin(angle), math.cos(angle)])
+        step = speed * step.new_tensor([math.sin(angle), math.cos(angle)])
     room = (SIDE - DIGIT - 1) / 2
     if (start.abs().maximum((start + step * (FRAMES - 1)).abs()) > room + 1e-3).any():
         raise bad("speed", speed, f"one that ends within {room} pixels of the middle")
     first = room + start
     padded = torch.nn.functional.pad(picture.float(), (1, 1, 1, 1))
-    frames = torch.zeros(FRAMES, SIDE, SIDE)
+    frames = step.new_zeros(FRAMES, SIDE, SIDE)
     for t in range(FRAMES):
         place = first + t * step
         whole = place.floor()

@@ -72,7 +72,7 @@ class NoiseProcess:
             betas = scheduler.betas.float()
             # As `variance_bound` has it, which divides by small levels: in float64.
             kept = (1 - betas.double()).cumprod(0)
-        steps = torch.arange(len(kept), dtype=torch.float32)
+        steps = torch.arange(len(kept), dtype=torch.float32, device=kept.device)
         signal, level = (kept**0.5).float(), ((1 - kept) ** 0.5).float()
         return cls(signal, level, steps, prediction, betas)
 

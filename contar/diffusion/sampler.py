@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from contar._defaults import fixed_defaults
 from contar._errors import bad, check_callable, check_count, check_number, check_shape, check_tensor
 from contar._typing import Float, Tensor
 from contar.diffusion.config import load_scheduler
@@ -163,6 +164,7 @@ def _remembered(key: str, steps: int, flow_shift: float | None) -> SamplerTable:
     return _make(json.loads(key), steps, flow_shift)
 
 
+@fixed_defaults()
 def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     """Return the table, checked against its scheduler."""
     scheduler = _fresh(config, flow_shift)

@@ -345,7 +345,9 @@ class DiffusionMLP(nn.Module):
 
 def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return [steps]; on a GPU one that stays there, since a copy cannot be part of a graph."""
-    return _kept(values, device) if device.type == "cuda" else torch.tensor(values).float()
+    if device.type == "cuda":
+        return _kept(values, device)
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 @cache

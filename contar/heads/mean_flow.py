@@ -143,7 +143,7 @@ class MeanFlowHead(nn.Module):
         shape = (*cond.shape[:2], self.values)
         x = temperature * normal(*shape, generator=draws, device=cond.device)
         for step in range(self.steps, 0, -1):
-            r, t = (torch.full((1, 1), k / self.steps, device=x.device) for k in (step - 1, step))
+            r, t = (x.new_full((1, 1), k / self.steps) for k in (step - 1, step))
             u = self.velocity(x.repeat(passes, 1, 1), r, t, condition)
             x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / self.steps
         return x

@@ -64,7 +64,7 @@ def draw_step(
     share = truncated_normal_mask(
         1, tokens, low=low, std=std, generator=seeded(seed, step, "share")
     )
-    visible = torch.full((len(indices) * frames,), share.visible_ids.shape[1])
+    visible = share.visible_ids.new_full((len(indices) * frames,), share.visible_ids.shape[1])
     rows = [generator for generator in generators for _ in range(frames)]
     mask = mask_by_order(random_order(len(rows), tokens, generator=rows), visible)
     shape, count = (repeats, frames * tokens), len(indices)

@@ -93,7 +93,7 @@ def batch_indices(count: int, batch: int, step: int, *, seed: int) -> list[int]:
     """
     chosen = []
     for epoch in range(step * batch // count, (step * batch + batch - 1) // count + 1):
-        order = torch.randperm(count, generator=seeded(seed, "epoch", epoch)).tolist()
+        order = torch.randperm(count, generator=seeded(seed, "epoch", epoch), device="cpu").tolist()
         first = max(step * batch - epoch * count, 0)
         last = min(step * batch + batch - epoch * count, count)
         chosen += order[first:last]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from contar._random import seeded
+from contar._random import seeded, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.data import MovingDigits
@@ -44,8 +44,8 @@ class MovingClips:
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, list[Tensor]]:
         """Return latents and text states of a step: the same for every variant of equal seed."""
         draws = seeded(seed, "batch", step)
-        rows = torch.randint(len(self.texts), (size,), generator=draws).tolist()
-        dropped = (torch.rand(size, generator=draws) < self.label_drop).tolist()
+        rows = torch.randint(len(self.texts), (size,), generator=draws, device="cpu").tolist()
+        dropped = (uniform(size, generator=draws) < self.label_drop).tolist()
         texts = [self.texts[row] for row in rows]
         kept = [text[:0] if drop else text for text, drop in zip(texts, dropped, strict=True)]
         return self.latents[rows], kept
@@ -56,14 +56,18 @@ class MovingClips:
         return encode_texts(captions, *self.encoders, length=network(1).text_length)
 
     def frames(self, made: Float[Tensor, "b c t h w"]) -> Tensor:
-        """Return generated latents as clips, uint8 [b, t, h, w, 3]."""
-        pixels = self.tokenizer.decode(made).nan_to_num(0).permute(0, 2, 3, 4, 1)
+        """Return generated latents as clips, uint8 [b, t, h, w, 3].
+
+        Raises:
+            ValueError: NaN or infinite latents or pixels.
+        """
+        pixels = self.tokenizer.decode(made).permute(0, 2, 3, 4, 1)
         return pixels.mul(127.5).add(127.5).clamp(0, 255).round().byte()
 
     def judged(self, made: Float[Tensor, "b c t h w"], judge: DigitJudge) -> dict[str, float]:
         """Return the shares of right digits and directions, and the distance from real frames."""
         clips, asks = self.frames(made), [self.asks[index] for index in range(len(made))]
-        wanted = torch.tensor([ask.digit for ask in asks])
+        wanted = torch.tensor([ask.digit for ask in asks], device="cpu")
         ways = [direction_of(clip) == ask.direction for clip, ask in zip(clips, asks, strict=True)]
         others = torch.stack([ask.frames for ask in asks])
         near = frechet_frames(judge, others[:, ::4].flatten(0, 1), clips[:, ::4].flatten(0, 1))
