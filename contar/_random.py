@@ -27,7 +27,10 @@ def seeded(*key: int | str) -> torch.Generator:
 
 
 def check_generator(
-    generator: Generators | None, batch: int, device: torch.device | str
+    generator: Generators | None,
+    batch: int,
+    device: torch.device | str,
+    name: str = "generator",
 ) -> Generators:
     """Return a usable generator, a freshly seeded one for None.
 
@@ -41,12 +44,12 @@ def check_generator(
     several = isinstance(generator, Sequence)
     generators = list(generator) if several else [generator]  # type: ignore[arg-type]
     if several and len(generators) != batch:
-        raise bad("generator", f"a list of {len(generators)}", f"one, or a list of {batch}")
+        raise bad(name, f"a list of {len(generators)}", f"one, or a list of {batch}")
     for g in generators:
         if not isinstance(g, torch.Generator):
-            raise bad("generator", g, "a torch.Generator or a list of them")
+            raise bad(name, g, "a torch.Generator or a list of them")
         if g.device.type not in ("cpu", torch.device(device).type):
-            raise bad("generator", f"a generator on {g.device}", f"one on cpu or on {device}")
+            raise bad(name, f"a generator on {g.device}", f"one on cpu or on {device}")
     return generator
 
 

@@ -5,7 +5,8 @@ from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.energy import EnergyHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
-from contar.heads.protocol import TokenHead
+from contar.heads.protocol import Noise, TokenHead
+from contar.heads.registry import check_head, head_names, make_head, register_head
 
 __all__ = [
     "DiffusionHead",
@@ -13,5 +14,10 @@ __all__ = [
     "EnergyHead",
     "MeanFlowHead",
     "MixtureHead",
+    "Noise",
     "TokenHead",
+    "check_head",
+    "head_names",
+    "make_head",
+    "register_head",
 ]

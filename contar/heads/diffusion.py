@@ -1,17 +1,22 @@
-"""Diffusion and flow matching as a token head: a network with its noise and its solver."""
+"""Diffusion and flow matching as a token head: a network, its noise and its solver."""
 
-from typing import Any
+from copy import copy
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from contar._errors import check_count, check_instance
-from contar._random import Generators
-from contar._typing import Float, Tensor
+from contar._errors import bad, check_choice, check_count, check_ids, check_instance, check_tensor
+from contar._mlp import packed
+from contar._random import Generators, check_generator, normal
+from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
-from contar.diffusion import NoiseProcess, SamplerTable
+from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, variance_bound
 from contar.heads.diffusion_mlp import DiffusionMLP
-from contar.heads.protocol import check_loss
+from contar.heads.protocol import Noise, check_loss, check_sample
+
+_KINDS = ("fixed", "learned")  # of variance
 
 
 class DiffusionHead(nn.Module):
@@ -27,23 +32,64 @@ class DiffusionHead(nn.Module):
     Args:
         network: predicts what the noise process asks for.
         scheduler: config of a diffusers scheduler.
-        steps: of the solver.
+        steps: of the solver, where `sample` names none.
+        solver: "scheduler", which is the config's, or "iddpm" (`iddpm_table`).
 
     Raises:
         ValueError: a scheduler that `NoiseProcess` or `SamplerTable` refuses, or whose variance
             is not of the network's kind.
     """
 
-    def __init__(self, network: DiffusionMLP, scheduler: Any, *, steps: int = 25) -> None:
+    def __init__(
+        self,
+        network: DiffusionMLP,
+        scheduler: Any,
+        *,
+        steps: int = 25,
+        solver: Literal["scheduler", "iddpm"] = "scheduler",
+    ) -> None:
         super().__init__()
         check_instance("network", network, DiffusionMLP)
-        check_count("steps", steps)
+        check_choice("solver", solver, ("scheduler", "iddpm"))
         self.network = network
-        self.values, self.cond_width = network.values, network.cond_width
+        self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
+        self.steps = check_count("steps", steps)
         self.process = NoiseProcess.from_config(scheduler)
-        self.table = SamplerTable.from_config(scheduler, steps)
-        network.check_process(self.process)
-        network.check_solver(self.table, Guidance(), 1.0)
+        self._check_kind("scheduler", self.process.betas is not None)
+        self._solver = iddpm_table if solver == "iddpm" else _of_scheduler(scheduler)
+        self.check_sample(Guidance(), 1.0, None)
+
+    def with_scheduler(self, scheduler: Any, *, flow_shift: float | None = None) -> "DiffusionHead":
+        """Return a head of the same network that learns and draws by another scheduler.
+
+        Args:
+            scheduler: config of a diffusers scheduler.
+            flow_shift: of the timesteps of a flow that it draws with, as in
+                `SamplerTable.from_config`.
+
+        Raises:
+            ValueError: as for the head itself.
+        """
+        other = copy(self)
+        other.process = NoiseProcess.from_config(scheduler)
+        return other.with_solver(scheduler, flow_shift=flow_shift)
+
+    def with_solver(self, scheduler: Any, *, flow_shift: float | None = None) -> "DiffusionHead":
+        """Return a head of the same network that draws by another scheduler; as `with_scheduler`.
+
+        A solver that the noise process could not learn by, as those of higher order, will do.
+        """
+        other = copy(self)
+        other._solver = _of_scheduler(scheduler, flow_shift)
+        return other
+
+    def table(self, steps: int | None = None) -> SamplerTable:
+        """Return the solver for a number of steps; None is the head's own.
+
+        Raises:
+            ValueError: a number that the solver does not take.
+        """
+        return self._solver(self.steps if steps is None else steps)
 
     def compile(self, **options: Any) -> None:
         """Compile the network, with options of `torch.compile`."""
@@ -56,15 +102,45 @@ class DiffusionHead(nn.Module):
         *,
         repeats: int = 1,
         generator: torch.Generator | None = None,
+        noise: Float[Tensor, "r m c"] | None = None,
+        index: Int[Tensor, "r m"] | None = None,
     ) -> Float[Tensor, "r m"]:
         """Return the squared error of the prediction; arguments as in `TokenHead`.
 
+        With learned variance the variational bound's term is added (`variance_bound`).
+
+        Args:
+            target: [m, token_dim].
+            cond: [m, cond_dim].
+            repeats: draws of noise and timestep for each token.
+            generator: draws the noise, then the timesteps, where they are not given.
+            noise: [repeats, m, token_dim], instead of a draw.
+            index: [repeats, m], indices of training timesteps, instead of a draw.
+
         Raises:
-            ValueError: what does not fit.
+            ValueError: shapes that do not fit, `repeats` below 1, or indices that the process does
+                not have.
         """
-        check_loss(self, target, cond, repeats, generator, like=self.network.token.weight)
-        options: Any = {"process": self.process, "repeats": repeats, "generator": generator}
-        return self.network.loss(target, cond, **options)
+        check_loss(self, target, cond, repeats, None, like=self.network.token.weight)
+        self.check_draws(repeats, len(target), noise, index)
+        shape, device, process = (repeats, len(target)), target.device, self.process
+        drawn: Any = generator
+        if noise is None or index is None:
+            drawn = check_generator(generator, repeats, device)
+        if noise is None:
+            noise = normal(*shape, self.token_dim, generator=drawn, device=device)
+        if index is None:
+            index = process.draw_indices(*shape, generator=drawn, device=device)
+        x_0, eps, network = target.float().expand(*shape, -1), noise.float(), self.network
+        x_t = process.add_noise(x_0, eps, index)
+        condition = network.condition(cond).expand(*shape, -1)
+        output = network.denoise(x_t, network.modulations(condition, network.times(process, index)))
+        prediction, log_variance = output.tensor_split([self.token_dim], dim=-1)
+        errors = (prediction - process.target(x_0, eps, index)).square()
+        if process.betas is not None:
+            bound = variance_bound(x_0, x_t, prediction, log_variance, index, process.betas)
+            errors = errors + bound
+        return errors.mean(-1)
 
     def sample(
         self,
@@ -73,18 +149,95 @@ class DiffusionHead(nn.Module):
         uncond: Float[Tensor, "b n d"] | None = None,
         guidance: Guidance | None = None,
         temperature: float = 1.0,
-        generator: Generators | None = None,
+        noise: Noise | Generators | None = None,
+        steps: int | None = None,
+        frame: int | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Draw by the solver; arguments as in `TokenHead`.
 
+        The noise is asked for normal numbers, [b, n, token_dim]: those that it starts from, then
+        those of each step of a stochastic solver.
+
+        Args:
+            cond: [b, n, cond_dim].
+            uncond: [b, n, cond_dim].
+            guidance: constant guidance.
+            temperature: factor of the noise that the solver adds.
+            noise: the source.
+            steps: of the solver.
+            frame: tokens of the whole frame, m >= n, for a renormalisation over the frame. The
+                noise is then asked for all of them, the n of `cond` first; the others go along,
+                each predicted as it stands.
+
         Raises:
-            ValueError: as `DiffusionMLP.sample`.
+            ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
+                frame without `frame`, or a temperature or steps that the solver lacks.
         """
-        return self.network.sample(
-            cond,
-            table=self.table,
-            uncond=uncond,
-            guidance=guidance,
-            temperature=temperature,
-            generator=generator,
-        )
+        like = self.network.token.weight
+        checked = check_sample(self, cond, uncond, guidance, temperature, noise, like=like)
+        guidance, uncond, source = checked
+        self.check_sample(guidance, temperature, steps)
+        batch, count, _ = cond.shape
+        if frame is None:
+            if guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame":
+                raise bad("frame", None, "the tokens of the frame, over which is renormalised")
+            frame = count
+        elif check_count("frame", frame) < count:
+            raise bad("frame", frame, f"at least the {count} predicted tokens")
+
+        def draw() -> Tensor:
+            drawn = source.normal(batch, frame, self.token_dim)
+            check_tensor("noise", drawn, (batch, frame, self.token_dim), "[b, m, token_dim]")
+            return drawn.float()
+
+        table, network = self.table(steps), self.network
+        condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
+        modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
+        mlps = [packed(block.mlp, condition, len(table)) for block in network.blocks]
+
+        def predict(x: Tensor, timestep: float) -> Tensor:
+            guided = guidance.applies(timestep)
+            tokens = torch.cat([x[:, :count]] * (1 + guided))
+            outputs = network.denoise(tokens, next(modulations), mlps)
+            prediction, log_variance = outputs.tensor_split([self.token_dim], dim=-1)
+            others = x[:, count:]
+            if guided and guidance.renorm_over == "frame":
+                halves = (torch.cat([half, others], dim=1) for half in prediction.chunk(2))
+                prediction = guidance.combine(*halves)
+            else:
+                if guided:
+                    prediction = guidance.combine(*prediction.chunk(2))
+                prediction = torch.cat([prediction, others], dim=1)
+            if not log_variance.shape[-1]:
+                return prediction
+            log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
+            return torch.cat([prediction, log_variance], dim=-1)
+
+        return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
+
+    def check_draws(
+        self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
+    ) -> None:
+        """Raise a ValueError unless `loss` takes these for `count` tokens."""
+        check_count("repeats", repeats)
+        if noise is not None:
+            shape = (repeats, count, self.token_dim)
+            check_tensor("noise", noise, shape, "[repeats, m, token_dim]")
+        if index is not None:
+            check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
+            check_ids("index", index, len(self.process))
+
+    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
+        """Raise a ValueError unless `sample` takes these."""
+        table = self.table(steps)
+        self._check_kind("scheduler", table.noise_high is not None)
+        table.check_temperature("temperature", temperature)
+
+    def _check_kind(self, name: str, learned: bool) -> None:
+        if learned != self.network.learned_variance:
+            allowed = f"{_KINDS[not learned]} variance, as the network's"
+            raise bad(name, f"one of {_KINDS[learned]} variance", allowed)
+
+
+def _of_scheduler(scheduler: Any, flow_shift: float | None = None) -> Any:
+    return partial(SamplerTable.from_config, scheduler, flow_shift=flow_shift)

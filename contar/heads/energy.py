@@ -8,7 +8,7 @@ from contar._errors import bad, check_count, check_number
 from contar._random import Generators, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance
-from contar.heads.protocol import check_loss, check_plain, check_sample
+from contar.heads.protocol import Noise, check_loss, check_one_pass, check_plain, check_sample
 
 
 class EnergyHead(nn.Module):
@@ -24,8 +24,8 @@ class EnergyHead(nn.Module):
     section 4.3.
 
     Args:
-        values: of a token.
-        cond_width: of the condition.
+        token_dim: values of a token.
+        cond_dim: values of the condition.
         width: of the network.
         depth: blocks.
         noise: values of the noise, uniform in [-1/2, 1/2).
@@ -37,8 +37,8 @@ class EnergyHead(nn.Module):
 
     def __init__(
         self,
-        values: int,
-        cond_width: int,
+        token_dim: int,
+        cond_dim: int,
         *,
         width: int,
         depth: int,
@@ -46,21 +46,21 @@ class EnergyHead(nn.Module):
         alpha: float = 1.0,
     ) -> None:
         super().__init__()
-        self.values = check_count("values", values)
-        self.cond_width = check_count("cond_width", cond_width)
+        self.token_dim = check_count("token_dim", token_dim)
+        self.cond_dim = check_count("cond_dim", cond_dim)
         check_count("width", width)
         self.noise_values = check_count("noise", noise)
         if not 0 < check_number("alpha", alpha) < 2:
             raise bad("alpha", alpha, "between 0 and 2")
         self.alpha = alpha
-        self.condition = nn.Linear(cond_width, width)
+        self.condition = nn.Linear(cond_dim, width)
         self.noise = nn.Linear(noise, width)
         self.norms = nn.ModuleList(
             AdaptiveLayerNorm(width, outputs=3) for _ in range(check_count("depth", depth))
         )
         self.mlps = nn.ModuleList(Mlp(width, width, act_layer=nn.SiLU) for _ in range(depth))
         self.norm = AdaptiveLayerNorm(width)
-        self.out = nn.Linear(width, values)
+        self.out = nn.Linear(width, token_dim)
 
     def forward(
         self, cond: Float[Tensor, "*m d"], noise: Float[Tensor, "*m e"]
@@ -103,19 +103,24 @@ class EnergyHead(nn.Module):
         uncond: Float[Tensor, "b n d"] | None = None,
         guidance: Guidance | None = None,
         temperature: float = 1.0,
-        generator: Generators | None = None,
+        noise: Noise | Generators | None = None,
+        steps: int | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Draw in one pass; arguments as in `TokenHead`.
 
         Raises:
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
-        guidance, uncond, draws = check_sample(
-            self, cond, uncond, guidance, temperature, generator, like=self.out.weight
+        guidance, uncond, source = check_sample(
+            self, cond, uncond, guidance, temperature, noise, like=self.out.weight
         )
-        check_plain(guidance)
+        self.check_sample(guidance, temperature, steps)
         if uncond is not None:
             cond = guidance.combine(cond, uncond)
         shape = (*cond.shape[:2], self.noise_values)
-        noise = uniform(*shape, generator=draws, device=cond.device) - 0.5
-        return self(cond, temperature * noise)
+        return self(cond, temperature * (source.uniform(*shape) - 0.5))
+
+    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
+        """Raise a ValueError unless `sample` takes these."""
+        check_plain(guidance)
+        check_one_pass(steps)

@@ -12,7 +12,7 @@ from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
 from contar.heads.diffusion_mlp import DiffusionMLP
-from contar.heads.protocol import check_loss, check_plain, check_sample
+from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
 
 SCALE = 20.0  # of times in [0, 1]: small, so that their embedding changes smoothly with time
 
@@ -32,8 +32,8 @@ class MeanFlowHead(nn.Module):
     Source: Geng et al. 2025, arXiv 2505.13447, algorithms 1 and 2; table 1 for the shares.
 
     Args:
-        values: of a token.
-        cond_width: of the condition.
+        token_dim: values of a token.
+        cond_dim: values of the condition.
         width: of the network.
         depth: blocks.
         steps: of a draw.
@@ -47,8 +47,8 @@ class MeanFlowHead(nn.Module):
 
     def __init__(
         self,
-        values: int,
-        cond_width: int,
+        token_dim: int,
+        cond_dim: int,
         *,
         width: int,
         depth: int,
@@ -57,9 +57,9 @@ class MeanFlowHead(nn.Module):
         power: float = 1.0,
     ) -> None:
         super().__init__()
-        self.network = DiffusionMLP(values, cond_width, width=width, depth=depth)
+        self.network = DiffusionMLP(token_dim, cond_dim, width=width, depth=depth)
         self.span = ScalarEmbedding(width, cosine_first=True)
-        self.values, self.cond_width = values, cond_width
+        self.token_dim, self.cond_dim = token_dim, cond_dim
         self.steps = check_count("steps", steps)
         self.spans = check_number("spans", spans, 0, 1)
         self.power = check_number("power", power, 0)
@@ -91,7 +91,7 @@ class MeanFlowHead(nn.Module):
         draws = check_loss(self, target, cond, repeats, generator, like=like)
         shape, device = (repeats, len(target)), target.device
         options: Any = {"generator": draws, "device": device}
-        noise = normal(*shape, self.values, **options)
+        noise = normal(*shape, self.token_dim, **options)
         times = (normal(2, *shape, **options) - 0.4).sigmoid()
         t, r = times.amax(0), times.amin(0)
         spanned = uniform(*shape, **options) < self.spans
@@ -125,25 +125,33 @@ class MeanFlowHead(nn.Module):
         uncond: Float[Tensor, "b n d"] | None = None,
         guidance: Guidance | None = None,
         temperature: float = 1.0,
-        generator: Generators | None = None,
+        noise: Noise | Generators | None = None,
+        steps: int | None = None,
     ) -> Float[Tensor, "b n c"]:
-        """Draw in `steps` equal steps; arguments as in `TokenHead`.
+        """Draw in equal steps; arguments as in `TokenHead`.
 
         Raises:
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
         like = self.network.token.weight
-        guidance, uncond, draws = check_sample(
-            self, cond, uncond, guidance, temperature, generator, like=like
+        guidance, uncond, source = check_sample(
+            self, cond, uncond, guidance, temperature, noise, like=like
         )
-        check_plain(guidance)
+        self.check_sample(guidance, temperature, steps)
+        count = self.steps if steps is None else steps
         passes = 1 + (uncond is not None)
         both = cond if uncond is None else torch.cat([cond, uncond])
         condition = self.network.condition(both)
-        shape = (*cond.shape[:2], self.values)
-        x = temperature * normal(*shape, generator=draws, device=cond.device)
-        for step in range(self.steps, 0, -1):
-            r, t = (x.new_full((1, 1), k / self.steps) for k in (step - 1, step))
+        shape = (*cond.shape[:2], self.token_dim)
+        x = temperature * source.normal(*shape)
+        for step in range(count, 0, -1):
+            r, t = (x.new_full((1, 1), k / count) for k in (step - 1, step))
             u = self.velocity(x.repeat(passes, 1, 1), r, t, condition)
-            x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / self.steps
+            x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / count
         return x
+
+    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
+        """Raise a ValueError unless `sample` takes these."""
+        check_plain(guidance)
+        if steps is not None:
+            check_count("steps", steps)

@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import check_count, check_number
-from contar._random import Generators, normal, uniform
+from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
-from contar.heads.protocol import check_loss, check_plain, check_sample
+from contar.heads.protocol import Noise, check_loss, check_one_pass, check_plain, check_sample
 
 
 class MixtureHead(nn.Module):
@@ -25,8 +25,8 @@ class MixtureHead(nn.Module):
     Source: GIVT (Tschannen et al. 2023, arXiv 2312.02116), whose guidance draws by rejection.
 
     Args:
-        values: of a token.
-        cond_width: of the condition.
+        token_dim: values of a token.
+        cond_dim: values of the condition.
         components: Gaussians.
         width: of the network; 0 is one linear layer, as in GIVT.
         least: deviation that a component has at least.
@@ -38,8 +38,8 @@ class MixtureHead(nn.Module):
 
     def __init__(
         self,
-        values: int,
-        cond_width: int,
+        token_dim: int,
+        cond_dim: int,
         *,
         components: int = 16,
         width: int = 0,
@@ -47,25 +47,25 @@ class MixtureHead(nn.Module):
         candidates: int = 64,
     ) -> None:
         super().__init__()
-        self.values = check_count("values", values)
-        self.cond_width = check_count("cond_width", cond_width)
+        self.token_dim = check_count("token_dim", token_dim)
+        self.cond_dim = check_count("cond_dim", cond_dim)
         self.components = check_count("components", components)
         self.least = check_number("least", least, 1e-9)
         self.candidates = check_count("candidates", candidates)
-        outputs = components * (1 + 2 * values)
+        outputs = components * (1 + 2 * token_dim)
         self.net = (
-            Mlp(cond_width, width, outputs)
+            Mlp(cond_dim, width, outputs)
             if check_count("width", width, 0)
-            else nn.Linear(cond_width, outputs)
+            else nn.Linear(cond_dim, outputs)
         )
-        self.means = nn.Parameter(torch.randn(components, values))  # or all would learn the same
+        self.means = nn.Parameter(torch.randn(components, token_dim))  # or all would learn the same
 
     def parameters_of(
         self, cond: Float[Tensor, "*m d"]
     ) -> tuple[Float[Tensor, "*m k"], Float[Tensor, "*m k c"], Float[Tensor, "*m k c"]]:
         """Return log-weights, means and deviations of the components, in float32."""
         out = self.net(cond).float().unflatten(-1, (self.components, -1))
-        logits, means, raw = out.split([1, self.values, self.values], dim=-1)
+        logits, means, raw = out.split([1, self.token_dim, self.token_dim], dim=-1)
         deviations = functional.softplus(raw) + self.least
         return logits.squeeze(-1).log_softmax(-1), means + self.means.float(), deviations
 
@@ -83,13 +83,13 @@ class MixtureHead(nn.Module):
         repeats: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "r m"]:
-        """Return -log p(target | condition) / values, in one row; arguments as in `TokenHead`.
+        """Return -log p(target | condition) / token_dim, in one row; arguments as in `TokenHead`.
 
         Raises:
             ValueError: what does not fit.
         """
         check_loss(self, target, cond, repeats, generator, like=self.means)
-        return -self.log_density(target.float(), cond)[None] / self.values
+        return -self.log_density(target.float(), cond)[None] / self.token_dim
 
     def sample(
         self,
@@ -98,37 +98,43 @@ class MixtureHead(nn.Module):
         uncond: Float[Tensor, "b n d"] | None = None,
         guidance: Guidance | None = None,
         temperature: float = 1.0,
-        generator: Generators | None = None,
+        noise: Noise | Generators | None = None,
+        steps: int | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Draw a component, then the token; arguments as in `TokenHead`.
 
         Raises:
             ValueError: what does not fit, or a guidance with truncation or renormalisation.
         """
-        guidance, uncond, draws = check_sample(
-            self, cond, uncond, guidance, temperature, generator, like=self.means
+        guidance, uncond, source = check_sample(
+            self, cond, uncond, guidance, temperature, noise, like=self.means
         )
-        check_plain(guidance, renorm=False)
+        self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
         shape = (batch, count, 1 if uncond is None else self.candidates)
 
         def gumbel(*sizes: int) -> Tensor:  # the largest of log-weights plus these is a draw
-            drawn = uniform(*sizes, generator=draws, device=cond.device)
+            drawn = source.uniform(*sizes)
             return -(-drawn.clamp_min(1e-30).log()).log()
 
         mixture = self.parameters_of(cond)
         weights, means, deviations = mixture
         chosen = (weights[:, :, None] + gumbel(*shape, self.components)).argmax(-1)
-        ids = chosen[..., None].expand(-1, -1, -1, self.values)
-        noise = normal(*shape, self.values, generator=draws, device=cond.device)
-        x = means.gather(2, ids) + temperature * deviations.gather(2, ids) * noise
+        ids = chosen[..., None].expand(-1, -1, -1, self.token_dim)
+        eps = source.normal(*shape, self.token_dim)
+        x = means.gather(2, ids) + temperature * deviations.gather(2, ids) * eps
         if uncond is None:
             return x[:, :, 0]
         others = self.parameters_of(uncond)
         ratio, against = (_log_density(x, *(y[:, :, None] for y in p)) for p in (mixture, others))
         ratio = ratio - against
         best = ((guidance.scale - 1) * ratio + gumbel(*shape)).argmax(-1)
-        return x.gather(2, best[..., None, None].expand(-1, -1, 1, self.values))[:, :, 0]
+        return x.gather(2, best[..., None, None].expand(-1, -1, 1, self.token_dim))[:, :, 0]
+
+    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
+        """Raise a ValueError unless `sample` takes these."""
+        check_plain(guidance, renorm=False)
+        check_one_pass(steps)
 
 
 def _log_density(x: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Tensor:

@@ -1,13 +1,35 @@
-"""What every token head can do."""
+"""What every token head can do, and what their draws and checks have in common."""
 
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from contar._errors import bad, check_count, check_instance, check_number, check_tensor
-from contar._random import Generators, check_generator
+from contar._random import Generators, check_generator, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
+
+
+class Noise:
+    """Random numbers for a head, in the order in which it asks for them.
+
+    A model that draws in another way (as official seeds need) passes a subclass to `sample`.
+
+    Args:
+        generator: one, or one for each sample, as the other functions of contar take it.
+        device: where the numbers are wanted.
+    """
+
+    def __init__(self, generator: Generators, device: torch.device | str = "cpu") -> None:
+        self.generator, self.device = generator, device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw float32 from the standard normal; the first axis is the batch."""
+        return normal(*shape, generator=self.generator, device=self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw float32 from [0, 1); the first axis is the batch."""
+        return uniform(*shape, generator=self.generator, device=self.device)
 
 
 @runtime_checkable
@@ -15,12 +37,12 @@ class TokenHead(Protocol):
     """The distribution of one token, given its condition: how to learn it and how to draw from it.
 
     Attributes:
-        values: of a token.
-        cond_width: of a condition.
+        token_dim: values of a token.
+        cond_dim: values of a condition.
     """
 
-    values: int
-    cond_width: int
+    token_dim: int
+    cond_dim: int
 
     def loss(
         self,
@@ -33,8 +55,8 @@ class TokenHead(Protocol):
         """Return what is to be minimised, for each token by itself.
 
         Args:
-            target: [m, values], clean tokens.
-            cond: [m, cond_width], their conditions.
+            target: [m, token_dim], clean tokens.
+            cond: [m, cond_dim], their conditions.
             repeats: draws for each token, cheap beside the network that made the conditions; a
                 head whose loss draws nothing has one row.
             generator: of the draws.
@@ -48,16 +70,20 @@ class TokenHead(Protocol):
         uncond: Float[Tensor, "b n d"] | None = None,
         guidance: Guidance | None = None,
         temperature: float = 1.0,
-        generator: Generators | None = None,
+        noise: Noise | Generators | None = None,
+        steps: int | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Draw a token for each condition, in float32.
 
         Args:
-            cond: [b, n, cond_width].
-            uncond: [b, n, cond_width], unconditional ones, where guidance acts.
+            cond: [b, n, cond_dim].
+            uncond: [b, n, cond_dim], unconditional ones, where guidance acts.
             guidance: constant guidance; None is none.
             temperature: below 1 for likelier tokens; each head says what it multiplies.
-            generator: of the draws, one or one for each sample.
+            noise: asked for each draw of noise, in order; a generator, or one for each sample,
+                draws as `Noise` does, and None is freshly seeded.
+            steps: in which a token is drawn; None is the head's own number. A head that draws at
+                once takes None alone.
         """
         ...
 
@@ -76,10 +102,10 @@ def check_loss(
     Raises:
         ValueError: what does not fit the head or the other arguments.
     """
-    check_tensor("target", target, (None, head.values), "[m, values]")
+    check_tensor("target", target, (None, head.token_dim), "[m, token_dim]")
     assert isinstance(target, Tensor)
-    shape = (len(target), head.cond_width)
-    check_tensor("cond", cond, shape, "[m, cond_width]", like=like)
+    shape = (len(target), head.cond_dim)
+    check_tensor("cond", cond, shape, "[m, cond_dim]", like=like)
     check_count("repeats", repeats)
     if generator is not None:
         check_instance("generator", generator, torch.Generator)
@@ -92,28 +118,30 @@ def check_sample(
     uncond: Any,
     guidance: Guidance | None,
     temperature: object,
-    generator: Generators | None,
+    noise: Noise | Generators | None,
     *,
     like: Tensor,
-) -> tuple[Guidance, Tensor | None, Generators]:
-    """Return the guidance of a draw, `uncond` where it acts, and the generator.
+) -> tuple[Guidance, Tensor | None, Noise]:
+    """Return the guidance of a draw, `uncond` where it acts, and the source of noise.
 
     Raises:
         ValueError: what does not fit the head or the other arguments.
     """
-    shape = (None, None, head.cond_width)
-    check_tensor("cond", cond, shape, "[b, n, cond_width]", like=like)
+    shape = (None, None, head.cond_dim)
+    check_tensor("cond", cond, shape, "[b, n, cond_dim]", like=like)
     assert isinstance(cond, Tensor)
     guidance = Guidance() if guidance is None else guidance
     check_instance("guidance", guidance, Guidance)
     guidance.check_constant()
     if uncond is not None:
-        check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, cond_width]", like=like)
+        check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, cond_dim]", like=like)
     elif guidance.scale > 1:
         raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
     check_number("temperature", temperature, 0)
     uncond = uncond if guidance.scale > 1 else None
-    return guidance, uncond, check_generator(generator, len(cond), cond.device)
+    if not isinstance(noise, Noise):
+        noise = Noise(check_generator(noise, len(cond), cond.device, "noise"), cond.device)
+    return guidance, uncond, noise
 
 
 def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:
@@ -130,3 +158,9 @@ def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:
     if guidance.renorm < 1 and not (renorm and guidance.renorm_over == "tokens"):
         allowed = "1, or over tokens" if renorm else "1"
         raise bad("guidance.renorm", guidance.renorm, f"{allowed} with this head")
+
+
+def check_one_pass(steps: object) -> None:
+    """Raise a ValueError unless a head that draws in one pass is asked for no number of steps."""
+    if steps is not None:
+        raise bad("steps", steps, "None: this head draws a token in one pass")

@@ -1,0 +1,122 @@
+"""Heads by name: a model's config says which one it has, and of which sizes."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from contar._errors import bad, check_callable, check_instance
+from contar.heads.diffusion import DiffusionHead
+from contar.heads.diffusion_mlp import DiffusionMLP
+from contar.heads.energy import EnergyHead
+from contar.heads.mean_flow import MeanFlowHead
+from contar.heads.mixture import MixtureHead
+from contar.heads.protocol import TokenHead
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
+DDPM = {
+    "_class_name": "DDPMScheduler",
+    "beta_schedule": "linear",
+    "timestep_spacing": "leading",
+    "clip_sample": False,
+}
+Make = Callable[..., TokenHead]  # from (token_dim, cond_dim, **sizes)
+
+
+def _diffusion(
+    token_dim: int,
+    cond_dim: int,
+    *,
+    width: int,
+    depth: int,
+    scheduler: Any = None,
+    steps: int = 50,
+    solver: Literal["scheduler", "iddpm"] = "scheduler",
+    prenorm: bool = False,
+    projection: Literal["mlp", "linear"] = "mlp",
+) -> DiffusionHead:
+    scheduler = DDPM if scheduler is None else scheduler
+    check_instance("scheduler", scheduler, Mapping)
+    network = DiffusionMLP(
+        token_dim, cond_dim, width=width, depth=depth, prenorm=prenorm, projection=projection,
+        learned_variance="learned" in str(scheduler.get("variance_type")),
+    )  # fmt: skip
+    return DiffusionHead(network, scheduler, steps=steps, solver=solver)
+
+
+def _flow(
+    token_dim: int,
+    cond_dim: int,
+    *,
+    width: int,
+    depth: int,
+    scheduler: Any = None,
+    steps: int = 25,
+) -> DiffusionHead:
+    scheduler = FLOW if scheduler is None else scheduler
+    options: Any = {"width": width, "depth": depth, "scheduler": scheduler, "steps": steps}
+    return _diffusion(token_dim, cond_dim, **options)
+
+
+_HEADS: dict[str, Make] = {
+    "diffusion": _diffusion,
+    "flow": _flow,
+    "mixture": MixtureHead,
+    "energy": EnergyHead,
+    "mean_flow": MeanFlowHead,
+}
+
+
+def head_names() -> tuple[str, ...]:
+    """Return the names that `make_head` knows."""
+    return tuple(_HEADS)
+
+
+def register_head(name: str, make: Make) -> None:
+    """Let configs name a head of one's own.
+
+    Args:
+        name: that no head has yet.
+        make: from (token_dim, cond_dim, **sizes) to the head.
+
+    Raises:
+        ValueError: a name that is taken, or something that cannot be called.
+    """
+    check_instance("name", name, str)
+    if name in _HEADS:
+        raise bad("name", name, f"one that is not taken: {', '.join(_HEADS)}")
+    check_callable("make", make)
+    _HEADS[name] = make
+
+
+def make_head(head: Mapping[str, Any], token_dim: int, cond_dim: int) -> TokenHead:
+    """Return the head that a config names, with random weights.
+
+    Args:
+        head: {"name": one of `head_names()`, and its sizes}, as
+            {"name": "flow", "width": 1280, "depth": 3}.
+        token_dim: values of a token.
+        cond_dim: values of a condition.
+
+    Raises:
+        ValueError: an unknown name, or sizes that are missing, unknown or refused by the head.
+    """
+    check_head(head)
+    sizes = {key: value for key, value in head.items() if key != "name"}
+    return _HEADS[head["name"]](token_dim, cond_dim, **sizes)
+
+
+def check_head(head: object) -> None:
+    """Raise a ValueError unless a config names a known head and exactly its sizes."""
+    check_instance("head", head, Mapping)
+    assert isinstance(head, Mapping)
+    name = head.get("name")
+    if name not in _HEADS:
+        raise bad("head['name']", name, f"one of {', '.join(_HEADS)}")
+    parameters = dict(list(inspect.signature(_HEADS[name]).parameters.items())[2:])
+    for key in head:
+        if key != "name" and key not in parameters:
+            allowed = f"of {name}: {', '.join(parameters)}"
+            raise bad(f"head[{key!r}]", head[key], allowed)
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in head:
+            raise bad(f"head[{key!r}]", None, f"a value, as {name} has no default for it")
