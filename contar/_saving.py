@@ -23,7 +23,12 @@ def written_beside(folder: Path) -> Iterator[Path]:
 
     Where a set of weights comes in, the one that was there goes, in whatever files it lay. All else
     in the folder stays. After an error all stays as it was.
+
+    Raises:
+        OSError: what is inside could not be written.
     """
+    from safetensors import SafetensorError
+
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     beside = folder / ".saving"
     try:
@@ -35,6 +40,8 @@ def written_beside(folder: Path) -> Iterator[Path]:
             if file.is_file():
                 flush(file)
         _move(beside, folder)
+    except SafetensorError as error:
+        raise OSError(f"{folder}: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         for place in made:

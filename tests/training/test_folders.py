@@ -343,6 +343,52 @@ class Parts(Line):
         return {**losses, "few": x.mean()} if float(x.min()) < 4 else losses
 
 
+APART = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from contar.training import RunConfig, train
+from contar.training.processes import processes
+
+rank = processes().process_index
+
+class Some(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        loss = (self.a * x - 2 * x).square().mean()
+        return {"loss": loss, **({"second": loss * 0 + 7} if rank else {})}
+
+def load(indices, step):
+    return (torch.tensor(indices, dtype=torch.float32),)
+
+config = RunConfig(steps=2, batch=4, log_every=1)
+train(Some(), load, config, Path(sys.argv[1]), count=16)
+"""
+
+
+def test_a_loss_of_one_process_alone_is_its_own_and_an_error_of_one_is_every_ones(tmp_path):
+    (tmp_path / "program.py").write_text(APART)
+    launch = "-m torch.distributed.run --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
+    command = [sys.executable, *launch.split(), "--nproc-per-node=2", str(tmp_path / "program.py")]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for times in (1, 2):
+        result = subprocess.run(
+            [*command, str(tmp_path / "run")], env={**os.environ, **environment},
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        printed = result.stdout + result.stderr
+        if times == 1:
+            assert result.returncode == 0, printed
+            log = rows(tmp_path / "run" / "log.csv")
+            assert [row["second"] for row in log] == ["7.0", "7.0"]
+        else:
+            assert printed.count("ValueError: out: got") == 2, printed
+
+
 def test_a_loss_of_some_parts_or_batches_is_the_mean_over_those(tmp_path):
     config = RunConfig(**{**QUICK, "parts": 4, "batch": 8, "validate_every": 2})
     train(
@@ -416,8 +462,9 @@ class Tied(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
         self.second.weight = self.first.weight
-        self.register_buffer("whole", torch.arange(6.0))
-        self.register_buffer("part", self.whole[2:4])
+        whole = torch.arange(6.0)
+        self.register_buffer("whole", whole)
+        self.register_buffer("part", whole[2:4])
         self.seen: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
@@ -493,6 +540,9 @@ def test_how_often_a_run_validates_and_samples_changes_no_step(tmp_path):
         def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
             return super().forward(nn.functional.dropout(x), step)
 
+    def sample(model: nn.Module, step: int) -> None:
+        torch.rand(1)
+
     logs = []
     for every in (1, 3):
         with torch.random.fork_rng(devices=[]):
@@ -500,7 +550,7 @@ def test_how_often_a_run_validates_and_samples_changes_no_step(tmp_path):
             config = RunConfig(**QUICK, validate_every=every, sample_every=every)
             train(
                 Noisy(), load, config, tmp_path / str(every), count=16, validate=[range(4)],
-                load_validation=load, sample=lambda model, step: torch.rand(1),
+                load_validation=load, sample=sample,
             )  # fmt: skip
         logs.append(rows(tmp_path / str(every) / "log.csv"))
     assert logs[0] == logs[1]
