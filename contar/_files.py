@@ -105,6 +105,17 @@ def read_weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     return {key: value for file in files for key, value in load_file(file).items()}
 
 
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that share no memory: tied ones as copies, which a file can hold."""
+    seen, copies = set(), {}
+    for name, value in state.items():
+        tensor = value.contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        copies[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return copies
+
+
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Put weights into a model; they may be those of a model on `meta`, which then takes them over.
 

@@ -11,7 +11,17 @@ from pathlib import Path
 from contar._errors import bad
 
 LOCK = ".contar-lock"
+_HELD: set[int] = set()
 _WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # file systems that know no locks
+
+
+def _close_in_child() -> None:
+    """Close the locks in a forked process, which would otherwise hold them after the first."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
@@ -25,13 +35,16 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = _acquire(folder)
+    _HELD.add(handle)
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(handle)
+        if handle in _HELD:
+            (folder / LOCK).unlink(missing_ok=True)
+            _HELD.discard(handle)
+            os.close(handle)
 
 
 def _acquire(folder: Path) -> int:

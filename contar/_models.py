@@ -7,7 +7,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 
 from contar._building import build_for
-from contar._files import check_finite, read_json, read_weights
+from contar._files import apart, check_finite, read_json, read_weights
 from contar._saving import written_beside
 
 
@@ -26,8 +26,12 @@ class Model(ModelMixin, ConfigMixin):
         folder = Path(save_directory)
         if options.get("push_to_hub"):
             options.setdefault("repo_id", folder.name)
-        with written_beside(folder) as beside:
-            super().save_pretrained(str(beside), **options)
+        hook: Any = self.register_state_dict_post_hook(_untie)
+        try:
+            with written_beside(folder) as beside:
+                super().save_pretrained(str(beside), **options)
+        finally:
+            hook.remove()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:  # type: ignore[override]
@@ -45,3 +49,8 @@ class Model(ModelMixin, ConfigMixin):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         check_finite(cls.__name__, model.state_dict())
         return loaded
+
+
+def _untie(model: Model, state: dict[str, Any], prefix: str, metadata: object) -> None:
+    """Have weights of two names in a file twice, so that it holds them all."""
+    state.update(apart(state))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contar._files import flush, read_json
 
-_PRECISION = r"(?:\.(?:fp16|bf16|fp32))?"
+_PRECISION = r"(\.(?:fp16|bf16|fp32))?"
 # Files of a set of weights, as diffusers and transformers name them: whole, shards, their index.
 _SET = re.compile(
     rf"(diffusion_pytorch_model|pytorch_model|model){_PRECISION}(?:-[0-9]{{5}}-of-[0-9]{{5}})?"
@@ -69,15 +69,16 @@ def _move(source: Path, target: Path) -> None:
 
 def _old_weights(folder: Path, new: set[str]) -> list[str]:
     """Return the names of the weights' files in a folder, if others of their library come in."""
-    matched = [match for name in new if (match := _SET.fullmatch(name))]
-    if not matched:
+    kinds = {kind for name in new if (kind := _kind(name))}
+    if not kinds:
         return []
-    ours = any(match[1] == "diffusion_pytorch_model" for match in matched)
+    libraries = {library for library, _ in kinds}
+    copies = {precision for _, precision in kinds}  # None is the set itself, whose copies go too
     found = [
         file.name
         for file in folder.iterdir()
-        if (match := _SET.fullmatch(file.name)) and not file.is_dir()
-        if ours == (match[1] == "diffusion_pytorch_model")
+        if (kind := _kind(file.name)) and not file.is_dir()
+        if kind[0] in libraries and (None in copies or kind[1] in copies)
     ]
     for index in [name for name in found if ".index" in name]:
         with suppress(ValueError, AttributeError):  # an index that is damaged
@@ -88,6 +89,15 @@ def _old_weights(folder: Path, new: set[str]) -> list[str]:
                 if name == Path(name).name and name.endswith((".safetensors", ".bin"))
             ]
     return found
+
+
+def _kind(name: str) -> tuple[bool, str | None] | None:
+    """Return whether a file of weights is diffusers', and which precision it is a copy in."""
+    match = _SET.fullmatch(name)
+    if match is None:
+        return None
+    stem, *precisions = match.groups()
+    return stem == "diffusion_pytorch_model", next(filter(None, precisions), None)
 
 
 def _remove(folder: Path, names: list[str]) -> None:

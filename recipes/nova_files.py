@@ -15,6 +15,7 @@ from contar._building import TooLargeError, build_for
 from contar._errors import FLOATS, bad, check_choice, check_count, check_instance
 from contar._files import (
     WEIGHTS,
+    apart,
     check_finite,
     check_weights,
     load_exactly,
@@ -315,8 +316,7 @@ def _save_released(pipe: NovaPipeline, folder: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         if part == "transformer":
             _write_json(target / "config.json", config)
-            state = {k: v.contiguous() for k, v in network.official_state_dict().items()}
-            save_file(state, target / WEIGHTS, {"format": "pt"})
+            save_file(apart(network.official_state_dict()), target / WEIGHTS, {"format": "pt"})
         else:
             value.save_pretrained(target)
         index[part] = [*type(value).__module__.split(".")[:1], type(value).__name__]

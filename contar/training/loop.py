@@ -154,12 +154,12 @@ def train(
         ImportError: accelerate or tensorboard is not installed.
     """
     processes()  # before accelerate's own state, for the time that they wait for one another
+    accelerator = _accelerator(config)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    if config.batch % (world * config.parts):
+        allowed = f"a multiple of {world} processes times parts={config.parts}"
+        raise bad("batch", config.batch, allowed)
     with one_run(out):
-        accelerator = _accelerator(config)
-        world, rank = accelerator.num_processes, accelerator.process_index
-        if config.batch % (world * config.parts):
-            allowed = f"a multiple of {world} processes times parts={config.parts}"
-            raise bad("batch", config.batch, allowed)
         # Through JSON and back, as it will be compared.
         definition = json.loads(json.dumps({**asdict(config), **(described or {})}))
         saves = complete_saves(out)

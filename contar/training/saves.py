@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contar._errors import bad
-from contar._files import check_finite, check_weights, read_json, read_weights
+from contar._files import apart, check_finite, check_weights, read_json, read_weights
 from contar._files import flush as _flush
 
 KEPT = 2  # latest saves
@@ -68,7 +68,7 @@ def save(
     temporary.mkdir(parents=True)
     try:
         for name, module in modules.items():
-            _write(_apart(module.state_dict()), temporary / f"{name}.safetensors")
+            _write(apart(module.state_dict()), temporary / f"{name}.safetensors")
         tensors, numbers = _split(optimizer.state_dict())
         tensors["random"] = torch.random.get_rng_state()
         _write(tensors, temporary / "optimizer.safetensors")
@@ -104,17 +104,6 @@ def _remove(folder: Path, own: set[str]) -> None:
         return
     for name in [STATE, *sorted(own - {STATE})]:
         (folder / name).unlink(missing_ok=True)
-
-
-def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights that share no memory: tied ones as copies, which a file can hold."""
-    seen, apart = set(), {}
-    for name, value in state.items():
-        tensor = value.contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return apart
 
 
 def load(

@@ -149,6 +149,30 @@ def test_shards_of_any_name_that_the_old_index_lists_go(tmp_path):
     assert weights_of(tmp_path) == {WEIGHTS}
 
 
+def test_a_copy_in_another_precision_is_saved_beside_the_weights(tmp_path):
+    model = tiny_mar()
+    model.save_pretrained(tmp_path)
+    for size in ("10GB", "20KB", "10GB"):
+        model.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
+        copies = {name for name in weights_of(tmp_path) if "fp16" in name}
+        assert weights_of(tmp_path) - copies == {WEIGHTS}
+        assert ("diffusion_pytorch_model.fp16.safetensors" in copies) == (size == "10GB")
+        assert len(copies) == 1 or size == "20KB"
+    model.save_pretrained(tmp_path)
+    assert weights_of(tmp_path) == {WEIGHTS}
+
+
+def test_a_network_of_tied_weights_is_saved_and_loads(tmp_path):
+    pipe = load(CHECKPOINT)
+    blocks = pipe.transformer.spatial.encoder
+    blocks[1].attn = blocks[0].attn
+    wanted = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
+    for layout in ("contar", "released"):
+        pipe.save_pretrained(tmp_path / layout, layout=layout)
+        again = load(tmp_path / layout).transformer.state_dict()
+        assert all(torch.equal(again[name], value) for name, value in wanted.items())
+
+
 @pytest.mark.parametrize("layout", ["contar", "released"])
 def test_a_save_that_fails_leaves_the_folder_as_it_was(layout, released, largest_file):
     pipe = load(released)

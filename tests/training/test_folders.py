@@ -126,10 +126,14 @@ def test_a_run_that_ended_before_its_first_save_begins_anew(tmp_path):
 
 
 HOLDS = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from contar._lock import locked
 with locked(Path(sys.argv[1])):
+    if os.fork() == 0:  # as workers of a data loader are; it lives on
+        os.close(1)
+        time.sleep(5)
+        os._exit(0)
     print("locked", flush=True)
     time.sleep(60)
 """
