@@ -27,7 +27,8 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint
 from contar.training.curves import require_matplotlib, save_curves
-from contar.training.processes import processes
+from contar.training.processes import one_run, processes
+from contar.training.saves import check_own
 from recipes import nova
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
@@ -127,7 +128,8 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
         resume: go on where the run in `out` ended; scores that are there already are kept.
 
     Raises:
-        ValueError: a folder with saves and no `resume`, or a resumed run of another recipe.
+        ValueError: a folder with saves and no `resume`, one with a model that this run did not
+            make, or in which another run goes on; a resumed run of another recipe.
         ImportError: an extra is missing; "contar[demo,eval,train,video]" has all.
     """
     config = recipe.vae.run
@@ -140,7 +142,16 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     require_matplotlib()
     if recipe.judged:
         require_torchmetrics()
-    vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+    with one_run(out):
+        check_own(out, ("model", "new-parts.txt"), out / "vae")
+        vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+        return _train_networks(recipe, vae, words, encoder, out, resume=resume)
+
+
+def _train_networks(
+    recipe: MovingDigitsRecipe, vae: CausalVAE, words: Any, encoder: Any, out: Path, *, resume: bool
+) -> Path:
+    """Go the road from the tokenizer on."""
     cache = digits_cache(recipe.clips, vae, words, encoder, out / "cache")
     scheduler = FlowMatchEulerDiscreteScheduler()
 

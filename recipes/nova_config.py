@@ -247,7 +247,7 @@ def _official_heads(
     if not isinstance(arch, Sequence) or isinstance(arch, str) or len(arch) != 3:
         raise bad("config['arch']", arch, "three names, as ['vit_d16w1024', 'vit_d32w1024', ...]")
     for name, kind in zip(arch, ("vit", "vit", "mlp"), strict=True):
-        match = re.fullmatch(rf"{kind}_d(\d+)w(\d+)", str(name))
+        match = re.fullmatch(rf"{kind}_d([0-9]{{1,18}})w([0-9]{{1,18}})", str(name))
         if match is None:
             raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
         depth, width = int(match[1]), int(match[2])

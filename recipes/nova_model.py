@@ -5,11 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from contar._errors import bad, check_count, check_grid, check_tensor
+from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.attention import (
     Positions,
@@ -27,7 +26,7 @@ from recipes.nova_keys import from_official, to_official
 from recipes.sizes import check_fields
 
 
-class Nova(ModelMixin, ConfigMixin):
+class Nova(Model):
     """The network: weights and nothing else. Loops and losses are functions in `recipes.nova`."""
 
     config_name = "config.json"

@@ -20,7 +20,7 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
 from contar.training.caching import fingerprint
 from contar.training.processes import processes
-from contar.training.saves import complete_saves
+from contar.training.saves import check_own, complete_saves
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def train_vae(
         resume: as in `contar.training.train`.
 
     Raises:
-        ValueError: neither widths nor a tokenizer to start from, or as `contar.training.train`.
+        ValueError: neither widths nor a tokenizer to start from, a folder `model` in `out` that
+            this run did not make, or as `contar.training.train`.
     """
     config = stage.run
     if stage.widths is not None:
@@ -140,6 +141,7 @@ def train_vae(
         labels = ["clip", "decoded"] * len(pixels)
         save_sheet((both.clamp(-1, 1) + 1) / 2, out / f"samples-{step:06d}.png", labels=labels)
 
+    check_own(out, ("model",), out)
     saved = out / "model" / "config.json"
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(

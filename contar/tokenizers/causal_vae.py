@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import (
     AutoencoderMixin,
     DecoderOutput,
     DiagonalGaussianDistribution,
 )
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
 from contar._errors import bad, check_count, check_tensor
+from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.protocol import check_clip
@@ -73,7 +73,7 @@ class _Up(nn.Module):
         return rearrange(self.space(x), "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
 
 
-class CausalVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+class CausalVAE(Model, AutoencoderMixin):
     """Clips of 4k + 1 frames to k + 1 latent frames and back, used as diffusers' autoencoders are.
 
     Latents up to frame t depend on no later pixel, and pixels on no later latent: convolutions are

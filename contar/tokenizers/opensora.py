@@ -5,21 +5,20 @@ Source: Open-Sora-Plan v1.2's CausalVAE as the NOVA release carries it
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import (
     AutoencoderMixin,
     DecoderOutput,
     DiagonalGaussianDistribution,
 )
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
 
 from contar._errors import bad, check_choice, check_count, check_tensor
+from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
@@ -38,9 +37,9 @@ STRIDES = (4, 8)  # frames, pixels
 class _Stage(nn.Module):
     """Residual blocks, and a change of resolution but in the last stage."""
 
-    def __init__(self, widths: Sequence[int], kind: str) -> None:
+    def __init__(self, width: int, out: int, depth: int, kind: str) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(a, b, kind) for a, b in pairwise(widths))
+        self.resnets = nn.ModuleList(ResBlock(out if i else width, out, kind) for i in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.resnets:
@@ -55,7 +54,7 @@ class _Encoder(nn.Module):
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
         for i, (kind, width) in enumerate(zip(kinds, widths, strict=True)):
-            stage = _Stage([widths[max(i - 1, 0)], *[width] * depth], kind)
+            stage = _Stage(widths[max(i - 1, 0)], width, depth, kind)
             if i + 1 < len(widths):
                 stage.downsamplers = nn.ModuleList([Downsample(width, kinds[i + 1])])
             self.down_blocks.append(stage)
@@ -84,7 +83,7 @@ class _Decoder(nn.Module):
         self.mid_block = MidBlock(widths[0], "3d")
         self.up_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
-            stage = _Stage([widths[max(i - 1, 0)], *[width] * (depth + 1)], "3d")
+            stage = _Stage(widths[max(i - 1, 0)], width, depth + 1, "3d")
             if i + 1 < len(widths):
                 time = i + 2 < len(widths)
                 stage.upsamplers = nn.ModuleList([Upsample(width, time=time)])
@@ -101,7 +100,7 @@ class _Decoder(nn.Module):
         return self.conv_out(functional.silu(self.conv_norm_out(x)))
 
 
-class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+class OpenSoraVAE(Model, AutoencoderMixin):
     """The autoencoder of the released 480p NOVA, used as diffusers' autoencoders are.
 
     Clips of 4k + 1 frames make k + 1 latent frames. Convolutions are causal in time; the group
