@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_tensor
+from contar._errors import bad, check_instance, check_number, check_tensor, plain
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
@@ -193,8 +193,7 @@ def motion_numbers(
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
         for number in values:
-            real = isinstance(number, int | float)
-            if name == "fps" or not real or number != UNSET:
+            if name == "fps" or plain(number) != UNSET:
                 check_number(name, number, 0)
         columns.append(torch.tensor([float(number) for number in values]))
     return columns[0].to(model.begin.device), columns[1].to(model.begin.device)

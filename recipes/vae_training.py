@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from contar._errors import bad, check_number
+from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import normal, seeded
 from contar.media import save_sheet
@@ -42,6 +42,7 @@ class VaeStage:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_number("kl", self.kl, 0)
 
 

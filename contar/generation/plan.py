@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_grid, check_number
+from contar._errors import bad, check_choice, check_count, check_grid, check_number, keep_plain
 from contar._random import Generators
 from contar._typing import Int, Tensor
 from contar.conditioning import Guidance
@@ -70,6 +70,7 @@ class GenerationPlan:
     guidance_every: int = 1
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("frames", "sets", "diffusion_steps"):
             check_count(name, getattr(self, name))
         if not isinstance(self.guidance, Guidance):
