@@ -1,11 +1,13 @@
 """Errors that name the argument, what came and what is allowed."""
 
 import math
+import numbers
 import operator
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from types import EllipsisType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,16 +43,38 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return `value` as a finite float in [low, high].
+    """Return `value` as a finite float in [low, high]; it may be a number of numpy or a fraction.
 
     Raises:
         ValueError: `value` is no number, is NaN or infinite, or lies outside.
     """
-    real = isinstance(value, int | float) and not isinstance(value, bool)
+    number = value if isinstance(value, int | float) else plain(value)
+    real = isinstance(number, int | float) and not isinstance(number, bool)
     # The comparison is False for NaN; the largest float bounds integers that no float can hold.
-    if not real or not abs(value) <= sys.float_info.max or not low <= value <= high:  # type: ignore[operator, arg-type]
+    if not real or not abs(number) <= sys.float_info.max or not low <= number <= high:
         raise bad(name, value, f"a finite number in [{low}, {high}]")
-    return float(value)  # type: ignore[arg-type]
+    return float(number)
+
+
+def plain(value: Any) -> Any:
+    """Return a number of numpy, or a fraction, as Python's own; within tuples and lists, too."""
+    if type(value) in (int, float, bool) or not isinstance(value, numbers.Real | tuple | list):
+        return value
+    if isinstance(value, tuple | list):
+        values = map(plain, value)
+        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:  # of a fraction that no float can hold
+        return math.inf  # or less; neither is finite
+
+
+def keep_plain(record: Any) -> None:
+    """Make the numbers in the fields of a frozen dataclass plain, for JSON and for torch."""
+    for field in fields(record):
+        object.__setattr__(record, field.name, plain(getattr(record, field.name)))
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -63,6 +87,22 @@ def check_instance(name: str, value: object, kind: type) -> None:
     """Raise a ValueError unless `value` is a `kind`."""
     if not isinstance(value, kind):
         raise bad(name, type(value).__name__, f"a {kind.__name__}")
+
+
+def check_text(name: str, value: object) -> str:
+    """Return `value`, a text that UTF-8 can write.
+
+    Raises:
+        ValueError: `value` is no str, or has half a character: a surrogate without its other half,
+            as a command line makes of bytes that are no UTF-8.
+    """
+    if not isinstance(value, str):
+        raise bad(name, type(value).__name__, "texts, each a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise bad(name, value, "a text without lone surrogates, that UTF-8 can write") from None
+    return value
 
 
 def check_callable(name: str, value: object) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_number, keep_plain
 from contar._files import read_json, write_whole
 from contar._lock import locked
 from contar._random import seeded
@@ -108,6 +108,7 @@ class Comparison:
     samples: int = 500
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_choice("task", self.task, tuple(TASKS))
         for name in self.variants:
             check_choice("variants", name, tuple(TASKS[self.task]))

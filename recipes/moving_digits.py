@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from tqdm import tqdm
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, keep_plain
 from contar.conditioning import text_package
 from contar.data import MovingDigits
 from contar.data.cache import Cache, tar_writer, write_cache
@@ -86,6 +86,7 @@ class MovingDigitsRecipe:
     judge_steps: int = 500
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_count("clips", self.clips, 2)
         check_count("diffusion_steps", self.diffusion_steps)
         if check_count("judged", self.judged, 0) == 1:

@@ -19,7 +19,7 @@ from contar.data.captioned import captioned_files
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
-from contar.training.caching import Clip, encode_clips, fingerprint, read_clips
+from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
 from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
@@ -177,7 +177,7 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
     cache = Cache(recipe.cache, made_with=_made_with(pipe), skip_corrupted=recipe.skip_corrupted)
-    first = [cache[index] for index in range(min(len(cache), 4))]
+    first = check_samples(cache, 4)
     latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
     made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}
     made_of["fps"] = first[0].facts["fps"]

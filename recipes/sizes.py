@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, plain
 
 
 class Tower(NamedTuple):
@@ -23,7 +23,7 @@ def check_tower(name: str, sizes: Any) -> Tower:
     """
     if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) != 3:
         raise bad(name, sizes, "a Tower: (depth, width, heads)")
-    tower = Tower(*sizes)
+    tower = plain(Tower(*sizes))
     for part, value in zip(tower._fields, tower, strict=True):
         check_count(f"{name}.{part}", value)
     if tower.width % tower.heads:

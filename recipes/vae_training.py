@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad, check_number
+from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import normal, seeded
 from contar.media import save_sheet
@@ -43,6 +43,7 @@ class VaeStage:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_number("kl", self.kl, 0)
 
 

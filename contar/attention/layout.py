@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, keep_plain
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class BlockLayout:
     cached: int = 0
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if not isinstance(self.sizes, Sequence) or not self.sizes:
             raise bad("sizes", self.sizes, "sizes of at least one block")
         for size in self.sizes:

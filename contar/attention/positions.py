@@ -124,7 +124,7 @@ def rotary_table(
             `theta` below 1.
     """
     check_tensor("coordinates", coordinates, (..., None, 3), "[..., n, 3]")
-    check_number("theta", theta, 1)
+    theta = check_number("theta", theta, 1)
     sections = rotary_sections(width) if sections is None else sections
     three = isinstance(sections, Sequence) and len(sections) == 3
     if (

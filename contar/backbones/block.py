@@ -128,7 +128,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         check_instance("prenorm", prenorm, bool)
-        check_number("eps", eps, 0)
+        eps = check_number("eps", eps, 0)
         self.prenorm = prenorm
         self.attn = SelfAttention(width, heads)
         self.norm1 = nn.LayerNorm(width, eps=eps)

@@ -77,9 +77,9 @@ class SamplerTable:
                 `load_scheduler` refuses; a scheduler that is not linear in what it is given, or
                 that makes NaN or infinities of it (some do near noise 20000).
         """
-        check_count("steps", steps)
+        steps = check_count("steps", steps)
         if flow_shift is not None:
-            check_number("flow_shift", flow_shift, 1e-6)
+            flow_shift = check_number("flow_shift", flow_shift, 1e-6)
         key = _key(config)
         if key is None:
             return _make(config, steps, flow_shift)
@@ -112,7 +112,7 @@ class SamplerTable:
         check_callable("predict", predict)
         check_callable("draw_noise", draw_noise)
         check_tensor("x", x, (..., None), "[..., c]")
-        self.check_temperature("temperature", temperature)
+        temperature = self.check_temperature("temperature", temperature)
         channels = x.shape[-1] * (1 if self.noise_high is None else 2)
         states, predictions = [x * self.initial], []
         for i, timestep in enumerate(self.timestep):
@@ -134,11 +134,12 @@ class SamplerTable:
             states = [result, *states[: len(self.state[i]) - 1]]
         return states[0]
 
-    def check_temperature(self, name: str, temperature: float) -> None:
-        """Raise a ValueError unless `sample` takes this temperature."""
-        check_number(name, temperature, 0)
+    def check_temperature(self, name: str, temperature: float) -> float:
+        """Return a temperature; ValueError unless `sample` takes it."""
+        temperature = check_number(name, temperature, 0)
         if temperature != 1 and not any(self.noise):
             raise bad(name, temperature, "1: this solver draws no fresh noise")
+        return temperature
 
     def _deviation(self, i: int, spread: Tensor | None) -> Tensor | float:
         if self.noise_high is None or spread is None:

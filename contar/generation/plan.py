@@ -13,6 +13,7 @@ from contar._errors import (
     check_grid,
     check_instance,
     check_number,
+    keep_plain,
 )
 from contar._random import Generators
 from contar._typing import Int, Tensor
@@ -78,6 +79,7 @@ class GenerationPlan:
     guidance_every: int = 1
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("frames", "sets", "diffusion_steps"):
             check_count(name, getattr(self, name))
         if not isinstance(self.guidance, Guidance):

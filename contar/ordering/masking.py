@@ -154,10 +154,10 @@ def truncated_normal_mask(
     """
     check_count("batch", batch)
     check_count("tokens", tokens)
-    check_number("low", low, 0, 1)
-    check_number("high", high, low, 1)
-    check_number("mean", mean)
-    if check_number("std", std) <= 0:
+    low = check_number("low", low, 0, 1)
+    high = check_number("high", high, low, 1)
+    mean, std = check_number("mean", mean), check_number("std", std)
+    if std <= 0:
         raise bad("std", std, "a number above 0")
     check_choice("ratio", ratio, ("batch", "sample"))
     check_choice("rounding", rounding, ("nearest", "floor"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_count, check_tensor, keep_plain
 from contar._typing import Int, Tensor
 
 
@@ -43,6 +43,7 @@ class SetSchedule:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_tensor("order", self.order, (None, None), "[b, n]", kind="int")
         if not isinstance(self.sizes, Sequence) or not self.sizes:
             raise bad("sizes", self.sizes, "sizes of at least one set")

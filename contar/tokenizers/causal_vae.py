@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_count, check_tensor, plain
 from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
@@ -102,6 +102,8 @@ class CausalVAE(Model, AutoencoderMixin):
         latents_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        given = self.config  # as Python's numbers, so that it can be saved
+        self.register_to_config(**{k: plain(v) for k, v in given.items() if k[0] != "_"})
         for name, value in (("in_channels", in_channels), ("latent_channels", latent_channels)):
             check_count(name, value)
         check_count("depth", depth)

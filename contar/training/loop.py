@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_number, keep_plain
 from contar._files import read_json, write_whole
-from contar._random import seeded
 from contar.training.log import FILES, RunLog, read_log
+from contar.training.order import batch_indices
 from contar.training.processes import one_run, processes, together
 from contar.training.saves import STATE, complete_saves, load, save
 
@@ -71,6 +71,7 @@ class RunConfig:
     save_every: int = 250
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("steps", "batch", "parts", "log_every", "validate_every", "sample_every"):
             check_count(name, getattr(self, name))
         check_count("save_every", self.save_every)
@@ -88,24 +89,6 @@ class RunConfig:
 
 # From samples' indices and the step (or a name) to what the objective takes.
 Load = Callable[[Sequence[int], int | str], tuple[Any, ...]]
-
-
-def batch_indices(count: int, batch: int, step: int, *, seed: int) -> list[int]:
-    """Return the samples of a step: epoch after epoch, each in an order of its own.
-
-    Args:
-        count: samples there are.
-        batch: samples of a step.
-        step: from 0.
-        seed: of the orders.
-    """
-    chosen = []
-    for epoch in range(step * batch // count, (step * batch + batch - 1) // count + 1):
-        order = torch.randperm(count, generator=seeded(seed, "epoch", epoch), device="cpu").tolist()
-        first = max(step * batch - epoch * count, 0)
-        last = min(step * batch + batch - epoch * count, count)
-        chosen += order[first:last]
-    return chosen
 
 
 def train(
