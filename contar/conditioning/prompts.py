@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad, check_count
+from contar._errors import bad, check_size
 from contar._typing import Float, Tensor
 
 
@@ -28,7 +28,7 @@ def encode_texts(
     Raises:
         ValueError: something that is no string, or a length below 1.
     """
-    check_count("length", length)
+    check_size("length", length)
     for text in texts:
         if not isinstance(text, str):
             raise bad("texts", type(text).__name__, "strings")
