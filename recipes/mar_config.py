@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import bad, check_choice, check_grid, check_number, check_size
+from contar._errors import bad, check_choice, check_count, check_grid, check_number
 from recipes.sizes import Tower, check_fields, check_tower
 
 # IDDPM's noise, in training and, by `iddpm_table`, in sampling.
@@ -72,7 +72,7 @@ class MarConfig:
         for name in ("encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))
         for name in ("head_depth", "head_width", "channels", "patch", "classes", "buffer"):
-            check_size(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         least = 1 / min(self.encoder.width, self.decoder.width)
         check_number("mlp_ratio", self.mlp_ratio, least)
         latent = check_grid("latent", self.latent)
@@ -126,7 +126,7 @@ class MarConfig:
         c |= {key: config[key] for key in c if key in config}
         for key, value in c.items():
             if key != "mlp_ratio":
-                check_size(f"config[{key!r}]", value)
+                check_count(f"config[{key!r}]", value)
         towers = (
             Tower(c[f"{part}_depth"], c[f"{part}_embed_dim"], c[f"{part}_num_heads"])
             for part in ("encoder", "decoder")

@@ -71,11 +71,12 @@ def from_pretrained(
 
 
 def _empty(sizes: Any) -> Mar:
+    config = sizes if isinstance(sizes, MarConfig) else MarConfig.from_dict(sizes)
     try:
         with torch.device("meta"):
-            return Mar(sizes)
-    except RuntimeError as error:  # of weights that are too many to be counted
-        raise bad("sizes", sizes, f"those of a model ({error})") from error
+            return Mar(config)
+    except (RuntimeError, ValueError) as error:  # of weights that are too many to be counted
+        raise bad("sizes", config, f"those of a model ({error})") from error
 
 
 def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from contar._errors import bad, check_choice, check_grid, check_number, check_size
+from contar._errors import bad, check_choice, check_count, check_grid, check_number
 from contar.attention.positions import rotary_sections
 from recipes.sizes import Tower, check_tower
 
@@ -73,17 +73,17 @@ class NovaConfig:
         for name in ("temporal", "encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))
         for name in ("head_depth", "head_width", "text_width", "text_length", "channels", "patch"):
-            check_size(name, getattr(self, name))
-        if check_size("text_rows", self.text_rows) < self.text_length:
+            check_count(name, getattr(self, name))
+        if check_count("text_rows", self.text_rows) < self.text_length:
             raise bad("text_rows", self.text_rows, f"at least text_length={self.text_length}")
-        check_size("frames", self.frames)
+        check_count("frames", self.frames)
         if not isinstance(self.scheduler, Mapping) or not self.scheduler:
             raise bad("scheduler", self.scheduler, "the config of a diffusers scheduler")
         if check_number("motion_scale", self.motion_scale, 0) == 0:
             raise bad("motion_scale", self.motion_scale, "above 0")
         check_choice("positions", self.positions, ("absolute", "rotary"))
         if self.adapter is not None and self.adapter != "full":
-            check_size("adapter", self.adapter)
+            check_count("adapter", self.adapter)
         self.check_latent("latent", self.latent)
         height, width = self.latent
         if self.grid is None:
@@ -151,7 +151,7 @@ class NovaConfig:
             if config.get(key) is None:
                 raise bad(f"config[{key!r}]", config.get(key), "a value, as in released configs")
         for key in ("image_dim", "image_stride", "text_token_dim", "text_token_len"):
-            check_size(f"config[{key!r}]", config[key])
+            check_count(f"config[{key!r}]", config[key])
         check_grid("config['image_base_size']", config["image_base_size"], "(rows, columns)")
         check_grid(
             "config['video_base_size']", config["video_base_size"], "(frames, rows, columns)"
@@ -237,7 +237,7 @@ def _official_heads(
             sizes = heads.get(name) if isinstance(heads, Mapping) else None
             for part in parts:
                 size = sizes.get(part) if isinstance(sizes, Mapping) else None
-                check_size(f"config['heads'][{name!r}][{part!r}]", size)
+                check_count(f"config['heads'][{name!r}][{part!r}]", size)
         video, image = (
             Tower(heads[part]["depth"], heads[part]["dim"], heads[part]["heads"])
             for part in ("video_encoder", "image_encoder")

@@ -102,8 +102,8 @@ def test_so_is_one_within_a_tuple_or_a_config(huge: int, refuses: Any) -> None:
         with refuses(f"temporal.{part}", str(huge)):
             check_tower("temporal", half)
     tower = mar.Tower(1, 8, 1)
-    with refuses("head_width", str(huge)):
-        mar.MarConfig(tower, tower, 1, huge)
+    with refuses("width", str(huge)):
+        mar.build(mar.MarConfig(tower, tower, 1, huge), device="meta")
     with refuses("frames", str(huge)):
         nova.GenerationPlan(frames=huge)
     with refuses("grid", str(huge)):

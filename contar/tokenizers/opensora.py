@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import DEEPEST, bad, check_choice, check_grid, check_size, check_tensor
+from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
@@ -157,10 +157,11 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
             ("in_channels", in_channels), ("out_channels", out_channels),
             ("latent_channels", latent_channels), ("layers_per_block", layers_per_block),
         ):  # fmt: skip
+            check_instance(name, value, int)
             check_size(name, value, 1, DEEPEST)
-        widths = check_grid("block_out_channels", block_out_channels, "(1, 1/2, 1/4, 1/8)")
-        if any(width % 32 for width in widths):
-            raise bad("block_out_channels", list(block_out_channels), "four multiples of 32")
+        four = isinstance(block_out_channels, Sequence) and len(block_out_channels) == 4
+        if not four or any(check_size("block_out_channels", w) % 32 for w in block_out_channels):
+            raise bad("block_out_channels", block_out_channels, "four multiples of 32")
         check_choice("act_fn", act_fn, ("silu",))
         check_choice("norm_num_groups", norm_num_groups, (32,))
         widths, latent = list(block_out_channels), latent_channels
