@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+LARGEST, DEEPEST = 2**24, 2**13  # of an axis, of layers or steps in a loop
+MOST = 2**36  # values of a tensor
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _KINDS = {
     "float": FLOATS,
@@ -40,6 +42,28 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     if count is None or isinstance(value, bool) or count < minimum:
         raise bad(name, value, f"an integer of at least {minimum}")
     return count
+
+
+def check_size(name: str, value: object, minimum: int = 1, maximum: int = LARGEST) -> int:
+    """Return `value` as an int that a tensor's axis, or a loop, may have.
+
+    Raises:
+        ValueError: as `check_count`, or more than `maximum`: a slip, which would fill the memory.
+    """
+    if type(value) is int and minimum <= value <= maximum:
+        return value
+    if isinstance(value, Tensor) and value.dtype == torch.bool:
+        raise bad(name, value, f"an integer of at least {minimum}")
+    size = check_count(name, value, minimum)
+    if size > maximum:
+        raise bad(name, value, f"an integer from {minimum} to {maximum}")
+    return size
+
+
+def check_total(name: str, *sizes: int) -> None:
+    """Raise a ValueError if a tensor of these sizes has more values than any memory holds."""
+    if math.prod(sizes) > MOST:
+        raise bad(name, sizes, f"sizes whose product is at most {MOST}")
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
@@ -75,6 +99,20 @@ def keep_plain(record: Any) -> None:
     """Make the numbers in the fields of a frozen dataclass plain, for JSON and for torch."""
     for field in fields(record):
         object.__setattr__(record, field.name, plain(getattr(record, field.name)))
+
+
+def check_numbers(name: str, values: object, count: int | None = None) -> None:
+    """Raise a ValueError unless `values` are finite numbers, at least one, or `count`; or None.
+
+    None is allowed where a `count` is.
+    """
+    if values is None and count is not None:
+        return
+    listed = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    if not listed or not values or len(values) != (count or len(values)):  # type: ignore[arg-type]
+        raise bad(name, values, f"{count or 'one or more'} finite numbers")
+    for value in values:  # type: ignore[union-attr]
+        check_number(name, value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -117,17 +155,17 @@ def check_grid(name: str, value: object, axes: str = "(height, width)") -> tuple
     Raises:
         ValueError: it is no sequence of that length, or a size is below 1.
     """
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     if not listed or len(value) != axes.count(",") + 1:  # type: ignore[arg-type]
         raise bad(name, value, axes)
-    return tuple(check_count(name, size) for size in value)  # type: ignore[union-attr]
+    return tuple(check_size(name, size) for size in value)  # type: ignore[union-attr]
 
 
 def check_device(name: str, value: object) -> None:
     """Raise a ValueError unless `value` is a device that torch has here."""
     try:
         device = torch.device(value)  # type: ignore[arg-type]
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError, OverflowError):
         raise bad(name, value, "a torch device, as 'cpu' or 'cuda'") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise bad(name, value, f"cpu, or one of the {torch.cuda.device_count()} cuda devices here")

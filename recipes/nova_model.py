@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_grid, check_tensor
+from contar._errors import bad, check_grid, check_size, check_tensor
 from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.attention import (
@@ -92,8 +92,8 @@ class Nova(Model):
         Raises:
             ValueError: a number below 1, or frames of another shape.
         """
-        check_count("batch", batch)
-        check_count("count", count)
+        check_size("batch", batch)
+        check_size("count", count)
         if previous is None:
             return self.begin.expand(batch, 1, count, -1)
         allowed = (batch, self.sizes.channels, None, None, None)
@@ -116,10 +116,10 @@ class Nova(Model):
         Raises:
             ValueError: a number outside its range, or no grid.
         """
-        check_count("frames", frames)
+        check_size("frames", frames)
         check_grid("grid", grid)
-        check_count("prefix", prefix, 0)
-        if frame is not None and check_count("frame", frame, 0) >= frames:
+        check_size("prefix", prefix, 0)
+        if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
         first, count = (0, frames) if frame is None else (frame, 1)
         tower = self.sizes.temporal

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
-from contar._errors import bad, check_count, plain
+from contar._errors import DEEPEST, LARGEST, bad, check_size, plain
 
 
 class Tower(NamedTuple):
@@ -25,7 +25,7 @@ def check_tower(name: str, sizes: Any) -> Tower:
         raise bad(name, sizes, "a Tower: (depth, width, heads)")
     tower = plain(Tower(*sizes))
     for part, value in zip(tower._fields, tower, strict=True):
-        check_count(f"{name}.{part}", value)
+        check_size(f"{name}.{part}", value, 1, DEEPEST if part == "depth" else LARGEST)
     if tower.width % tower.heads:
         raise bad(f"{name}.heads", tower.heads, f"a divisor of the width {tower.width}")
     return tower

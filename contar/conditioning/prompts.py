@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad, check_count, check_text
+from contar._errors import bad, check_size, check_text
 from contar._typing import Float, Tensor
 
 
@@ -29,7 +29,7 @@ def encode_texts(
     Raises:
         ValueError: something that is no string, a lone surrogate, or a length below 1.
     """
-    check_count("length", length)
+    check_size("length", length)
     for text in texts:
         check_text("texts", text)
     body = encoder.base_model

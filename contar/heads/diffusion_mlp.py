@@ -11,13 +11,15 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import (
+    DEEPEST,
+    LARGEST,
     bad,
     check_broadcast,
     check_callable,
     check_choice,
-    check_count,
     check_ids,
     check_instance,
+    check_size,
     check_tensor,
 )
 from contar._mlp import apply_mlp, packed
@@ -75,7 +77,7 @@ class DiffusionMLP(nn.Module):
         super().__init__()
         sizes = {"values": values, "cond_width": cond_width, "width": width, "depth": depth}
         for name, size in sizes.items():
-            check_count(name, size)
+            check_size(name, size, 1, DEEPEST if name == "depth" else LARGEST)
         check_instance("learned_variance", learned_variance, bool)
         check_instance("prenorm", prenorm, bool)
         check_choice("projection", projection, ("mlp", "linear"))
@@ -314,7 +316,7 @@ class DiffusionMLP(nn.Module):
     ) -> None:
         """Raise a ValueError unless `loss` takes these for `count` tokens."""
         self.check_process(process)
-        check_count("repeats", repeats)
+        check_size("repeats", repeats)
         if noise is not None:
             check_tensor("noise", noise, (repeats, count, self.values), "[repeats, m, values]")
         if index is not None:

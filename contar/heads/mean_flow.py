@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from contar._errors import check_count, check_number
+from contar._errors import DEEPEST, check_number, check_size
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
@@ -60,7 +60,7 @@ class MeanFlowHead(nn.Module):
         self.network = DiffusionMLP(values, cond_width, width=width, depth=depth)
         self.span = ScalarEmbedding(width, cosine_first=True)
         self.values, self.cond_width = values, cond_width
-        self.steps = check_count("steps", steps)
+        self.steps = check_size("steps", steps, 1, DEEPEST)
         self.spans = check_number("spans", spans, 0, 1)
         self.power = check_number("power", power, 0)
 

@@ -17,7 +17,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_choice, check_count, check_tensor
+from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
 from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
@@ -152,8 +152,15 @@ class OpenSoraVAE(Model, AutoencoderMixin):
             raise bad("down_block_types", list(down_block_types), "two 2D stages, then two 3D")
         if len(up_block_types) != 4 or set(up_block_types) != {"UpDecoderBlock3D"}:
             raise bad("up_block_types", list(up_block_types), "four 3D stages")
-        if len(block_out_channels) != 4 or any(width % 32 for width in block_out_channels):
-            raise bad("block_out_channels", list(block_out_channels), "four multiples of 32")
+        for name, value in (
+            ("in_channels", in_channels), ("out_channels", out_channels),
+            ("latent_channels", latent_channels), ("layers_per_block", layers_per_block),
+        ):  # fmt: skip
+            check_instance(name, value, int)
+            check_size(name, value, 1, DEEPEST)
+        four = isinstance(block_out_channels, Sequence) and len(block_out_channels) == 4
+        if not four or any(check_size("block_out_channels", w) % 32 for w in block_out_channels):
+            raise bad("block_out_channels", block_out_channels, "four multiples of 32")
         check_choice("act_fn", act_fn, ("silu",))
         check_choice("norm_num_groups", norm_num_groups, (32,))
         widths, latent = list(block_out_channels), latent_channels
@@ -200,9 +207,9 @@ class OpenSoraVAE(Model, AutoencoderMixin):
         if 0 in x.shape:
             raise bad(name, tuple(x.shape), "no empty axis")
         if self.tile_frames is not None:
-            check_count("tile_frames", self.tile_frames, STRIDES[0] + 1)
+            check_size("tile_frames", self.tile_frames, STRIDES[0] + 1)
             latent_frames(self.tile_frames, STRIDES[0], lone_first=True, name="tile_frames")
-        if check_count("tile_size", self.tile_size, 4) % 4:
+        if check_size("tile_size", self.tile_size, 4) % 4:
             raise bad("tile_size", self.tile_size, "a multiple of 4")
 
     def _sliced(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
