@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from contar import cli_training
-from contar._errors import bad, check_count, check_device
+from contar._errors import bad, check_count, check_device, check_text
 
 logging.getLogger("xformers").setLevel(logging.ERROR)  # it reports kernels that are not needed
 
@@ -102,6 +102,9 @@ def generate(
     from contar.tokenizers.vae import VAETokenizer
     from recipes import nova
 
+    check_text("prompt", prompt)
+    if negative is not None:
+        check_text("negative", negative)
     check_output(out, fps=fps, frames=frames, name="out")
     draws = _generator(seed)
     picture = None if image is None else read_image(image, name="image")[None]

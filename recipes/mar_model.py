@@ -5,11 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from contar._errors import bad, check_ids, check_tensor
+from contar._models import Model
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, TokenCache
@@ -27,7 +26,7 @@ from recipes.sizes import Tower
 EPS = 1e-6  # of every layer norm
 
 
-class Mar(ModelMixin, ConfigMixin):
+class Mar(Model):
     """The network: weights and nothing else. Loops and losses are functions in `recipes.mar`.
 
     Initial weights are drawn as in the official code, which starts the head at 0.

@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from tqdm import tqdm
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, keep_plain
 from contar.conditioning import text_package
 from contar.data import MovingDigits
 from contar.data.cache import Cache, tar_writer, write_cache
@@ -27,7 +27,8 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.caching import Clip, encode_clips, fingerprint
 from contar.training.curves import require_matplotlib, save_curves
-from contar.training.processes import processes
+from contar.training.processes import one_run, processes
+from contar.training.saves import check_own
 from recipes import nova
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
@@ -85,6 +86,7 @@ class MovingDigitsRecipe:
     judge_steps: int = 500
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_count("clips", self.clips, 2)
         check_count("diffusion_steps", self.diffusion_steps)
         if check_count("judged", self.judged, 0) == 1:
@@ -127,7 +129,8 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
         resume: go on where the run in `out` ended; scores that are there already are kept.
 
     Raises:
-        ValueError: a folder with saves and no `resume`, or a resumed run of another recipe.
+        ValueError: a folder with saves and no `resume`, one with a model that this run did not
+            make, or in which another run goes on; a resumed run of another recipe.
         ImportError: an extra is missing; "contar[demo,eval,train,video]" has all.
     """
     config = recipe.vae.run
@@ -140,7 +143,16 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     require_matplotlib()
     if recipe.judged:
         require_torchmetrics()
-    vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+    with one_run(out):
+        check_own(out, ("model", "new-parts.txt"), out / "vae")
+        vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+        return _train_networks(recipe, vae, words, encoder, out, resume=resume)
+
+
+def _train_networks(
+    recipe: MovingDigitsRecipe, vae: CausalVAE, words: Any, encoder: Any, out: Path, *, resume: bool
+) -> Path:
+    """Go the road from the tokenizer on."""
     cache = digits_cache(recipe.clips, vae, words, encoder, out / "cache")
     scheduler = FlowMatchEulerDiscreteScheduler()
 

@@ -15,8 +15,8 @@ import torch
 
 from contar._errors import (
     bad,
-    check_count,
     check_instance,
+    check_size,
     check_tensor,
 )
 from contar._random import check_generator
@@ -147,7 +147,7 @@ def training_losses(
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
     rows, tokens = batch * frames, grid[0] * grid[1]
-    check_count("repeats", repeats)
+    check_size("repeats", repeats)
     generator = check_generator(generator, batch, device)  # type: ignore[assignment]
     if not isinstance(generator, torch.Generator):
         raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contar._errors import bad, check_choice, check_count, check_instance, check_number
+from contar._errors import bad, check_choice, check_count, check_instance, check_number, plain
 from contar.tokenizers import Tokenizer
 from contar.tokenizers.protocol import longest_clip
 from contar.tokenizers.vae import VAETokenizer
@@ -32,6 +32,7 @@ def default_values(
     most = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
     values["num_frames"] = longest_clip(tokenizer, most)
     values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
+    stored = {name: plain(value) for name, value in stored.items()}
     for name, value in stored.items():
         check_choice("defaults", name, tuple(values))
         if name.startswith("num_"):

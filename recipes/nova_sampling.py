@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_tensor
+from contar._errors import bad, check_instance, check_number, check_tensor, plain
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention import Positions
@@ -203,8 +203,7 @@ def motion_numbers(
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
         for number in values:
-            real = isinstance(number, int | float)
-            if name == "fps" or not real or number != UNSET:
+            if name == "fps" or plain(number) != UNSET:
                 check_number(name, number, 0)
         numbers = [float(number) for number in values]
         columns.append(torch.tensor(numbers, dtype=torch.float32, device=device))

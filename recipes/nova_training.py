@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_instance, check_number
+from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded
 from contar._typing import Float, Tensor
 from contar.data.cache import Cache
@@ -17,7 +17,7 @@ from contar.media import save_gif, save_sheet
 from contar.ordering import TrainingMask
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, freeze, train
-from contar.training.caching import fingerprint
+from contar.training.caching import check_samples, fingerprint
 from contar.training.draws import draw_step
 from recipes import nova
 from recipes.nova_model import Nova
@@ -50,6 +50,7 @@ class NovaStage:
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_instance("run", self.run, RunConfig)
         check_count("repeats", self.repeats)
         check_number("drop_text", self.drop_text, 0, 1)
@@ -133,9 +134,12 @@ def batches_of(
             memory.
         sizes: of the network; one of 1 frame takes each clip's first.
         stage: which says what is drawn, and what is left out how often.
+
+    Raises:
+        ValueError: a sample of another kind; it is named.
     """
     process = NoiseProcess.from_config(sizes.scheduler)
-    samples = [cache[index] for index in range(len(cache))]
+    samples = check_samples(cache)
     video = sizes.frames > 1
     several = video and samples[0].arrays["latents"].shape[1] > 1
 

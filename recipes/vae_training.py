@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad, check_number
+from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import normal, seeded
 from contar.media import save_sheet
@@ -20,7 +20,7 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
 from contar.training.caching import fingerprint
 from contar.training.processes import processes
-from contar.training.saves import complete_saves
+from contar.training.saves import check_own, complete_saves
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class VaeStage:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_number("kl", self.kl, 0)
 
 
@@ -108,7 +109,8 @@ def train_vae(
         resume: as in `contar.training.train`.
 
     Raises:
-        ValueError: neither widths nor a tokenizer to start from, or as `contar.training.train`.
+        ValueError: neither widths nor a tokenizer to start from, a folder `model` in `out` that
+            this run did not make, or as `contar.training.train`.
     """
     config = stage.run
     if stage.widths is not None:
@@ -140,6 +142,7 @@ def train_vae(
         labels = ["clip", "decoded"] * len(pixels)
         save_sheet((both.clamp(-1, 1) + 1) / 2, out / f"samples-{step:06d}.png", labels=labels)
 
+    check_own(out, ("model",), out)
     saved = out / "model" / "config.json"
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(

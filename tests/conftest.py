@@ -106,3 +106,11 @@ def _refuses(argument: str, *fragments: str) -> Iterator[None]:
 def refuses():
     """`with refuses("steps", "0"):` expects a ValueError for that argument with those words."""
     return _refuses
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Leave types unchecked: of a list, the element to check is drawn; numpy's numbers are none."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)

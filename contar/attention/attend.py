@@ -145,7 +145,20 @@ def plain(
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is not None and q.device.type != "cpu":
+        return _blindfold(q, k, v, mask)
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _blindfold(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """SDPA whose kernel never meets a query that sees nothing.
+
+    To such a one the CPU's gives 0, as it should, but cuDNN's the mean of all values.
+    """
+    mask = mask.expand(*mask.shape[:-1], k.shape[2])
+    blind = ~mask.any(dim=-1, keepdim=True)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask | blind)
+    return out.masked_fill(blind, 0)
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -6,7 +6,15 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import FLOATS, bad, check_choice, check_count, check_device, check_tensor
+from contar._errors import (
+    FLOATS,
+    bad,
+    check_choice,
+    check_device,
+    check_size,
+    check_tensor,
+    check_total,
+)
 from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
 
@@ -24,7 +32,8 @@ def allocate(
     Raises:
         ValueError: a number below 1, an unknown device, or a dtype that holds no fractions.
     """
-    layers, *others = (check_count(name, size) for name, size in sizes.items())
+    layers, *others = (check_size(name, size) for name, size in sizes.items())
+    check_total(", ".join(sizes), layers, 2, *others)
     if device is not None:
         check_device("device", device)
     if dtype is not None:
@@ -97,8 +106,8 @@ class KVCache:
         sizes = {"layers": layers, "batch": batch, "heads": heads, "capacity": capacity}
         sizes["width"] = width
         if window is not None:
-            check_count("window", window)
-        self.window, self.pinned = window, check_count("pinned", pinned, 0)
+            check_size("window", window)
+        self.window, self.pinned = window, check_size("pinned", pinned, 0)
         self._sizes: tuple[int, ...] = ()
         # Their sum. A graph that read the sizes would be one for each number of them.
         self._used = 0
@@ -176,7 +185,7 @@ class KVCache:
                 reserved.
         """
         layers = self._memory.shape[0]
-        if check_count("layer", layer, 0) >= layers:
+        if check_size("layer", layer, 0) >= layers:
             raise bad("layer", layer, f"fewer than the {layers} layers")
         for name, x in (("k", k), ("v", v)):
             check_tensor(name, x, [None] * 4, "[b, s, q, k]")

@@ -2,7 +2,7 @@
 
 import torch
 
-from contar._errors import bad, check_count, check_ids, check_tensor
+from contar._errors import bad, check_ids, check_size, check_tensor
 from contar._typing import Float, Int, Tensor
 from contar.attention.cache import allocate
 
@@ -104,7 +104,7 @@ class TokenCache:
             ValueError: a layer or shapes that do not fit the cache and what was placed.
         """
         layers, _, batch, heads, tokens, width = self._memory.shape
-        if check_count("layer", layer, 0) >= layers:
+        if check_size("layer", layer, 0) >= layers:
             raise bad("layer", layer, f"fewer than the {layers} layers")
         count = tokens if self._ids is None else self._ids.shape[1]
         for name, x in (("k", k), ("v", v)):

@@ -7,11 +7,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from contar._errors import (
+    LARGEST,
     bad,
-    check_count,
     check_ids,
     check_instance,
     check_number,
+    check_size,
     check_tensor,
 )
 from contar._linear import apply_linear, is_bare, linear
@@ -31,7 +32,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if check_count("width", width) % check_count("heads", heads):
+        if check_size("width", width) % check_size("heads", heads):
             raise bad("heads", heads, f"a divisor of the width {width}")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
@@ -128,11 +129,11 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         check_instance("prenorm", prenorm, bool)
-        check_number("eps", eps, 0)
+        eps = check_number("eps", eps, 0)
         self.prenorm = prenorm
         self.attn = SelfAttention(width, heads)
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width))
+        hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width, LARGEST / width))
         self.mlp = Mlp(width, hidden)
         self.norm2 = nn.LayerNorm(width, eps=eps)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_ids, check_tensor
+from contar._errors import DEEPEST, bad, check_ids, check_instance, check_size, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, Positions, TokenCache
 from contar.attention.cache import as_it_was
@@ -42,8 +42,8 @@ class SpatialTower(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        check_count("values", values)
-        check_count("prefix_width", prefix_width)
+        check_size("values", values)
+        check_size("prefix_width", prefix_width)
         _check_half("encoder", encoder, 0)
         _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
@@ -67,8 +67,8 @@ class SpatialTower(nn.Module):
         Raises:
             ValueError: a number below 1 (`prefix`: below 0).
         """
-        check_count("tokens", tokens)
-        count = tokens + check_count("prefix", prefix, 0)
+        check_size("tokens", tokens)
+        count = tokens + check_size("prefix", prefix, 0)
         return SpatialMemory.allocate(self.halves, batch, count, like=self.norm.weight)
 
     def forward(
@@ -118,6 +118,7 @@ class SpatialTower(nn.Module):
             check_ids("rows", rows, count)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
+        check_instance("checkpoint", checkpoint, bool)
         _check_positions(positions, count, *(half[1:] for half in self.halves))
         length = prefix.shape[1]
         every = (tokens, prefix, visible_ids, positions, filled, rows)
@@ -209,8 +210,8 @@ def _check_half(name: str, half: Any, least: int) -> None:
     if not isinstance(half, tuple) or len(half) != 3:
         raise bad(name, half, "(depth, width, heads)")
     depth, width, heads = half
-    check_count(f"{name} depth", depth, least)
-    if check_count(f"{name} width", width) % check_count(f"{name} heads", heads):
+    check_size(f"{name} depth", depth, least, DEEPEST)
+    if check_size(f"{name} width", width) % check_size(f"{name} heads", heads):
         raise bad(f"{name} heads", heads, f"a divisor of the width {width}")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_instance, check_tensor
+from contar._errors import DEEPEST, bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import BlockLayout, KVCache, prepare_mask
 from contar.attention.attend import check_backend
@@ -31,7 +31,7 @@ class TemporalTower(nn.Module):
 
     def __init__(self, *, depth: int, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        check_count("depth", depth)
+        check_size("depth", depth, 1, DEEPEST)
         self.width, self.heads = width, heads
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -83,6 +83,7 @@ class TemporalTower(nn.Module):
         if not count * tokens:
             raise bad("frames", tuple(frames.shape), "at least one frame of one token")
         check_backend(backend, frames.device)
+        check_instance("checkpoint", checkpoint, bool)
         x, length = frames.flatten(1, 2), 0
         if prefix is not None:
             shape = (batch, None, self.width)

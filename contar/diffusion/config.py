@@ -6,6 +6,8 @@ from typing import Any
 from contar._defaults import fixed_defaults
 from contar._errors import bad
 
+MANY = 10**6  # timesteps, each of which some schedulers compute by itself
+
 
 def load_scheduler(config: Any) -> Any:
     """Return a new diffusers scheduler.
@@ -36,6 +38,9 @@ def load_scheduler(config: Any) -> Any:
     if inverted := mapping.get("invert_sigmas"):
         allowed = "False: sampling goes from noise to samples"
         raise bad("scheduler.invert_sigmas", inverted, allowed)
+    trained = mapping.get("num_train_timesteps")
+    if isinstance(trained, int) and trained > MANY:
+        raise bad("scheduler.num_train_timesteps", trained, f"at most {MANY}")
     try:
         with fixed_defaults():
             scheduler = cls.from_config(dict(mapping))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_size
 from contar.diffusion.sampler import SamplerTable
 
 TRAINED = 1000
@@ -22,7 +22,7 @@ def iddpm_table(steps: int) -> SamplerTable:
     Raises:
         ValueError: a number below 1 or above 1000.
     """
-    if check_count("steps", steps) > TRAINED:
+    if check_size("steps", steps) > TRAINED:
         raise bad("steps", steps, f"at most the {TRAINED} steps it was trained with")
     share = np.arange(TRAINED + 1) / TRAINED
     curve = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2

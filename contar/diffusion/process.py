@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_device, check_ids, check_tensor
+from contar._errors import (
+    bad,
+    check_choice,
+    check_device,
+    check_ids,
+    check_size,
+    check_tensor,
+    check_total,
+)
 from contar._random import Generators, check_generator, integers, normal
 from contar._typing import Float, Int, Tensor
 from contar.diffusion.config import load_scheduler
@@ -102,7 +110,8 @@ class NoiseProcess:
         if not shape:
             raise bad("shape", shape, "at least one size")
         for size in shape:
-            check_count("shape", size, 0)
+            check_size("shape", size, 0)
+        check_total("shape", *shape)
         check_device("device", device)
         generator = check_generator(generator, shape[0], device)
         if distribution is None:

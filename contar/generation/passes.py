@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import check_callable, check_count, check_instance
+from contar._errors import check_callable, check_instance, check_size
 from contar._typing import Float, Int, Tensor
 from contar.generation.plan import GenerationPlan
 from contar.generation.sets import Predict
@@ -66,7 +66,7 @@ def guided_passes(
     for name, function in (("network", network), ("guided", guided), ("allocate", allocate)):
         check_callable(name, function)
     check_instance("plan", plan, GenerationPlan)
-    check_count("batch", batch)
+    check_size("batch", batch)
     cond, uncond, both = slice(0, batch), slice(batch, 2 * batch), slice(0, 2 * batch)
     memories: dict[int, Any] = {}  # by the end of the part
     residual: list[Tensor] = []  # [b, n, d], what the condition makes of each position

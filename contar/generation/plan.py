@@ -9,10 +9,11 @@ import torch
 from contar._errors import (
     bad,
     check_choice,
-    check_count,
     check_grid,
     check_instance,
     check_number,
+    check_size,
+    keep_plain,
 )
 from contar._random import Generators
 from contar._typing import Int, Tensor
@@ -78,8 +79,9 @@ class GenerationPlan:
     guidance_every: int = 1
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("frames", "sets", "diffusion_steps"):
-            check_count(name, getattr(self, name))
+            check_size(name, getattr(self, name))
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
         check_number("temperature", self.temperature, 0)
@@ -90,20 +92,20 @@ class GenerationPlan:
         if self.grid is not None:
             check_grid("grid", self.grid)
         if self.window is not None:
-            check_count("window", self.window)
-        check_count("pinned", self.pinned, 0)
+            check_size("window", self.window)
+        check_size("pinned", self.pinned, 0)
         if self.last_diffusion_steps is not None:
-            last = check_count("last_diffusion_steps", self.last_diffusion_steps)
+            last = check_size("last_diffusion_steps", self.last_diffusion_steps)
             if last > self.diffusion_steps:
                 raise bad("last_diffusion_steps", last, f"at most {self.diffusion_steps}")
         check_choice("order", self.order, ("random", "checkerboard"))
         if self.filling_sets is not None:
             if self.order != "checkerboard":
                 raise bad("filling_sets", self.filling_sets, "None unless order='checkerboard'")
-            if check_count("filling_sets", self.filling_sets) >= self.sets:
+            if check_size("filling_sets", self.filling_sets) >= self.sets:
                 raise bad("filling_sets", self.filling_sets, f"fewer than the {self.sets} sets")
-        check_count("refresh", self.refresh)
-        check_count("guidance_every", self.guidance_every)
+        check_size("refresh", self.refresh)
+        check_size("guidance_every", self.guidance_every)
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
         """Return the set sizes for a frame of so many tokens.
@@ -117,7 +119,7 @@ class GenerationPlan:
 
         if self.filling_sets is None:
             return cut(tokens, self.sets)
-        first, second = (check_count("tokens", tokens) + 1) // 2, tokens // 2
+        first, second = (check_size("tokens", tokens) + 1) // 2, tokens // 2
         if self.filling_sets > second:
             allowed = f"at most the {second} tokens of a checkerboard's second half"
             raise bad("filling_sets", self.filling_sets, allowed)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from contar._errors import bad, check_choice, check_count, check_ids, check_instance, check_tensor
+from contar._errors import bad, check_choice, check_ids, check_instance, check_size, check_tensor
 from contar._mlp import packed
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
@@ -53,7 +53,7 @@ class DiffusionHead(nn.Module):
         check_choice("solver", solver, ("scheduler", "iddpm"))
         self.network = network
         self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
-        self.steps = check_count("steps", steps)
+        self.steps = check_size("steps", steps)
         self.process = NoiseProcess.from_config(scheduler)
         self._check_kind("scheduler", self.process.betas is not None)
         self._solver = iddpm_table if solver == "iddpm" else _of_scheduler(scheduler)
@@ -182,7 +182,7 @@ class DiffusionHead(nn.Module):
             if guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame":
                 raise bad("frame", None, "the tokens of the frame, over which is renormalised")
             frame = count
-        elif check_count("frame", frame) < count:
+        elif check_size("frame", frame) < count:
             raise bad("frame", frame, f"at least the {count} predicted tokens")
 
         def draw() -> Tensor:
@@ -219,7 +219,7 @@ class DiffusionHead(nn.Module):
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
     ) -> None:
         """Raise a ValueError unless `loss` takes these for `count` tokens."""
-        check_count("repeats", repeats)
+        check_size("repeats", repeats)
         if noise is not None:
             shape = (repeats, count, self.token_dim)
             check_tensor("noise", noise, shape, "[repeats, m, token_dim]")

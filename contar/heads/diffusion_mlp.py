@@ -11,13 +11,15 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import (
+    DEEPEST,
+    LARGEST,
     check_broadcast,
     check_choice,
-    check_count,
     check_instance,
+    check_size,
     check_tensor,
 )
-from contar._mlp import apply_mlp, packed
+from contar._mlp import apply_mlp
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, ScalarEmbedding
 from contar.diffusion import NoiseProcess
@@ -71,7 +73,7 @@ class DiffusionMLP(nn.Module):
         super().__init__()
         sizes = {"token_dim": token_dim, "cond_dim": cond_dim, "width": width, "depth": depth}
         for name, size in sizes.items():
-            check_count(name, size)
+            check_size(name, size, 1, DEEPEST if name == "depth" else LARGEST)
         check_instance("learned_variance", learned_variance, bool)
         check_instance("prenorm", prenorm, bool)
         check_choice("projection", projection, ("mlp", "linear"))

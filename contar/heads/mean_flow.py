@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from contar._errors import check_count, check_number
+from contar._errors import DEEPEST, check_number, check_size
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
@@ -60,7 +60,7 @@ class MeanFlowHead(nn.Module):
         self.network = DiffusionMLP(token_dim, cond_dim, width=width, depth=depth)
         self.span = ScalarEmbedding(width, cosine_first=True)
         self.token_dim, self.cond_dim = token_dim, cond_dim
-        self.steps = check_count("steps", steps)
+        self.steps = check_size("steps", steps, 1, DEEPEST)
         self.spans = check_number("spans", spans, 0, 1)
         self.power = check_number("power", power, 0)
 
@@ -154,4 +154,4 @@ class MeanFlowHead(nn.Module):
         """Raise a ValueError unless `sample` takes these."""
         check_plain(guidance)
         if steps is not None:
-            check_count("steps", steps)
+            check_size("steps", steps, 1, DEEPEST)

@@ -7,7 +7,7 @@ from timm.layers.mlp import Mlp
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import check_count, check_number
+from contar._errors import check_number, check_size
 from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -47,15 +47,15 @@ class MixtureHead(nn.Module):
         candidates: int = 64,
     ) -> None:
         super().__init__()
-        self.token_dim = check_count("token_dim", token_dim)
-        self.cond_dim = check_count("cond_dim", cond_dim)
-        self.components = check_count("components", components)
+        self.token_dim = check_size("token_dim", token_dim)
+        self.cond_dim = check_size("cond_dim", cond_dim)
+        self.components = check_size("components", components)
         self.least = check_number("least", least, 1e-9)
-        self.candidates = check_count("candidates", candidates)
+        self.candidates = check_size("candidates", candidates)
         outputs = components * (1 + 2 * token_dim)
         self.net = (
             Mlp(cond_dim, width, outputs)
-            if check_count("width", width, 0)
+            if check_size("width", width, 0)
             else nn.Linear(cond_dim, outputs)
         )
         self.means = nn.Parameter(torch.randn(components, token_dim))  # or all would learn the same

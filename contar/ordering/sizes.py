@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from contar._errors import bad, check_choice, check_count
+from contar._errors import bad, check_choice, check_count, check_size
 
 Curve = Literal["cosine", "linear", "uniform"]
 Rounding = Literal["nearest", "floor"]
@@ -43,7 +43,7 @@ def set_sizes(
         >>> set_sizes(24, 4)
         (2, 5, 8, 9)
     """
-    check_count("tokens", tokens)
+    check_size("tokens", tokens)
     if check_count("sets", sets) > tokens:
         raise bad("sets", sets, f"at most the {tokens} tokens there are")
     check_choice("curve", curve, tuple(_HIDDEN))

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_size, check_tensor
 from contar._random import Generators
 from contar._typing import Float, Tensor
 
@@ -65,7 +65,7 @@ def latent_frames(
     Raises:
         ValueError: a number that the stride does not fit; names the nearest that it does.
     """
-    check_count(name, frames)
+    check_size(name, frames)
     first = int(lone_first)
     unit = stride * together
     beyond = (frames - first) % unit

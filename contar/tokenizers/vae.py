@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad, check_count, check_finite, check_tensor
+from contar._errors import bad, check_finite, check_size, check_tensor
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
 from contar.tokenizers.protocol import latent_frames
@@ -117,7 +117,7 @@ class VAETokenizer:
     def pixel_frames(self, latents: int) -> int:
         """Return how many frames so many latent frames decode to."""
         first = int(self._lone_first)
-        if (check_count("latents", latents) - first) % self._together:
+        if (check_size("latents", latents) - first) % self._together:
             return latents * self.time_stride
         return (latents - first) * self.time_stride + first
 

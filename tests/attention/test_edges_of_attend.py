@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
 from contar.attention import attend
+from contar.attention.attend import _blindfold, plain
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -48,6 +50,27 @@ def test_a_query_that_sees_nothing_gets_0_and_gives_no_gradient(
     assert out[seen].all()
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert not gradients[0][~seen].any()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 1, 4, 3), (1, 2, 4, 1), (2, 1, 1, 1)])
+def test_a_gpu_s_kernel_never_meets_a_query_that_sees_nothing(shape: tuple[int, ...]) -> None:
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[(0,) * (len(shape) - 2)][0] = False
+    attention, met = torch.nn.functional.scaled_dot_product_attention, []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        met.append(bool(attn_mask.any(-1).all()))
+        return attention(q, k, v, attn_mask=attn_mask)
+
+    results = []
+    for run in (plain, _blindfold):
+        inputs = [x.requires_grad_() for x in draw()]
+        with mock.patch("torch.nn.functional.scaled_dot_product_attention", kernel):
+            out = run(*inputs, mask)
+        results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+    assert met == [True]
 
 
 def test_flex_gives_0_to_a_query_that_sees_nothing() -> None:

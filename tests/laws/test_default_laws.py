@@ -79,7 +79,7 @@ def test_noise_and_solvers_are_the_same(config: dict[str, Any]) -> None:
 
 def test_orders_masks_places_and_caches_are_the_same() -> None:
     layout = BlockLayout((2, 3))
-    sizes: dict[str, int] = {"layers": 1, "batch": 1, "heads": 1, "width": 2}
+    sizes: dict[str, Any] = {"layers": 1, "batch": 1, "heads": 1, "width": 2}
     for make_it in (
         lambda: random_order(2, 6, generator=seeded()),
         lambda: raster_order(2, 6),

@@ -148,10 +148,9 @@ def test_caches_of_one_s_own_are_undone_by_hand(refuses: Any) -> None:
 
     tokens = TokenCache(layers=2, batch=1, heads=1, width=2, tokens=4)
     for ids in (None, torch.tensor([[3, 1]]), None):
-        held_before = held(tokens)
+        held_before, count = held(tokens), 4 if ids is None else 2
         for _ in range(2):
             tokens.place(ids)
-            count = 4 if ids is None else 2
             tokens.write(1, randn(1, 1, count, 2), randn(1, 1, count, 2, seed=1))
             tokens.undo()
             assert_same(held(tokens), held_before)

@@ -1,9 +1,9 @@
 """What is not finite becomes no pixel, and what None means has a length that comes back."""
 
+import importlib
 import math
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from recipes import nova
 from recipes.nova_defaults import default_values
 from recipes.nova_inputs import show
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
+
+diffusers: Any = importlib.import_module("diffusers")  # its names come lazily
 
 
 class Broken:

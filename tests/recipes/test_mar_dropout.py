@@ -68,7 +68,7 @@ class Recorded:
 
 
 def test_a_block_drops_where_the_official_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    official = TimmBlock(16, 2, qkv_bias=True, proj_drop=0.1, attn_drop=0.1)
+    official: Any = TimmBlock(16, 2, qkv_bias=True, proj_drop=0.1, attn_drop=0.1)
     official.attn.fused_attn = False
     theirs, ours = Recorded(), Recorded()
     for module in official.modules():
