@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any, Literal
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.nn import functional
 
@@ -22,7 +21,7 @@ from contar._errors import (
     check_size,
     check_tensor,
 )
-from contar._mlp import apply_mlp, packed
+from contar._mlp import Mlp, apply_mlp, packed
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding
