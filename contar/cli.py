@@ -1,6 +1,5 @@
 """The command line: demo, generate, info, evaluate; cache, train, compare in `cli_training`."""
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -11,8 +10,6 @@ import tyro
 
 from contar import cli_training
 from contar._errors import bad, check_count, check_device, check_text
-
-logging.getLogger("xformers").setLevel(logging.ERROR)  # it reports kernels that are not needed
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:

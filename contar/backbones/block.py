@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -16,7 +15,7 @@ from contar._errors import (
     check_tensor,
 )
 from contar._linear import apply_linear, is_bare, linear
-from contar._mlp import apply_mlp
+from contar._mlp import Mlp, apply_mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, TokenCache, attend, rotate

@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any, Literal
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.nn import functional
 
@@ -19,7 +18,7 @@ from contar._errors import (
     check_size,
     check_tensor,
 )
-from contar._mlp import apply_mlp
+from contar._mlp import Mlp, apply_mlp
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, ScalarEmbedding
 from contar.diffusion import NoiseProcess

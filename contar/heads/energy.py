@@ -1,10 +1,10 @@
 """The energy score as a token head: a token in one pass from noise, learned without a density."""
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 
 from contar._errors import DEEPEST, bad, check_number, check_size
+from contar._mlp import Mlp
 from contar._random import Generators, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance

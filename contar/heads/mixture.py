@@ -3,11 +3,11 @@
 import math
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.nn import functional
 
 from contar._errors import check_number, check_size
+from contar._mlp import Mlp
 from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
