@@ -7,16 +7,8 @@ import torch
 from oracles import close, plain
 
 from contar.conditioning import Guidance
-from contar.diffusion import SamplerTable
-from contar.heads import (
-    DiffusionHead,
-    DiffusionMLP,
-    EnergyHead,
-    MeanFlowHead,
-    MixtureHead,
-)
+from contar.heads import Noise, make_head
 
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 COND, VALUES = 384, 16
 
 
@@ -29,14 +21,23 @@ def test_diffusion_mlp_samples_a_set(row, tokens, steps, width, batch, dtype, de
     if device == "cpu" and batch * tokens * steps * width > 64 * 25 * 1280 * 2:
         pytest.skip("of the size of a GPU's work")
     generator = torch.Generator().manual_seed(0)
-    head = DiffusionMLP(VALUES, COND, width=width, depth=3).to(device, getattr(torch, dtype))
-    table = SamplerTable.from_config(FLOW, steps)
-    cond, uncond = torch.randn(2, batch, tokens, COND, generator=generator).to(head.token.weight)
-    noise = torch.randn(batch, tokens, VALUES, generator=generator).to(device)
+    named = {"name": "flow", "width": width, "depth": 3, "steps": steps}
+    head: Any = make_head(named, VALUES, COND).to(device, getattr(torch, dtype))  # type: ignore[attr-defined]
+    cond, uncond = torch.randn(2, batch, tokens, COND, generator=generator).to(
+        head.network.token.weight
+    )
+    start = torch.randn(batch, tokens, VALUES, generator=generator).to(device)
+
+    class Start(Noise):
+        def __init__(self, order: Any) -> None:
+            self.order = order
+
+        def normal(self, *shape: int) -> torch.Tensor:
+            return start[:, self.order]
 
     def sample(order: Any = slice(None)):
-        parts: Any = {"uncond": uncond[:, order], "noise": noise[:, order]}
-        return head.sample(cond[:, order], table=table, guidance=Guidance(5.0), **parts)
+        parts: Any = {"uncond": uncond[:, order], "noise": Start(order)}
+        return head.sample(cond[:, order], guidance=Guidance(5.0), **parts)
 
     def check(result):
         """Tokens are independent: the other way round they come out the other way round."""
@@ -50,28 +51,22 @@ def test_diffusion_mlp_samples_a_set(row, tokens, steps, width, batch, dtype, de
         row(sample, check, device=device, dtype=dtype)
 
 
-HEADS = {
-    "ddpm-50": lambda: DiffusionHead(
-        DiffusionMLP(VALUES, COND, width=640, depth=3),
-        {"_class_name": "DDPMScheduler", "clip_sample": False, "timestep_spacing": "leading"},
-        steps=50,
-    ),
-    "flow-25": lambda: DiffusionHead(
-        DiffusionMLP(VALUES, COND, width=640, depth=3), FLOW, steps=25
-    ),
-    "mixture": lambda: MixtureHead(VALUES, COND, components=24, width=640),
-    "energy": lambda: EnergyHead(VALUES, COND, width=640, depth=3),
-    "mean-flow-2": lambda: MeanFlowHead(VALUES, COND, width=640, depth=3, steps=2),
+HEADS: dict[str, dict[str, Any]] = {
+    "ddpm-50": {"name": "diffusion", "width": 640, "depth": 3, "steps": 50},
+    "flow-25": {"name": "flow", "width": 640, "depth": 3, "steps": 25},
+    "mixture": {"name": "mixture", "components": 24, "width": 640},
+    "energy": {"name": "energy", "width": 640, "depth": 3},
+    "mean-flow-2": {"name": "mean_flow", "width": 640, "depth": 3, "steps": 2},
 }
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_heads_of_like_size_draw_16_tokens(row, kind, device):
-    head = HEADS[kind]().to(device)
+    head: Any = make_head(HEADS[kind], VALUES, COND).to(device)  # type: ignore[attr-defined]
     cond = torch.randn(1, 16, COND, generator=torch.Generator().manual_seed(0)).to(device)
 
     def sample():
-        return head.sample(cond, generator=torch.Generator().manual_seed(1))
+        return head.sample(cond, noise=torch.Generator().manual_seed(1))
 
     def check(result):
         with plain():

@@ -10,7 +10,7 @@ from recipes import mar
 
 TOWER = mar.Tower(6, 384, 6)
 CONFIG = mar.MarConfig(
-    encoder=TOWER, decoder=TOWER, head_depth=3, head_width=1024, latent=(16, 16), channels=16,
+    encoder=TOWER, decoder=TOWER, head=mar.official_head(1024, 3), latent=(16, 16), channels=16,
     patch=1, classes=1000, buffer=64,
 )  # fmt: skip
 

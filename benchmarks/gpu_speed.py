@@ -15,12 +15,10 @@ from benchmarks.machine import now, peak
 from benchmarks.official import TINY, official_nova
 from contar.attention import BlockLayout, attend, dense_mask, prepare_mask
 from contar.conditioning import Guidance
-from contar.diffusion import SamplerTable
 from contar.generation import Graphs
-from contar.heads import DiffusionMLP
+from contar.heads import Noise, make_head
 from recipes import mar, nova
 
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 PRESET = "nova-d48w1024-osp480"
 
 
@@ -42,7 +40,7 @@ def nova_480p(asked: Asked, dtype: torch.dtype = torch.bfloat16) -> nova.Nova:
     torch.manual_seed(0)
     config = TINY if asked.tiny else PRESET
     model = nova.build(config, device=asked.device, dtype=dtype).eval()
-    for layer in (model.head.out, model.adapter.up if model.adapter else None):
+    for layer in (model.head.network.out, model.adapter.up if model.adapter else None):
         if layer is not None:  # large enough that what is compared is not lost in the noise
             torch.nn.init.normal_(layer.weight, std=0.02)
     return model
@@ -298,29 +296,30 @@ def heads(asked: Asked, rows: list[Row]) -> None:
     ):
         width, depth, values, cond_width = sizes
         torch.manual_seed(0)
-        head = DiffusionMLP(values, cond_width, width=width, depth=depth)
-        head = head.to(asked.device, torch.bfloat16).eval()
-        table, graphs = SamplerTable.from_config(FLOW, steps), Graphs()
+        named = {"name": "flow", "width": width, "depth": depth, "steps": steps}
+        head: Any = make_head(named, values, cond_width)
+        head, graphs = head.to(asked.device, torch.bfloat16).eval(), Graphs()
         graphs.bind(head)
         pair = torch.randn(2, 1, tokens, cond_width).to(asked.device, torch.bfloat16)
-        noise = torch.randn(1, tokens, values).to(asked.device)
 
-        def sample(pair: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-            guided: Any = {"uncond": pair[1], "guidance": Guidance(5.0)}
-            return head.sample(pair[0], table=table, noise=noise, **guided)
+        def noise() -> Noise:
+            return Noise(drawn(asked), asked.device)
+
+        def sample(noise: Noise, pair: torch.Tensor) -> torch.Tensor:
+            return head.sample(pair[0], uncond=pair[1], guidance=Guidance(5.0), noise=noise)
 
         with torch.no_grad():
-            wanted = sample(pair, noise)
-            graphs("set", sample, pair, noise)
-            found = error(graphs("set", sample, pair, noise), wanted)
+            wanted = sample(noise(), pair)
+            graphs("set", sample, noise(), pair)
+            found = error(graphs("set", sample, noise(), pair), wanted)
             runs = {
-                "one by one": lambda: sample(pair, noise),
-                "graph": lambda: graphs("set", sample, pair, noise),
+                "one by one": lambda: sample(noise(), pair),
+                "graph": lambda: graphs("set", sample, noise(), pair),
             }
             few = 3 if asked.tiny else 7
             seconds = in_turn(runs, device=asked.device, rounds=few)
             with FlopCounterMode(display=False) as counter:
-                sample(pair, noise)
+                sample(noise(), pair)
         title = f"{name}, {depth} x {width}, {tokens} tokens, {steps} steps, guided, bf16"
         if not found < 1e-2:
             rows.append(Row(title, {"error": f"{found:.0e}"}, held=False))
@@ -388,7 +387,7 @@ def mar_huge(asked: Asked, rows: list[Row]) -> None:
     """Time MAR-H, 256 tokens in 64 sets of 100 steps, guidance 3."""
     torch.manual_seed(0)
     small = mar.MarConfig(
-        encoder=mar.Tower(1, 64, 2), decoder=mar.Tower(1, 64, 2), head_depth=1, head_width=64,
+        encoder=mar.Tower(1, 64, 2), decoder=mar.Tower(1, 64, 2), head=mar.official_head(64, 1),
         latent=(8, 8), channels=4, patch=1, classes=3, buffer=4,
     )  # fmt: skip
     config = small if asked.tiny else "mar-huge"

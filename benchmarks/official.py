@@ -77,6 +77,7 @@ def tiny_config(transformers: Any) -> dict[str, Any]:
 
 TINY = nova.NovaConfig(
     temporal=nova.Tower(2, 64, 2), encoder=nova.Tower(2, 64, 2), decoder=nova.Tower(2, 64, 2),
-    head_depth=2, head_width=64, text_width=32, text_length=8, latent=(16, 16), frames=3,
+    head={"name": "flow", "width": 64, "depth": 2},
+    text_width=32, text_length=8, latent=(16, 16), frames=3,
     adapter=4,
 )  # fmt: skip

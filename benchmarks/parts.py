@@ -25,7 +25,8 @@ Metered = tuple[Callable[[], Any], dict[str, tuple[Any, str]]]
 def of_nova(device: str, dtype: torch.dtype, batch: int) -> Metered:
     """3 frames of 16 x 16 tokens in 16 sets, 25 diffusion steps, guidance 5."""
     config = nova.NovaConfig(
-        temporal=TOWER, encoder=TOWER, decoder=TOWER, head_depth=3, head_width=640,
+        temporal=TOWER, encoder=TOWER, decoder=TOWER,
+        head={"name": "flow", "width": 640, "depth": 3},
         text_width=64, text_length=16, latent=(32, 32), frames=3, adapter=24,
     )  # fmt: skip
     return _of_nova(config, nova.GenerationPlan(frames=3, sets=16), device, dtype, batch)
@@ -52,7 +53,7 @@ def _of_nova(preset: Any, plan: Any, device: str, dtype: torch.dtype, batch: int
 def of_mar(device: str, dtype: torch.dtype, batch: int) -> Metered:
     """16 x 16 tokens in 16 sets, 25 diffusion steps, guidance 3."""
     config = mar.MarConfig(
-        encoder=TOWER, decoder=TOWER, head_depth=3, head_width=1024, latent=(16, 16),
+        encoder=TOWER, decoder=TOWER, head=mar.official_head(1024, 3), latent=(16, 16),
         channels=16, patch=1, classes=1000, buffer=64,
     )  # fmt: skip
     model = mar.build(config, device=device, dtype=dtype).eval()

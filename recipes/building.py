@@ -8,33 +8,37 @@ import torch
 from torch import nn
 
 from contar._defaults import fixed_defaults
-from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
+from contar._errors import FLOATS, bad, check_choice, check_device, check_instance, check_size
+from contar._typing import Tensor
+from contar.heads import DiffusionHead, TokenHead, make_head
 
 Model = TypeVar("Model", bound=nn.Module)
 _RECOMPILES = 64  # graphs of a part: with and without cache, rows, mask
 
 
 def build_model(
-    make: Callable[[Any], Model],
+    make: Callable[[Any, TokenHead | None], Model],
     preset: object,
     presets: Mapping[str, Any],
     *,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     compile: bool,
+    head: TokenHead | None = None,
 ) -> Model:
     """Build a model.
 
     Args:
-        make: from a config to the model.
+        make: from a config and a head or None to the model.
         preset: a name in `presets`, or a config of their kind.
         presets: configs of one kind by name.
         device: where the weights are made, the CPU if None; "meta" makes none.
         dtype: of the weights, float32 if None.
         compile: call the model's `compile`.
+        head: of one's own, instead of the config's.
 
     Raises:
-        ValueError: an unknown preset, device or dtype.
+        ValueError: an unknown preset, device or dtype, or a head that does not fit.
     """
     check_instance("compile", compile, bool)
     kind = type(next(iter(presets.values())))
@@ -46,7 +50,9 @@ def build_model(
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
     with fixed_defaults("cpu" if device is None else device):
-        model = make(config)
+        model = make(config, head)
+    if head is not None and device is not None:
+        nn.Module.to(model, device)
     if dtype is not None:
         nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32
     if compile:
@@ -62,5 +68,57 @@ def compile_parts(parts: Iterable[nn.Module], options: Mapping[str, Any]) -> Non
     else:  # torch below 2.13 knows one for all graphs alone
         config = torch._dynamo.config
         config.recompile_limit = max(_RECOMPILES, config.recompile_limit)
-    for part in parts:
+    for part in parts:  # a head of one's own compiles as a module does: its forward
         part.compile(**{**defaults, **options})
+
+
+def choose_head(
+    own: TokenHead | None, named: Mapping[str, Any], token_dim: int, cond_dim: int
+) -> TokenHead:
+    """Return one's own head, or the one that a config names.
+
+    Raises:
+        ValueError: an own head that is no module, does not keep the protocol, or is of other sizes.
+    """
+    if own is None:
+        return make_head(named, token_dim, cond_dim)
+    check_instance("head", own, nn.Module)
+    check_instance("head", own, TokenHead)
+    for name, size in (("token_dim", token_dim), ("cond_dim", cond_dim)):
+        if getattr(own, name) != size:
+            raise bad(f"head.{name}", getattr(own, name), f"{size}, as the model has it")
+    return own
+
+
+def learning_head(
+    head: TokenHead,
+    repeats: int,
+    count: int,
+    *,
+    scheduler: Any = None,
+    noise: Tensor | None = None,
+    index: Tensor | None = None,
+) -> tuple[TokenHead, dict[str, Tensor]]:
+    """Return the head of a training step, and what its loss is given instead of draws.
+
+    Args:
+        head: of the model.
+        repeats: draws for each of the tokens.
+        count: hidden tokens.
+        scheduler: that a diffusion head learns by instead of its own.
+        noise: [repeats, m, token_dim] for a diffusion head.
+        index: [repeats, m], likewise.
+
+    Raises:
+        ValueError: what does not fit, or something for a diffusion and another head.
+    """
+    given = {name: x for name, x in (("noise", noise), ("index", index)) if x is not None}
+    if isinstance(head, DiffusionHead):
+        head = head if scheduler is None else head.with_scheduler(scheduler)
+        head.check_draws(repeats, count, noise, index)
+        return head, given
+    for name, value in (("scheduler", scheduler), *given.items()):
+        if value is not None:
+            raise bad(name, "one", f"None: a {type(head).__name__} is no diffusion")
+    check_size("repeats", repeats)
+    return head, given

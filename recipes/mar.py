@@ -22,13 +22,13 @@ from contar._random import Dropout, check_generator, uniform
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
-from contar.diffusion import NoiseProcess
 from contar.generation import GenerationPlan
+from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses
-from recipes.building import build_model
-from recipes.mar_config import IDDPM, PRESETS, MarConfig
+from recipes.building import build_model, learning_head
+from recipes.mar_config import PRESETS, MarConfig, official_head
 from recipes.mar_files import from_pretrained, load_tokenizer
 from recipes.mar_model import Mar
 from recipes.mar_sampling import PLAN, generate
@@ -46,6 +46,7 @@ __all__ = [
     "from_pretrained",
     "generate",
     "load_tokenizer",
+    "official_head",
     "training_losses",
 ]
 
@@ -56,6 +57,7 @@ def build(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     compile: bool = False,
+    head: TokenHead | None = None,
 ) -> Mar:
     """Build a MAR with random weights.
 
@@ -64,16 +66,19 @@ def build(
         device: where the weights are made, the CPU if None; "meta" makes none.
         dtype: of the weights, float32 if None.
         compile: compile what sampling repeats, as the model's `compile` does.
+        head: an object of one's own that keeps the protocol `contar.heads.TokenHead`, instead of
+            the one that the config names; to have it loaded from folders, `register_head` it.
 
     Raises:
-        ValueError: an unknown preset, device or dtype.
+        ValueError: an unknown preset, device or dtype, or a head that does not fit.
 
     Example:
         >>> model = build("mar-base", device="meta")
         >>> sum(p.numel() for p in model.parameters()) // 10**6
         207
     """
-    return build_model(Mar, preset, PRESETS, device=device, dtype=dtype, compile=compile)
+    options: Any = {"device": device, "dtype": dtype, "compile": compile, "head": head}
+    return build_model(Mar, preset, PRESETS, **options)
 
 
 def training_losses(
@@ -126,7 +131,6 @@ def training_losses(
     if dropout and backend not in (None, "plain"):
         raise bad("backend", backend, "None or 'plain' with dropout")
     check_backend(backend, device)
-    process = NoiseProcess.from_config(IDDPM)
     generator = check_generator(generator, batch, device)  # type: ignore[assignment]
     if not isinstance(generator, torch.Generator):
         raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
@@ -137,7 +141,8 @@ def training_losses(
     else:
         check_instance("mask", mask, TrainingMask)
         mask.check(batch, c.tokens, device)
-    model.head.check_draws(process, repeats, int(mask.hidden.sum()), noise, index)
+    count = int(mask.hidden.sum())
+    head, given = learning_head(model.head, repeats, count, noise=noise, index=index)
 
     labels = labels.to(device)
     if label_drop:
@@ -148,13 +153,11 @@ def training_losses(
     options: Any = {"filled": mask.filled, "rows": hidden_ids, "backend": backend}
     options["dropout"] = Dropout(dropout, generator) if dropout else None
     z = model(clean, labels, mask.visible_ids, **options)
-    loss = model.head.loss(
+    loss = head.loss(
         clean[mask.hidden],
         z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
-        process=process,
         repeats=repeats,
         generator=generator,
-        noise=noise,
-        index=index,
+        **given,
     ).mean()
     return FrameLosses(loss, loss)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contar._errors import bad, check_choice, check_count, check_grid, check_number, keep_plain
+from contar.heads import check_head
 from recipes.sizes import Tower, check_fields, check_tower
 
 # IDDPM's noise, in training and, by `iddpm_table`, in sampling.
@@ -15,6 +16,14 @@ IDDPM = {
     "timestep_spacing": "linspace",
     "clip_sample": False,
 }
+
+
+def official_head(width: int, depth: int) -> dict[str, Any]:
+    """Return the head of the official code: a diffusion with a learned variance, in 100 steps."""
+    return {
+        "name": "diffusion", "width": width, "depth": depth, "scheduler": dict(IDDPM),
+        "solver": "iddpm", "steps": 100, "prenorm": True, "projection": "linear",
+    }  # fmt: skip
 
 
 def _official(depth: int, width: int, heads: int, head: tuple[int, int]) -> dict[str, Any]:
@@ -44,8 +53,8 @@ class MarConfig:
     Args:
         encoder: the half that sees the visible tokens.
         decoder: the half that sees all of them.
-        head_depth: blocks of the token head.
-        head_width: width of the token head.
+        head: of the tokens, by name with its sizes, as `contar.heads.make_head` takes it; the
+            official one is `official_head(width, depth)`.
         latent: (height, width) of the latent.
         channels: of a latent.
         patch: side of a token.
@@ -59,8 +68,7 @@ class MarConfig:
 
     encoder: Tower
     decoder: Tower
-    head_depth: int
-    head_width: int
+    head: Mapping[str, Any]
     latent: tuple[int, int] = (16, 16)
     channels: int = 16
     patch: int = 1
@@ -69,10 +77,12 @@ class MarConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
+        check_head(self.head)
+        object.__setattr__(self, "head", dict(self.head))
         keep_plain(self)
         for name in ("encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))
-        for name in ("head_depth", "head_width", "channels", "patch", "classes", "buffer"):
+        for name in ("channels", "patch", "classes", "buffer"):
             check_count(name, getattr(self, name))
         least = 1 / min(self.encoder.width, self.decoder.width)
         check_number("mlp_ratio", self.mlp_ratio, least)
@@ -103,6 +113,10 @@ class MarConfig:
         Raises:
             ValueError: no mapping, or a field that is unknown, missing or out of its range.
         """
+        if isinstance(sizes, Mapping) and "head_depth" in sizes:  # of versions before 0.2
+            given = dict(sizes)
+            depth, width = given.pop("head_depth"), given.pop("head_width", 0)
+            sizes = {**given, "head": official_head(width, depth)}
         check_fields(cls, sizes)
         towers = {name: check_tower(name, sizes[name]) for name in ("encoder", "decoder")}
         latent = check_grid("latent", sizes.get("latent", cls.latent))
@@ -135,8 +149,7 @@ class MarConfig:
         side = c["img_size"] // c["vae_stride"]
         return cls(
             *towers,
-            head_depth=c["diffloss_d"],
-            head_width=c["diffloss_w"],
+            head=official_head(c["diffloss_w"], c["diffloss_d"]),
             latent=(side, side),
             channels=c["vae_embed_dim"],
             patch=c["patch_size"],

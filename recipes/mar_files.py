@@ -20,6 +20,7 @@ from contar.tokenizers.vae import VAETokenizer
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official
 from recipes.mar_model import Mar
+from recipes.sizes import named_head_weights
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
 # Of the tokenizer; what else its file may hold was needed in training only.
@@ -64,6 +65,7 @@ def from_pretrained(
         sizes: Any = read_json(path / "config.json").get("sizes")
         config = MarConfig.from_dict(sizes)
         state = read_weights(path)
+        named_head_weights(state)
         model = _empty(config, state)
     else:
         checkpoint = _read_pickle(path)
@@ -76,7 +78,9 @@ def from_pretrained(
 
 
 def _empty(sizes: MarConfig, state: Mapping[str, Any]) -> Mar:
-    return build_for(state, lambda: Mar(sizes), name="sizes", sizes=vars(sizes))
+    head = {name: size for name, size in sizes.head.items() if name not in ("scheduler", "steps")}
+    of_weights = {**vars(sizes), "head": head}
+    return build_for(state, lambda: Mar(sizes), name="sizes", sizes=of_weights)
 
 
 def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:

@@ -17,11 +17,11 @@ from contar.backbones import Block, SpatialMemory
 from contar.backbones.block import run_blocks, take
 from contar.backbones.spatial_memory import check_memory
 from contar.conditioning import AdaptiveLayerNorm
-from contar.heads import DiffusionMLP
-from recipes.building import compile_parts
+from contar.heads import DiffusionHead, TokenHead
+from recipes.building import choose_head, compile_parts
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official, to_official
-from recipes.sizes import Tower
+from recipes.sizes import Tower, named_head_weights
 
 EPS = 1e-6  # of every layer norm
 
@@ -34,7 +34,7 @@ class Mar(Model):
 
     config_name = "config.json"
 
-    def __init__(self, sizes: MarConfig | Mapping[str, Any]) -> None:
+    def __init__(self, sizes: MarConfig | Mapping[str, Any], head: TokenHead | None = None) -> None:
         super().__init__()
         c = sizes if isinstance(sizes, MarConfig) else MarConfig.from_dict(sizes)
         self.register_to_config(sizes=asdict(c))
@@ -54,16 +54,8 @@ class Mar(Model):
         self.decoder = self._half(c.decoder)
         self.decoder_norm = nn.LayerNorm(width, eps=EPS)
         self.head_positions = nn.Parameter(torch.empty(1, c.tokens, width))
-        self.head = DiffusionMLP(
-            c.values,
-            width,
-            width=c.head_width,
-            depth=c.head_depth,
-            learned_variance=True,
-            prenorm=True,
-            projection="linear",
-        )
-        self._draw_weights()
+        self.head: Any = choose_head(head, c.head, c.values, width)
+        self._draw_weights(own=head is not None)
 
     def _half(self, tower: Tower) -> nn.ModuleList:
         c = self.sizes
@@ -72,26 +64,27 @@ class Mar(Model):
             for _ in range(tower.depth)
         )
 
-    def _draw_weights(self) -> None:
+    def _draw_weights(self, *, own: bool) -> None:
+        """Draw as the official code does; of another head than its own, leave the weights."""
+        network = self.head.network if isinstance(self.head, DiffusionHead) and not own else None
+        others = set() if network is not None else set(self.head.modules())
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module not in others:
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for parameter in (
-            self.classes.weight,
-            self.no_class,
-            self.mask_token,
-            self.encoder_positions,
-            self.decoder_positions,
-            self.head_positions,
-            self.head.time.fc1.weight,
-            self.head.time.fc2.weight,
-        ):
+        drawn = [
+            self.classes.weight, self.no_class, self.mask_token, self.encoder_positions,
+            self.decoder_positions, self.head_positions,
+        ]  # fmt: skip
+        if network is not None:
+            drawn += [network.time.fc1.weight, network.time.fc2.weight]
+        for parameter in drawn:
             nn.init.normal_(parameter, std=0.02)
-        nn.init.zeros_(self.head.out.weight)
-        for module in self.head.modules():
-            if isinstance(module, AdaptiveLayerNorm):
-                nn.init.zeros_(module.proj.weight)
+        if network is not None:
+            nn.init.zeros_(network.out.weight)
+            for module in network.modules():
+                if isinstance(module, AdaptiveLayerNorm):
+                    nn.init.zeros_(module.proj.weight)
 
     def forward(
         self,
@@ -234,6 +227,9 @@ class Mar(Model):
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
         compile_parts([*self.encoder, *self.decoder, self.head], options)
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
+        named_head_weights(state_dict)
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names of official checkpoints."""

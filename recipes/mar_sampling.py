@@ -6,19 +6,20 @@ from typing import Any
 import torch
 
 from contar._errors import bad, check_ids, check_instance, check_tensor
-from contar._random import Generators, check_generator, normal
+from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
-from contar.diffusion import SamplerTable, iddpm_table
 from contar.generation import (
     GenerationPlan,
     Graphs,
     Monitor,
     Progress,
-    generate_sets,
+    fill,
     guided_passes,
 )
+from contar.heads import Noise
+from contar.heads.protocol import check_plan
 from contar.ordering import SetSchedule, SetStep
 from contar.tokenizers import unpatchify
 from recipes.mar_model import Mar
@@ -88,15 +89,10 @@ def generate(
         plan.check_order()
         check_tensor("order", order, (batch, c.tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), sizes).order
-    if plan.scheduler is None:
-        tables = plan.solvers(iddpm_table, len(sizes))
-    else:
-        config, shift = plan.scheduler, plan.flow_shift
-        tables = plan.solvers(
-            lambda steps: SamplerTable.from_config(config, steps, flow_shift=shift), len(sizes)
-        )
-    for table in tables:
-        model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
+    head = plan.solver_of(model.head)
+    steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
+    for count in dict.fromkeys(steps):
+        check_plan(head, plan.guidance.at(1), plan.temperature, count)
     generator = check_generator(generator, batch, device)
     monitor = Monitor(len(sizes), progress=progress, callback=callback, cancel=cancel)
     if order is None:
@@ -126,57 +122,41 @@ def generate(
         allocate=model.allocate_memory,
     )
 
-    def predict(tokens: Tensor, step: SetStep) -> Tensor:
-        monitor.before()
-        return tokens if graphs is not None else guided_sets(tokens, step)
-
-    def replay(
-        graphs: Graphs, tokens: Tensor, step: SetStep, draws: Callable[[], Tensor]
-    ) -> Tensor:
-        """Return the set's tokens, network and head in one graph."""
-        guidance, table = at(step), tables[step.index]
-        times = 2 if guidance.scale > 1 else 1
-
-        def compute(
-            tokens: Tensor, classes: Tensor, known: Tensor, current: Tensor, *noises: Tensor
-        ) -> Tensor:
-            given = iter(noises)
-            known, rows = (ids.repeat(times, 1) for ids in (known, current))
-            z = model(tokens.repeat(times, 1, 1), classes, known, rows=rows, backend=backend)
-            return model.head.sample(
-                z[:batch],
-                uncond=z[batch:] if times > 1 else None,
-                table=table,
-                guidance=guidance,
-                temperature=plan.temperature,
-                noise=next(given),
-                draw_noise=lambda: next(given),
-            )
-
-        noises = [draws() for _ in range(1 + sum(map(bool, table.noise)))]
-        kind = (table, guidance, plan.temperature, backend)
-        classes = labels[: times * batch]
-        return graphs(kind, compute, tokens, classes, step.known, step.current, *noises)
-
-    def draw(z: Tensor, step: SetStep) -> Tensor:
-        def noise() -> Tensor:
-            return normal(*step.current.shape, c.values, generator=generator, device=device)
-
-        if graphs is not None:
-            return replay(graphs, z, step, noise)
-        return model.head.sample(
+    def draw(z: Tensor, step: SetStep, noise: Noise) -> Tensor:
+        return head.sample(
             z[:batch],
             uncond=z[batch:] if len(z) > batch else None,
-            table=tables[step.index],
             guidance=at(step),
             temperature=plan.temperature,
-            noise=noise(),
-            draw_noise=noise,
+            noise=noise,
+            steps=steps[step.index],
         )
 
-    tokens = empty = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
+    def replay(graphs: Graphs, tokens: Tensor, step: SetStep) -> Tensor:
+        """Return the set's tokens, network and head in one graph."""
+        times = 2 if at(step).scale > 1 else 1
+
+        def compute(
+            noise: Noise, tokens: Tensor, classes: Tensor, known: Tensor, current: Tensor
+        ) -> Tensor:
+            known, rows = (ids.repeat(times, 1) for ids in (known, current))
+            z = model(tokens.repeat(times, 1, 1), classes, known, rows=rows, backend=backend)
+            return draw(z, step, noise)
+
+        kind = (at(step), plan.temperature, steps[step.index], repr(plan.scheduler), backend)
+        classes = labels[: times * batch]
+        return graphs(kind, compute, noise, tokens, classes, step.known, step.current)
+
+    noise = Noise(generator, device)
+    tokens = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
     with torch.no_grad(), monitor:
-        for step, tokens in generate_sets(predict, draw, SetSchedule(order, sizes), empty):
+        for step in SetSchedule(order, sizes):
+            monitor.before()
+            if graphs is None:
+                drawn = draw(guided_sets(tokens, step), step, noise)
+            else:
+                drawn = replay(graphs, tokens, step)
+            tokens = fill(tokens, step.current, drawn)
             monitor.after(Progress(0, 1, step.index, step.sets, tokens.clone()))
     return unpatchify(tokens, c.grid, c.patch, channel_first=True)
 

@@ -115,7 +115,8 @@ def network(frames: int) -> nova.NovaConfig:
     tower = nova.Tower(depth=3, width=128, heads=4)
     return nova.NovaConfig(
         temporal=tower, encoder=tower, decoder=tower,
-        head_depth=3, head_width=192, text_width=384, text_length=16, text_rows=16,
+        head={"name": "flow", "width": 192, "depth": 3},
+        text_width=384, text_length=16, text_rows=16,
         latent=(8, 8), frames=frames, motion_scale=20.0, adapter="full" if frames > 1 else None,
     )  # fmt: skip
 

@@ -23,12 +23,12 @@ from contar._random import check_generator
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
-from contar.diffusion import NoiseProcess
 from contar.generation import GenerationPlan
+from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses, frame_losses
-from recipes.building import build_model
+from recipes.building import build_model, learning_head
 from recipes.nova_config import PRESETS, NovaConfig, Tower
 from recipes.nova_files import from_pretrained
 from recipes.nova_model import Nova
@@ -71,6 +71,7 @@ def build(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     compile: bool = False,
+    head: TokenHead | None = None,
 ) -> Nova:
     """Build a NOVA with random weights.
 
@@ -79,16 +80,19 @@ def build(
         device: where the weights are made, the CPU if None; "meta" makes none.
         dtype: of the weights, float32 if None.
         compile: compile what sampling repeats, as the model's `compile` does.
+        head: an object of one's own that keeps the protocol `contar.heads.TokenHead`, instead of
+            the one that the config names; to have it loaded from folders, `register_head` it.
 
     Raises:
-        ValueError: an unknown preset, device or dtype.
+        ValueError: an unknown preset, device or dtype, or a head that does not fit.
 
     Example:
         >>> model = build("nova-d48w1024-osp480", device="meta")
         >>> sum(p.numel() for p in model.parameters()) // 10**6
         644
     """
-    return build_model(Nova, preset, PRESETS, device=device, dtype=dtype, compile=compile)
+    options: Any = {"device": device, "dtype": dtype, "compile": compile, "head": head}
+    return build_model(Nova, preset, PRESETS, **options)
 
 
 def training_losses(
@@ -116,11 +120,12 @@ def training_losses(
         motion_flow: optical flow score, as in `stream`.
         fps: frames per second, as in `stream`.
         repeats: draws of noise and timestep for each hidden token.
-        scheduler: config of a diffusers scheduler; None takes the model's own.
+        scheduler: config of a diffusers scheduler that a diffusion head learns by; None is its own.
         mask: hidden and visible tokens of each frame, b * t rows, instead of a draw with one hidden
             share for the whole batch.
         generator: draws mask, noise and timesteps where they are not given.
-        noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`.
+        noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`; of a
+            diffusion head, as `index`.
         index: [repeats, m], indices of training timesteps.
         backend: of `attend`.
         checkpoint: keep the input of each block of the towers only, and compute the block again for
@@ -142,8 +147,6 @@ def training_losses(
     check_backend(backend, device)
     c.check_latent("latents", (height, width))
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    process = NoiseProcess.from_config(c.scheduler if scheduler is None else scheduler)
-    model.head.check_process(process)
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
     rows, tokens = batch * frames, grid[0] * grid[1]
@@ -156,7 +159,9 @@ def training_losses(
     else:
         check_instance("mask", mask, TrainingMask)
         mask.check(rows, tokens, device)
-    model.head.check_draws(process, repeats, int(mask.hidden.sum()), noise, index)
+    head, given = learning_head(
+        model.head, repeats, int(mask.hidden.sum()), scheduler=scheduler, noise=noise, index=index
+    )
 
     prefix = model.prefix(text, flow, rate)
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
@@ -180,14 +185,12 @@ def training_losses(
         backend=backend,
         checkpoint=checkpoint,
     )
-    losses = model.head.loss(
+    losses = head.loss(
         clean[mask.hidden],
         z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
-        process=process,
         repeats=repeats,
-        generator=generator,  # type: ignore[arg-type]
-        noise=noise,
-        index=index,
+        generator=generator,
+        **given,
     )
     frame = torch.arange(rows, device=losses.device)[:, None].expand(rows, tokens) % frames
     return frame_losses(losses, frame[mask.hidden], frames)

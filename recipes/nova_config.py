@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from contar._errors import (
@@ -15,9 +15,9 @@ from contar._errors import (
     plain,
 )
 from contar.attention.positions import rotary_sections
-from recipes.sizes import Tower, check_tower
+from contar.heads import check_head
+from recipes.sizes import Tower, check_fields, check_tower, named_head
 
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 # Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
 RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}
 # What a config's own `heads` has to say of each part.
@@ -36,8 +36,7 @@ class NovaConfig:
         temporal: the temporal tower.
         encoder: the encoder half of the spatial tower.
         decoder: the decoder half of the spatial tower.
-        head_depth: blocks of the token head.
-        head_width: width of the token head.
+        head: of the tokens, by name with its sizes, as `contar.heads.make_head` takes it.
         text_width: of the text encoder's states.
         text_length: tokens to which a text is padded.
         channels: of a latent.
@@ -49,7 +48,6 @@ class NovaConfig:
         positions: "absolute" (sine-cosine, learned times) or "rotary".
         adapter: rank of the scale-and-shift adapter, "full", or None for no adapter.
         text_rows: stored padding rows of the text.
-        scheduler: config of the diffusers scheduler for training and sampling.
         motion_scale: factor of motion scores before they are embedded by sines and cosines, the
             fastest of which takes a turn in 2 pi: scores far below 1 are all alike to them.
 
@@ -61,8 +59,7 @@ class NovaConfig:
     temporal: Tower
     encoder: Tower
     decoder: Tower
-    head_depth: int
-    head_width: int
+    head: Mapping[str, Any]
     text_width: int
     text_length: int
     latent: tuple[int, int]
@@ -74,20 +71,19 @@ class NovaConfig:
     positions: Literal["absolute", "rotary"] = "absolute"
     adapter: int | Literal["full"] | None = None
     text_rows: int = 512
-    scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(FLOW))
     motion_scale: float = 1.0
 
     def __post_init__(self) -> None:
         keep_plain(self)
         for name in ("temporal", "encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))
-        for name in ("head_depth", "head_width", "text_width", "text_length", "channels", "patch"):
+        for name in ("text_width", "text_length", "channels", "patch"):
             check_count(name, getattr(self, name))
         if check_count("text_rows", self.text_rows) < self.text_length:
             raise bad("text_rows", self.text_rows, f"at least text_length={self.text_length}")
         check_count("frames", self.frames)
-        if not isinstance(self.scheduler, Mapping) or not self.scheduler:
-            raise bad("scheduler", self.scheduler, "the config of a diffusers scheduler")
+        check_head(self.head)
+        object.__setattr__(self, "head", dict(self.head))
         if check_number("motion_scale", self.motion_scale, 0) == 0:
             raise bad("motion_scale", self.motion_scale, "above 0")
         check_choice("positions", self.positions, ("absolute", "rotary"))
@@ -125,6 +121,8 @@ class NovaConfig:
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "NovaConfig":
         """Return the config of a saved model, whose tuples came back from JSON as lists."""
+        sizes = named_head(sizes)
+        check_fields(cls, sizes)
         read: dict[str, Any] = {
             name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()
         }
@@ -179,8 +177,7 @@ class NovaConfig:
             temporal=temporal,
             encoder=spatial._replace(depth=spatial.depth // 2),
             decoder=spatial._replace(depth=spatial.depth - spatial.depth // 2),
-            head_depth=head[0],
-            head_width=head[1],
+            head={"name": "flow", "depth": head[0], "width": head[1]},
             text_width=config["text_token_dim"],
             text_length=config["text_token_len"],
             latent=(height // stride, width // stride),
@@ -217,13 +214,16 @@ class NovaConfig:
             )
         if self.patch > 2:
             raise bad("patch", self.patch, "1 or 2")
+        own = set(self.head) - {"name", "depth", "width", "scheduler", "steps"}
+        if self.head["name"] not in ("flow", "diffusion") or own:
+            raise bad("head", self.head, "a flow or a diffusion, as the official code has them")
         stride = {1: 16, 2: 8}[self.patch]
         assert self.grid is not None and self.frame_grid is not None  # noqa: PT018 - for the reader of types
         return {
             "arch": [
                 f"vit_d{temporal.depth}w{temporal.width}",
                 f"vit_d{depth}w{first.width}",
-                f"mlp_d{self.head_depth}w{self.head_width}",
+                f"mlp_d{self.head['depth']}w{self.head['width']}",
             ],
             "image_base_size": list(self.grid),
             "image_dim": self.channels,
@@ -280,8 +280,7 @@ def _released(
         temporal=half,
         encoder=half,
         decoder=half,
-        head_depth=head[0],
-        head_width=head[1],
+        head={"name": "flow", "depth": head[0], "width": head[1]},
         text_width=2560,
         text_length=256,
         latent=latent,

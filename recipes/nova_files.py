@@ -33,7 +33,7 @@ from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official
 from recipes.nova_model import Nova
 from recipes.nova_pipeline import NovaPipeline
-from recipes.sizes import check_fields
+from recipes.sizes import named_head_weights
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {
@@ -152,9 +152,9 @@ def open_network(
     if released:
         sizes = NovaConfig.from_official(config, num_heads=num_heads)
     else:
-        check_fields(NovaConfig, config["sizes"])
         sizes = NovaConfig.from_dict(config["sizes"])
-    of_weights = {name: size for name, size in vars(sizes).items() if name != "scheduler"}
+    head = {name: size for name, size in sizes.head.items() if name not in ("scheduler", "steps")}
+    of_weights = {**vars(sizes), "head": head}
     model = build_for(state, lambda: Nova(sizes), name="sizes", sizes=of_weights)
     return model, released
 
@@ -182,6 +182,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
     state, name = read_weights(folder), f"transformer/{WEIGHTS}"
     model, released = open_network(folder, state, num_heads)
     state = _cast(state, dtype)
+    named_head_weights(state)
     if released:
         depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)

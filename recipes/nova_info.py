@@ -118,7 +118,8 @@ def _network_lines(network: Nova) -> list[str]:
             ("temporal", sizes.temporal), ("encoder", sizes.encoder), ("decoder", sizes.decoder)
         )
     ]  # fmt: skip
-    lines.append(f"head: {sizes.head_depth} blocks, width {sizes.head_width}")
+    told = ", ".join(f"{k} {v}" for k, v in sizes.head.items() if isinstance(v, int | float))
+    lines.append(f"head: {sizes.head['name']}, {told}")
     lines.append(f"{'part':16} {'parameters':>13} {'float32':>10} {'bfloat16':>10}")
     for name, part in network.named_children():
         lines.append(_weights_line(f"  {name}", sum(p.numel() for p in part.parameters())))

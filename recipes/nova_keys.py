@@ -32,17 +32,17 @@ _PARTS = [
     ("spatial.encoder.{i}.", "image_encoder.blocks.{i}."),
     ("spatial.decoder.{i}.", "image_encoder.blocks.{i}."),
     ("spatial.norm.", "image_encoder.norm."),
-    ("head.token.", "image_decoder.patch_embed.proj."),
-    ("head.time.", "image_decoder.time_cond_embed.timestep_proj."),
-    ("head.condition.", "image_decoder.time_cond_embed.condition_proj."),
-    ("head.blocks.{i}.norm1.proj.", "image_decoder.blocks.{i}.norm1.proj."),
-    ("head.blocks.{i}.mlp.", "image_decoder.blocks.{i}.proj."),
-    ("head.blocks.{i}.norm2.", "image_decoder.blocks.{i}.norm2."),
-    ("head.norm.proj.", "image_decoder.norm.proj."),
-    ("head.out.", "image_decoder.head."),
+    ("head.network.token.", "image_decoder.patch_embed.proj."),
+    ("head.network.time.", "image_decoder.time_cond_embed.timestep_proj."),
+    ("head.network.condition.", "image_decoder.time_cond_embed.condition_proj."),
+    ("head.network.blocks.{i}.norm1.proj.", "image_decoder.blocks.{i}.norm1.proj."),
+    ("head.network.blocks.{i}.mlp.", "image_decoder.blocks.{i}.proj."),
+    ("head.network.blocks.{i}.norm2.", "image_decoder.blocks.{i}.norm2."),
+    ("head.network.norm.proj.", "image_decoder.norm.proj."),
+    ("head.network.out.", "image_decoder.head."),
 ]
 # Official patch embeddings are convolutions; ours are linear layers over (y, x, channel).
-_PATCHES = ("embed.weight", "spatial.embed.weight", "head.token.weight")
+_PATCHES = ("embed.weight", "spatial.embed.weight", "head.network.token.weight")
 
 
 def official_name(name: str, encoder_depth: int) -> str:

@@ -18,12 +18,12 @@ from contar.attention import (
 )
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
-from contar.heads import DiffusionMLP
+from contar.heads import TokenHead
 from contar.tokenizers import patchify
-from recipes.building import compile_parts
+from recipes.building import choose_head, compile_parts
 from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official, to_official
-from recipes.sizes import check_fields
+from recipes.sizes import named_head_weights
 
 
 class Nova(Model):
@@ -31,12 +31,11 @@ class Nova(Model):
 
     config_name = "config.json"
 
-    def __init__(self, sizes: NovaConfig | Mapping[str, Any]) -> None:
+    def __init__(
+        self, sizes: NovaConfig | Mapping[str, Any], head: TokenHead | None = None
+    ) -> None:
         super().__init__()
-        if not isinstance(sizes, NovaConfig):
-            check_fields(NovaConfig, sizes)
-            sizes = NovaConfig.from_dict(sizes)
-        c = sizes
+        c = sizes if isinstance(sizes, NovaConfig) else NovaConfig.from_dict(sizes)
         self.register_to_config(sizes=asdict(c))
         self.sizes = c
         width = c.temporal.width
@@ -52,7 +51,7 @@ class Nova(Model):
             rank = None if c.adapter == "full" else c.adapter
             self.adapter = ScaleShiftAdapter(width, rank=rank)
         self.spatial = SpatialTower(values, width, encoder=c.encoder, decoder=c.decoder)
-        self.head = DiffusionMLP(values, c.decoder.width, width=c.head_width, depth=c.head_depth)
+        self.head: Any = choose_head(head, c.head, values, c.decoder.width)
 
     def prefix(
         self,
@@ -167,6 +166,9 @@ class Nova(Model):
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
         compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
+        named_head_weights(state_dict)
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names and shapes of official checkpoints."""

@@ -16,6 +16,7 @@ from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Progress
+from contar.heads import DiffusionHead
 from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_defaults import check_parts, default_values
 from recipes.nova_inputs import (
@@ -179,21 +180,24 @@ class NovaPipeline(DiffusionPipeline):
         sets = read_steps(
             "num_inference_steps", chosen["num_inference_steps"], tokens, "tokens of a frame"
         )
-        trained = self.scheduler.config.get("num_train_timesteps") or math.inf
-        steps = read_steps(
-            "num_diffusion_steps", chosen["num_diffusion_steps"], trained, "it was trained with"
-        )
+        steps, scheduler = num_diffusion_steps, None  # another head takes its own
+        if isinstance(model.head, DiffusionHead):
+            scheduler = {**self.scheduler.config, "_class_name": type(self.scheduler).__name__}
+            trained = self.scheduler.config.get("num_train_timesteps") or math.inf
+            steps = read_steps(
+                "num_diffusion_steps", chosen["num_diffusion_steps"], trained, "it was trained with"
+            )
         plan = GenerationPlan(
             frames=frames,
             sets=sets,
             diffusion_steps=steps,
             guidance=guidance,
-            scheduler={**self.scheduler.config, "_class_name": type(self.scheduler).__name__},
+            scheduler=scheduler,
             flow_shift=flow_shift,
             grid=grid,
         )
         plan = change_plan(plan, plan_changes)
-        _, sizes, _ = read_plan(model, plan)
+        sizes = read_plan(model, plan)[1]
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
         texts = self._texts("prompt", prompt, prompt_embeds)
         if texts is None:

@@ -7,22 +7,16 @@ from typing import Any
 import torch
 
 from contar._errors import bad, check_instance, check_number, check_tensor, plain
-from contar._random import Generators, check_generator, normal
+from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
-from contar.attention import Positions
+from contar.attention import KVCache, Positions
 from contar.attention.attend import check_backend
+from contar.backbones import SpatialMemory
 from contar.backbones.block import take
 from contar.conditioning import Guidance
-from contar.diffusion import SamplerTable
-from contar.generation import (
-    GenerationPlan,
-    Graphs,
-    Monitor,
-    Progress,
-    generate_frames,
-    generate_sets,
-    guided_passes,
-)
+from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill, guided_passes
+from contar.heads import DiffusionHead, Noise, TokenHead
+from contar.heads.protocol import check_plan
 from contar.ordering import SetSchedule, SetStep
 from contar.tokenizers import patchify, unpatchify
 from recipes.nova_model import Nova
@@ -32,21 +26,34 @@ Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class _Call:
     """What `stream` has checked."""
 
+    model: Nova
+    head: TokenHead
+    plan: GenerationPlan
     text: Tensor  # [passes * b, l, e]
     flow: Tensor | None  # [passes * b]
     fps: Tensor | None
     context: Tensor | None
     order: Tensor | None
     generator: Generators
-    tables: tuple[SamplerTable, ...]  # of each set
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # of the sets
+    steps: tuple[int | None, ...]
     latent: tuple[int, int]
     batch: int
     backend: Any
     graphs: Graphs | None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """A frame's tokens, (rows, columns)."""
+        return self.latent[0] // self.model.sizes.patch, self.latent[1] // self.model.sizes.patch
+
+    @property
+    def coarse(self) -> tuple[int, int]:
+        """What the temporal tower sees of a frame, (rows, columns)."""
+        return self.grid[0] // 2, self.grid[1] // 2
 
 
 def generate(
@@ -116,7 +123,7 @@ def stream(
     if graphs is not None:
         plan.check_graphs(graphs)
         graphs.bind(model)
-    latent, sizes, tables = read_plan(model, plan)
+    latent, sizes, head, steps = read_plan(model, plan)
     tokens = sum(sizes)
     if context is not None:
         check_tensor("context", context, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
@@ -138,15 +145,18 @@ def stream(
     passes = 1
     if plan.guidance.active:
         text, passes = torch.cat([text, negative]), 2
-    inputs = _Inputs(
+    call = _Call(
+        model=model,
+        head=head,
+        plan=plan,
         text=text,
         flow=None if flow is None else flow.repeat(passes),
         fps=None if rate is None else rate.repeat(passes),
         context=context,
         order=order,
         generator=check_generator(generator, batch, device),
-        tables=tables,
         sizes=sizes,
+        steps=steps,
         latent=latent,
         batch=batch,
         backend=backend,
@@ -155,13 +165,13 @@ def stream(
     given = 0 if context is None else context.shape[2]
     total = (plan.frames - given) * len(sizes)
     monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
-    return _frames(model, plan, inputs, monitor)
+    return _frames(call, monitor)
 
 
 def read_plan(
     model: Nova, plan: GenerationPlan
-) -> tuple[tuple[int, int], tuple[int, ...], tuple[SamplerTable, ...]]:
-    """Return the grid of latent frames, the set sizes and each set's solver of a plan.
+) -> tuple[tuple[int, int], tuple[int, ...], TokenHead, tuple[int | None, ...]]:
+    """Return the grid of latent frames, the set sizes, the head as it draws, and each set's steps.
 
     Raises:
         ValueError: a plan that does not fit the model.
@@ -170,14 +180,11 @@ def read_plan(
     latent = plan.grid or c.latent
     c.check_latent("plan.grid", latent)
     sizes = plan.sizes((latent[0] // c.patch) * (latent[1] // c.patch))
-    scheduler = c.scheduler if plan.scheduler is None else plan.scheduler
-    tables = plan.solvers(
-        lambda steps: SamplerTable.from_config(scheduler, steps, flow_shift=plan.flow_shift),
-        len(sizes),
-    )
-    for table in tables:
-        model.head.check_solver(table, plan.guidance.at(1), plan.temperature)
-    return latent, sizes, tables
+    head = plan.solver_of(model.head)
+    steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
+    for count in dict.fromkeys(steps):
+        check_plan(head, plan.guidance.at(1), plan.temperature, count)
+    return latent, sizes, head, steps
 
 
 def motion_numbers(
@@ -210,152 +217,205 @@ def motion_numbers(
     return columns[0], columns[1]
 
 
-def _frames(
-    model: Nova, plan: GenerationPlan, inputs: _Inputs, monitor: Monitor
-) -> Iterator[Float[Tensor, "b c h w"]]:
-    c, device, batch = model.sizes, model.begin.device, inputs.batch
-    height, width = inputs.latent
-    grid = (height // c.patch, width // c.patch)
-    coarse = (grid[0] // 2, grid[1] // 2)
-    block = coarse[0] * coarse[1]
-    passes = len(inputs.text) // batch
-
-    with torch.no_grad():  # not around the yields below, which run in the caller's mode
-        prefix = model.prefix(inputs.text, inputs.flow, inputs.fps)
-        length = prefix.shape[1]
-        places = model.token_positions(grid)
-    window, pinned = plan.window, plan.pinned if plan.window else 0
-    blocks = min(plan.frames, window + pinned) if window else plan.frames
-    capacity = length + blocks * block
-    cache = model.temporal.allocate_cache(passes * batch, capacity, window=window, pinned=pinned)
-
-    @torch.no_grad()
-    def observe(t: int, previous: Tensor | None, anchor: Tensor | None) -> tuple[Tensor, Tensor]:
-        before = None if previous is None else previous[:, :, None]
-        x = model.frame_tokens(before, batch, block)
-        before_it = length if t == 0 else 0
-        added, turn = model.frame_positions(plan.frames, coarse, before_it, frame=t)
-        x = x if added is None else x + added
-        out = model.temporal(
-            x.repeat(passes, 1, 1, 1),
-            prefix=prefix if t == 0 else None,
-            turn=turn,
-            cache=cache,
-            backend=inputs.backend,
-        )[:, 0]
-        return (out, out) if anchor is None else (model.adapt(anchor, out), anchor)
-
-    def frame_noise() -> Tensor:
-        shape = (batch, c.channels, height, width)
-        return patchify(normal(*shape, generator=inputs.generator, device=device), c.patch)
-
-    def draw_frame(t: int, condition: Tensor, schedule: SetSchedule) -> Tensor:
-        def at(step: SetStep) -> Guidance:
-            return plan.guidance.at((step.index + 1) / step.sets)
-
-        def network(
-            tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any
-        ) -> Tensor:
-            prefix = condition[part]
-            times = len(prefix) // batch
-            return model.spatial(
-                tokens.repeat(times, 1, 1),
-                prefix,
-                step.known.repeat(times, 1),
-                positions=places,
-                rows=rows.repeat(times, 1),
-                memory=memory,
-                backend=inputs.backend,
-            )
-
-        guided_sets = guided_passes(
-            network,
-            plan,
-            batch,
-            guided=lambda step: at(step).scale > 1,
-            allocate=lambda count: model.spatial.allocate_memory(count, grid[0] * grid[1], block),
-        )
-
-        def predict(tokens: Tensor, step: SetStep) -> Tensor:
-            monitor.before()
-            return tokens if inputs.graphs is not None else guided_sets(tokens, step)
-
-        def drawn_ids(step: SetStep) -> Tensor:
-            if at(step).renorm_over == "frame":  # the rest of the frame goes along
-                return torch.cat([step.current, step.known, step.remaining], dim=1)
-            return step.current
-
-        def replay(graphs: Graphs, tokens: Tensor, step: SetStep) -> Tensor:
-            """Return the set's tokens, network and head in one graph."""
-            guidance, table, ids = at(step), inputs.tables[step.index], drawn_ids(step)
-            added = [x for half in places for x in (half.add, half.turn) if x is not None]
-
-            def compute(
-                tokens: Tensor, prefix: Tensor, known: Tensor, current: Tensor, *rest: Tensor
-            ) -> Tensor:
-                given = iter(rest)
-                of_halves = tuple(
-                    Positions(*(None if x is None else next(given) for x in (h.add, h.turn)))
-                    for h in places
-                )
-                times = 2 if guidance.scale > 1 else 1
-                z = model.spatial(
-                    tokens.repeat(times, 1, 1),
-                    prefix[: times * batch],
-                    known.repeat(times, 1),
-                    positions=of_halves,
-                    rows=current.repeat(times, 1),
-                    backend=inputs.backend,
-                )
-                return model.head.sample(
-                    z[:batch],
-                    uncond=z[batch:] if len(z) > batch else None,
-                    table=table,
-                    guidance=guidance,
-                    temperature=plan.temperature,
-                    noise=next(given),
-                    draw_noise=lambda: next(given),
-                )
-
-            noises = [take(frame_noise(), ids) for _ in range(1 + sum(map(bool, table.noise)))]
-            kind = (table, guidance, plan.temperature, inputs.backend)
-            tensors = (tokens, condition, step.known, step.current, *added, *noises)
-            return graphs(kind, compute, *tensors)
-
-        def draw(z: Tensor, step: SetStep) -> Tensor:
-            if inputs.graphs is not None:
-                return replay(inputs.graphs, z, step)
-            guidance, ids = at(step), drawn_ids(step)
-            return model.head.sample(
-                z[:batch],
-                uncond=z[batch:] if len(z) > batch else None,
-                table=inputs.tables[step.index],
-                guidance=guidance,
-                temperature=plan.temperature,
-                noise=take(frame_noise(), ids),
-                draw_noise=lambda: take(frame_noise(), ids),
-            )
-
-        shape = (batch, grid[0] * grid[1], c.patch**2 * c.channels)
-        empty = torch.zeros(shape, dtype=torch.float32, device=device)
-        tokens = empty
-        for step, tokens in generate_sets(predict, draw, schedule, empty):
-            seen = tokens.clone()
-            monitor.after(Progress(t, plan.frames, step.index, step.sets, seen))
-        return unpatchify(tokens, grid, c.patch)
-
-    schedules: list[SetSchedule] = []
-
-    @torch.no_grad()
-    def draw_next(t: int, condition: Tensor) -> Tensor:
-        if not schedules:  # one order for all frames, drawn when the first one is generated
-            order = inputs.order
-            if order is None:
-                order = plan.draw_order(batch, grid, generator=inputs.generator, device=device)
-            schedules.append(SetSchedule(order, inputs.sizes))
-        return draw_frame(t, condition, schedules[0])
-
+def _frames(call: _Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yield frame after frame: what the temporal tower makes of those before, then its sets."""
+    plan = call.plan
+    prefix, places, cache = _begin(call)
+    given = 0 if call.context is None else call.context.shape[2]
+    previous = anchor = schedule = None
     with monitor:
-        yield from generate_frames(
-            observe, draw_next, plan.frames, state=None, context=inputs.context
+        for t in range(plan.frames):
+            features = _observe(call, prefix, cache, t, previous)
+            condition, anchor = _anchored(call.model, anchor, features)
+            if call.context is not None and t < given:
+                previous = call.context[:, :, t]
+            else:
+                schedule = _schedule(call) if schedule is None else schedule
+                previous = _draw_frame(call, condition, places, schedule, t, monitor)
+            yield previous.clone()  # the caller may change what it gets
+
+
+@torch.no_grad()  # of each part, not around the yields, which run in the caller's mode
+def _begin(call: _Call) -> tuple[Tensor, tuple[Positions, Positions], KVCache]:
+    """Return the tokens before the first frame, the places of a frame's tokens, and a cache."""
+    prefix = call.model.prefix(call.text, call.flow, call.fps)
+    window, frames = call.plan.window, call.plan.frames
+    pinned = call.plan.pinned if window else 0
+    blocks = min(frames, window + pinned) if window else frames
+    capacity = prefix.shape[1] + blocks * call.coarse[0] * call.coarse[1]
+    tower = call.model.temporal
+    cache = tower.allocate_cache(len(call.text), capacity, window=window, pinned=pinned)
+    return prefix, call.model.token_positions(call.grid), cache
+
+
+@torch.no_grad()
+def _observe(
+    call: _Call, prefix: Tensor, cache: KVCache, t: int, previous: Tensor | None
+) -> Float[Tensor, "b2 n d"]:
+    """Return the temporal tower's features of frame t, which sees the frame before it."""
+    model, first = call.model, t == 0
+    before = None if previous is None else previous[:, :, None]
+    x = model.frame_tokens(before, call.batch, call.coarse[0] * call.coarse[1])
+    length = prefix.shape[1] if first else 0
+    added, turn = model.frame_positions(call.plan.frames, call.coarse, length, frame=t)
+    x = x if added is None else x + added
+    x = x.repeat(len(call.text) // call.batch, 1, 1, 1)
+    options: Any = {"turn": turn, "cache": cache, "backend": call.backend}
+    return model.temporal(x, prefix=prefix if first else None, **options)[:, 0]
+
+
+@torch.no_grad()
+def _anchored(model: Nova, anchor: Tensor | None, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a frame's condition and the anchor: the first frame's features are both."""
+    return (features, features) if anchor is None else (model.adapt(anchor, features), anchor)
+
+
+def _schedule(call: _Call) -> SetSchedule:
+    """Return the one schedule for all frames, whose order is drawn with the first one generated."""
+    order, device = call.order, call.model.begin.device
+    if order is None:
+        options: Any = {"generator": call.generator, "device": device}
+        order = call.plan.draw_order(call.batch, call.grid, **options)
+    return SetSchedule(order, call.sizes)
+
+
+@torch.no_grad()
+def _draw_frame(
+    call: _Call,
+    condition: Tensor,
+    places: tuple[Positions, Positions],
+    schedule: SetSchedule,
+    t: int,
+    monitor: Monitor,
+) -> Float[Tensor, "b c h w"]:
+    """Fill a frame's tokens, set by set."""
+    c, device = call.model.sizes, call.model.begin.device
+    shape = (call.batch, call.grid[0] * call.grid[1], c.patch**2 * c.channels)
+    tokens = torch.zeros(shape, dtype=torch.float32, device=device)
+    frame = _FrameNetwork(call, condition, places)
+    passes = guided_passes(
+        frame, call.plan, call.batch, guided=frame.guided, allocate=frame.allocate
+    )
+    for step in schedule:
+        monitor.before()
+        noise = _FrameNoise(call, step)
+        if call.graphs is None:
+            drawn = _draw_set(call, passes(tokens, step), step, noise)
+        else:
+            drawn = frame.replay(call.graphs, tokens, step, noise)
+        tokens = fill(tokens, step.current, drawn)
+        monitor.after(Progress(t, call.plan.frames, step.index, step.sets, tokens.clone()))
+    return unpatchify(tokens, call.grid, c.patch)
+
+
+def _draw_set(call: _Call, z: Tensor, step: SetStep, noise: Noise) -> Float[Tensor, "b m c"]:
+    """Return a set's tokens, given its conditions z, [passes * b, m, d]."""
+    guidance = _guidance(call.plan, step)
+    whole = guidance.renorm_over == "frame" and isinstance(call.head, DiffusionHead)
+    options: Any = {"frame": call.grid[0] * call.grid[1]} if whole else {}
+    return call.head.sample(
+        z[: call.batch],
+        uncond=z[call.batch :] if len(z) > call.batch else None,
+        guidance=guidance,
+        temperature=call.plan.temperature,
+        noise=noise,
+        steps=call.steps[step.index],
+        **options,
+    )
+
+
+def _guidance(plan: GenerationPlan, step: SetStep) -> Guidance:
+    return plan.guidance.at((step.index + 1) / step.sets)
+
+
+@dataclass(frozen=True)
+class _FrameNetwork:
+    """The spatial tower of one frame, as `guided_passes` calls it."""
+
+    call: _Call
+    condition: Tensor  # [passes * b, p, d]
+    places: tuple[Positions, Positions]
+
+    def __call__(
+        self, tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any
+    ) -> Tensor:
+        prefix = self.condition[part]
+        return self._z(tokens, prefix, step.known, rows, self.places, memory)
+
+    def guided(self, step: SetStep) -> bool:
+        """Return whether guidance acts in a set."""
+        return _guidance(self.call.plan, step).scale > 1
+
+    def allocate(self, count: int) -> SpatialMemory:
+        """Return an empty memory for so many samples."""
+        tokens = self.call.grid[0] * self.call.grid[1]
+        return self.call.model.spatial.allocate_memory(count, tokens, self.condition.shape[1])
+
+    def replay(
+        self, graphs: Graphs, tokens: Tensor, step: SetStep, noise: Noise
+    ) -> Float[Tensor, "b m c"]:
+        """Return a set's tokens, tower and head in one graph."""
+        call = self.call
+        prefix = self.condition if self.guided(step) else self.condition[: call.batch]
+        added = [x for half in self.places for x in (half.add, half.turn) if x is not None]
+
+        def compute(
+            noise: Noise,
+            tokens: Tensor,
+            prefix: Tensor,
+            known: Tensor,
+            rows: Tensor,
+            *added: Tensor,
+        ) -> Tensor:
+            given = iter(added)
+            encoder, decoder = (
+                Positions(*(None if x is None else next(given) for x in (half.add, half.turn)))
+                for half in self.places
+            )
+            z = self._z(tokens, prefix, known, rows, (encoder, decoder), None)
+            return _draw_set(call, z, step, noise)
+
+        plan = call.plan
+        kind = (
+            _guidance(plan, step), plan.temperature, call.steps[step.index], repr(plan.scheduler),
+            plan.flow_shift, call.backend,
+        )  # fmt: skip
+        return graphs(kind, compute, noise, tokens, prefix, step.known, step.current, *added)
+
+    def _z(
+        self,
+        tokens: Tensor,
+        prefix: Tensor,
+        known: Tensor,
+        rows: Tensor,
+        places: tuple[Positions, Positions],
+        memory: SpatialMemory | None,
+    ) -> Tensor:
+        times = len(prefix) // self.call.batch
+        known, rows = (ids.repeat(times, 1) for ids in (known, rows))
+        options: Any = {"positions": places, "memory": memory, "backend": self.call.backend}
+        return self.call.model.spatial(
+            tokens.repeat(times, 1, 1), prefix, known, rows=rows, **options
         )
+
+
+class _FrameNoise(Noise):
+    """Noise as the official code draws it: of the whole frame, of which a set takes its tokens."""
+
+    def __init__(self, call: _Call, step: SetStep) -> None:
+        super().__init__(call.generator, call.model.begin.device)
+        c = call.model.sizes
+        self.shape, self.patch = (call.batch, c.channels, *call.latent), c.patch
+        self.step = step
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return the tokens of the set, or, if all are asked for, the set's, then the others."""
+        step, batch, tokens = self.step, self.shape[0], self.step.current.shape[1]
+        whole = tokens + step.known.shape[1] + step.remaining.shape[1]
+        values = self.shape[1] * self.patch**2
+        if shape not in ((batch, tokens, values), (batch, whole, values)):
+            return super().normal(*shape)
+        ids = step.current
+        if shape[1] > tokens:
+            ids = torch.cat([step.current, step.known, step.remaining], dim=1)
+        return take(patchify(super().normal(*self.shape), self.patch), ids)

@@ -13,6 +13,7 @@ from contar._random import seeded
 from contar._typing import Float, Tensor
 from contar.data.cache import Cache
 from contar.diffusion import NoiseProcess
+from contar.heads import DiffusionHead, head_scheduler
 from contar.media import save_gif, save_sheet
 from contar.ordering import TrainingMask
 from contar.tokenizers.vae import VAETokenizer
@@ -138,7 +139,7 @@ def batches_of(
     Raises:
         ValueError: a sample of another kind; it is named.
     """
-    process = NoiseProcess.from_config(sizes.scheduler)
+    process = NoiseProcess.from_config(head_scheduler(sizes.head))
     samples = check_samples(cache)
     video = sizes.frames > 1
     several = video and samples[0].arrays["latents"].shape[1] > 1
@@ -196,7 +197,8 @@ def quieten(model: Nova) -> None:
     differed by 2.5%, with this start by 11%. An adapter that starts with the anchor itself does not
     disturb what an earlier stage has learned.
     """
-    for layer in [model.head.out, *([] if model.adapter is None else [model.adapter.up])]:
+    layers = [model.head.network.out] if isinstance(model.head, DiffusionHead) else []
+    for layer in [*layers, *([] if model.adapter is None else [model.adapter.up])]:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
 

@@ -43,3 +43,25 @@ def check_fields(kind: Any, sizes: Any) -> None:
     wrong = sorted(map(str, (set(sizes) - set(known)) | (needed - set(sizes))))
     if wrong:
         raise bad("sizes", "; ".join(wrong) + " unknown or missing", ", ".join(known))
+
+
+def named_head(sizes: object) -> Any:
+    """Return a saved model's sizes with its head by name, as versions before 0.2 did not have it.
+
+    Those knew one kind, of `head_depth` and `head_width`, and kept its scheduler beside it.
+    """
+    if not isinstance(sizes, Mapping) or "head" in sizes or "head_depth" not in sizes:
+        return sizes
+    given = dict(sizes)
+    head = {"name": "flow", "depth": given.pop("head_depth"), "width": given.pop("head_width", 0)}
+    if (scheduler := given.pop("scheduler", None)) is not None:
+        flow = str(scheduler.get("_class_name")).startswith("FlowMatch")
+        head |= {"name": "flow" if flow else "diffusion", "scheduler": scheduler, "steps": 25}
+    return {**given, "head": head}
+
+
+def named_head_weights(state: dict[str, Any]) -> None:
+    """Rename in place the weights of a head that versions before 0.2 have saved."""
+    if "head.token.weight" in state:
+        for name in [name for name in state if name.startswith("head.")]:
+            state[name.replace("head.", "head.network.", 1)] = state.pop(name)

@@ -72,7 +72,7 @@ TOWER = nova.Tower(I(1), I(16), I(2))
 
 @pytest.mark.usefixtures("unchecked")
 def test_configs_with_numbers_of_numpy_are_those_with_pythons_and_fit_in_json():
-    sizes: dict[str, Any] = {"head_depth": 1, "head_width": 16, "latent": (8, 8)}
+    sizes: dict[str, Any] = {"head": {"name": "flow", "width": 16, "depth": 1}, "latent": (8, 8)}
     words: dict[str, Any] = {"text_width": 8, "text_length": 4, "frames": 3, "adapter": 2}
     towers: dict[str, Any] = {name: nova.Tower(1, 16, 2) for name in ("encoder", "decoder")}
     pairs = [

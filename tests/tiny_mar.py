@@ -9,8 +9,7 @@ from recipes import mar
 SIZES: dict[str, Any] = {
     "encoder": mar.Tower(1, 16, 2),
     "decoder": mar.Tower(2, 24, 2),
-    "head_depth": 1,
-    "head_width": 16,
+    "head": mar.official_head(16, 1),
     "latent": (4, 8),
     "channels": 2,
     "patch": 2,

@@ -5,7 +5,7 @@ from contar.generation.graphs import Graphs
 from contar.generation.monitor import Cancelled, Monitor, Progress
 from contar.generation.passes import guided_passes
 from contar.generation.plan import GenerationPlan
-from contar.generation.sets import generate_sets
+from contar.generation.sets import fill, generate_sets
 from contar.generation.speed import fast_changes
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Monitor",
     "Progress",
     "fast_changes",
+    "fill",
     "generate_frames",
     "generate_sets",
     "guided_passes",

@@ -1,6 +1,6 @@
 """CUDA graphs of a loop's steps: hundreds of small kernels launched at once."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,9 @@ from torch import nn
 
 from contar._errors import check_callable, check_instance
 from contar._typing import Tensor
+from contar.heads import Noise
+
+Asked = tuple[str, tuple[int, ...]]  # a method of `Noise` and the shape that it was asked for
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,40 @@ class _Captured:
     graph: Any  # a torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
     output: Tensor
+
+
+class _Listening(Noise):
+    """A source that notes what it is asked for."""
+
+    def __init__(self, source: Noise) -> None:
+        super().__init__(source.generator, source.device)
+        self.source = source
+        self.asked: list[Asked] = []
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw, and note it."""
+        self.asked.append(("normal", shape))
+        return self.source.normal(*shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw, and note it."""
+        self.asked.append(("uniform", shape))
+        return self.source.uniform(*shape)
+
+
+class _Given(Noise):
+    """A source of what was drawn already."""
+
+    def __init__(self, drawn: Sequence[Tensor]) -> None:
+        self._drawn = iter(drawn)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return the next."""
+        return next(self._drawn)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return the next."""
+        return next(self._drawn)
 
 
 class Graphs:
@@ -31,14 +68,15 @@ class Graphs:
     """
 
     def __init__(self) -> None:
-        self._captured: dict[Hashable, _Captured | None] = {}  # None: seen once
+        self._captured: dict[Hashable, _Captured] = {}
+        self._asked: dict[Hashable, list[Asked]] = {}  # by steps that ran once
         self._inputs: dict[Hashable, Tensor] = {}
         self._places: tuple[int, ...] = ()
         self._pool: Any = None
 
     def __len__(self) -> int:
         """Return how many steps are captured."""
-        return sum(captured is not None for captured in self._captured.values())
+        return len(self._captured)
 
     def bind(self, model: nn.Module) -> None:
         """Forget what was captured unless it was of this model, its weights where they are now."""
@@ -47,35 +85,47 @@ class Graphs:
         places = tuple(tensor.data_ptr() for tensor in tensors)
         if places != self._places:
             self._captured.clear()
+            self._asked.clear()
             self._inputs.clear()
             self._pool = None  # it went with its last graph
             self._places = places
 
-    def __call__(self, kind: Hashable, step: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """Return `step(*tensors)`.
+    def __call__(
+        self, kind: Hashable, step: Callable[..., Tensor], noise: Noise, *tensors: Tensor
+    ) -> Tensor:
+        """Return `step(noise, *tensors)`.
 
         Args:
             kind: all that the step depends on beside the bound model's weights, its tensors'
                 values, shapes and dtypes: numbers and immutable values.
-            step: computes with the tensors and the bound model alone, without a look at a value.
+            step: computes with the noise, the tensors and the bound model alone, without a look at
+                a value; it asks for the same shapes of noise each time.
+            noise: the source; what it draws is drawn before the graph is replayed.
             tensors: at least one.
         """
         check_callable("step", step)
+        check_instance("noise", noise, Noise)
         if tensors[0].device.type != "cuda":
-            return step(*tensors)
+            return step(noise, *tensors)
         key = (kind, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        if key not in self._asked:
+            listening = _Listening(noise)
+            result = step(listening, *tensors)
+            self._asked[key] = listening.asked
+            return result
+        drawn = [getattr(noise, method)(*shape) for method, shape in self._asked[key]]
+        given = (*tensors, *drawn)
         if key not in self._captured:
-            self._captured[key] = None
-            return step(*tensors)
+            self._captured[key] = self._capture(step, given, len(tensors))
         captured = self._captured[key]
-        if captured is None:
-            captured = self._captured[key] = self._capture(step, tensors)
-        for ours, given in zip(captured.inputs, tensors, strict=True):
-            ours.copy_(given)
+        for ours, theirs in zip(captured.inputs, given, strict=True):
+            ours.copy_(theirs)
         captured.graph.replay()
         return captured.output.clone()
 
-    def _capture(self, step: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> _Captured:
+    def _capture(
+        self, step: Callable[..., Tensor], tensors: tuple[Tensor, ...], count: int
+    ) -> _Captured:
         # Not torch.cuda.graph(), which collects garbage and empties the allocator each time.
         inputs = tuple(self._input(place, tensor) for place, tensor in enumerate(tensors))
         if self._pool is None:
@@ -85,7 +135,7 @@ class Graphs:
         with torch.cuda.stream(stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                output = step(*inputs)
+                output = step(_Given(inputs[count:]), *inputs[:count])
             finally:
                 graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)

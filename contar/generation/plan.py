@@ -1,6 +1,6 @@
 """What is to be generated, as one immutable value."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,8 +18,8 @@ from contar._errors import (
 from contar._random import Generators
 from contar._typing import Int, Tensor
 from contar.conditioning import Guidance
-from contar.diffusion import SamplerTable
 from contar.generation.graphs import Graphs
+from contar.heads import DiffusionHead, TokenHead
 from contar.ordering import checkerboard_order, random_order, set_sizes
 from contar.ordering.sizes import Curve, Rounding
 
@@ -31,12 +31,13 @@ class GenerationPlan:
     Args:
         frames: latent frames of the result, given context frames included.
         sets: in which a frame's tokens are predicted, at most as many as there are tokens.
-        diffusion_steps: of each set.
+        diffusion_steps: of each set; None is the head's own number.
         guidance: classifier-free guidance.
         temperature: factor of the noise that a stochastic solver adds.
         curve: of the set sizes, as in `set_sizes`.
         rounding: of the set sizes, as in `set_sizes`.
-        scheduler: config of a diffusers scheduler; None takes the model's own.
+        scheduler: config of a diffusers scheduler that a diffusion head draws by; None takes its
+            own.
         flow_shift: of a flow's timesteps, as in `SamplerTable.from_config`; None: as the config.
         grid: (height, width) of the latent frames; None takes the model's own.
         window: latest frames that a frame attends to in the temporal tower; None is all.
@@ -62,7 +63,7 @@ class GenerationPlan:
 
     frames: int = 1
     sets: int = 64
-    diffusion_steps: int = 25
+    diffusion_steps: int | None = None
     guidance: Guidance = field(default_factory=lambda: Guidance(5.0))
     temperature: float = 1.0
     curve: Curve = "cosine"
@@ -80,8 +81,10 @@ class GenerationPlan:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        for name in ("frames", "sets", "diffusion_steps"):
+        for name in ("frames", "sets"):
             check_size(name, getattr(self, name))
+        if self.diffusion_steps is not None:
+            check_size("diffusion_steps", self.diffusion_steps)
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
         check_number("temperature", self.temperature, 0)
@@ -96,7 +99,7 @@ class GenerationPlan:
         check_size("pinned", self.pinned, 0)
         if self.last_diffusion_steps is not None:
             last = check_size("last_diffusion_steps", self.last_diffusion_steps)
-            if last > self.diffusion_steps:
+            if self.diffusion_steps is not None and last > self.diffusion_steps:
                 raise bad("last_diffusion_steps", last, f"at most {self.diffusion_steps}")
         check_choice("order", self.order, ("random", "checkerboard"))
         if self.filling_sets is not None:
@@ -139,13 +142,39 @@ class GenerationPlan:
         if self.refresh > 1 or self.guidance_every > 1:
             raise bad("graphs", "a Graphs", "None for a plan that reuses features")
 
-    def solvers(self, make: Callable[[int], SamplerTable], sets: int) -> tuple[SamplerTable, ...]:
-        """Return the solver of each of so many sets, each made once for its number of steps."""
-        first = self.diffusion_steps
-        last = first if self.last_diffusion_steps is None else self.last_diffusion_steps
-        steps = [round(first + (last - first) * k / max(1, sets - 1)) for k in range(sets)]
-        made = {count: make(count) for count in dict.fromkeys(steps)}
-        return tuple(made[count] for count in steps)
+    def solver_of(self, head: TokenHead) -> TokenHead:
+        """Return the head as it draws by this plan's scheduler and shift.
+
+        Raises:
+            ValueError: one of them for a head that is no diffusion, or that its solver refuses.
+        """
+        if self.scheduler is None and self.flow_shift is None:
+            return head
+        if not isinstance(head, DiffusionHead):
+            name = "flow_shift" if self.scheduler is None else "scheduler"
+            raise bad(name, getattr(self, name), "None: this head draws by no scheduler")
+        scheduler = head.scheduler if self.scheduler is None else self.scheduler
+        return head.with_solver(scheduler, flow_shift=self.flow_shift)
+
+    def steps(self, sets: int, own: int | None) -> tuple[int | None, ...]:
+        """Return the steps of each of so many sets, evenly from the first's to the last's.
+
+        Args:
+            sets: how many there are.
+            own: steps of the head, where the plan names none; None of a head that has none.
+
+        Raises:
+            ValueError: `last_diffusion_steps` for a head without steps, or above its own.
+        """
+        last = self.last_diffusion_steps
+        if last is None:
+            return (self.diffusion_steps,) * sets
+        first = own if self.diffusion_steps is None else self.diffusion_steps
+        if first is None:
+            raise bad("last_diffusion_steps", last, "None: this head draws a token in one pass")
+        if last > first:
+            raise bad("last_diffusion_steps", last, f"at most {first}")
+        return tuple(round(first + (last - first) * k / max(1, sets - 1)) for k in range(sets))
 
     def draw_order(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from contar._errors import check_callable, check_instance, check_shape, check_tensor
-from contar._typing import Float, Tensor
+from contar._typing import Float, Int, Tensor
 from contar.ordering import SetSchedule, SetStep
 
 Predict = Callable[[Float[Tensor, "b n c"], SetStep], Float[Tensor, "b2 m d"]]
@@ -39,9 +39,17 @@ def _loop(
     predict: Predict, draw: Draw, schedule: SetSchedule, tokens: Tensor
 ) -> Iterator[tuple[SetStep, Tensor]]:
     for step in schedule:
-        drawn = draw(predict(tokens, step), step)
-        shape = (*step.current.shape, tokens.shape[2])
-        check_shape("draw", drawn.shape, shape, "[b, m, c]")
-        ids = step.current[..., None].expand_as(drawn)
-        tokens = tokens.scatter(1, ids, drawn.to(tokens.dtype))
+        tokens = fill(tokens, step.current, draw(predict(tokens, step), step))
         yield step, tokens.clone()  # the caller may change what it gets
+
+
+def fill(
+    tokens: Float[Tensor, "b n c"], ids: Int[Tensor, "b m"], drawn: Float[Tensor, "b m c"]
+) -> Float[Tensor, "b n c"]:
+    """Return the tokens with those of `ids` replaced by what a head has drawn.
+
+    Raises:
+        ValueError: `drawn` of another shape.
+    """
+    check_shape("drawn", drawn.shape, (*ids.shape, tokens.shape[2]), "[b, m, c]")
+    return tokens.scatter(1, ids[..., None].expand_as(drawn), drawn.to(tokens.dtype))

@@ -6,7 +6,7 @@ from contar.heads.energy import EnergyHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
 from contar.heads.protocol import Noise, TokenHead
-from contar.heads.registry import check_head, head_names, make_head, register_head
+from contar.heads.registry import check_head, head_names, head_scheduler, make_head, register_head
 
 __all__ = [
     "DiffusionHead",
@@ -18,6 +18,7 @@ __all__ = [
     "TokenHead",
     "check_head",
     "head_names",
+    "head_scheduler",
     "make_head",
     "register_head",
 ]

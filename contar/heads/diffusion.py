@@ -54,6 +54,7 @@ class DiffusionHead(nn.Module):
         self.network = network
         self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
         self.steps = check_size("steps", steps)
+        self.scheduler = scheduler
         self.process = NoiseProcess.from_config(scheduler)
         self._check_kind("scheduler", self.process.betas is not None)
         self._solver = iddpm_table if solver == "iddpm" else _of_scheduler(scheduler)
@@ -71,7 +72,9 @@ class DiffusionHead(nn.Module):
             ValueError: as for the head itself.
         """
         other = copy(self)
+        other.scheduler = scheduler
         other.process = NoiseProcess.from_config(scheduler)
+        other._check_kind("scheduler", other.process.betas is not None)
         return other.with_solver(scheduler, flow_shift=flow_shift)
 
     def with_solver(self, scheduler: Any, *, flow_shift: float | None = None) -> "DiffusionHead":

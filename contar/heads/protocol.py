@@ -160,6 +160,12 @@ def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:
         raise bad("guidance.renorm", guidance.renorm, f"{allowed} with this head")
 
 
+def check_plan(head: TokenHead, guidance: Guidance, temperature: float, steps: int | None) -> None:
+    """Raise a ValueError, where a head tells it beforehand, unless its `sample` takes these."""
+    if (check := getattr(head, "check_sample", None)) is not None:
+        check(guidance, temperature, steps)
+
+
 def check_one_pass(steps: object) -> None:
     """Raise a ValueError unless a head that draws in one pass is asked for no number of steps."""
     if steps is not None:

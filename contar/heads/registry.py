@@ -120,3 +120,16 @@ def check_head(head: object) -> None:
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in head:
             raise bad(f"head[{key!r}]", None, f"a value, as {name} has no default for it")
+
+
+def head_scheduler(head: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of the scheduler by which a named diffusion or flow learns.
+
+    Raises:
+        ValueError: another head, which learns by none.
+    """
+    check_head(head)
+    if head["name"] not in ("diffusion", "flow"):
+        raise bad("head", head["name"], "a diffusion or a flow, which learn by a scheduler")
+    given = head.get("scheduler")
+    return {"diffusion": DDPM, "flow": FLOW}[head["name"]] if given is None else given

@@ -2,26 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from contar.heads import (
-    DiffusionHead,
-    DiffusionMLP,
-    EnergyHead,
-    MeanFlowHead,
-    MixtureHead,
-    TokenHead,
-)
+from contar.heads import TokenHead, make_head
 
-DDPM = {
-    "_class_name": "DDPMScheduler",
-    "beta_schedule": "linear",
-    "timestep_spacing": "leading",
-    "clip_sample": False,
-}
 # Of hidden tokens: least, and deviation of the normal distribution with mean 1 that is cut there.
 SHARES = (0.05, 0.4)
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 
 
 @dataclass(frozen=True)
@@ -46,20 +32,14 @@ class Canvas:
 
 Head = Callable[[int, int], TokenHead]
 
-
-def _diffusion(scheduler: dict[str, Any], steps: int) -> Head:
-    def make(values: int, width: int) -> TokenHead:
-        network = DiffusionMLP(values, width, width=192, depth=3)
-        return DiffusionHead(network, scheduler, steps=steps)
-
-    return make
-
-
 # From (values, width of the condition) to a head.
 HEADS: dict[str, Head] = {
-    "ddpm": _diffusion(DDPM, 50),
-    "flow": _diffusion(FLOW, 25),
-    "mixture": lambda values, width: MixtureHead(values, width, components=24, width=512),
-    "energy": lambda values, width: EnergyHead(values, width, width=192, depth=4),
-    "mean-flow": lambda values, width: MeanFlowHead(values, width, width=192, depth=3, steps=2),
+    name: partial(make_head, sizes)
+    for name, sizes in {
+        "ddpm": {"name": "diffusion", "width": 192, "depth": 3},
+        "flow": {"name": "flow", "width": 192, "depth": 3},
+        "mixture": {"name": "mixture", "components": 24, "width": 512},
+        "energy": {"name": "energy", "width": 192, "depth": 4},
+        "mean-flow": {"name": "mean_flow", "width": 192, "depth": 3, "steps": 2},
+    }.items()
 }

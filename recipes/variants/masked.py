@@ -93,7 +93,7 @@ class Masked(nn.Module):
         def draw(z: Tensor, step: SetStep) -> Tensor:
             now = guidance.at((step.index + 1) / step.sets)
             uncond = z[batch:] if passes > 1 else None
-            return self.head.sample(z[:batch], uncond=uncond, guidance=now, generator=generator)
+            return self.head.sample(z[:batch], uncond=uncond, guidance=now, noise=generator)
 
         order = self.order(batch, self.canvas.tokens, generator=generator, device=device)
         shape = (batch, self.canvas.tokens, self.canvas.values)

@@ -17,11 +17,11 @@ from contar.attention import Positions, sincos_2d
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, Guidance, TextProjection
 from contar.generation import generate_sets
-from contar.heads import DiffusionHead, DiffusionMLP
+from contar.heads import make_head
 from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import frame_losses
-from recipes.variants.canvas import FLOW, SHARES
+from recipes.variants.canvas import SHARES
 from recipes.variants.nova_video import HALF, SIZES
 
 WIDTH, GRID, VALUES, COARSE, FRAMES = HALF.width, (4, 4), 16, 4, SIZES["frames"]
@@ -40,8 +40,7 @@ class NoTemporal(nn.Module):
         self.anchor = TemporalTower(depth=depth, width=width, heads=heads)
         self.times = FrameTimes(WIDTH, base=FRAMES)
         self.spatial = SpatialTower(VALUES, WIDTH, encoder=HALF, decoder=HALF)
-        network = DiffusionMLP(VALUES, WIDTH, width=SIZES["head_width"], depth=SIZES["head_depth"])
-        self.head = DiffusionHead(network, FLOW)
+        self.head = make_head(SIZES["head"], VALUES, WIDTH)
 
     def prefixes(self, texts: Tensor) -> Float[Tensor, "m p d"]:
         """Return the conditions of all frames of all texts, in rows."""
@@ -91,7 +90,7 @@ class NoTemporal(nn.Module):
 
         def draw(z: Tensor, step: SetStep) -> Tensor:
             uncond = z[rows:] if passes > 1 else None
-            return self.head.sample(z[:rows], uncond=uncond, guidance=guidance, generator=generator)
+            return self.head.sample(z[:rows], uncond=uncond, guidance=guidance, noise=generator)
 
         order = random_order(rows, TOKENS, generator=generator)
         empty = torch.zeros(rows, TOKENS, VALUES, dtype=torch.float32, device=self.begin.device)

@@ -20,7 +20,8 @@ from recipes.variants.canvas import SHARES
 HALF = nova.Tower(depth=2, width=96, heads=3)
 SIZES: dict[str, Any] = {
     "temporal": nova.Tower(depth=3, width=96, heads=3), "encoder": HALF, "decoder": HALF,
-    "head_depth": 2, "head_width": 128, "text_width": 384, "text_length": 16, "text_rows": 16,
+    "head": {"name": "flow", "width": 128, "depth": 2},
+    "text_width": 384, "text_length": 16, "text_rows": 16,
     "latent": (8, 8), "frames": 5,
 }  # fmt: skip
 

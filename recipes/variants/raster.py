@@ -75,6 +75,6 @@ class Raster(nn.Module):
             z = self.conditions(tokens[:, -1:].repeat(passes, 1, 1), i, both, cache)
             now = guidance.at((i + 1) / self.canvas.tokens)
             uncond = z[batch:] if passes > 1 else None
-            token = self.head.sample(z[:batch], uncond=uncond, guidance=now, generator=generator)
+            token = self.head.sample(z[:batch], uncond=uncond, guidance=now, noise=generator)
             tokens = torch.cat([tokens, token], dim=1)
         return tokens

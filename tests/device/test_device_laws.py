@@ -174,11 +174,11 @@ def test_mar_generates_and_learns_as_on_a_cpu(device):
 def test_a_head_draws_what_it_draws_on_a_cpu_whatever_its_neighbours(kind, device):
     head = make(kind, 4, 8)
     cond = torch.randn(2, 6, 8, generator=seeded())
-    wanted = head.sample(cond, generator=[seeded(0), seeded(1)])
+    wanted = head.sample(cond, noise=[seeded(0), seeded(1)])
     head = of(head, device)
-    ours = head.sample(cond.to(device), generator=[seeded(0), seeded(1)])
+    ours = head.sample(cond.to(device), noise=[seeded(0), seeded(1)])
     close(ours, wanted, 1e-4)
-    close(head.sample(cond[1:].to(device), generator=[seeded(1)]), wanted[1:], 1e-4)
+    close(head.sample(cond[1:].to(device), noise=[seeded(1)]), wanted[1:], 1e-4)
 
 
 def test_a_temporal_tower_with_a_cache_is_the_whole_one(device):
@@ -248,10 +248,10 @@ def test_graphs_see_weights_that_change_in_place_and_weights_that_move(device):
 
     both()
     with torch.no_grad():
-        model.head.out.weight += 1
+        model.head.network.out.weight += 1
     both()
     model.to("cpu")
-    model.head.out = torch.nn.Linear(16, 2)
+    model.head.network.out = torch.nn.Linear(16, 2)
     of(model, device)
     for _ in range(2):
         both()

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from contar.diffusion import NoiseProcess, variance_bound
-from contar.heads import DiffusionMLP
+from contar.heads import DiffusionHead, DiffusionMLP
 
 CONFIG = {
     "_class_name": "DDPMScheduler",
@@ -75,20 +75,14 @@ def test_only_the_variance_learns_from_the_bound_and_the_head_adds_it():
     assert predicted.grad is None
     assert spread.grad is not None
     assert spread.grad.abs().min() > 0
-    head = DiffusionMLP(3, 8, width=16, depth=1, learned_variance=True)
+    network = DiffusionMLP(3, 8, width=16, depth=1, learned_variance=True)
+    head = DiffusionHead(network, CONFIG)
     noise = torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(1))
     cond = torch.ones(2, 8)
-    loss = head.loss(clean, cond, process=process, noise=noise, index=index[None])
+    loss = head.loss(clean, cond, noise=noise, index=index[None])
     x_t = process.add_noise(clean[None], noise, index[None])
-    output = head(x_t, process.timestep(index[None]), head.condition(cond)[None])
+    output = network(x_t, process.timestep(index[None]), network.condition(cond)[None])
     prediction, learned = output.chunk(2, dim=-1)
     bound = variance_bound(clean[None], x_t, prediction, learned, index[None], process.betas)
     wanted = ((prediction - noise).square() + bound).mean(-1)
     torch.testing.assert_close(loss, wanted)
-
-
-def test_a_process_of_the_other_kind_of_variance_is_refused(refuses):
-    fixed = NoiseProcess.from_config({**CONFIG, "variance_type": "fixed_small"})
-    head = DiffusionMLP(3, 8, width=16, depth=1, learned_variance=True)
-    with refuses("process", "fixed variance", "learned"):
-        head.loss(torch.ones(2, 3), torch.ones(2, 8), process=fixed)

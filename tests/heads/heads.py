@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar.heads import DiffusionHead, DiffusionMLP, EnergyHead, MeanFlowHead, MixtureHead
+from contar.heads import (
+    DiffusionHead,
+    DiffusionMLP,
+    EnergyHead,
+    MeanFlowHead,
+    MixtureHead,
+    Noise,
+)
 
 DDPM = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "clip_sample": False,
         "timestep_spacing": "leading"}  # fmt: skip
@@ -31,3 +38,16 @@ def make(kind: str, values: int, cond: int, *, seed: int = 0, **sizes: int) -> A
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return HEADS[kind](values, cond, **{"width": 16, "depth": 2, **sizes})
+
+
+class Given(Noise):
+    """A source of what is given, in order, whatever shapes are asked for."""
+
+    def __init__(self, *drawn: torch.Tensor) -> None:
+        self.drawn = iter(drawn)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return next(self.drawn)
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return next(self.drawn)

@@ -67,7 +67,7 @@ def test_samples_have_the_modes_means_and_covariances_of_the_density(kind, train
     share, mean, spread, between = BOUNDS[kind]
     for which in range(2):
         cond = torch.nn.functional.one_hot(torch.tensor([which]), 2).float().expand(1, count, -1)
-        x = head.sample(cond, generator=torch.Generator().manual_seed(1))[0]
+        x = head.sample(cond, noise=torch.Generator().manual_seed(1))[0]
         near = ((x[:, None] - MEANS[which]) / DEVIATIONS[which]).norm(dim=-1)
         mode = near.argmin(1)
         assert (near.min(1).values > 4).float().mean() < between
@@ -95,7 +95,7 @@ def test_a_mixtures_guidance_draws_from_the_sharpened_density(scale):
     cond, uncond = (torch.eye(2)[i].expand(1, 20_000, -1) for i in range(2))
     assert head.parameters_of(cond)[2].flatten()[0] == pytest.approx(1, abs=1e-5)
     draws, guidance = torch.Generator().manual_seed(0), Guidance(scale)
-    x = head.sample(cond, uncond=uncond, guidance=guidance, generator=draws)[0]
+    x = head.sample(cond, uncond=uncond, guidance=guidance, noise=draws)[0]
     assert x.mean().abs() < 0.02
     # Of 20,000 draws a variance is known to 1%; 256 candidates leave as much.
     assert x.var().item() == pytest.approx(1 / (scale - (scale - 1) / 4), rel=0.04)

@@ -4,17 +4,26 @@ from typing import Any
 
 import pytest
 import torch
+from heads import Given
 
 from contar.conditioning import Guidance
-from contar.diffusion import NoiseProcess, SamplerTable
-from contar.heads import DiffusionMLP
+from contar.heads import (
+    DiffusionHead,
+    DiffusionMLP,
+    MixtureHead,
+    head_names,
+    make_head,
+    register_head,
+)
 
 NAN, INF = float("nan"), float("inf")
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
-TABLE = SamplerTable.from_config(FLOW, 2)
-PROCESS = NoiseProcess.from_config(FLOW)
-SIZES: dict[str, Any] = {"values": 4, "cond_width": 6, "width": 8, "depth": 1}
+SIZES: dict[str, Any] = {"token_dim": 4, "cond_dim": 6, "width": 8, "depth": 1}
+
+
+def head(scheduler: Any = FLOW) -> DiffusionHead:
+    return DiffusionHead(DiffusionMLP(**SIZES), scheduler, steps=2)
 
 
 class OnCuda(torch.Generator):
@@ -78,9 +87,6 @@ def test_a_head_refuses_what_does_not_fit(argument, came, changes, refuses):
         ("cond", "(2, 6)", {"cond": torch.zeros(2, 6)}),
         ("cond", "(3, 8)", {"cond": torch.zeros(3, 8)}),
         ("cond", "torch.bfloat16", {"cond": torch.zeros(3, 6, dtype=torch.bfloat16)}),
-        ("process", "NoneType", {"process": None}),
-        ("process", "dict", {"process": FLOW}),
-        ("process", "SamplerTable", {"process": TABLE}),
         ("repeats", "0", {"repeats": 0}),
         ("repeats", "-1", {"repeats": -1}),
         ("repeats", "1.0", {"repeats": 1.0}),
@@ -99,9 +105,9 @@ def test_a_head_refuses_what_does_not_fit(argument, came, changes, refuses):
     ],
 )
 def test_a_loss_refuses_what_does_not_fit(argument, came, changes, refuses):
-    good = {"target": torch.zeros(3, 4), "cond": torch.zeros(3, 6), "process": PROCESS}
+    good = {"target": torch.zeros(3, 4), "cond": torch.zeros(3, 6)}
     with refuses(argument, came):
-        DiffusionMLP(**SIZES).loss(**{**good, **changes})
+        head().loss(**{**good, **changes})
 
 
 FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
@@ -114,8 +120,11 @@ FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
         ("cond", "(3, 6)", {"cond": torch.zeros(3, 6)}),
         ("cond", "(2, 3, 7)", {"cond": torch.zeros(2, 3, 7)}),
         ("cond", "torch.int64", {"cond": torch.zeros(2, 3, 6, dtype=torch.int64)}),
-        ("table", "NoneType", {"table": None}),
-        ("table", "dict", {"table": FLOW}),
+        ("steps", "0", {"steps": 0}),
+        ("steps", "2.0", {"steps": 2.0}),
+        ("steps", "5000", {"steps": 5000}),
+        ("frame", "2", {"frame": 2}),
+        ("frame", "None", {"guidance": FRAME, "uncond": torch.zeros(2, 3, 6)}),
         ("uncond", "None", {"guidance": Guidance(2.0)}),
         ("uncond", "(2, 2, 6)", {"guidance": Guidance(2.0), "uncond": torch.zeros(2, 2, 6)}),
         ("uncond", "(1, 3, 6)", {"uncond": torch.zeros(1, 3, 6)}),
@@ -129,38 +138,67 @@ FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
         ("temperature", "inf", {"temperature": INF}),
         ("temperature", "0.5", {"temperature": 0.5}),
         ("temperature", "None", {"temperature": None}),
-        ("generator", "7", {"generator": 7}),
-        ("generator", "a list of 1", {"generator": [torch.Generator()]}),
-        ("generator", "a list of 0", {"generator": []}),
-        ("generator", "cuda", {"generator": OnCuda()}),
-        ("noise", "list", {"noise": [0.0]}),
-        ("noise", "(3, 4)", {"noise": torch.zeros(3, 4)}),
-        ("noise", "(1, 3, 4)", {"noise": torch.zeros(1, 3, 4)}),
-        ("noise", "(2, 2, 4)", {"noise": torch.zeros(2, 2, 4)}),
-        ("noise", "(2, 3, 5)", {"noise": torch.zeros(2, 3, 5)}),
-        ("noise", "None", {"guidance": FRAME, "uncond": torch.zeros(2, 3, 6)}),
-        ("draw_noise", "Tensor", {"draw_noise": torch.zeros(2, 3, 4)}),
+        ("noise", "7", {"noise": 7}),
+        ("noise", "a list of 1", {"noise": [torch.Generator()]}),
+        ("noise", "a list of 0", {"noise": []}),
+        ("noise", "cuda", {"noise": OnCuda()}),
+        ("noise", "(1, 3, 4)", {"noise": Given(torch.zeros(1, 3, 4))}),
+        ("noise", "(2, 2, 4)", {"noise": Given(torch.zeros(2, 2, 4))}),
+        ("noise", "torch.int64", {"noise": Given(torch.zeros(2, 3, 4, dtype=torch.int64))}),
     ],
 )
 def test_sampling_refuses_what_does_not_fit(argument, came, changes, refuses):
     with refuses(argument, came):
-        DiffusionMLP(**SIZES).sample(**{"cond": torch.zeros(2, 3, 6), "table": TABLE, **changes})
+        head().sample(**{"cond": torch.zeros(2, 3, 6), **changes})
 
 
 def test_fresh_noise_of_another_shape_is_refused(refuses):
-    table = SamplerTable.from_config(DDPM, 2)
-    with refuses("draw_noise", "(2, 1, 4)"):
-        DiffusionMLP(**SIZES).sample(
-            torch.zeros(2, 3, 6), table=table, draw_noise=lambda: torch.zeros(2, 1, 4)
+    with refuses("noise", "(2, 1, 4)"):
+        head(DDPM).sample(
+            torch.zeros(2, 3, 6), noise=Given(torch.zeros(2, 3, 4), torch.zeros(2, 1, 4))
         )
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_a_solver_or_process_of_another_variance_than_the_head_is_refused(learned, refuses):
+def test_a_scheduler_of_another_variance_than_the_network_is_refused(learned, refuses):
     config = {**DDPM, "variance_type": "fixed_small" if learned else "learned_range"}
-    head = DiffusionMLP(**SIZES, learned_variance=learned)
-    with refuses("table", "fixed" if learned else "learned"):
-        head.sample(torch.zeros(2, 3, 6), table=SamplerTable.from_config(config, 2))
-    with refuses("process", "fixed" if learned else "learned"):
-        process = NoiseProcess.from_config(config)
-        head.loss(torch.zeros(3, 4), torch.zeros(3, 6), process=process)
+    own = {**DDPM, "variance_type": "learned_range" if learned else "fixed_small"}
+    network, other = DiffusionMLP(**SIZES, learned_variance=learned), ("learned", "fixed")[learned]
+    with refuses("scheduler", other):
+        DiffusionHead(network, config)
+    with refuses("scheduler", other):
+        DiffusionHead(network, own).with_scheduler(config)
+    with refuses("scheduler", other):
+        DiffusionHead(network, own).with_solver(config).sample(torch.zeros(2, 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "named"),
+    [
+        ("head", "NoneType", None),
+        ("head['name']", "'gan'", {"name": "gan"}),
+        ("head['name']", "None", {"width": 8}),
+        ("head['depth']", "None", {"name": "flow", "width": 8}),
+        ("head['components']", "3", {"name": "flow", "width": 8, "depth": 1, "components": 3}),
+        ("width", "0", {"name": "energy", "width": 0, "depth": 1}),
+        ("scheduler", "str", {"name": "flow", "width": 8, "depth": 1, "scheduler": "flow"}),
+    ],
+)
+def test_a_head_by_name_refuses_what_is_unknown_or_missing(argument, came, named, refuses):
+    with refuses(argument, came):
+        make_head(named, 4, 6)
+
+
+def test_a_head_is_registered_once_by_a_name_and_a_function(refuses):
+    with refuses("name", "flow"):
+        register_head("flow", MixtureHead)
+    with refuses("make", "int"):
+        register_head("three", 3)  # type: ignore[arg-type]
+    assert "three" not in head_names()
+
+
+@pytest.mark.parametrize("kind", ["mixture", "energy"])
+def test_a_head_of_one_pass_takes_no_steps(kind, refuses):
+    sizes = {} if kind == "mixture" else {"width": 8, "depth": 1}
+    with refuses("steps", "4"):
+        make_head({"name": kind, **sizes}, 4, 6).sample(torch.zeros(1, 1, 6), steps=4)

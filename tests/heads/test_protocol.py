@@ -30,7 +30,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 def test_it_keeps_the_protocol(kind):
     head = make(kind, VALUES, COND)
     assert isinstance(head, TokenHead)
-    assert (head.values, head.cond_width) == (VALUES, COND)
+    assert (head.token_dim, head.cond_dim) == (VALUES, COND)
 
 
 @kinds
@@ -38,7 +38,7 @@ def test_a_token_depends_on_its_own_condition_alone(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 5, COND)
     other = cond.clone()
     other[1, 3] += 1
-    before, after = (head.sample(c, generator=seeded()) for c in (cond, other))
+    before, after = (head.sample(c, noise=seeded()) for c in (cond, other))
     moved = torch.zeros(2, 5, dtype=torch.bool)
     moved[1, 3] = True
     close(after[~moved], before[~moved])
@@ -59,11 +59,11 @@ def test_a_loss_depends_on_its_own_token_alone(kind):
 @kinds
 def test_equal_seeds_give_equal_tokens_and_losses_and_other_seeds_others(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
-    first, again, other = (head.sample(cond, generator=seeded(s)) for s in (1, 1, 2))
+    first, again, other = (head.sample(cond, noise=seeded(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     state = torch.get_rng_state()
-    head.sample(cond, generator=seeded())
+    head.sample(cond, noise=seeded())
     tokens = (randn(1, 8, VALUES), cond.flatten(0, 1))
     first, again, other = (head.loss(*tokens, generator=seeded(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
@@ -74,9 +74,9 @@ def test_equal_seeds_give_equal_tokens_and_losses_and_other_seeds_others(kind):
 @kinds
 def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 3, 4, COND)
-    whole = head.sample(cond, generator=[seeded(s) for s in range(3)])
+    whole = head.sample(cond, noise=[seeded(s) for s in range(3)])
     for i in range(3):
-        close(head.sample(cond[i : i + 1], generator=[seeded(i)]), whole[i : i + 1])
+        close(head.sample(cond[i : i + 1], noise=[seeded(i)]), whole[i : i + 1])
 
 
 @kinds
@@ -91,7 +91,7 @@ def test_shapes_and_finite_gradients(kind, dtype):
     gradients = [cond.grad, *(p.grad for p in head.parameters())]
     assert all(g is not None and g.isfinite().all() for g in gradients)
     assert any(g is not None and g.abs().max() > 0 for g in gradients[1:])
-    tokens = head.sample(cond.detach()[None], generator=seeded())
+    tokens = head.sample(cond.detach()[None], noise=seeded())
     assert tokens.shape == (1, 7, VALUES)
     assert tokens.dtype == torch.float32
     assert tokens.isfinite().all()
@@ -100,24 +100,24 @@ def test_shapes_and_finite_gradients(kind, dtype):
 @kinds
 def test_guidance_1_is_none_and_equal_conditions_leave_nothing_to_guide(kind):
     head, cond, uncond = make(kind, VALUES, COND), randn(0, 2, 4, COND), randn(1, 2, 4, COND)
-    plain = head.sample(cond, generator=seeded())
-    close(head.sample(cond, uncond=uncond, guidance=Guidance(1.0), generator=seeded()), plain)
-    guided = head.sample(cond, uncond=uncond, guidance=Guidance(3.0), generator=seeded())
+    plain = head.sample(cond, noise=seeded())
+    close(head.sample(cond, uncond=uncond, guidance=Guidance(1.0), noise=seeded()), plain)
+    guided = head.sample(cond, uncond=uncond, guidance=Guidance(3.0), noise=seeded())
     assert not torch.allclose(guided, plain)
     if kind != "mixture":  # which draws candidates there
-        same = head.sample(cond, uncond=cond, guidance=Guidance(3.0), generator=seeded())
+        same = head.sample(cond, uncond=cond, guidance=Guidance(3.0), noise=seeded())
         close(same, plain)
 
 
 def test_guidance_goes_on_from_the_unconditional_past_the_conditional():
     cond, uncond, three = randn(0, 2, 4, COND), randn(1, 2, 4, COND), Guidance(3.0)
     energy: Any = make("energy", VALUES, COND)
-    guided = energy.sample(cond, uncond=uncond, guidance=three, generator=seeded())
-    close(guided, energy.sample(uncond + 3 * (cond - uncond), generator=seeded()))
+    guided = energy.sample(cond, uncond=uncond, guidance=three, noise=seeded())
+    close(guided, energy.sample(uncond + 3 * (cond - uncond), noise=seeded()))
     mean_flow: Any = make("mean_flow", VALUES, COND)
     mean_flow.steps = 1  # then a draw is the noise less the mean velocity
-    guided = mean_flow.sample(cond, uncond=uncond, guidance=three, generator=seeded())
-    with_it, without = (mean_flow.sample(c, generator=seeded()) for c in (cond, uncond))
+    guided = mean_flow.sample(cond, uncond=uncond, guidance=three, noise=seeded())
+    with_it, without = (mean_flow.sample(c, noise=seeded()) for c in (cond, uncond))
     close(guided, without + 3 * (with_it - without))
 
 
@@ -155,16 +155,16 @@ def test_a_mean_flow_learns_the_velocity_less_the_slope_along_the_path():
 @pytest.mark.parametrize("kind", ["energy", "mean_flow"])
 def test_at_temperature_0_nothing_is_left_to_draw(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
-    close(*(head.sample(cond, temperature=0.0, generator=seeded(s)) for s in (1, 2)))
+    close(*(head.sample(cond, temperature=0.0, noise=seeded(s)) for s in (1, 2)))
 
 
 def test_temperature_scales_the_deviations_of_a_mixture_and_the_noise_of_a_stochastic_solver():
     cond = randn(0, 1, 1, COND).expand(1, 4000, -1)
     mixture = make("mixture", VALUES, COND)
-    drawn = mixture.sample(cond, temperature=0.0, generator=seeded())[0]
+    drawn = mixture.sample(cond, temperature=0.0, noise=seeded())[0]
     assert len(drawn.unique(dim=0)) <= mixture.components  # the means themselves
     ddpm = make("ddpm", VALUES, COND)
-    warm, cold = (ddpm.sample(cond[:, :4], temperature=t, generator=seeded()) for t in (1.0, 0.0))
+    warm, cold = (ddpm.sample(cond[:, :4], temperature=t, noise=seeded()) for t in (1.0, 0.0))
     assert not torch.allclose(warm, cold)
 
 
@@ -181,14 +181,14 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ),
     ("temperature", {"temperature": -1.0}),
     ("temperature", {"temperature": float("nan")}),
-    ("generator", {"generator": [seeded()]}),
+    ("noise", {"noise": [seeded()]}),
 ]
 
 
 @kinds
 @pytest.mark.parametrize(("argument", "changes"), REFUSED)
 def test_a_draw_refuses_what_does_not_fit(kind, argument, changes, refuses):
-    options = {"cond": randn(0, 2, 4, COND), "generator": seeded(), **changes}
+    options = {"cond": randn(0, 2, 4, COND), "noise": seeded(), **changes}
     with refuses(argument):
         make(kind, VALUES, COND).sample(options.pop("cond"), **options)
 
@@ -214,7 +214,7 @@ def test_a_loss_refuses_what_does_not_fit(kind, argument, changes, refuses):
 @kinds
 def test_no_tokens_are_drawn_for_no_conditions(kind):
     head = make(kind, VALUES, COND)
-    assert head.sample(torch.zeros(2, 0, COND), generator=seeded()).shape == (2, 0, VALUES)
+    assert head.sample(torch.zeros(2, 0, COND), noise=seeded()).shape == (2, 0, VALUES)
 
 
 @pytest.mark.parametrize("kind", ["mixture", "energy", "mean_flow"])
@@ -226,7 +226,7 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
         ("guidance.renorm", Guidance(2.0, renorm=0.5, renorm_over="frame")),
     ):
         with refuses(field):
-            head.sample(cond, uncond=cond, guidance=guidance, generator=seeded())
+            head.sample(cond, uncond=cond, guidance=guidance, noise=seeded())
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_modulations_made_for_many_steps_equal_those_made_for_each(kind, truncat
     drawn = []
     for rows in (1, 40, 1024):  # one step at a time, a few, all of them
         monkeypatch.setattr("contar.heads.diffusion_mlp._ROWS", rows)
-        drawn.append(head.sample(cond, uncond=uncond, guidance=guidance, generator=seeded()))
+        drawn.append(head.sample(cond, uncond=uncond, guidance=guidance, noise=seeded()))
     close(drawn[1], drawn[0])
     close(drawn[2], drawn[0])
 

@@ -572,11 +572,11 @@ def test_the_losses_are_the_weighted_errors_of_hidden_tokens(
         for i, (row, token) in enumerate(mask.hidden.nonzero().tolist()):
             sample, t = divmod(row, frames)
             clean = latents[sample, :, t].flatten(1)[:, token]
-            condition = network.head.condition(record.z[0][row, token][None])
+            condition = network.head.network.condition(record.z[0][row, token][None])
             for r in range(3):
                 level = sigma[index[r, i]]
                 noisy = (1 - level) * clean + level * noise[r, i]
-                made = network.head(noisy[None], level[None] * 1000, condition)[0]
+                made = network.head.network(noisy[None], level[None] * 1000, condition)[0]
                 error = (made - (noise[r, i] - clean)).square().mean()
                 sums[t > 0] += float(error) / noise.shape[:2].numel()
     assert abs(float(found.first) - frames * sums[0]) <= 1e-4 * frames * sums[0]

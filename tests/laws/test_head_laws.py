@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import diffusers
 import pytest
 import torch
+from heads import Given  # type: ignore[attr-defined]
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +18,7 @@ from contar.attention import Positions, grid_coordinates, rotary_table, sincos_2
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import Guidance
 from contar.diffusion import NoiseProcess, SamplerTable
-from contar.heads import DiffusionMLP
+from contar.heads import DiffusionHead, DiffusionMLP
 from contar.ordering import truncated_normal_mask
 
 seeds = st.integers(0, 2**32 - 1)
@@ -81,6 +82,10 @@ def table_of(name: str, steps: int) -> SamplerTable:
     return SamplerTable.from_config(SCHEDULERS[name], steps)
 
 
+def drawing(network: DiffusionMLP, name: str, steps: int = 25) -> DiffusionHead:
+    return DiffusionHead(network, SCHEDULERS[name], steps=steps)
+
+
 @functools.cache
 def process_of(name: str) -> NoiseProcess:
     return NoiseProcess.from_config(SCHEDULERS[name])
@@ -96,7 +101,7 @@ class Sampling:
 
     def __init__(self, head: int, solver: str, steps: int, seed: int, batch: int, count: int):
         self.head = head_of(head, solver == "learned")
-        self.table = table_of(solver, steps)
+        self.table, self.drawing = table_of(solver, steps), drawing(self.head, solver, steps)
         draws = generator(seed)
         self.cond, self.uncond = torch.randn(2, batch, count, COND, generator=draws)
         self.noise = torch.randn(batch, count, VALUES, generator=draws)
@@ -110,15 +115,9 @@ class Sampling:
             picked = x[:, tokens]
             return picked if rest is None else torch.cat([picked, x[:, rest]], dim=1)
 
-        steps = iter(self.fresh)
-        given = {"uncond": self.uncond[:, tokens], **options}
-        return self.head.sample(
-            self.cond[:, tokens],
-            table=self.table,
-            noise=pick(self.noise),
-            draw_noise=lambda: pick(next(steps)),
-            **given,
-        )
+        drawn = [pick(self.noise), *map(pick, self.fresh)]
+        given = {"uncond": self.uncond[:, tokens], "frame": drawn[0].shape[1], **options}
+        return self.drawing.sample(self.cond[:, tokens], noise=Given(*drawn), **given)
 
 
 samplings = later(
@@ -270,7 +269,7 @@ def test_renormalisation_over_the_frame_equals_a_walk_of_the_whole_frame(
 def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(
     head: int, solver: str, steps: int, seed: int, batch: int, scale: float
 ) -> None:
-    network, table = head_of(head, solver == "learned"), table_of(solver, steps)
+    network = drawing(head_of(head, solver == "learned"), solver, steps)
     cond, uncond = torch.randn(2, batch, 3, COND, generator=generator(seed))
 
     @torch.no_grad()
@@ -279,8 +278,7 @@ def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(
             cond[rows],
             uncond=uncond[rows],
             guidance=Guidance(scale),
-            table=table,
-            generator=[generator(seed + row) for row in rows],
+            noise=[generator(seed + row) for row in rows],
         )
 
     together = sample(list(range(batch)))
@@ -298,6 +296,7 @@ class Loss:
 
     def __init__(self, head: int, kind: str, seed: int, repeats: int, count: int):
         self.head, self.process = head_of(head), process_of(kind)
+        self.learning = drawing(self.head, kind)
         draws = generator(seed)
         self.target = torch.randn(count, VALUES, generator=draws)
         self.cond = torch.randn(count, COND, generator=draws)
@@ -306,10 +305,9 @@ class Loss:
 
     def __call__(self, rows: Any = slice(None), tokens: Any = slice(None)) -> Tensor:
         noise, index = self.noise[rows][:, tokens], self.index[rows][:, tokens]
-        return self.head.loss(
+        return self.learning.loss(
             self.target[tokens],
             self.cond[tokens],
-            process=self.process,
             repeats=len(noise),
             noise=noise,
             index=index,
@@ -367,7 +365,8 @@ def test_repeats_are_losses_of_their_own(case: Callable[[], Loss]) -> None:
 
 def test_more_draws_than_timesteps_have_the_losses_and_gradients_of_few() -> None:
     process = NoiseProcess.from_config(DDPM)
-    head, g = DiffusionMLP(VALUES, COND, width=8, depth=1), generator(0)
+    g = generator(0)
+    head = DiffusionHead(DiffusionMLP(VALUES, COND, width=8, depth=1), DDPM)
     draws = len(process) + 1
     target, cond = (torch.randn(1, n, generator=g) for n in (VALUES, COND))
     noise = torch.randn(draws, 1, VALUES, generator=g)
@@ -375,7 +374,7 @@ def test_more_draws_than_timesteps_have_the_losses_and_gradients_of_few() -> Non
 
     def losses(part: slice) -> Tensor:
         rows: Any = {"noise": noise[part], "index": index[part]}
-        return head.loss(target, cond, process=process, repeats=len(rows["index"]), **rows)
+        return head.loss(target, cond, repeats=len(rows["index"]), **rows)
 
     results = []
     for parts in ([slice(None)], [slice(500), slice(500, None)]):
@@ -392,9 +391,7 @@ def test_what_is_not_given_is_drawn_from_the_generator_noise_first(
     head: int, kind: str, repeats: int, count: int, seed: int
 ) -> None:
     loss = Loss(head, kind, seed, repeats, count)
-    drawn = loss.head.loss(
-        loss.target, loss.cond, process=loss.process, repeats=repeats, generator=generator(seed)
-    )
+    drawn = loss.learning.loss(loss.target, loss.cond, repeats=repeats, generator=generator(seed))
     draws = generator(seed)
     loss.noise = torch.randn(repeats, count, VALUES, generator=draws)
     loss.index = loss.process.draw_indices(repeats, count, generator=draws)
@@ -430,20 +427,13 @@ def test_a_bfloat16_head_gives_finite_float32_losses_and_samples(
     network = bfloat16_head(head, solver == "learned")
     cond, uncond = torch.randn(2, 2, 3, COND, generator=generator(seed)).bfloat16()
     if solver != "learned":
-        found = network.loss(
-            randn(seed, 3, VALUES).bfloat16(),
-            cond[0],
-            process=process_of(kind),
-            generator=generator(seed),
+        found = drawing(network, kind).loss(
+            randn(seed, 3, VALUES).bfloat16(), cond[0], generator=generator(seed)
         )
         assert found.dtype == torch.float32
         assert found.isfinite().all()
-    x = network.sample(
-        cond,
-        uncond=uncond,
-        guidance=Guidance(scale),
-        table=table_of(solver, 3),
-        generator=generator(seed),
+    x = drawing(network, solver, 3).sample(
+        cond, uncond=uncond, guidance=Guidance(scale), noise=generator(seed)
     )
     assert x.dtype == torch.float32
     assert x.isfinite().all()
@@ -454,19 +444,22 @@ def test_a_bfloat16_head_does_what_its_weights_do_in_float32(
     head: int, seed: int, scale: float
 ) -> None:
     """Timesteps, noise and the sampler's state stay float32, whose rounding adds up otherwise."""
-    half, table = copy.deepcopy(bfloat16_head(head, False)), table_of("flow", 25)
+    half = copy.deepcopy(bfloat16_head(head, False))
     half.time.fc2.weight.data.mul_(16)  # so that much depends on the timestep
     cond, uncond = torch.randn(2, 2, 3, COND, generator=generator(seed)).bfloat16()
     target = randn(seed, 6, VALUES)
 
     def results(network: DiffusionMLP, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        given = {"table": table, "guidance": Guidance(scale), "generator": generator(seed)}
+        given = {"guidance": Guidance(scale), "noise": generator(seed)}
         with torch.no_grad():
-            drawn = network.sample(cond.to(dtype), uncond=uncond.to(dtype), **given)
+            drawn = drawing(network, "flow").sample(
+                cond.to(dtype), uncond=uncond.to(dtype), **given
+            )
             made = network(target, torch.ones(6), network.condition(cond.flatten(0, 1).to(dtype)))
             assert made.dtype == torch.float32
-            options = {"process": process_of("flow"), "generator": generator(seed), "repeats": 20}
-            return drawn, network.loss(target, cond.flatten(0, 1).to(dtype), **options)
+            options = {"generator": generator(seed), "repeats": 20}
+            flat = cond.flatten(0, 1).to(dtype)
+            return drawn, drawing(network, "flow").loss(target, flat, **options)
 
     wanted = results(copy.deepcopy(half).float(), torch.float32)
     # Of 100 seeds and 4 heads 0.014 was seen in samples and 0.005 in losses; timesteps that are
@@ -482,8 +475,7 @@ def test_where_a_bfloat16_head_predicts_nothing_its_samples_are_those_of_float32
     drawn = []
     for dtype in (torch.float32, torch.bfloat16):
         cond = torch.zeros(2, 3, COND, dtype=dtype)
-        given = {"table": table_of("epsilon", 5), "generator": generator(0)}
-        drawn.append(network.to(dtype).sample(cond, **given))
+        drawn.append(drawing(network.to(dtype), "epsilon", 5).sample(cond, noise=generator(0)))
     assert torch.equal(*drawn)
 
 

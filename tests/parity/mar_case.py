@@ -5,6 +5,7 @@ replaced by the recorded ones after they have been compared, so that every step 
 inputs.
 """
 
+import itertools
 import math
 from typing import Any
 from unittest import mock
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from nova_case import GRADIENT, STEP, ZERO_GRADIENT, Errors, relative_error, weights_by_rule
 
+from contar.heads import Noise
 from contar.ordering import TrainingMask
 from recipes import mar
 from recipes.mar_keys import official_name
@@ -73,11 +75,9 @@ def _check_generation(
         note("guidance", abs(kwargs["guidance"].scale - scale) / scale)
         shape = (batch, sizes[i], -1)
         fresh = iter(z[f"step_noise.{i}"][:, : batch * sizes[i]])
-        given = {
-            "noise": z[f"noise.{i}"].view(shape),
-            "draw_noise": lambda: next(fresh).view(shape),
-        }
-        tokens = sample(cond, **{**kwargs, **given})
+        drawn = itertools.chain([z[f"noise.{i}"]], fresh)
+        noise = mock.Mock(Noise, normal=lambda *_: next(drawn).view(shape))
+        tokens = sample(cond, **{**kwargs, "noise": noise})
         recorded = z[f"sample.{i}"][: batch * sizes[i]].view(shape)
         note("sample", relative_error(tokens, recorded))
         return recorded

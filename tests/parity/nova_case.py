@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from contar.generation import plan as plan_module
+from contar.heads import DiffusionHead, Noise
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify
 from recipes import nova, nova_sampling
@@ -128,7 +129,7 @@ def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch
     turns = iter([(t, k) for t in range(first, case["frames"]) for k in range(len(sizes))])
     step_noise = iter(z.get("step_noise", ()))
     starts = np.cumsum((0, *sizes))
-    sample, spatial = model.head.sample, model.spatial.forward
+    sample, spatial = DiffusionHead.sample, model.spatial.forward
     random_order = plan_module.random_order
     seen: set[int] = set()
     now = [first, 0]
@@ -147,22 +148,27 @@ def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch
             note("cond", relative_error(prefix, z[f"cond.{now[0]}"][: len(prefix)]))
         return spatial(tokens, prefix, *args, **kwargs)
 
-    def watched_sample(cond: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    class Watched(Noise):
+        """Hold what a head is given against what was recorded: its start, then its steps'."""
+
+        def __init__(self, source: Noise, ids: torch.Tensor, recorded: torch.Tensor) -> None:
+            self.source, self.ids, self.recorded = source, ids, iter([recorded])
+
+        def normal(self, *shape: int) -> torch.Tensor:
+            drawn = self.source.normal(*shape)
+            recorded = next(self.recorded, None)
+            recorded = next(step_noise) if recorded is None else recorded
+            wanted = nova_sampling.take(patchify(recorded, patch), self.ids)
+            note("noise", float(not torch.equal(drawn, wanted)))
+            return drawn
+
+    def watched_sample(head: Any, cond: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         t, k = now
         current = z["order"][:, starts[k] : starts[k + 1]]
         others = torch.cat([z["order"][:, : starts[k]], z["order"][:, starts[k + 1] :]], dim=1)
         ids = torch.cat([current, others], dim=1)
-        drawn = nova_sampling.take(patchify(z[f"noise.{t}.{k}"], patch), ids)
-        note("noise", float(not torch.equal(kwargs["noise"], drawn)))
-        draw = kwargs["draw_noise"]
-
-        def watched_draw() -> torch.Tensor:
-            fresh = draw()
-            recorded = nova_sampling.take(patchify(next(step_noise), patch), ids)
-            note("noise", float(not torch.equal(fresh, recorded)))
-            return fresh
-
-        tokens = sample(cond, **{**kwargs, "draw_noise": watched_draw})
+        noise = Watched(kwargs["noise"], ids, z[f"noise.{t}.{k}"])
+        tokens = sample(head, cond, **{**kwargs, "noise": noise})
         recorded = nova_sampling.take(z[f"sample.{t}.{k}"], current)
         note("sample", relative_error(tokens, recorded))
         return recorded
@@ -170,7 +176,7 @@ def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch
     with (
         mock.patch.object(plan_module, "random_order", watched_order),
         mock.patch.object(model.spatial, "forward", watched_spatial),
-        mock.patch.object(model.head, "sample", watched_sample),
+        mock.patch.object(DiffusionHead, "sample", watched_sample),
     ):
         forced = run()
     unused = len(list(turns)) + len(list(step_noise))

@@ -87,6 +87,8 @@ def test_the_default_length_comes_back(frames: int, expected: int) -> None:
 def _sizes(frames: int) -> nova.NovaConfig:
     tower = nova.Tower(1, 32, 1)
     return nova.NovaConfig(
-        temporal=tower, encoder=tower, decoder=tower, head_depth=1, head_width=8, text_width=8,
+        temporal=tower, encoder=tower, decoder=tower,
+        head={"name": "flow", "width": 8, "depth": 1},
+        text_width=8,
         text_length=4, latent=(8, 8), frames=frames,
     )  # fmt: skip

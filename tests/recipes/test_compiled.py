@@ -20,14 +20,16 @@ tower, guided = nova.Tower(2, 32, 2), nova.Guidance(3.0)
 if "{recipe}" == "nova":
     recipe, given = nova, torch.randn(2, 4, 16)
     model = nova.build(nova.NovaConfig(
-        temporal=tower, encoder=tower, decoder=tower, head_depth=2, head_width=32, text_width=16,
+        temporal=tower, encoder=tower, decoder=tower,
+        head={"name": "flow", "width": 32, "depth": 2},
+        text_width=16,
         text_length=4, latent=(16, 16), frames=2, adapter=4,
     ))
     options = {"frames": 2, "guidance": guided}
 else:
     recipe, given = mar, torch.tensor([1, 0])
     model = mar.build(mar.MarConfig(
-        encoder=tower, decoder=tower, head_depth=2, head_width=32, latent=(8, 8), channels=4,
+        encoder=tower, decoder=tower, head=mar.official_head(32, 2), latent=(8, 8), channels=4,
         patch=1, classes=3, buffer=4,
     ))
     options = {"rounding": "floor", "guidance": guided}
@@ -64,7 +66,7 @@ for case, want in zip(cases, wanted):
 assert list(model.state_dict()) == names
 for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # which are not compiled
     assert torch.equal(generate(*cases[0], model=twin), wanted[0])
-    torch.nn.init.zeros_(twin.head.out.weight)
+    torch.nn.init.zeros_(twin.head.network.out.weight)
     assert not torch.allclose(generate(*cases[0], model=twin), wanted[0])
 assert graphs == counts[-1]
 print(*counts)

@@ -40,8 +40,8 @@ def test_the_untrained_network_has_the_judged_ones_sizes_and_none_of_its_weights
     assert model is pipe.transformer
     assert raw.sizes == model.sizes
     assert not raw.training
-    assert not torch.equal(raw.head.out.weight, model.head.out.weight)
-    assert torch.equal(raw.head.out.weight, build(model.sizes).head.out.weight)
+    assert not torch.equal(raw.head.network.out.weight, model.head.network.out.weight)
+    assert torch.equal(raw.head.network.out.weight, build(model.sizes).head.network.out.weight)
 
 
 def test_a_count_too_small_is_refused_before_anything_is_made(pipe, tmp_path, refuses):

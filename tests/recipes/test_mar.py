@@ -209,7 +209,7 @@ def test_build_without_arguments_means_the_smallest_released_model():
 def test_an_untrained_model_predicts_zero_noise_as_the_official_one_does():
     model = mar.build(mar.MarConfig(**SIZES))
     x = torch.randn(5, VALUES)
-    out = model.head(x, torch.ones(5), model.head.condition(torch.randn(5, 24)))
+    out = model.head.network(x, torch.ones(5), model.head.network.condition(torch.randn(5, 24)))
     assert not out.any()
     assert 0.01 < model.encoder_positions.std() < 0.03
 

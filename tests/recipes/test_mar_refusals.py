@@ -51,9 +51,7 @@ def test_a_dtype_without_fractions_is_refused(dtype, refuses):
         mar.build(mar.MarConfig(**SIZES), dtype=dtype)
 
 
-@pytest.mark.parametrize(
-    "argument", ["head_depth", "head_width", "channels", "patch", "classes", "buffer"]
-)
+@pytest.mark.parametrize("argument", ["channels", "patch", "classes", "buffer"])
 @pytest.mark.parametrize("value", NO_COUNTS)
 def test_a_config_refuses_sizes_below_one(argument, value, refuses):
     with refuses(argument, repr(value)):
@@ -110,7 +108,7 @@ def test_a_config_refuses_nonsense(argument, came, changes, refuses):
         ("str", "mar-base"),
         ("depth", {**SIZES, "depth": 3}),
         ("decoder", {name: size for name, size in SIZES.items() if name != "decoder"}),
-        ("head_depth", {}),
+        ("head", {}),
     ],
 )
 def test_a_network_refuses_sizes_that_are_unknown_or_missing(came, sizes, refuses):

@@ -625,7 +625,9 @@ def test_another_text_encoder_of_the_right_width_is_used_saved_and_loaded(pipe, 
 def images() -> nova.NovaPipeline:
     tower = nova.Tower(1, 32, 2)
     sizes = nova.NovaConfig(
-        temporal=tower, encoder=tower, decoder=tower, head_depth=1, head_width=16, text_width=8,
+        temporal=tower, encoder=tower, decoder=tower,
+        head={"name": "flow", "width": 16, "depth": 1},
+        text_width=8,
         text_length=4, latent=(8, 8),
     )  # fmt: skip
     autoencoder: dict[str, Any] = {

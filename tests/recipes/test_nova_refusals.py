@@ -17,8 +17,7 @@ SIZES: dict[str, Any] = {
     "temporal": nova.Tower(1, 16, 2),
     "encoder": nova.Tower(1, 16, 2),
     "decoder": nova.Tower(1, 16, 2),
-    "head_depth": 1,
-    "head_width": 8,
+    "head": {"name": "flow", "width": 8, "depth": 1},
     "text_width": 6,
     "text_length": 3,
     "text_rows": 4,
@@ -76,8 +75,6 @@ def test_a_dtype_without_fractions_is_refused(dtype, refuses):
 @pytest.mark.parametrize(
     "argument",
     [
-        "head_depth",
-        "head_width",
         "text_width",
         "text_length",
         "text_rows",

@@ -9,6 +9,7 @@ from torch import nn
 from contar.backbones import Block
 from contar.data.cache import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
+from contar.heads import head_scheduler
 from contar.training import RunConfig, freeze
 from contar.training.draws import Draws, draw_step
 from recipes import nova
@@ -95,7 +96,7 @@ def test_texts_and_motion_scores_are_left_out_as_often_as_asked_each_on_its_own(
 
 
 def test_a_samples_draws_do_not_depend_on_the_rest_of_its_batch():
-    process = NoiseProcess.from_config(SIZES.scheduler)
+    process = NoiseProcess.from_config(head_scheduler(SIZES.head))
 
     def draws(indices: list[int]) -> Draws:
         return draw_step(0, 7, indices, latent=(4, 2, 8, 8), patch=2, repeats=3, process=process)
@@ -112,7 +113,7 @@ def test_a_samples_draws_do_not_depend_on_the_rest_of_its_batch():
 
 
 def test_the_hidden_share_keeps_to_the_stages_range_and_is_one_for_the_step():
-    process = NoiseProcess.from_config(SIZES.scheduler)
+    process = NoiseProcess.from_config(head_scheduler(SIZES.head))
     latent = (4, 2, 8, 8)  # 16 tokens in each of 2 frames
 
     def hidden(step: int, **options) -> list[int]:

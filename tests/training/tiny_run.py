@@ -20,7 +20,9 @@ from recipes.nova_training import NovaObjective, NovaStage, batches_of
 
 TOWER = nova.Tower(depth=1, width=16, heads=2)
 SIZES = nova.NovaConfig(
-    temporal=TOWER, encoder=TOWER, decoder=TOWER, head_depth=1, head_width=16, text_width=8,
+    temporal=TOWER, encoder=TOWER, decoder=TOWER,
+    head={"name": "flow", "width": 16, "depth": 1},
+    text_width=8,
     text_length=4, text_rows=4, latent=(8, 8), frames=3, adapter=2,
 )  # fmt: skip
 COUNT = 21
