@@ -41,10 +41,10 @@ def test_parts_run_where_only_torch_and_einops_are_installed():
         sys.modules.update(dict.fromkeys(others))  # importing one of them now fails
         import contar.attention, contar.backbones, contar.conditioning, contar.tokenizers
         from contar.diffusion import iddpm_table
-        from contar.heads import DiffusionMLP
+        from contar.heads import make_head
         from contar.ordering import set_sizes
-        head = DiffusionMLP(4, 8, width=32, depth=1, learned_variance=True)
-        tokens = head.sample(torch.randn(1, 3, 8), table=iddpm_table(3))
+        head = make_head({{"name": "mean_flow", "width": 32, "depth": 1}}, 4, 8)
+        tokens = head.sample(torch.randn(1, len(iddpm_table(3)), 8))
         print(sum(set_sizes(24, 4)), *tokens.shape)
     """)
     assert (result.stdout, result.stderr) == ("24 1 3 4\n", ""), result.stdout + result.stderr
