@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import bad, check_choice, check_count, check_grid, check_number, keep_plain
+from contar._errors import (
+    bad,
+    check_choice,
+    check_count,
+    check_grid,
+    check_number,
+    keep_plain,
+    plain,
+)
 from contar.heads import check_head
 from recipes.sizes import Tower, check_fields, check_tower
 
@@ -78,7 +86,8 @@ class MarConfig:
 
     def __post_init__(self) -> None:
         check_head(self.head)
-        object.__setattr__(self, "head", dict(self.head))
+        head = {name: plain(value) for name, value in self.head.items()}
+        object.__setattr__(self, "head", head)
         keep_plain(self)
         for name in ("encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))

@@ -83,7 +83,8 @@ class NovaConfig:
             raise bad("text_rows", self.text_rows, f"at least text_length={self.text_length}")
         check_count("frames", self.frames)
         check_head(self.head)
-        object.__setattr__(self, "head", dict(self.head))
+        head = {name: plain(value) for name, value in self.head.items()}
+        object.__setattr__(self, "head", head)
         if check_number("motion_scale", self.motion_scale, 0) == 0:
             raise bad("motion_scale", self.motion_scale, "above 0")
         check_choice("positions", self.positions, ("absolute", "rotary"))

@@ -103,7 +103,7 @@ def test_so_is_one_within_a_tuple_or_a_config(huge: int, refuses: Any) -> None:
             check_tower("temporal", half)
     tower = mar.Tower(1, 8, 1)
     with refuses("width", str(huge)):
-        mar.build(mar.MarConfig(tower, tower, 1, huge), device="meta")
+        mar.build(mar.MarConfig(tower, tower, mar.official_head(huge, 1)), device="meta")
     with refuses("frames", str(huge)):
         nova.GenerationPlan(frames=huge)
     with refuses("grid", str(huge)):

@@ -73,14 +73,15 @@ TOWER = nova.Tower(I(1), I(16), I(2))
 @pytest.mark.usefixtures("unchecked")
 def test_configs_with_numbers_of_numpy_are_those_with_pythons_and_fit_in_json():
     sizes: dict[str, Any] = {"head": {"name": "flow", "width": 16, "depth": 1}, "latent": (8, 8)}
+    head: dict[str, Any] = {"name": "flow", "width": I(16), "depth": I(1)}
     words: dict[str, Any] = {"text_width": 8, "text_length": 4, "frames": 3, "adapter": 2}
     towers: dict[str, Any] = {name: nova.Tower(1, 16, 2) for name in ("encoder", "decoder")}
     pairs = [
         (nova.NovaConfig(temporal=nova.Tower(1, 16, 2), **towers, **sizes, **words),
-         nova.NovaConfig(TOWER, TOWER, TOWER, I(1), I(16), I(8), I(4), (I(8), I(8)), frames=I(3),
+         nova.NovaConfig(TOWER, TOWER, TOWER, head, I(8), I(4), (I(8), I(8)), frames=I(3),
                          adapter=I(2), motion_scale=F(1))),
         (mar.MarConfig(**towers, **sizes, mlp_ratio=4.0),
-         mar.MarConfig(TOWER, TOWER, I(1), I(16), (I(8), I(8)), mlp_ratio=8 * HALF)),
+         mar.MarConfig(TOWER, TOWER, head, (I(8), I(8)), mlp_ratio=8 * HALF)),
         (GenerationPlan(frames=2, sets=3, guidance=Guidance(2.0), flow_shift=3.0, window=2),
          GenerationPlan(frames=I(2), sets=I(3), guidance=Guidance(F(2)), flow_shift=6 * HALF,
                         window=I(2))),

@@ -13,7 +13,9 @@ from contar.attention import sincos_2d
 from contar.backbones import Block
 from contar.conditioning import Guidance, ScalarEmbedding
 from contar.diffusion import NoiseProcess, SamplerTable
-from recipes.variants.canvas import FLOW, Canvas
+from recipes.variants.canvas import Canvas
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 
 PREFIX = 4  # class tokens
 

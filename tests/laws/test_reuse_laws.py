@@ -563,7 +563,7 @@ def test_diffusion_steps_fall_evenly_from_the_first_set_to_the_last(
 ) -> None:
     last = None if last is None else min(first, last)
     plan = GenerationPlan(diffusion_steps=first, last_diffusion_steps=last)
-    steps = plan.steps(sets, own=7)
+    steps: Any = plan.steps(sets, own=7)
     assert len(steps) == sets
     assert steps[0] == first
     assert sets == 1 or steps[-1] == (last or first)

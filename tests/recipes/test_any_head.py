@@ -1,12 +1,15 @@
 """Any head in any recipe: it learns, draws from its generator, goes token by token, comes back."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_mar import PLAN, VALUES, tiny_mar
-from tiny_nova import CONFIGS, texts
+from tiny_nova import CONFIGS, texts  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
 from contar.heads import Noise, TokenHead, head_names, register_head
@@ -52,9 +55,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def config_of(recipe: str, head: dict[str, Any]) -> Any:
     if recipe == "nova":
-        sizes = vars(CONFIGS["absolute, adapter"]) | {"head": head}
-        return nova.NovaConfig(**sizes)
-    return mar.MarConfig(**(vars(tiny_mar().sizes) | {"head": head}))
+        return replace(CONFIGS["absolute, adapter"], head=head)
+    return replace(tiny_mar().sizes, head=head)
 
 
 def build(recipe: str, config: Any, **options: Any) -> Any:
@@ -148,12 +150,13 @@ def test_an_object_that_is_no_head_or_of_other_sizes_is_refused(recipe, refuses)
 
 def test_what_only_a_diffusion_takes_is_refused_for_another_head(refuses):
     model, text = named("mixture", "nova"), texts(1, 0)
-    for argument, value in (("scheduler", {"_class_name": "DDPMScheduler"}), ("flow_shift", 2.0)):
-        with refuses(argument):
-            nova.generate(model, text, nova.GenerationPlan(frames=1, sets=2, **{argument: value}))
+    plan = nova.GenerationPlan(frames=1, sets=2)
+    with refuses("scheduler"):
+        nova.generate(model, text, replace(plan, scheduler={"_class_name": "DDPMScheduler"}))
+    with refuses("flow_shift"):
+        nova.generate(model, text, replace(plan, flow_shift=2.0))
     with refuses("steps", "3"):
-        plan = nova.GenerationPlan(frames=1, sets=2, diffusion_steps=3)
-        nova.generate(model, text, plan)
+        nova.generate(model, text, replace(plan, diffusion_steps=3))
     with refuses("noise"):
         noise = torch.zeros(1, 1, 2)
         nova.training_losses(model, torch.zeros(1, 2, 1, 4, 4), text, repeats=1, noise=noise)
@@ -162,10 +165,6 @@ def test_what_only_a_diffusion_takes_is_refused_for_another_head(refuses):
 def test_weights_and_sizes_of_version_0_1_are_read_as_they_were_meant(tmp_path):
     model = build("nova", CONFIGS["absolute"])
     model.save_pretrained(tmp_path)
-    import json
-
-    from safetensors.torch import load_file, save_file
-
     file = tmp_path / "config.json"
     config = json.loads(file.read_text())
     head = config["sizes"].pop("head")
