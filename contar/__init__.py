@@ -12,4 +12,4 @@ import logging
 if (_xformers := logging.getLogger("xformers")).level == logging.NOTSET:
     _xformers.setLevel(logging.ERROR)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
