@@ -137,13 +137,17 @@ def train(
             differs is named); a batch that the processes do not split; a loss that is not finite
             (the step is named, the last save stays).
         OSError: a file that cannot be written; the last save stays.
-        ImportError: accelerate or tensorboard is not installed.
+        ImportError: accelerate, timm or tensorboard is not installed.
     """
     processes()  # before accelerate's own state, for the time that they wait for one another
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
-    from timm.utils.model_ema import ModelEmaV3
     from transformers import get_scheduler
+
+    try:
+        from timm.utils.model_ema import ModelEmaV3
+    except ImportError as error:
+        raise ImportError(f'{error} (pip install "contar[train]")') from error
 
     AcceleratorState._reset_state()  # of an earlier run, whose precision may have been another
     accelerator = Accelerator(
