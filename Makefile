@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
-.PHONY: install demo test check bench
+.PHONY: install demo test test-oldest check bench
 
 install: $(STAMP)
 
@@ -16,7 +17,17 @@ demo: $(STAMP)
 	$(BIN)/contar demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest $(TESTS)
+
+.venv-oldest/.installed: pyproject.toml tests/oldest.py
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e ".[dev]"
+	touch $@
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -134,7 +134,7 @@ def train(
             is not finite (the step is named, the last save stays); a variable of the environment
             that asks accelerate for another way to train.
         OSError: a file that cannot be written; the last save stays.
-        ImportError: accelerate or tensorboard is not installed.
+        ImportError: accelerate, timm or tensorboard is not installed.
     """
     processes()  # before accelerate's own state, for the time that they wait for one another
     accelerator = _accelerator(config)
@@ -236,7 +236,10 @@ def _accelerator(config: RunConfig) -> Any:
 
 
 def _average(model: nn.Module, decay: float) -> Any:
-    from timm.utils.model_ema import ModelEmaV3
+    try:
+        from timm.utils.model_ema import ModelEmaV3
+    except ImportError as error:
+        raise ImportError(f'{error} (pip install "contar[train]")') from error
 
     class Average(ModelEmaV3):
         """Moves weights that have two names once a step."""
