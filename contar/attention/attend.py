@@ -28,19 +28,29 @@ def why_unavailable(backend: Backend, device: torch.device | str) -> str | None:
     """Return why `backend` cannot run on `device` here, or None if it can."""
     check_choice("backend", backend, BACKENDS)
     check_device("device", device)
+    return _reason(backend, torch.device(device))
+
+
+def check_backend(backend: Backend | None, device: torch.device) -> None:
+    """Raise a ValueError unless `backend` is None or can run on `device`, which a tensor has.
+
+    So there is such a device: to count them is nothing that a compiled graph can do.
+    """
+    if backend is None:
+        return
+    check_choice("backend", backend, BACKENDS)
+    if (reason := _reason(backend, device)) is not None:
+        raise bad("backend", backend, f"another one: {reason}")
+
+
+def _reason(backend: Backend, device: torch.device) -> str | None:
     if backend != "xformers":
         return None
     if importlib.util.find_spec("xformers") is None:
         return 'xformers is not installed (pip install "contar[xformers]")'
-    if torch.device(device).type != "cuda":
-        return f"xformers has no attention for {torch.device(device).type}, only for cuda"
+    if device.type != "cuda":
+        return f"xformers has no attention for {device.type}, only for cuda"
     return None
-
-
-def check_backend(backend: Backend | None, device: torch.device | str) -> None:
-    """Raise a ValueError unless `backend` is None or can run on `device` here."""
-    if backend is not None and (reason := why_unavailable(backend, device)) is not None:
-        raise bad("backend", backend, f"another one: {reason}")
 
 
 def prepare_mask(

@@ -1,6 +1,7 @@
 """One answer of all backends where a mask is short, a query sees nothing, or scores are large."""
 
 import math
+import sys
 from typing import Any
 from unittest import mock
 
@@ -110,3 +111,14 @@ def test_a_score_beyond_float16_is_no_infinity() -> None:
     for backend in (*BACKENDS, "flex"):
         out = attend(q, k, v, backend=backend)
         assert torch.equal(out[..., :2], torch.tensor([[[[1.0, 0.0]] * 2]]).half())
+
+
+def test_attending_counts_no_devices_which_a_compiled_graph_of_a_gpu_cannot_do(monkeypatch):
+    def count(*_):
+        raise AssertionError("devices are counted")
+
+    module = sys.modules["contar.attention.attend"]  # beside the function of its name
+    monkeypatch.setattr(module, "check_device", count)
+    q = torch.zeros(1, 1, 2, 8)
+    assert attend(q, q, q).shape == q.shape
+    assert attend(q, q, q, backend="plain").shape == q.shape
