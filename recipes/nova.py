@@ -16,12 +16,14 @@ import torch
 from contar._errors import (
     bad,
     check_count,
+    check_ids,
     check_instance,
     check_tensor,
 )
-from contar._random import check_generator
+from contar._random import check_generator, normal, uniform
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
+from contar.backbones.block import take
 from contar.conditioning import Guidance
 from contar.diffusion import NoiseProcess
 from contar.generation import GenerationPlan
@@ -31,9 +33,10 @@ from contar.training import FrameLosses, frame_losses
 from recipes.building import build_model
 from recipes.nova_config import PRESETS, NovaConfig, Tower
 from recipes.nova_files import from_pretrained
+from recipes.nova_inputs import read_noise
 from recipes.nova_model import Nova
 from recipes.nova_pipeline import NovaOutput, NovaPipeline
-from recipes.nova_sampling import UNSET, Texts, generate, motion_numbers, stream
+from recipes.nova_sampling import UNSET, Numbers, Texts, generate, motion_numbers, stream
 
 __all__ = [
     "PRESETS",
@@ -96,14 +99,17 @@ def training_losses(
     latents: Float[Tensor, "b c t h w"],
     prompt_embeds: Texts,
     *,
-    motion_flow: float | Sequence[float] | None = None,
-    fps: float | Sequence[float] | None = None,
+    motion_flow: Numbers = None,
+    fps: Numbers = None,
     repeats: int = 4,
     scheduler: Any = None,
     mask: TrainingMask | None = None,
     generator: torch.Generator | None = None,
     noise: Float[Tensor, "r m d"] | None = None,
     index: Int[Tensor, "r m"] | None = None,
+    context_noise: float | tuple[float, float] = 0.0,
+    seen: Float[Tensor, "b c t2 h w"] | None = None,
+    given: Int[Tensor, " b"] | None = None,
     backend: Any = None,
     checkpoint: bool = False,
 ) -> FrameLosses:
@@ -122,6 +128,14 @@ def training_losses(
         generator: draws mask, noise and timesteps where they are not given.
         noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`.
         index: [repeats, m], indices of training timesteps.
+        context_noise: deviation of gaussian noise on what the temporal tower sees of earlier
+            frames, or the least and the largest one, between which each clip's is drawn; it makes
+            a model forgiving of its own frames. The network is not told. Drawn, from `generator`
+            before all else, only where it is above 0.
+        seen: [b, c, t - 1, h, w], what the temporal tower sees of the frames but the last, instead
+            of them with noise.
+        given: [b], first frames of each clip that are shown and not learned, fewer than t; None is
+            0. Losses are averaged as if theirs were 0.
         backend: of `attend`.
         checkpoint: keep the input of each block of the towers only, and compute the block again for
             its gradients: less memory for more time, the same numbers.
@@ -142,7 +156,7 @@ def training_losses(
     check_backend(backend, device)
     c.check_latent("latents", (height, width))
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    process = NoiseProcess.from_config(c.scheduler if scheduler is None else scheduler)
+    process = NoiseProcess.on(c.scheduler if scheduler is None else scheduler, device)
     model.head.check_process(process)
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
@@ -151,17 +165,34 @@ def training_losses(
     generator = check_generator(generator, batch, device)  # type: ignore[assignment]
     if not isinstance(generator, torch.Generator):
         raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
+    low, high = read_noise(context_noise)
+    if seen is not None:
+        if high:
+            raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
+        check_tensor("seen", seen, (*latents.shape[:2], frames - 1, height, width), "[b, c, t, h, w]")
+    if given is not None:
+        check_tensor("given", given, (batch,), "[b]", kind="int")
+        check_ids("given", given, frames)
+    if high and frames > 1:
+        level = low + (high - low) * uniform(batch, 1, 1, 1, 1, generator=generator, device=device)
+        before = latents[:, :, :-1]
+        fresh = normal(*before.shape, generator=generator, device=device)
+        seen = before + (level * fresh).to(before.dtype)
     if mask is None:
         mask = truncated_normal_mask(rows, tokens, generator=generator, device=device)
     else:
         check_instance("mask", mask, TrainingMask)
         mask.check(rows, tokens, device)
-    model.head.check_draws(process, repeats, int(mask.hidden.sum()), noise, index)
+    hidden_ids = mask.hidden_ids()
+    # Where rows have equally many, no GPU is asked how many there are.
+    count = int(mask.hidden.sum()) if hidden_ids is None else hidden_ids.numel()
+    model.head.check_draws(process, repeats, count, noise, index)
 
     prefix = model.prefix(text, flow, rate)
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
     if frames > 1:
-        x = torch.cat([x, model.frame_tokens(latents[:, :, :-1], batch, x.shape[2])], dim=1)
+        seen = latents[:, :, :-1] if seen is None else seen
+        x = torch.cat([x, model.frame_tokens(seen, batch, x.shape[2])], dim=1)
     added, turn = model.frame_positions(frames, coarse, prefix.shape[1])
     x = x if added is None else x + added
     features = model.temporal(x, prefix=prefix, turn=turn, backend=backend, checkpoint=checkpoint)
@@ -169,7 +200,6 @@ def training_losses(
     condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1)
 
     clean = patchify(latents.transpose(1, 2), c.patch).flatten(0, 1)
-    hidden_ids = mask.hidden_ids()
     z = model.spatial(
         clean,
         condition.flatten(0, 1),
@@ -180,14 +210,21 @@ def training_losses(
         backend=backend,
         checkpoint=checkpoint,
     )
+    frame = torch.arange(rows, device=device)[:, None] % frames
+    if hidden_ids is None:
+        target, z, frame = clean[mask.hidden], z[mask.hidden], frame.expand(rows, tokens)[mask.hidden]
+    else:
+        target, z = take(clean, hidden_ids).flatten(0, 1), z.flatten(0, 1)
+        frame = frame.expand_as(hidden_ids).flatten()
     losses = model.head.loss(
-        clean[mask.hidden],
-        z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
+        target,
+        z,
         process=process,
         repeats=repeats,
         generator=generator,  # type: ignore[arg-type]
         noise=noise,
         index=index,
     )
-    frame = torch.arange(rows, device=losses.device)[:, None].expand(rows, tokens) % frames
-    return frame_losses(losses, frame[mask.hidden], frames)
+    if given is not None:
+        losses = losses * (frame >= given.repeat_interleave(count // batch, output_size=count))
+    return frame_losses(losses, frame, frames)

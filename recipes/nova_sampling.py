@@ -27,6 +27,7 @@ from recipes.nova_model import Nova
 
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
+Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # one, or one for each sample
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def stream(
     plan: GenerationPlan | None = None,
     *,
     negative_prompt_embeds: Texts | None = None,
-    motion_flow: float | Sequence[float] | None = None,
-    fps: float | Sequence[float] | None = None,
+    motion_flow: Numbers = None,
+    fps: Numbers = None,
     context: Float[Tensor, "b c n h w"] | None = None,
     order: Int[Tensor, "b m"] | None = None,
     generator: Generators | None = None,
@@ -76,7 +77,8 @@ def stream(
     Every argument is checked at the call, before the first frame is asked for. Randomness comes
     from `generator` alone, in the official order: on the first generated frame a uniform number
     for each token, whose sorting is the order in all frames; then a normal [b, c, h, w] for each
-    set, and one for each diffusion step that adds noise.
+    set, and one for each diffusion step that adds noise. With `plan.context_noise` a normal
+    [b, c, h, w] comes before all that is drawn for a frame, but the first.
 
     Args:
         model: a NOVA; it is left as it is, so generations may be interleaved.
@@ -173,10 +175,12 @@ def read_plan(
 def motion_numbers(
     model: Nova,
     batch: int,
-    flow: float | Sequence[float] | None,
-    fps: float | Sequence[float] | None,
+    flow: Numbers,
+    fps: Numbers,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return flow scores and frame rates as [b] each, or None for a model of images.
+
+    Numbers of tensors on another device than the CPU are taken as they are.
 
     Raises:
         ValueError: a number below 0, another number of them, or one given to a model of images.
@@ -189,6 +193,11 @@ def motion_numbers(
     columns = []
     for name, value, default in (("motion_flow", flow, 5.0), ("fps", fps, 12.0)):
         value = default if value is None else value
+        if isinstance(value, Tensor) and value.device.type != "cpu":  # a look would make it wait
+            check_tensor(name, value, (batch,), "[b]")
+            columns.append(value.float())
+            continue
+        value = value.tolist() if isinstance(value, Tensor) else value
         values = list(value) if isinstance(value, Sequence) else [value] * batch
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
@@ -222,6 +231,10 @@ def _frames(
     @torch.no_grad()
     def observe(t: int, previous: Tensor | None, anchor: Tensor | None) -> tuple[Tensor, Tensor]:
         before = None if previous is None else previous[:, :, None]
+        if before is not None and plan.context_noise:
+            shape = (batch, c.channels, height, width)
+            fresh = normal(*shape, generator=inputs.generator, device=device)[:, :, None]
+            before = before + plan.context_noise * fresh
         x = model.frame_tokens(before, batch, block)
         before_it = length if t == 0 else 0
         added, turn = model.frame_positions(plan.frames, coarse, before_it, frame=t)

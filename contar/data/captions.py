@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 # Right, then on clockwise; y grows downwards.
 DIRECTIONS = (
@@ -81,7 +79,7 @@ def caption(
     direction: str | None,
     speed: str | None,
     *,
-    generator: torch.Generator,
+    chances: Sequence[float],
     test: bool = False,
 ) -> str:
     """Return a sentence.
@@ -90,15 +88,16 @@ def caption(
         digit: 0 to 9; written as a word or as a numeral.
         direction: one of `DIRECTIONS`; None stands still.
         speed: "slow" or "fast" to say so, None to say nothing.
-        generator: draws the phrasing.
+        chances: 4 numbers in [0, 1] that choose name, phrasing, word of speed and way.
         test: use the phrasings that training never sees.
     """
 
-    def draw(choices: Sequence[str]) -> str:
-        return choices[int(torch.randint(len(choices), (), generator=generator))]
+    def draw(choices: Sequence[str], chance: float) -> str:
+        return choices[min(int(chance * len(choices)), len(choices) - 1)]
 
-    name = draw((NAMES[digit], str(digit)))
+    name = draw((NAMES[digit], str(digit)), chances[0])
     if direction is None:
-        return draw(_STILL_TEST if test else _STILL).format(d=name)
-    template = draw(_MOVING_TEST if test else _MOVING)
-    return template.format(d=name, s=draw(_SPEEDS[speed]), w=draw(_WAYS[direction]))
+        return draw(_STILL_TEST if test else _STILL, chances[1]).format(d=name)
+    template = draw(_MOVING_TEST if test else _MOVING, chances[1])
+    fast, way = draw(_SPEEDS[speed], chances[2]), draw(_WAYS[direction], chances[3])
+    return template.format(d=name, s=fast, w=way)
