@@ -8,7 +8,6 @@ draws the tokens.
     latents = generate(model, text_states, GenerationPlan(frames=9))
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -169,7 +168,9 @@ def training_losses(
     if seen is not None:
         if high:
             raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
-        check_tensor("seen", seen, (*latents.shape[:2], frames - 1, height, width), "[b, c, t, h, w]")
+        check_tensor(
+            "seen", seen, (*latents.shape[:2], frames - 1, height, width), "[b, c, t, h, w]"
+        )
     if given is not None:
         check_tensor("given", given, (batch,), "[b]", kind="int")
         check_ids("given", given, frames)
@@ -212,7 +213,11 @@ def training_losses(
     )
     frame = torch.arange(rows, device=device)[:, None] % frames
     if hidden_ids is None:
-        target, z, frame = clean[mask.hidden], z[mask.hidden], frame.expand(rows, tokens)[mask.hidden]
+        target, z, frame = (
+            clean[mask.hidden],
+            z[mask.hidden],
+            frame.expand(rows, tokens)[mask.hidden],
+        )
     else:
         target, z = take(clean, hidden_ids).flatten(0, 1), z.flatten(0, 1)
         frame = frame.expand_as(hidden_ids).flatten()

@@ -20,7 +20,7 @@ def _block_of_key(layout: BlockLayout, device: torch.device | str) -> Int[Tensor
     check_instance("layout", layout, BlockLayout)
     check_device("device", device)
     numbers = torch.arange(len(layout.sizes), device=device)
-    sizes = torch.tensor(layout.sizes, device=device)
+    sizes = torch.tensor(layout.sizes).to(device, non_blocking=True)  # which waits for nothing
     return numbers.repeat_interleave(sizes, output_size=layout.keys)
 
 

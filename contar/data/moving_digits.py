@@ -108,6 +108,7 @@ class MovingDigits(Dataset[MovingDigit]):
         self.split, self.seed = split, check_count("seed", seed, 0)
         self.count, self.frames = check_count("count", count), check_count("frames", frames)
         self.cut = check_number("cut", cut, 0, 1)
+        self._placed: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -129,6 +130,7 @@ class MovingDigits(Dataset[MovingDigit]):
     def draw(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Drawn:
         """Return what is true of samples, and how their strokes are varied."""
         index = torch.as_tensor(indices).to(device, non_blocking=True)
+        _, labels, speeds = self._on(device)
         key = keys(self.seed, self.split, "moving digit", index=index)
         chance = keyed_uniform(key, 18)
 
@@ -139,7 +141,7 @@ class MovingDigits(Dataset[MovingDigit]):
         begins = chance[:, 3] > self.cut
         first = torch.where(begins, 0, 1 + below(4, LONG))
         angle = way * (math.pi / 4)
-        pace = torch.tensor(SPEEDS).to(index.device)[speed] * (way < _STILL)
+        pace = speeds[speed] * (way < _STILL)
         step = pace[:, None] * torch.stack([angle.sin(), angle.cos()], dim=1)
         start = AROUND * (2 * chance[:, 5:7] - 1)
         times = first[:, None] + torch.arange(self.frames, device=index.device)
@@ -148,7 +150,7 @@ class MovingDigits(Dataset[MovingDigit]):
         angle = torch.atan2(turned[:, 0], turned[:, 1]) / (math.pi / 4)
         return Drawn(
             row=row,
-            digit=self.digits.labels.to(index.device)[row],
+            digit=labels[row],
             way=torch.where(way < _STILL, angle.round().long() % len(DIRECTIONS), way),
             speed=speed,
             begins=begins,
@@ -160,8 +162,16 @@ class MovingDigits(Dataset[MovingDigit]):
 
     def show(self, drawn: Drawn) -> UInt8[Tensor, "n t 64 64"]:
         """Return the frames of samples, grey, on the device where they were drawn."""
-        pictures = self.digits.pictures.to(drawn.row.device)[drawn.row]
+        pictures = self._on(drawn.row.device)[0][drawn.row]
         return draw_frames(vary(draw_strokes(pictures), drawn.strokes, drawn.bend), drawn.course)
+
+    def _on(self, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pictures, labels and speeds on a device, brought there once."""
+        place = str(device)
+        if place not in self._placed:
+            tables = (self.digits.pictures, self.digits.labels, torch.tensor(SPEEDS))
+            self._placed[place] = tuple(table.to(device) for table in tables)  # type: ignore[assignment]
+        return self._placed[place]
 
     def captions(self, drawn: Drawn) -> list[str]:
         """Return the sentences of samples."""

@@ -47,7 +47,8 @@ class GenerationPlan:
         context_noise: deviation of the noise that is added to what the temporal tower sees of
             earlier frames, for a model that was trained so.
 
-    What follows `pinned`, but for the context's noise, trades exactness for time, as `scheduler` may, and all go together.
+    What follows `pinned`, but for the context's noise, trades exactness for time, as `scheduler`
+    may, and all go together.
 
     Raises:
         ValueError: a value outside its range, or `filling_sets` in another order.

@@ -63,7 +63,7 @@ def draw_step(
     channels, frames, height, width = latent
     tokens, values = height * width // patch**2, channels * patch**2
     index = torch.as_tensor(indices)
-    count, (low, std) = len(index), shares
+    low, std = shares
     share = truncated_normal_mask(
         1, tokens, low=low, std=std, generator=seeded(seed, step, "share")
     )

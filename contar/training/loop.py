@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ class RunConfig:
         clip: largest norm of the gradient.
         ema: decay of the averaged weights; in step n, from 1, at most 1 - (n - 1)^(-2/3), so that
             they begin as the trained ones.
-        precision: of the computation; weights stay float32.
+        precision: of the computation; weights stay float32, whose products a GPU makes in TF32.
         seed: of everything that is drawn.
         log_every: steps between rows of the log.
         validate_every: steps between validations.
@@ -93,11 +94,16 @@ def batch_indices(count: int, batch: int, step: int, *, seed: int) -> list[int]:
     """
     chosen = []
     for epoch in range(step * batch // count, (step * batch + batch - 1) // count + 1):
-        order = torch.randperm(count, generator=seeded(seed, "epoch", epoch)).tolist()
+        order = _order(count, seed, epoch)
         first = max(step * batch - epoch * count, 0)
         last = min(step * batch + batch - epoch * count, count)
         chosen += order[first:last]
     return chosen
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> list[int]:
+    return torch.randperm(count, generator=seeded(seed, "epoch", epoch)).tolist()
 
 
 def train(
@@ -117,7 +123,9 @@ def train(
 
     The folder holds `config.json`, `log.csv` (a row every `log_every` steps), `validation.csv`,
     tensorboard's files, and `saves`. What a step computes follows from config, data and step alone,
-    so a run that was ended at any moment and is resumed makes the same losses.
+    so a run that was ended at any moment and is resumed makes the same losses. On a GPU, which is
+    taken where there is one, they are looked at where they are logged, validated or saved: in
+    between it does not wait.
 
     Args:
         objective: maps a batch to named losses, of which "loss" is minimised.
@@ -167,11 +175,16 @@ def train(
         if not saves:
             write_whole(out / "config.json", json.dumps(definition, indent=2) + "\n")
 
+    device, hasty = accelerator.device, accelerator.device.type == "cuda"
+    if hasty:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    plain = objective.to(device)
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-    )
-    plain = objective.to(accelerator.device)
+        parameters, lr=config.learning_rate, betas=config.betas,
+        weight_decay=config.weight_decay, fused=hasty,
+    )  # fmt: skip
     average = ModelEmaV3(plain, decay=config.ema, use_warmup=True)
     modules = {"model": plain, "average": average.module}
     schedule = get_scheduler("cosine", optimizer, config.warmup, config.steps)
@@ -183,13 +196,17 @@ def train(
     wrapped, optimizer = accelerator.prepare(plain, optimizer)
 
     mine = config.batch // world // config.parts
+    amiss = torch.full((), config.steps, device=device)  # the first step without finite numbers
     bar = tqdm(
         total=config.steps, initial=start, unit="step", desc=out.name,
         disable=not accelerator.is_main_process,
     )  # fmt: skip
     with bar, closing(_Log(out, accelerator.is_main_process, start)) as log:
+        began, counted = time.monotonic(), start
         for step in range(start, config.steps):
-            began = time.monotonic()
+            done, last = step + 1, step + 1 == config.steps
+            every = (config.log_every, config.validate_every, config.sample_every)
+            looked = last or not all(done % n for n in (*every, config.save_every))
             indices = batch_indices(count, config.batch, step, seed=config.seed)
             sums: dict[str, Tensor] = {}
             values: dict[str, float] = {}
@@ -198,15 +215,19 @@ def train(
                 first = (rank * config.parts + part) * mine
                 batch = load_batch(indices[first : first + mine], step)
                 with accelerator.accumulate(wrapped):
-                    losses = wrapped(*(_to(x, accelerator.device) for x in batch))
+                    losses = wrapped(*(_to(x, device) for x in batch))
                     accelerator.backward(losses["loss"])
                     for name, value in losses.items():
                         sums[name] = sums.get(name, 0) + value.detach() / config.parts
                     if accelerator.sync_gradients:
-                        norm = float(accelerator.clip_grad_norm_(parameters, config.clip))  # type: ignore[arg-type]
+                        total: Any = accelerator.clip_grad_norm_(parameters, config.clip)
                         shared: Any = {n: accelerator.reduce(v, "mean") for n, v in sums.items()}
-                        values = {name: float(value) for name, value in shared.items()}
-                        _check_finite(values["loss"], norm, step, out)
+                        if hasty:
+                            amiss = _first_amiss(amiss, shared["loss"] + total, step)
+                        if looked or not hasty:
+                            norm = float(total)
+                            values = {name: float(value) for name, value in shared.items()}
+                            _check_finite(values["loss"], norm, step, out, amiss)
                     optimizer.step()
                     optimizer.zero_grad()
             rate = schedule.get_last_lr()[0]
@@ -214,11 +235,12 @@ def train(
             average.update(plain, step=step)
             bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
             bar.update()
-            done, last = step + 1, step + 1 == config.steps
             if last or done % config.log_every == 0:
-                seconds = time.monotonic() - began
+                now = time.monotonic()
+                seconds, began, counted = (now - began) / (done - counted), now, done
                 numbers: Any = {**values, "norm": norm, "rate": rate, "seconds": seconds}
                 log.row("log", done, numbers)
+            paused = time.monotonic()
             if load_validation and (last or done % config.validate_every == 0):
                 log.row("validation", done, _validate(average.module, validate, load_validation))
             if not accelerator.is_main_process:
@@ -228,6 +250,7 @@ def train(
             if last or done % config.save_every == 0:
                 state = {"schedule": schedule.state_dict()}
                 save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
+            began += time.monotonic() - paused
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return average.module
@@ -251,8 +274,13 @@ def _check_folder(
         raise bad("resume", "another config (" + "; ".join(differing) + ")", "the config it had")
 
 
-def _check_finite(loss: float, norm: float, step: int, out: Path) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+def _first_amiss(first: Tensor, value: Tensor, step: int) -> Tensor:
+    return torch.where(value.isfinite(), first, first.clamp(max=step))
+
+
+def _check_finite(loss: float, norm: float, step: int, out: Path, amiss: Tensor) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)) or int(amiss) < step:
+        step = min(step, int(amiss))
         saves = complete_saves(out)
         last = saves[-1].name if saves else "none"
         got = f"{loss} with a gradient of norm {norm} at step {step + 1}"

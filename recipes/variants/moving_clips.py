@@ -12,7 +12,8 @@ from contar.data import MovingDigits
 from contar.evaluation import DigitJudge, direction_of, frechet_frames
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
-from recipes.moving_digits import digits_cache, network
+from recipes.digits_latents import digits_latents, start_scores
+from recipes.moving_digits import FPS, network
 
 
 class MovingClips:
@@ -30,14 +31,13 @@ class MovingClips:
     ) -> None:
         pipe = nova.from_pretrained(model, dtype=torch.float32)
         self.tokenizer, self.label_drop = VAETokenizer(pipe.vae), label_drop
-        cache = digits_cache(clips, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
-        samples: list[Any] = [cache[index] for index in range(clips)]
-        arrays = [
-            {name: torch.from_numpy(array).float() for name, array in sample.arrays.items()}
-            for sample in samples
-        ]
-        self.latents = torch.stack([array["latents"].chunk(2)[0] for array in arrays])
-        self.texts = [array["text"] for array in arrays]
+        digits = MovingDigits("train", clips)
+        parts: Any = (digits, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
+        length = network(1).text_length
+        data = digits_latents(*parts, scores=start_scores(digits), length=length, fps=FPS)
+        self.latents = data.moments.float().chunk(2, dim=1)[0]
+        texts = data.texts.float()
+        self.texts = [texts[row, : data.lengths[row]] for row in data.text_of.tolist()]
         self.asks = MovingDigits("validation", 10_000, seed=1)
         self.encoders = (pipe.tokenizer, pipe.text_encoder)
 
