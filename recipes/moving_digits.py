@@ -271,4 +271,4 @@ def look(recipe: MovingDigitsRecipe, model: Path, out: Path, device: torch.devic
     seen = train_judge(steps=recipe.judge_steps) if judge is None else DigitJudge.load(judge)
     pipe = nova.from_pretrained(model, dtype=torch.float32).to(device)
     figures = glance(pipe, seen.to(device), out, count=recipe.looked)
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(figures))

@@ -169,7 +169,7 @@ def batches_of(
     count = (stage.frames or frames) if video else 1
     if count > frames:
         raise bad("frames", count, f"at most the {frames} of the cached clips")
-    all_begin = not several or (bool(data.begins.all()) and not stage.later)
+    all_begin = not several or (not stage.later and bool(data.begins.all()))
     low, high = stage.context_noise
     channels, side = data.moments.shape[1] // 2, tuple(data.moments.shape[3:])
 
