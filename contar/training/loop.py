@@ -253,6 +253,8 @@ def train(
             began += time.monotonic() - paused
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+    if hasty:
+        torch.backends.cudnn.benchmark = False  # which costs seconds for each new size
     return average.module
 
 
