@@ -5,4 +5,11 @@ The rooms, from the ground up: `attention`, `ordering`, `diffusion`; `conditioni
 Importing `contar` alone imports nothing heavy; import the room you need.
 """
 
+import logging
+
+# Diffusers imports xformers where it is installed, which then reports the kernels that it lacks.
+# A level that somebody chose stays.
+if (_xformers := logging.getLogger("xformers")).level == logging.NOTSET:
+    _xformers.setLevel(logging.ERROR)
+
 __version__ = "0.1.0"

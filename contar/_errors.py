@@ -1,15 +1,19 @@
 """Errors that name the argument, what came and what is allowed."""
 
 import math
+import numbers
 import operator
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from types import EllipsisType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+LARGEST, DEEPEST = 2**24, 2**13  # of an axis, of layers or steps in a loop
+MOST = 2**36  # values of a tensor
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _KINDS = {
     "float": FLOATS,
@@ -40,17 +44,75 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     return count
 
 
+def check_size(name: str, value: object, minimum: int = 1, maximum: int = LARGEST) -> int:
+    """Return `value` as an int that a tensor's axis, or a loop, may have.
+
+    Raises:
+        ValueError: as `check_count`, or more than `maximum`: a slip, which would fill the memory.
+    """
+    if type(value) is int and minimum <= value <= maximum:
+        return value
+    if isinstance(value, Tensor) and value.dtype == torch.bool:
+        raise bad(name, value, f"an integer of at least {minimum}")
+    size = check_count(name, value, minimum)
+    if size > maximum:
+        raise bad(name, value, f"an integer from {minimum} to {maximum}")
+    return size
+
+
+def check_total(name: str, *sizes: int) -> None:
+    """Raise a ValueError if a tensor of these sizes has more values than any memory holds."""
+    if math.prod(sizes) > MOST:
+        raise bad(name, sizes, f"sizes whose product is at most {MOST}")
+
+
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return `value` as a finite float in [low, high].
+    """Return `value` as a finite float in [low, high]; it may be a number of numpy or a fraction.
 
     Raises:
         ValueError: `value` is no number, is NaN or infinite, or lies outside.
     """
-    real = isinstance(value, int | float) and not isinstance(value, bool)
+    number = value if isinstance(value, int | float) else plain(value)
+    real = isinstance(number, int | float) and not isinstance(number, bool)
     # The comparison is False for NaN; the largest float bounds integers that no float can hold.
-    if not real or not abs(value) <= sys.float_info.max or not low <= value <= high:  # type: ignore[operator, arg-type]
+    if not real or not abs(number) <= sys.float_info.max or not low <= number <= high:
         raise bad(name, value, f"a finite number in [{low}, {high}]")
-    return float(value)  # type: ignore[arg-type]
+    return float(number)
+
+
+def plain(value: Any) -> Any:
+    """Return a number of numpy, or a fraction, as Python's own; within tuples and lists, too."""
+    if type(value) in (int, float, bool) or not isinstance(value, numbers.Real | tuple | list):
+        return value
+    if isinstance(value, tuple | list):
+        values = map(plain, value)
+        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:  # of a fraction that no float can hold
+        return math.inf  # or less; neither is finite
+
+
+def keep_plain(record: Any) -> None:
+    """Make the numbers in the fields of a frozen dataclass plain, for JSON and for torch."""
+    for field in fields(record):
+        object.__setattr__(record, field.name, plain(getattr(record, field.name)))
+
+
+def check_numbers(name: str, values: object, count: int | None = None) -> None:
+    """Raise a ValueError unless `values` are finite numbers, at least one, or `count`; or None.
+
+    None is allowed where a `count` is.
+    """
+    if values is None and count is not None:
+        return
+    listed = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    if not listed or not values or len(values) != (count or len(values)):  # type: ignore[arg-type]
+        raise bad(name, values, f"{count or 'one or more'} finite numbers")
+    for value in values:  # type: ignore[union-attr]
+        check_number(name, value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -65,6 +127,22 @@ def check_instance(name: str, value: object, kind: type) -> None:
         raise bad(name, type(value).__name__, f"a {kind.__name__}")
 
 
+def check_text(name: str, value: object) -> str:
+    """Return `value`, a text that UTF-8 can write.
+
+    Raises:
+        ValueError: `value` is no str, or has half a character: a surrogate without its other half,
+            as a command line makes of bytes that are no UTF-8.
+    """
+    if not isinstance(value, str):
+        raise bad(name, type(value).__name__, "texts, each a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise bad(name, value, "a text without lone surrogates, that UTF-8 can write") from None
+    return value
+
+
 def check_callable(name: str, value: object) -> None:
     """Raise a ValueError unless `value` can be called."""
     if not callable(value):
@@ -77,17 +155,17 @@ def check_grid(name: str, value: object, axes: str = "(height, width)") -> tuple
     Raises:
         ValueError: it is no sequence of that length, or a size is below 1.
     """
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     if not listed or len(value) != axes.count(",") + 1:  # type: ignore[arg-type]
         raise bad(name, value, axes)
-    return tuple(check_count(name, size) for size in value)  # type: ignore[union-attr]
+    return tuple(check_size(name, size) for size in value)  # type: ignore[union-attr]
 
 
 def check_device(name: str, value: object) -> None:
     """Raise a ValueError unless `value` is a device that torch has here."""
     try:
         device = torch.device(value)  # type: ignore[arg-type]
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError, OverflowError):
         raise bad(name, value, "a torch device, as 'cpu' or 'cuda'") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise bad(name, value, f"cpu, or one of the {torch.cuda.device_count()} cuda devices here")
@@ -127,11 +205,20 @@ def check_tensor(
         raise bad(name, value.dtype, f"{like.dtype}, as the weights")
 
 
+def check_finite(name: str, values: Tensor, allowed: str = "finite values") -> None:
+    """Raise a ValueError if a value is NaN or infinite; values on `meta` are none."""
+    if values.device.type == "meta" or torch.compiler.is_compiling():
+        return
+    if not bool(values.isfinite().all()):
+        got = "NaN" if bool(values.isnan().any()) else "infinite values"
+        raise bad(name, got, allowed)
+
+
 def check_broadcast(name: str, shape: Sequence[int], target: Sequence[int]) -> None:
     """Raise a ValueError unless `shape` broadcasts to `target`."""
     fits = len(shape) <= len(target)
     pairs = zip(reversed(shape), reversed(target), strict=False)
-    if not fits or any(size not in (1, full) for size, full in pairs):
+    if not fits or any(size != 1 and size != full for size, full in pairs):
         raise bad(name, tuple(shape), f"a shape that broadcasts to {tuple(target)}")
 
 
@@ -162,6 +249,6 @@ def check_shape(
     if allowed and allowed[0] is ...:
         allowed = (*[None] * (len(shape) - len(allowed) + 1), *allowed[1:])
     fits = len(shape) == len(allowed)
-    if not fits or any(a not in (None, s) for s, a in zip(shape, allowed, strict=True)):
+    if not fits or any(a is not None and a != s for s, a in zip(shape, allowed, strict=True)):
         sizes = ", ".join("any" if a is None else str(a) for a in allowed)
         raise bad(name, tuple(shape), f"shape {axes} = [{sizes}]")

@@ -46,6 +46,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk before what follows."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def weight_files(folder: Path, name: str = WEIGHTS) -> list[Path]:
     """Return a folder's safetensors file, or its shards, each seen to be whole.
 
@@ -96,14 +105,26 @@ def read_weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     return {key: value for file in files for key, value in load_file(file).items()}
 
 
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that share no memory: tied ones as copies, which a file can hold."""
+    seen, copies = set(), {}
+    for name, value in state.items():
+        tensor = value.contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        copies[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return copies
+
+
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Put weights into a model; they may be those of a model on `meta`, which then takes them over.
 
     Raises:
-        ValueError: missing, unexpected or misshapen weights, or integers for fractions, all
-            listed; nothing is loaded.
+        ValueError: missing, unexpected or misshapen weights, integers for fractions, NaN or
+            infinite numbers, all listed; nothing is loaded.
     """
     check_weights(name, state, model.state_dict())
+    check_finite(name, state)
     # Copies: a tensor mapped from a file lies at any address, and kernels round by alignment.
     model.load_state_dict({key: value.clone() for key, value in state.items()}, assign=True)
 
@@ -130,6 +151,27 @@ def check_weights(name: str, state: object, wanted: Mapping[str, Tensor]) -> Non
     ]
     if problems:
         raise bad(name, "; ".join(problems), "exactly the weights of this model")
+
+
+def check_finite(name: str, state: Mapping[str, Any]) -> None:
+    """Raise a ValueError that lists the weights with NaN or infinite numbers, if there are any."""
+    wrong = [
+        f"{key} ({value.dtype})"
+        for key, value in state.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and not _finite(value)
+    ]
+    if wrong:
+        got = "NaN or infinite numbers in " + ", ".join(wrong)
+        raise bad(name, got, "finite weights, in the dtype that is asked for as well")
+
+
+def _finite(value: Tensor) -> bool:
+    if not value.numel() or value.is_meta:
+        return True
+    value = value.detach()
+    # Bounds take no memory of the tensor's size; types of 8 bits have none.
+    bounds = (value if value.element_size() > 1 else value.float()).aminmax()
+    return bool(bounds.min.isfinite() & bounds.max.isfinite())
 
 
 def _shape(value: object) -> tuple[int, ...] | str:

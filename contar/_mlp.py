@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 
 from contar._linear import apply_linear, is_bare, linear, product, suits
@@ -14,8 +13,39 @@ from contar._typing import Tensor
 _WIDE, _OFTEN = 512, 8  # width and calls from which `packed` saves more than it takes
 
 
-def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
-    """Return what timm's `Mlp` makes of x."""
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them.
+
+    Args:
+        inputs: width of what it reads.
+        hidden: width between the layers, that of the inputs if None.
+        outputs: width of what it makes, that of the inputs if None.
+        act_layer: kind of the activation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int | None = None,
+        outputs: int | None = None,
+        *,
+        act_layer: type[nn.Module] = nn.GELU,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, hidden or inputs)
+        self.act = act_layer()
+        self.fc2 = nn.Linear(hidden or inputs, outputs or inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform the last axis."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+def apply_mlp(mlp: Any, x: Tensor, dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return what an `Mlp` makes of x, with `dropout` behind its activation and at its end."""
+    if dropout is not None:
+        hidden = dropout(mlp.act(apply_linear(mlp.fc1, x)))
+        return dropout(apply_linear(mlp.fc2, hidden))
     if not (suits(x, mlp.fc1.weight) and _is_plain(mlp)):
         return mlp(x)
     if torch.is_grad_enabled():
@@ -24,7 +54,7 @@ def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
 
 
 def packed(mlp: Any, x: Tensor, calls: int) -> Callable[[Tensor], Tensor]:
-    """Return timm's `Mlp`, with its present weights, as a function for many calls alike.
+    """Return an `Mlp`, with its present weights, as a function for many calls alike.
 
     oneDNN multiplies in blocks of its own, into which each call has to lay a weight. Here that is
     done once.
@@ -58,6 +88,4 @@ def _is_plain(mlp: Any) -> bool:
         and (is_bare(mlp.act, nn.SiLU) or is_bare(mlp.act, nn.GELU))
         and is_bare(mlp.fc1, nn.Linear)
         and is_bare(mlp.fc2, nn.Linear)
-        and type(mlp.norm) is nn.Identity
-        and all(is_bare(d, nn.Dropout) and not (d.training and d.p) for d in (mlp.drop1, mlp.drop2))
     )

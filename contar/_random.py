@@ -8,11 +8,12 @@ it draws is moved there.
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from contar._errors import bad
+from contar._errors import bad, check_number
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -95,8 +96,16 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 _BITS = 24  # of a uniform number, as many as float32 holds exactly
 
 
-def keys(*key: int | str, index: Tensor) -> Tensor:
-    """Return an int64 key for each index, which (key, index) determine; of the index's shape."""
+def keys(
+    *key: int | str, index: Sequence[int] | Tensor, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return an int64 key for each index, which (key, index) determine.
+
+    They are on the device of a tensor of indices, else on `device`.
+    """
+    if not isinstance(index, Tensor):
+        index = torch.tensor(list(index), dtype=torch.int64, device="cpu")
+        index = index.to(device, non_blocking=True)
     digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
     return _mix(index.long() * _STEP + int.from_bytes(digest[:8], "big", signed=True))
 
@@ -122,3 +131,38 @@ def _mix(value: Tensor) -> Tensor:
     for shift, factor in _ROUNDS:
         value = (value ^ ((value >> shift) & (2 ** (64 - shift) - 1))) * factor
     return value ^ ((value >> 31) & (2**33 - 1))
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """A share of values set to 0, the others scaled up so that their mean stays.
+
+    Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
+    JMLR 2014. Drawn from the generator that is given, not from torch's global one; each call draws
+    anew, so that what is computed twice is no longer the same.
+
+    Args:
+        share: of the values, from 0 to below 1.
+        generator: one, or one for each sample.
+
+    Raises:
+        ValueError: a share outside its range, or no generator.
+    """
+
+    share: float
+    generator: Generators
+
+    def __post_init__(self) -> None:
+        if check_number("share", self.share, 0, 1) == 1:
+            raise bad("share", self.share, "a number from 0 to below 1")
+        several = isinstance(self.generator, Sequence) and len(self.generator) > 0
+        for generator in self.generator if several else [self.generator]:  # type: ignore[union-attr]
+            if not isinstance(generator, torch.Generator):
+                raise bad("generator", generator, "a torch.Generator or a list of them")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x [b, ...] with some of its values at 0."""
+        if not self.share:
+            return x
+        drawn = uniform(*x.shape, generator=self.generator, device=x.device)
+        return x.masked_fill(drawn < self.share, 0) / (1 - self.share)

@@ -8,10 +8,23 @@
     s  attention heads          k    values per attention head
 
 `q` and `kv` are lengths of queries and of keys and values. `...` are any leading axes.
-The annotations are enforced in the test run by jaxtyping's import hook.
+The annotations are enforced in the test run by jaxtyping's import hook. Without jaxtyping at hand
+before contar is imported, they are the tensors' types alone.
 """
 
-from jaxtyping import Bool, Float, Int, UInt8
+import sys
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor
+
+if TYPE_CHECKING or sys.modules.get("jaxtyping"):
+    from jaxtyping import Bool, Float, Int, UInt8
+else:
+
+    class _Shaped:
+        def __class_getitem__(cls, kind_and_shape: tuple[Any, str]) -> Any:
+            return kind_and_shape[0]
+
+    Bool = Float = Int = UInt8 = _Shaped
 
 __all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]

@@ -19,7 +19,7 @@ def cache(
     """Encode captioned videos or pictures once, for `contar train cached`.
 
     Args:
-        folder: of .mp4, .png and .jpg files, each beside a .txt of the same name.
+        folder: of videos and pictures, each beside a .txt of the same name.
         out: folder of the cache, to be made.
         model: the pipeline whose tokenizer and text encoder are taken, as in `generate`.
         frames: of a clip, 1 for pictures; the model's default if left out.

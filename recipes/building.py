@@ -1,14 +1,17 @@
 """Models with random weights, from a preset's name or a config."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
 
 Model = TypeVar("Model", bound=nn.Module)
+_RECOMPILES = 64  # graphs of a part: with and without cache, rows, mask
 
 
 def build_model(
@@ -42,7 +45,7 @@ def build_model(
         check_device("device", device)
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
-    with torch.device("cpu" if device is None else device):
+    with fixed_defaults("cpu" if device is None else device):
         model = make(config)
     if dtype is not None:
         nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32
@@ -53,5 +56,11 @@ def build_model(
 
 def compile_parts(parts: Iterable[nn.Module], options: Mapping[str, Any]) -> None:
     """Compile each part as one graph, for any number of tokens, unless `options` say otherwise."""
+    defaults: dict[str, Any] = {"fullgraph": True, "dynamic": True}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        defaults["recompile_limit"] = _RECOMPILES
+    else:  # torch below 2.13 knows one for all graphs alone
+        config = torch._dynamo.config
+        config.recompile_limit = max(_RECOMPILES, config.recompile_limit)
     for part in parts:
-        part.compile(**{"fullgraph": True, "dynamic": True, "recompile_limit": 64, **options})
+        part.compile(**{**defaults, **options})

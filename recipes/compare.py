@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_number, keep_plain
 from contar._files import read_json, write_whole
+from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.evaluation import DigitJudge, train_judge
@@ -107,6 +108,7 @@ class Comparison:
     samples: int = 500
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_choice("task", self.task, tuple(TASKS))
         for name in self.variants:
             check_choice("variants", name, tuple(TASKS[self.task]))
@@ -166,7 +168,8 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
             which is trained if it is not there.
 
     Raises:
-        ValueError: a folder of another comparison, or none.
+        ValueError: a folder of another comparison, one with a table or plot of its own, one in
+            which another comparison goes on, or none.
         ImportError: torchmetrics or matplotlib is not installed.
     """
     import matplotlib.pyplot  # noqa: F401 - missed now rather than after minutes of training
@@ -174,8 +177,15 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
     require_torchmetrics()
     if out.exists() and not out.is_dir():
         raise bad("out", str(out), "a folder, there or not")
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _compare(comparison, out)
+
+
+def _compare(comparison: Comparison, out: Path) -> list[Run]:
     file = out / "runs.json"
+    taken = [name for name in ("table.md", "compare.png") if (out / name).exists()]
+    if taken and not file.exists():
+        raise bad("out", f"{out} with its own {', '.join(taken)}", "a folder without them")
     settings = json.loads(json.dumps(asdict(comparison)))
     done: list[Run] = []
     if file.exists():
@@ -206,10 +216,13 @@ def read_runs(file: Path) -> list[Run]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no JSON object.
+        ValueError: it holds no runs.
     """
-    rows = read_json(file)["runs"]
-    return [Run(**{**row, "losses": tuple(row["losses"])}) for row in rows]
+    try:
+        rows = read_json(file)["runs"]
+        return [Run(**{**row, "losses": tuple(row["losses"])}) for row in rows]
+    except (LookupError, TypeError) as error:
+        raise bad(file.name, f"{file}: {error!r}", "the runs of a comparison") from error
 
 
 def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out: Path) -> Run:

@@ -1,4 +1,4 @@
-"""A look at a model of moving digits just after its training: a sheet, and what a judge sees."""
+"""A look at a model of moving digits just after its training: sheets, and what a judge sees."""
 
 import json
 import time
@@ -11,44 +11,37 @@ import torch
 from contar._random import seeded
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
-from contar.data import MovingDigits
+from contar.data import BouncingDigits
 from contar.evaluation import DigitJudge, direction_of
 from contar.media import save_sheet
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
 
 OVERLAP = 2  # latent frames from which a longer clip goes on
+LONGER = 3  # times the trained length of the second generation
+_SHOWN, _BESIDE, _SEED = 40, 20, 7
 
 
 def glance(
-    pipe: nova.NovaPipeline,
-    judge: DigitJudge,
-    out: Path,
-    *,
-    count: int = 100,
-    shown: int = 40,
-    longer: int = 3,
-    seed: int = 7,
-    **changes: Any,
+    pipe: nova.NovaPipeline, judge: DigitJudge, out: Path, *, count: int = 100
 ) -> dict[str, Any]:
     """Generate videos of validation captions; write `glance.json` and sheets; return the figures.
+
+    Clips of three times the trained length are made in chunks, each from the last frames of the
+    one before.
 
     Args:
         pipe: of moving digits.
         judge: of digits.
         out: folder, made if it is not there.
         count: videos.
-        shown: of them on the sheets, with real clips on one of their own.
-        longer: times the trained length of a second generation, in chunks; 1 leaves it out.
-        seed: of clips and draws.
-        changes: fields of the plan, such as `guidance` and `context_noise`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    digits = MovingDigits("validation", count, seed=seed)
-    asked, drawn = [digits[i] for i in range(count)], digits.draw(range(count))
-    plan, latents = _plan(pipe, changes), pipe.transformer.sizes.frames
-    texts, began = _texts(pipe, [clip.caption for clip in asked]), time.monotonic()
-    made = _generate(pipe, plan, texts, latents, seed)
+    digits = BouncingDigits("validation", count, seed=_SEED)
+    asked = [digits[i] for i in range(count)]
+    plan, texts = _plan(pipe), _texts(pipe, [clip.caption for clip in asked])
+    began = time.monotonic()
+    made = _generate(pipe, plan, texts, _SEED)
     frames = _decode(pipe, made)
     seconds, wanted = time.monotonic() - began, torch.tensor([clip.digit for clip in asked])
     real = torch.stack([clip.frames for clip in asked])
@@ -56,14 +49,11 @@ def glance(
     for name, clips in (("model", frames), ("real", real)):
         ways = [direction_of(clip) == a.direction for clip, a in zip(clips, asked, strict=True)]
         figures[name] = {**_right(judge, clips, wanted), "direction": sum(ways) / count}
-    _sheet(frames[:shown], asked, out / "sheet.png")
-    _sheet(real[: min(shown, 20)], asked, out / "real.png")
-    if longer > 1:
-        long = _longer(pipe, plan, texts, made, longer * latents - (longer - 1), seed)
-        frames = _decode(pipe, long)
-        figures["longer"] = _right(judge, frames, wanted)
-        _sheet(frames[: min(shown, 20)], asked, out / "longer.png")
-    figures["begins"] = bool(drawn.begins.all())
+    longer = _decode(pipe, _longer(pipe, plan, texts, made))
+    figures["longer"] = _right(judge, longer, wanted)
+    _sheet(frames[:_SHOWN], asked, out / "sheet.png")
+    _sheet(real[:_BESIDE], asked, out / "real.png")
+    _sheet(longer[:_BESIDE], asked, out / "longer.png")
     (out / "glance.json").write_text(json.dumps(figures, indent=1) + "\n")
     return figures
 
@@ -82,18 +72,14 @@ def _right(
     }
 
 
-def _plan(pipe: nova.NovaPipeline, changes: dict[str, Any]) -> nova.GenerationPlan:
+def _plan(pipe: nova.NovaPipeline) -> nova.GenerationPlan:
     defaults = pipe.config["defaults"]
-    scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-    scale = changes.pop("guidance", defaults["guidance_scale"])
     return nova.GenerationPlan(
-        **{
-            "sets": defaults["num_inference_steps"],
-            "diffusion_steps": defaults["num_diffusion_steps"],
-            "guidance": nova.Guidance(scale, renorm_over="frame"),
-            "scheduler": scheduler,
-            **changes,
-        }
+        frames=pipe.transformer.sizes.frames,
+        sets=defaults["num_inference_steps"],
+        diffusion_steps=defaults["num_diffusion_steps"],
+        guidance=nova.Guidance(defaults["guidance_scale"], renorm_over="frame"),
+        scheduler={**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__},
     )
 
 
@@ -107,34 +93,26 @@ def _generate(
     pipe: nova.NovaPipeline,
     plan: nova.GenerationPlan,
     texts: list[Tensor],
-    frames: int,
     seed: int,
     context: Tensor | None = None,
 ) -> Float[Tensor, "b c t h w"]:
-    from dataclasses import replace
-
     defaults = pipe.config["defaults"]
     return nova.generate(
-        pipe.transformer, texts, replace(plan, frames=frames), context=context,
+        pipe.transformer, texts, plan, context=context,
         motion_flow=defaults["motion_flow"], fps=defaults["fps"], generator=seeded(seed, "glance"),
     )  # fmt: skip
 
 
 def _longer(
-    pipe: nova.NovaPipeline,
-    plan: nova.GenerationPlan,
-    texts: list[Tensor],
-    made: Tensor,
-    frames: int,
-    seed: int,
+    pipe: nova.NovaPipeline, plan: nova.GenerationPlan, texts: list[Tensor], made: Tensor
 ) -> Float[Tensor, "b c t h w"]:
     """Go on from the last frames, chunk after chunk."""
-    chunk = made.shape[2]
-    while made.shape[2] < frames:
+    length = LONGER * (plan.frames - 1) + 1
+    while made.shape[2] < length:
         context = made[:, :, -OVERLAP:]
-        more = _generate(pipe, plan, texts, chunk, seed + made.shape[2], context)
+        more = _generate(pipe, plan, texts, _SEED + made.shape[2], context)
         made = torch.cat([made, more[:, :, OVERLAP:]], dim=2)
-    return made[:, :, :frames]
+    return made[:, :, :length]
 
 
 def _decode(pipe: nova.NovaPipeline, latents: Tensor) -> UInt8[Tensor, "b t h w 3"]:

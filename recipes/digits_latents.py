@@ -1,9 +1,10 @@
-"""Moving digits as latents: drawn, encoded and scored many at once, once for a run."""
+"""Bouncing digits as latents: drawn, encoded and scored many at once, once for a run."""
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
-from contar.data import MovingDigits
+from contar.data import BouncingDigits
 from contar.media import motion_score
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
@@ -28,27 +29,26 @@ _CHUNK = 512
 Scores = Callable[[], Float[Tensor, " n"]]
 
 
-def start_scores(digits: MovingDigits, wait: bool = False) -> Scores:
-    """Begin to score motion in processes of their own, while a GPU trains; return how to get them.
+@contextmanager
+def scored(digits: BouncingDigits, wait: bool = False) -> Iterator[Scores]:
+    """Score motion in processes of their own, while a GPU trains; give how to get the scores.
 
     Args:
         digits: the clips.
-        wait: begin when they are asked for.
+        wait: begin when they are asked for, as where there is no GPU.
     """
     starts = range(0, len(digits), _CHUNK)
     workers = (os.cpu_count() or 1) - 2
     fast = torch.cuda.is_available() and processes().is_main_process
     if wait or workers < 2 or not fast:
-        return lambda: torch.cat([_score(digits, start) for start in starts])
+        yield lambda: torch.cat([_score(digits, start) for start in starts])
+        return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_alone)
     running = [pool.submit(_score, digits, start) for start in starts]
-
-    def ended() -> Float[Tensor, " n"]:
-        scores = torch.cat([future.result() for future in running])
-        pool.shutdown()
-        return scores
-
-    return ended
+    try:
+        yield lambda: torch.cat([future.result() for future in running])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _alone() -> None:
@@ -58,15 +58,15 @@ def _alone() -> None:
     cv2.setNumThreads(1)
 
 
-def _score(digits: MovingDigits, start: int) -> Float[Tensor, " n"]:
+def _score(digits: BouncingDigits, start: int) -> Float[Tensor, " n"]:
     drawn = digits.draw(range(start, min(start + _CHUNK, len(digits))))
     grey = digits.show(drawn._replace(course=drawn.course[:, :_SCORED]))
     clips = grey[..., None].expand(-1, -1, -1, -1, 3)
-    return torch.tensor([motion_score(clip) if len(clip) > 1 else 0.0 for clip in clips])
+    return torch.tensor(list(map(motion_score, clips)), dtype=torch.float32, device="cpu")
 
 
 def digits_latents(
-    digits: MovingDigits,
+    digits: BouncingDigits,
     vae: CausalVAE,
     words: Any,
     encoder: Any,
@@ -84,7 +84,7 @@ def digits_latents(
         words: tokenizer of texts.
         encoder: of texts.
         out: folder, made if it is not there.
-        scores: of `start_scores`, asked only where the clips are encoded.
+        scores: of `scored`, asked only where the clips are encoded.
         length: most tokens of a caption.
         fps: frames per second of the clips.
 
@@ -92,7 +92,7 @@ def digits_latents(
         ValueError: latents of other clips, or made with another tokenizer or text encoder.
     """
     made_with = {
-        "data": f"moving-digits, {len(digits)} of {digits.split}, seed {digits.seed}, "
+        "data": f"bouncing digits, {len(digits)} of {digits.split}, seed {digits.seed}, "
         f"{digits.frames} frames, {digits.cut:g} cut",
         "tokenizer": fingerprint(vae),
         "text_encoder": fingerprint(encoder),
@@ -107,7 +107,7 @@ def digits_latents(
 
 @torch.no_grad()
 def _encode(
-    digits: MovingDigits,
+    digits: BouncingDigits,
     vae: CausalVAE,
     words: Any,
     encoder: Any,

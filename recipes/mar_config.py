@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import bad, check_choice, check_count, check_grid, check_number
+from contar._errors import bad, check_choice, check_count, check_grid, check_number, keep_plain
 from recipes.sizes import Tower, check_fields, check_tower
 
 # IDDPM's noise, in training and, by `iddpm_table`, in sampling.
@@ -69,6 +69,7 @@ class MarConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))
         for name in ("head_depth", "head_width", "channels", "patch", "classes", "buffer"):

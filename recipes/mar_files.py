@@ -5,12 +5,15 @@ import itertools
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from contar._building import TooLargeError, build_for
+from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
 from contar.tokenizers.vae import VAETokenizer
@@ -23,6 +26,7 @@ LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard d
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
+@fixed_defaults()
 def from_pretrained(
     path: str | Path,
     *,
@@ -44,8 +48,9 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: no such path, or a folder without a config or weights.
-        ValueError: a file of another kind, sizes that are not known, or weights that are missing,
-            unexpected or misshapen (all are listed).
+        ValueError: a file of another kind, sizes that are not known or of a model far larger than
+            its weights, or weights that are missing, unexpected, misshapen, NaN or infinite (all
+            are listed).
     """
     check_instance("ema", ema, bool)
     if config is not None:
@@ -56,24 +61,22 @@ def from_pretrained(
     if path.is_dir():
         if config is not None:
             raise bad("config", config, f"None: {path} has its own")
-        model = _empty(read_json(path / "config.json").get("sizes"))
+        sizes: Any = read_json(path / "config.json").get("sizes")
+        config = MarConfig.from_dict(sizes)
         state = read_weights(path)
+        model = _empty(config, state)
     else:
         checkpoint = _read_pickle(path)
         weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")
-        model = _empty(_checkpoint_config(checkpoint) if config is None else config)
+        model = _empty(_checkpoint_config(checkpoint) if config is None else config, weights)
         state = from_official(weights, model.state_dict())
     state = {name: x.detach().to(dtype or x.dtype) for name, x in state.items()}
     load_exactly(model, state, WEIGHTS)
     return model.eval()
 
 
-def _empty(sizes: Any) -> Mar:
-    try:
-        with torch.device("meta"):
-            return Mar(sizes)
-    except RuntimeError as error:  # of weights that are too many to be counted
-        raise bad("sizes", sizes, f"those of a model ({error})") from error
+def _empty(sizes: MarConfig, state: Mapping[str, Any]) -> Mar:
+    return build_for(state, lambda: Mar(sizes), name="sizes", sizes=vars(sizes))
 
 
 def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:
@@ -84,6 +87,7 @@ def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:
     return MarConfig.from_official(known)
 
 
+@fixed_defaults()
 def load_tokenizer(path: str | Path) -> VAETokenizer:
     """Load the tokenizer released with MAR (`kl16.ckpt`, laid out as in latent-diffusion).
 
@@ -117,7 +121,10 @@ def load_tokenizer(path: str | Path) -> VAETokenizer:
                 keys = [key for key in within if key.startswith(old)]
                 names = {"old": old, "new": new}
                 update_vae_attentions_ldm_to_diffusers(keys, converted, state, names)
-        vae = AutoencoderKL(**config, scaling_factor=LATENT_SCALE)
+        make = partial(AutoencoderKL, **config, scaling_factor=LATENT_SCALE)
+        vae: Any = build_for(state, make, name="path", sizes=config)
+    except TooLargeError:
+        raise
     except (ArithmeticError, LookupError, ValueError) as error:
         raise bad("path", str(path), f"an autoencoder's weights: {error!r}") from error
     load_exactly(vae, converted, "path")

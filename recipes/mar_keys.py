@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from contar._files import check_weights
+from contar._files import check_finite, check_weights
 from recipes.key_map import renamed
 
 # Ours, official. `{i}` is a block's number.
@@ -58,9 +58,10 @@ def from_official(official: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
     """Rename an official state dict to the names of `ours`.
 
     Raises:
-        ValueError: missing, unexpected or misshapen weights, all of them listed.
+        ValueError: missing, unexpected, misshapen, NaN or infinite weights, all of them listed.
     """
     check_weights("state", official, to_official(ours))
+    check_finite("state", official)
     return {name: _reordered(name, official[official_name(name)]) for name in ours}
 
 

@@ -5,12 +5,14 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from contar._errors import check_ids, check_tensor
+from contar._errors import bad, check_ids, check_tensor
+from contar._models import Model
+from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
+from contar.attention import KVCache, TokenCache
+from contar.attention.cache import as_it_was
 from contar.backbones import Block, SpatialMemory
 from contar.backbones.block import run_blocks, take
 from contar.backbones.spatial_memory import check_memory
@@ -24,7 +26,7 @@ from recipes.sizes import Tower
 EPS = 1e-6  # of every layer norm
 
 
-class Mar(ModelMixin, ConfigMixin):
+class Mar(Model):
     """The network: weights and nothing else. Loops and losses are functions in `recipes.mar`.
 
     Initial weights are drawn as in the official code, which starts the head at 0.
@@ -101,6 +103,7 @@ class Mar(ModelMixin, ConfigMixin):
         rows: Int[Tensor, "b m"] | None = None,
         memory: SpatialMemory | None = None,
         backend: Any = None,
+        dropout: Dropout | None = None,
     ) -> Float[Tensor, "b m d"]:
         """Return the condition z of every position, or of those of `rows`.
 
@@ -112,10 +115,11 @@ class Mar(ModelMixin, ConfigMixin):
             rows: [b, m], positions whose condition is wanted; None is all.
             memory: of an earlier call, as in `SpatialTower`.
             backend: of `attend`.
+            dropout: of attention and MLPs, in training.
 
         Raises:
-            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit, or a memory as
-                `SpatialTower` refuses it.
+            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit, dropout beside a
+                memory, or a memory as `SpatialTower` refuses it.
         """
         c = self.sizes
         check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
@@ -130,18 +134,35 @@ class Mar(ModelMixin, ConfigMixin):
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
 
-        if memory is not None:
-            like = self.no_class
-            options: Any = {"like": like, "backend": backend, "alone": filled is None}
-            places = c.buffer + c.tokens
-            check_memory(memory, self._halves(), places, visible_ids, rows, **options)
+        every = (tokens, labels, visible_ids, filled, rows)
+        if memory is None:
+            return self._compute(*every, backend=backend, dropout=dropout)
+        if dropout is not None:
+            raise bad("dropout", dropout, "None beside a memory")
+        options: Any = {"like": self.no_class, "backend": backend, "alone": filled is None}
+        places = c.buffer + c.tokens
+        check_memory(memory, self._halves(), places, visible_ids, rows, **options)
+        with as_it_was(memory):
             if memory.full and rows is not None:
                 return self._renew(tokens, visible_ids, rows, memory, backend)
             memory.reserve_all(c.buffer, visible_ids.shape[1])
-        of_encoder, of_decoder = (
-            (None, None) if memory is None else (memory.encoder, memory.decoder)
-        )
+            return self._compute(*every, (memory.encoder, memory.decoder), backend=backend)
 
+    def _compute(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        visible_ids: Tensor,
+        filled: Tensor | None,
+        rows: Tensor | None,
+        caches: tuple[KVCache | None, TokenCache | None] = (None, None),
+        *,
+        backend: Any,
+        dropout: Dropout | None = None,
+    ) -> Tensor:
+        """Compute everything; what is kept of it goes into the caches of both halves."""
+        c, batch = self.sizes, len(tokens)
+        of_encoder, of_decoder = caches
         steer = torch.cat([self.classes.weight, self.no_class])[labels]
         buffer = steer[:, None] + self.encoder_positions[0, : c.buffer]
         x = self.embed_norm(torch.cat([buffer, self._embed(tokens, visible_ids)], dim=1))
@@ -149,7 +170,8 @@ class Mar(ModelMixin, ConfigMixin):
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, c.buffer), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        x = run_blocks(self.encoder, x, cache=of_encoder, mask=mask, backend=backend)
+        options: Any = {"backend": backend, "dropout": dropout}
+        x = run_blocks(self.encoder, x, cache=of_encoder, mask=mask, **options)
 
         x = self.join(self.encoder_norm(x))
         buffer, x = x[:, : c.buffer], x[:, c.buffer :]
@@ -159,8 +181,7 @@ class Mar(ModelMixin, ConfigMixin):
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
         x = torch.cat([buffer, x], dim=1) + self.decoder_positions
         rows_of_all = None if rows is None else rows + c.buffer
-        options = {"mask": None, "backend": backend, "rows": rows_of_all}
-        x = run_blocks(self.decoder, x, cache=of_decoder, **options)
+        x = run_blocks(self.decoder, x, cache=of_decoder, rows=rows_of_all, mask=None, **options)
         if rows is None:
             return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
         return self.decoder_norm(x) + self.head_positions[0][rows]

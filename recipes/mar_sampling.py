@@ -13,6 +13,7 @@ from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable, iddpm_table
 from contar.generation import (
     GenerationPlan,
+    Graphs,
     Monitor,
     Progress,
     generate_sets,
@@ -40,6 +41,7 @@ def generate(
     callback: Callable[[Progress], object] | None = None,
     cancel: Callable[[], bool] | None = None,
     backend: Any = None,
+    graphs: Graphs | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Generate latents, one for each label, in float32.
 
@@ -61,6 +63,8 @@ def generate(
         callback: called with a `Progress` after each set.
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
+        graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
+            generation by the same model. A plan that reuses features goes without it.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
@@ -76,6 +80,9 @@ def generate(
     if not batch:
         raise bad("labels", "none", "at least one")
     check_backend(backend, device)
+    if graphs is not None:
+        plan.check_graphs(graphs)
+        graphs.bind(model)
     sizes = plan.sizes(c.tokens)
     if order is not None:
         plan.check_order()
@@ -121,12 +128,42 @@ def generate(
 
     def predict(tokens: Tensor, step: SetStep) -> Tensor:
         monitor.before()
-        return guided_sets(tokens, step)
+        return tokens if graphs is not None else guided_sets(tokens, step)
+
+    def replay(
+        graphs: Graphs, tokens: Tensor, step: SetStep, draws: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return the set's tokens, network and head in one graph."""
+        guidance, table = at(step), tables[step.index]
+        times = 2 if guidance.scale > 1 else 1
+
+        def compute(
+            tokens: Tensor, classes: Tensor, known: Tensor, current: Tensor, *noises: Tensor
+        ) -> Tensor:
+            given = iter(noises)
+            known, rows = (ids.repeat(times, 1) for ids in (known, current))
+            z = model(tokens.repeat(times, 1, 1), classes, known, rows=rows, backend=backend)
+            return model.head.sample(
+                z[:batch],
+                uncond=z[batch:] if times > 1 else None,
+                table=table,
+                guidance=guidance,
+                temperature=plan.temperature,
+                noise=next(given),
+                draw_noise=lambda: next(given),
+            )
+
+        noises = [draws() for _ in range(1 + sum(map(bool, table.noise)))]
+        kind = (table, guidance, plan.temperature, backend)
+        classes = labels[: times * batch]
+        return graphs(kind, compute, tokens, classes, step.known, step.current, *noises)
 
     def draw(z: Tensor, step: SetStep) -> Tensor:
         def noise() -> Tensor:
             return normal(*step.current.shape, c.values, generator=generator, device=device)
 
+        if graphs is not None:
+            return replay(graphs, z, step, noise)
         return model.head.sample(
             z[:batch],
             uncond=z[batch:] if len(z) > batch else None,
@@ -137,7 +174,7 @@ def generate(
             draw_noise=noise,
         )
 
-    tokens = empty = torch.zeros(batch, c.tokens, c.values, device=device)
+    tokens = empty = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
     with torch.no_grad(), monitor:
         for step, tokens in generate_sets(predict, draw, SetSchedule(order, sizes), empty):
             monitor.after(Progress(0, 1, step.index, step.sets, tokens.clone()))

@@ -17,19 +17,22 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_count, check_number, keep_plain
 from contar.conditioning import text_package
-from contar.data import MovingDigits
-from contar.evaluation import DigitJudge, train_judge
+from contar.data import BouncingDigits
+from contar.data.moving_digits import FRAMES
+from contar.evaluation import train_judge
 from contar.evaluation.distances import require_torchmetrics
 from contar.media import motion_score
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
 from contar.training.curves import require_matplotlib, save_curves
 from contar.training.latents import Latents
-from contar.training.processes import processes
+from contar.training.processes import one_run, processes
+from contar.training.saves import check_own
 from recipes import nova
 from recipes.digits_glance import glance
-from recipes.digits_latents import digits_latents, start_scores
+from recipes.digits_latents import digits_latents, scored
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
 
@@ -57,7 +60,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """The network's.
+    """The network's; those of the model that contar carries, if left out.
 
     Args:
         width: of the towers.
@@ -69,19 +72,23 @@ class NetworkSizes:
         head_width: of the token head.
     """
 
-    width: int = 192
-    heads: int = 6
+    width: int = 128
+    heads: int = 4
     temporal: int = 3
-    encoder: int = 2
+    encoder: int = 3
     decoder: int = 3
     head_depth: int = 3
     head_width: int = 192
+
+    def __post_init__(self) -> None:
+        keep_plain(self)
+        network(5, self)  # which refuses what makes no network
 
 
 def _stage(steps: int, **other: Any) -> NovaStage:
     run = RunConfig(
         steps=steps, batch=256, learning_rate=1e-3, warmup=500, ema=0.9995, precision="bf16",
-        log_every=50, validate_every=2000, sample_every=5000, save_every=5000,
+        log_every=50, validate_every=2000, sample_every=4000,
     )  # fmt: skip
     return NovaStage(run, repeats=4, shares=SHARES, **other)
 
@@ -93,17 +100,16 @@ class MovingDigitsRecipe:
     Args:
         vae: the tokenizer's.
         clips: encoded for both stages of the network, 2 or more.
-        clip_frames: of each, from which samples of 17 are cut in the second stage, wherever in
-            them a latent frame begins.
+        clip_frames: of each, 17 or 4 more and so on; from them the second stage cuts samples of
+            `video.frames` latent frames, wherever in them a latent frame begins.
         cut: share of the clips that are cut from anywhere in a long course.
         network: sizes of the network.
         images: text to image.
         video: text to video.
         diffusion_steps: in which the pipeline draws a token.
         looked: videos of the look at the model, 0 leaves it out.
-        judge: weights of a judge for the look; None trains one.
         judged: test clips of the evaluation, 2 or more; 0 leaves it out.
-        judge_steps: of the training of a judge.
+        judge_steps: of the training of a judge, for the look and for the evaluation.
     """
 
     vae: VaeStage = field(
@@ -112,14 +118,15 @@ class MovingDigitsRecipe:
             run=RunConfig(
                 steps=4000, batch=64, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
                 precision="bf16", log_every=50, validate_every=1000, sample_every=4000,
-                save_every=4000,
             ),
         )
     )  # fmt: skip
     clips: int = 100_000
     clip_frames: int = 33
     cut: float = 0.4
-    network: NetworkSizes = field(default_factory=NetworkSizes)
+    network: NetworkSizes = field(
+        default_factory=lambda: NetworkSizes(width=192, heads=6, encoder=2)
+    )
     images: NovaStage = field(default_factory=lambda: _stage(4000))
     video: NovaStage = field(
         default_factory=lambda: _stage(
@@ -128,12 +135,18 @@ class MovingDigitsRecipe:
     )
     diffusion_steps: int = 25
     looked: int = 100
-    judge: Path | None = None
     judged: int = 200
     judge_steps: int = 500
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_count("clips", self.clips, 2)
+        if (check_count("clip_frames", self.clip_frames, FRAMES) - 1) % 4:
+            raise bad("clip_frames", self.clip_frames, "17, 21, 25 and so on")
+        frames = (self.clip_frames + 3) // 4
+        if (self.video.frames or frames) > frames:
+            raise bad("video.frames", self.video.frames, f"at most the {frames} of the clips")
+        check_number("cut", self.cut, 0, 1)
         check_count("diffusion_steps", self.diffusion_steps)
         check_count("looked", self.looked, 0)
         if check_count("judged", self.judged, 0) == 1:
@@ -186,13 +199,14 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
         resume: go on where the run in `out` ended; scores that are there already are kept.
 
     Raises:
-        ValueError: a folder with saves and no `resume`, or a resumed run of another recipe.
+        ValueError: a folder with saves and no `resume`, one with a model that this run did not
+            make, or in which another run goes on; a resumed run of another recipe.
         ImportError: an extra is missing; "contar[demo,eval,train,video]" has all.
     """
     config = recipe.vae.run
-    digits = MovingDigits("train", config.steps * config.batch, cut=recipe.cut)
-    held = MovingDigits("validation", 32, cut=recipe.cut)
-    clips = MovingDigits("train", recipe.clips, frames=recipe.clip_frames, cut=recipe.cut)
+    digits = BouncingDigits("train", config.steps * config.batch, cut=recipe.cut)
+    held = BouncingDigits("validation", 32, cut=recipe.cut)
+    clips = BouncingDigits("train", recipe.clips, frames=recipe.clip_frames, cut=recipe.cut)
     # What is not installed is missed now rather than after an hour.
     words, encoder = load_text()
     motion_score(digits[0].frames)
@@ -200,12 +214,30 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     if recipe.judged:
         require_torchmetrics()
     encoder.to(processes().device)
-    scores = start_scores(clips, (out / "latents" / "latents.json").exists())
-    vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
-    parts = (clips, vae, words, encoder, out / "latents")
-    length = network(1).text_length
-    latents = digits_latents(*parts, scores=scores, length=length, fps=FPS)
-    latents = latents.to(processes().device)
+    if clips.draw(range(len(clips))).begins.sum() < 2:
+        raise bad("cut", recipe.cut, "a share that leaves 2 clips or more with their beginning")
+    with one_run(out):
+        check_own(out, ("latents", "glance", "model", "new-parts.txt"), out / "vae")
+        with scored(clips, wait=(out / "latents").exists()) as scores:
+            vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+            parts = (clips, vae, words, encoder, out / "latents")
+            latents = digits_latents(
+                *parts, scores=scores, length=network(1).text_length, fps=FPS
+            ).to(processes().device)
+        return _train_networks(recipe, vae, latents, words, encoder, out, resume=resume)
+
+
+def _train_networks(
+    recipe: MovingDigitsRecipe,
+    vae: CausalVAE,
+    latents: Latents,
+    words: Any,
+    encoder: Any,
+    out: Path,
+    *,
+    resume: bool,
+) -> Path:
+    """Go the road from the latents on."""
     scheduler = FlowMatchEulerDiscreteScheduler()
 
     def pipeline(model: nova.Nova) -> nova.NovaPipeline:
@@ -242,7 +274,8 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
         from recipes.digits_evaluation import evaluate_pipeline
 
         pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
-        evaluate_pipeline(pipe, out / "scores", count=recipe.judged, judge_steps=recipe.judge_steps)
+        numbers: dict[str, Any] = {"count": recipe.judged, "judge_steps": recipe.judge_steps}
+        evaluate_pipeline(pipe, out / "scores", bouncing=True, **numbers)
     return target
 
 
@@ -267,8 +300,6 @@ def load_text() -> tuple[Any, Any]:
 
 def look(recipe: MovingDigitsRecipe, model: Path, out: Path, device: torch.device) -> None:
     """Have the model make videos, and print what a judge sees in them."""
-    judge = recipe.judge
-    seen = train_judge(steps=recipe.judge_steps) if judge is None else DigitJudge.load(judge)
     pipe = nova.from_pretrained(model, dtype=torch.float32).to(device)
-    figures = glance(pipe, seen.to(device), out, count=recipe.looked)
-    print(json.dumps(figures))
+    judge = train_judge(steps=recipe.judge_steps).to(device)
+    print(json.dumps(glance(pipe, judge, out, count=recipe.looked)))

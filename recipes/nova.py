@@ -14,9 +14,9 @@ import torch
 
 from contar._errors import (
     bad,
-    check_count,
     check_ids,
     check_instance,
+    check_size,
     check_tensor,
 )
 from contar._random import check_generator, normal, uniform
@@ -160,7 +160,7 @@ def training_losses(
     grid = (height // c.patch, width // c.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
     rows, tokens = batch * frames, grid[0] * grid[1]
-    check_count("repeats", repeats)
+    check_size("repeats", repeats)
     generator = check_generator(generator, batch, device)  # type: ignore[assignment]
     if not isinstance(generator, torch.Generator):
         raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
@@ -168,12 +168,14 @@ def training_losses(
     if seen is not None:
         if high:
             raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
-        check_tensor(
-            "seen", seen, (*latents.shape[:2], frames - 1, height, width), "[b, c, t, h, w]"
-        )
+        shape = (batch, c.channels, frames - 1, height, width)
+        check_tensor("seen", seen, shape, "[b, c, t - 1, h, w]")
     if given is not None:
         check_tensor("given", given, (batch,), "[b]", kind="int")
         check_ids("given", given, frames)
+    for name, value in (("seen", seen), ("given", given)):
+        if value is not None and value.device != device:
+            raise bad(name, f"a tensor on {value.device}", f"one on {device}")
     if high and frames > 1:
         level = low + (high - low) * uniform(batch, 1, 1, 1, 1, generator=generator, device=device)
         before = latents[:, :, :-1]
@@ -211,16 +213,12 @@ def training_losses(
         backend=backend,
         checkpoint=checkpoint,
     )
-    frame = torch.arange(rows, device=device)[:, None] % frames
+    row = torch.arange(rows, device=device)[:, None]
     if hidden_ids is None:
-        target, z, frame = (
-            clean[mask.hidden],
-            z[mask.hidden],
-            frame.expand(rows, tokens)[mask.hidden],
-        )
-    else:
+        target, z, row = (x[mask.hidden] for x in (clean, z, row.expand(rows, tokens)))
+    else:  # as above
         target, z = take(clean, hidden_ids).flatten(0, 1), z.flatten(0, 1)
-        frame = frame.expand_as(hidden_ids).flatten()
+        row = row.expand_as(hidden_ids).flatten()
     losses = model.head.loss(
         target,
         z,
@@ -231,5 +229,5 @@ def training_losses(
         index=index,
     )
     if given is not None:
-        losses = losses * (frame >= given.repeat_interleave(count // batch, output_size=count))
-    return frame_losses(losses, frame, frames)
+        losses = losses * (row % frames >= given[row // frames])
+    return frame_losses(losses, row % frames, frames)

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from contar._errors import bad, check_choice, check_count, check_grid, check_number
+from contar._errors import (
+    bad,
+    check_choice,
+    check_count,
+    check_grid,
+    check_number,
+    keep_plain,
+    plain,
+)
 from contar.attention.positions import rotary_sections
 from recipes.sizes import Tower, check_tower
 
@@ -70,6 +78,7 @@ class NovaConfig:
     motion_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("temporal", "encoder", "decoder"):
             object.__setattr__(self, name, check_tower(name, getattr(self, name)))
         for name in ("head_depth", "head_width", "text_width", "text_length", "channels", "patch"):
@@ -158,13 +167,13 @@ class NovaConfig:
         )
         temporal, spatial, head = _official_heads(config, num_heads)
         size = config["image_size"]
-        size = (size, size) if isinstance(size, int) else size
+        size = (size, size) if isinstance(plain(size), int) else size
         stride = config["image_stride"]
         height, width = check_grid("config['image_size']", size)
         if height % stride or width % stride:
             raise bad("config['image_size']", size, f"multiples of image_stride={stride}")
         rank = config.get("video_mixer_rank")
-        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int)):
+        if rank is not None and type(plain(rank)) is not int:
             raise bad("config['video_mixer_rank']", rank, "an integer or None")
         return cls(
             temporal=temporal,
@@ -247,7 +256,7 @@ def _official_heads(
     if not isinstance(arch, Sequence) or isinstance(arch, str) or len(arch) != 3:
         raise bad("config['arch']", arch, "three names, as ['vit_d16w1024', 'vit_d32w1024', ...]")
     for name, kind in zip(arch, ("vit", "vit", "mlp"), strict=True):
-        match = re.fullmatch(rf"{kind}_d(\d+)w(\d+)", str(name))
+        match = re.fullmatch(rf"{kind}_d([0-9]{{1,18}})w([0-9]{{1,18}})", str(name))
         if match is None:
             raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
         depth, width = int(match[1]), int(match[2])

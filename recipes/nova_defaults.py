@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contar._errors import bad, check_choice, check_count, check_instance, check_number
+from contar._errors import bad, check_choice, check_count, check_instance, check_number, plain
 from contar.tokenizers import Tokenizer
+from contar.tokenizers.protocol import longest_clip
 from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_model import Nova
 from recipes.nova_sampling import UNSET
@@ -28,8 +29,10 @@ def default_values(
     sizes = network.sizes
     tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
     values: dict[str, Any] = dict(RELEASED_DEFAULTS)
-    values["num_frames"] = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
+    most = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
+    values["num_frames"] = longest_clip(tokenizer, most)
     values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
+    stored = {name: plain(value) for name, value in stored.items()}
     for name, value in stored.items():
         check_choice("defaults", name, tuple(values))
         if name.startswith("num_"):

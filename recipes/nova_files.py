@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,19 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
-from contar._errors import FLOATS, bad, check_choice, check_instance
-from contar._files import WEIGHTS, load_exactly, read_json, read_weights, weight_files
+from contar._building import TooLargeError, build_for
+from contar._defaults import fixed_defaults
+from contar._errors import FLOATS, bad, check_choice, check_count, check_instance
+from contar._files import (
+    WEIGHTS,
+    apart,
+    check_finite,
+    check_weights,
+    load_exactly,
+    read_json,
+    read_weights,
+)
+from contar._saving import written_beside
 from contar.conditioning import text_package
 from contar.diffusion import load_scheduler
 from contar.tokenizers.causal_vae import CausalVAE
@@ -20,6 +33,7 @@ from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official
 from recipes.nova_model import Nova
 from recipes.nova_pipeline import NovaPipeline
+from recipes.sizes import check_fields
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {
@@ -28,10 +42,12 @@ _OFFICIAL = {
     "OpenSoraVAE": ("AutoencoderKLOpenSora", "autoencoders.autoencoder_kl_opensora"),
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
+_TIMESTEPS = 1_000_000  # of a scheduler, which makes tables of them
 SHIPPED = Path(__file__).parent / "models"  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
+@fixed_defaults()
 def from_pretrained(
     folder_or_hub_id: str | Path,
     *,
@@ -60,8 +76,9 @@ def from_pretrained(
 
     Raises:
         FileNotFoundError: no such folder, a part or file of it missing, or a hub out of reach.
-        ValueError: a config that is no JSON or has other values; weights that are cut off, pickled,
-            missing, unexpected or misshapen (all are listed); an unknown option.
+        ValueError: a config that is no JSON, has other values, or sizes of a model far larger than
+            its weights; weights that are cut off, pickled, missing, unexpected, misshapen, NaN or
+            infinite (all are listed); an unknown option.
         ImportError: a scheduler of a library that is not installed.
     """
     if dtype is not None:
@@ -123,19 +140,27 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
 
 
 def open_network(
-    folder: Path, num_heads: tuple[int, int] | None = None
-) -> tuple[Nova, NovaConfig | None]:
-    """Return the network of a folder on `meta`, and its config if it is in the released layout."""
+    folder: Path, state: Mapping[str, Any] | None, num_heads: tuple[int, int] | None = None
+) -> tuple[Nova, bool]:
+    """Return the network of a folder on `meta`, and whether it is in the released layout.
+
+    Raises:
+        ValueError: a config with other values, or of a network far larger than the weights `state`.
+    """
     config = read_json(folder / "config.json")
-    sizes = None
-    if "sizes" not in config:
+    released = "sizes" not in config
+    if released:
         sizes = NovaConfig.from_official(config, num_heads=num_heads)
-    with torch.device("meta"):
-        return Nova(config["sizes"] if sizes is None else sizes), sizes
+    else:
+        check_fields(NovaConfig, config["sizes"])
+        sizes = NovaConfig.from_dict(config["sizes"])
+    of_weights = {name: size for name, size in vars(sizes).items() if name != "scheduler"}
+    model = build_for(state, lambda: Nova(sizes), name="sizes", sizes=of_weights)
+    return model, released
 
 
-def open_vae(folder: Path) -> Any:
-    """Return the autoencoder of a folder, its weights not yet read."""
+def open_vae(folder: Path, state: Mapping[str, Any] | None = None) -> Any:
+    """Return the autoencoder of a folder on `meta`; errors as `open_network`."""
     config = read_json(folder / "config.json")
     name = str(config.get("_class_name"))
     name = {"AutoencoderKLOpenSora": "OpenSoraVAE"}.get(name, name)
@@ -144,26 +169,34 @@ def open_vae(folder: Path) -> Any:
     ours = {"OpenSoraVAE": OpenSoraVAE, "CausalVAE": CausalVAE}
     cls = ours.get(name) or getattr(diffusers, name)
     try:
-        return cls.from_config(config)
+        return build_for(
+            state, lambda: cls.from_config(config), name="vae/config.json", sizes=config
+        )
+    except TooLargeError:
+        raise
     except Exception as error:  # of any kind: diffusers builds whatever the config says
         raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
 
 
 def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
-    model, sizes = open_network(folder, num_heads)
-    state, name = _cast(read_weights(folder), dtype), f"transformer/{WEIGHTS}"
-    if sizes is not None:
-        depth, channels = sizes.encoder.depth, sizes.channels
+    state, name = read_weights(folder), f"transformer/{WEIGHTS}"
+    model, released = open_network(folder, state, num_heads)
+    state = _cast(state, dtype)
+    if released:
+        depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)
     load_exactly(model, state, name)
     return model.eval()
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
-    vae = open_vae(folder)
-    state = _cast(read_weights(folder), dtype)
+    state, name = read_weights(folder), f"vae/{WEIGHTS}"
+    vae = open_vae(folder, state)
     vae._fix_state_dict_keys_on_load(state)  # names of attention layers before diffusers 0.18
-    load_exactly(vae, state, f"vae/{WEIGHTS}")
+    check_weights(name, state, vae.state_dict())
+    if not isinstance(vae, OpenSoraVAE | CausalVAE):  # diffusers' hold more than their weights
+        vae = type(vae).from_config(vae.config)
+    load_exactly(vae, _cast(state, dtype), name)
     return vae.eval()
 
 
@@ -174,6 +207,10 @@ def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str
 
 def _scheduler(folder: Path) -> Any:
     config = read_json(folder / "scheduler_config.json")
+    if config.get("num_train_timesteps") is not None:
+        steps = check_count("scheduler.num_train_timesteps", config["num_train_timesteps"])
+        if steps > _TIMESTEPS:
+            raise bad("scheduler.num_train_timesteps", steps, f"at most {_TIMESTEPS}")
     keys = ("_class_name", "_sample_class_name", "_noise_class_name")
     names = {key: config[key] for key in keys if config.get(key) is not None}
     if not names:
@@ -188,10 +225,10 @@ def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     """Return a text encoder or a tokenizer of transformers."""
     import transformers
 
-    name, options = "AutoTokenizer", {}
+    name, options, state = "AutoTokenizer", {}, None
     if part == "text_encoder":
         config = read_json(folder / "config.json")
-        weight_files(folder, "model.safetensors")
+        state = read_weights(folder, "model.safetensors")
         # With its language head, which no one calls, a released folder can be written again.
         listed = config.get("architectures")
         named = str(listed[0]) if isinstance(listed, list) and listed else ""
@@ -200,9 +237,14 @@ def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
         options = {"dtype": dtype or "auto", "use_safetensors": True, "output_loading_info": True}
         options["ignore_mismatched_sizes"] = True  # they are listed below
     try:
-        loaded = getattr(transformers, name).from_pretrained(
-            folder, trust_remote_code=False, **options
-        )
+        cls = getattr(transformers, name)
+        if state is not None:
+            known = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            make = partial(_untrained, cls, known)
+            build_for(state, make, name=f"{part}/config.json", sizes=known.to_dict())
+        loaded = cls.from_pretrained(folder, trust_remote_code=False, **options)
+    except TooLargeError:
+        raise
     except Exception as error:  # of any kind: transformers reads files of many
         raise bad(part, f"{type(error).__name__}: {error}", "one of transformers") from error
     if part == "tokenizer":
@@ -215,11 +257,24 @@ def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     ]
     if wrong:
         raise bad(f"{part}/model.safetensors", "; ".join(wrong), "all weights of the model")
+    check_finite(f"{part}/model.safetensors", dict(encoder.named_parameters()))
     return encoder.eval()
 
 
-def save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
-    """Write a pipeline in our layout, as `NovaPipeline.save_pretrained` says."""
+def _untrained(cls: Any, config: Any) -> Any:
+    if hasattr(cls, "from_config"):  # an `AutoModel`
+        return cls.from_config(config, trust_remote_code=False)
+    return cls(config)
+
+
+def save_pipeline(pipe: NovaPipeline, folder: Path, layout: str, **options: Any) -> None:
+    """Write a pipeline, as `NovaPipeline.save_pretrained` says."""
+    with written_beside(folder) as beside:
+        write = _save_contar if layout == "contar" else _save_released
+        write(pipe, beside, **options)
+
+
+def _save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
     index: dict[str, Any] = {"_class_name": "NovaPipeline"}
     index |= {name: pipe.config[name] for name in ("defaults", "text_package")}
     components: dict[str, Any] = pipe.components
@@ -243,8 +298,7 @@ def _name_scheduler(pipe: NovaPipeline, folder: Path) -> None:
         _write_json(file, {**content, "_sample_class_name": type(pipe.scheduler).__name__})
 
 
-def save_released(pipe: NovaPipeline, folder: Path) -> None:
-    """Write a pipeline in the released layout, as `NovaPipeline.save_pretrained` says."""
+def _save_released(pipe: NovaPipeline, folder: Path) -> None:
     network: Any = pipe.transformer
     config: dict[str, Any] = {"_diffusers_version": diffusers.__version__}
     config |= network.sizes.to_official()
@@ -264,8 +318,7 @@ def save_released(pipe: NovaPipeline, folder: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         if part == "transformer":
             _write_json(target / "config.json", config)
-            state = {k: v.contiguous() for k, v in network.official_state_dict().items()}
-            save_file(state, target / WEIGHTS, {"format": "pt"})
+            save_file(apart(network.official_state_dict()), target / WEIGHTS, {"format": "pt"})
         else:
             value.save_pretrained(target)
         index[part] = [*type(value).__module__.split(".")[:1], type(value).__name__]

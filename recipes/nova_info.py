@@ -3,12 +3,13 @@
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from contar._errors import bad
-from contar._files import read_json, weight_files
+from contar._files import read_json, read_weights, weight_files
 from contar._memory import peak_bytes
 from contar.conditioning import text_package
 from contar.tokenizers.vae import VAETokenizer
@@ -36,10 +37,11 @@ def vae_memory(
     """
     tokenizer = VAETokenizer(copy.deepcopy(tokenizer.vae))
     torch.nn.Module.to(tokenizer.vae, dtype=dtype)  # diffusers' own warns of a list that is empty
-    pixels = torch.zeros(1, 3, frames, *size, device="meta")
+    empty: Any = {"dtype": torch.float32, "device": "meta"}
+    pixels = torch.zeros(1, 3, frames, *size, **empty)
     grid = [side // tokenizer.space_stride for side in size]
     count = tokenizer.latent_frames(frames)
-    latents = torch.zeros(1, tokenizer.channels, count, *grid, device="meta")
+    latents = torch.zeros(1, tokenizer.channels, count, *grid, **empty)
     return {
         "encode": peak_bytes(lambda: tokenizer.encode(pixels)),
         "decode": peak_bytes(lambda: tokenizer.decode(latents)),
@@ -66,15 +68,15 @@ def describe(
         with torch.device("meta"):
             network = Nova(PRESETS[str(model)])
         return "\n".join([f"{model}: a preset", *_network_lines(network)])
-    network, _ = open_network(folder / "transformer", num_heads)
+    place = folder / "transformer"
+    network, _ = open_network(place, _weights(place), num_heads)
     lines = [f"{model}: a pipeline", *_network_lines(network)]
     index = read_json(folder / "model_index.json")
     packaged = index.get("text_package")
     text = text_package(packaged) if packaged else folder / "text_encoder"
     if text.is_dir():
         lines.append(_weights_line("text encoder", _count(text, "model.safetensors")))
-    with torch.device("meta"):
-        vae = open_vae(folder / "vae")
+    vae = open_vae(folder / "vae", _weights(folder / "vae"))
     tokenizer = VAETokenizer(vae)
     lines.append(_weights_line(type(vae).__name__, sum(p.numel() for p in vae.parameters())))
     defaults = default_values(network, tokenizer, index.get("defaults") or {})
@@ -95,6 +97,14 @@ def describe(
         lines.append(f"  {name:9} {words}")
     lines.append("defaults: " + ", ".join(f"{k} {v:g}" for k, v in defaults.items()))
     return "\n".join(lines)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor] | None:
+    """Return a part's weights, which are mapped, not read; None where there are only configs."""
+    try:
+        return read_weights(folder)
+    except FileNotFoundError:
+        return None
 
 
 def _network_lines(network: Nova) -> list[str]:

@@ -12,9 +12,11 @@ from contar._errors import (
     bad,
     check_choice,
     check_count,
+    check_finite,
     check_instance,
     check_number,
     check_shape,
+    check_text,
 )
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -103,7 +105,7 @@ def read_clip(
     """Return given first frames as pixels in [-1, 1], one clip for all prompts or each; or None.
 
     Args:
-        image: uint8 [h, w, 3] or a picture, or one for each prompt.
+        image: uint8 [h, w, 3] or a picture, turned as its EXIF data says, or one for each prompt.
         video: uint8 [n, h, w, 3] or pictures, or uint8 [b, n, h, w, 3], one for each prompt.
         grid: of a latent frame.
         tokenizer: that will take them.
@@ -111,8 +113,8 @@ def read_clip(
         prompts: how many there are.
 
     Raises:
-        ValueError: both; another size, dtype, number of channels or of clips; frames that the
-            tokenizer does not take, or more than will be made.
+        ValueError: both; another size, dtype, number of channels or of clips; a damaged picture or
+            one of 32 bits; frames that the tokenizer does not take, or more than will be made.
     """
     if image is not None and video is not None:
         raise bad("video", "a video and an image", "one of the two")
@@ -121,11 +123,10 @@ def read_clip(
         return None
     several = isinstance(given, Sequence) and not isinstance(given, str)
     pictures: list[Any] = [*given] if several else [given]
-    if pictures and all(
-        isinstance(p, Image.Image) and p.size == pictures[0].size for p in pictures
-    ):
-        arrays = [np.asarray(to_rgb(picture)) for picture in pictures]
-        given = arrays[0] if name == "image" and not several else np.stack(arrays)
+    if pictures and all(isinstance(p, Image.Image) for p in pictures):
+        arrays = [np.asarray(to_rgb(picture, name=name)) for picture in pictures]
+        if len({array.shape for array in arrays}) == 1:
+            given = arrays[0] if name == "image" and not several else np.stack(arrays)
     if not isinstance(given, np.ndarray | Tensor):
         raise bad(name, type(given).__name__, "uint8 pixels, or pictures of one size")
     if str(given.dtype).removeprefix("torch.") != "uint8":
@@ -153,7 +154,7 @@ def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None
     """Return texts, or the states of texts one by one; None if neither is given.
 
     Raises:
-        ValueError: both, no text in a list, or something that is no text.
+        ValueError: both, no text in a list, or something that is no text or has lone surrogates.
     """
     if prompt is not None and embeds is not None:
         raise bad(f"{name}_embeds", f"embeddings and a {name}", "one of the two")
@@ -164,17 +165,19 @@ def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, Sequence) or not texts:
         raise bad(name, prompt, "a text, or at least one in a list")
-    for text in texts:
-        if not isinstance(text, str):
-            raise bad(name, type(text).__name__, "texts")
-    return list(texts)
+    return [check_text(name, text) for text in texts]
 
 
 def show(latents: Float[Tensor, "b c t h w"], tokenizer: Tokenizer, output_type: str) -> Any:
-    """Return latents as what `NovaOutput` says for an output type."""
+    """Return latents as what `NovaOutput` says for an output type.
+
+    Raises:
+        ValueError: NaN or infinite pixels, which no integer stands for.
+    """
     if output_type == "latent":
         return latents
     pixels = tokenizer.decode(latents).permute(0, 2, 1, 3, 4)
+    check_finite("pixels", pixels)
     if output_type == "pt":
         return ((pixels + 1) / 2).clamp(0, 1)
     # Cut off, not rounded, as released code does.

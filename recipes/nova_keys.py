@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from contar._errors import bad, check_count
-from contar._files import check_weights
+from contar._files import check_finite, check_weights
 from recipes.key_map import renamed
 
 # Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
@@ -99,9 +99,10 @@ def from_official(
         name: of `official`, for the error.
 
     Raises:
-        ValueError: missing, unexpected or misshapen weights, all of them listed.
+        ValueError: missing, unexpected, misshapen, NaN or infinite weights, all of them listed.
     """
     check_weights(name, official, to_official(ours, encoder_depth, channels))
+    check_finite(name, official)
     result = {}
     for key in ours:
         tensor = official[official_name(key, encoder_depth)]

@@ -5,11 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from contar._errors import bad, check_count, check_grid, check_tensor
+from contar._errors import bad, check_grid, check_size, check_tensor
+from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.attention import (
     Positions,
@@ -27,7 +26,7 @@ from recipes.nova_keys import from_official, to_official
 from recipes.sizes import check_fields
 
 
-class Nova(ModelMixin, ConfigMixin):
+class Nova(Model):
     """The network: weights and nothing else. Loops and losses are functions in `recipes.nova`."""
 
     config_name = "config.json"
@@ -93,8 +92,8 @@ class Nova(ModelMixin, ConfigMixin):
         Raises:
             ValueError: a number below 1, or frames of another shape.
         """
-        check_count("batch", batch)
-        check_count("count", count)
+        check_size("batch", batch)
+        check_size("count", count)
         if previous is None:
             return self.begin.expand(batch, 1, count, -1)
         allowed = (batch, self.sizes.channels, None, None, None)
@@ -117,10 +116,10 @@ class Nova(ModelMixin, ConfigMixin):
         Raises:
             ValueError: a number outside its range, or no grid.
         """
-        check_count("frames", frames)
+        check_size("frames", frames)
         check_grid("grid", grid)
-        check_count("prefix", prefix, 0)
-        if frame is not None and check_count("frame", frame, 0) >= frames:
+        check_size("prefix", prefix, 0)
+        if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
         first, count = (0, frames) if frame is None else (frame, 1)
         tower = self.sizes.temporal

@@ -275,6 +275,9 @@ class NovaPipeline(DiffusionPipeline):
     ) -> None:
         """Save to a folder.
 
+        All is written beside its place and then moved in. Weights of a part that were there go, in
+        one file or in shards; other files stay.
+
         Args:
             save_directory: made if it is not there.
             layout: "contar", or "released": with the names, files and keys of released folders,
@@ -283,17 +286,15 @@ class NovaPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: an unknown layout, or a network that official code cannot build.
+            OSError: a file could not be written; the folder is as it was.
         """
         check_choice("layout", layout, ("contar", "released"))
         if layout == "released" and max_shard_size is not None:
             raise bad("max_shard_size", max_shard_size, "None for the released layout")
-        from recipes.nova_files import save_contar, save_released
+        from recipes.nova_files import save_pipeline
 
-        if layout == "contar":
-            options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-            save_contar(self, Path(save_directory), **options)
-        else:
-            save_released(self, Path(save_directory))
+        options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        save_pipeline(self, Path(save_directory), layout, **options)
 
     def _texts(self, name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
         """Return texts, or the states of texts; None if neither is given."""
@@ -310,7 +311,7 @@ class NovaPipeline(DiffusionPipeline):
         """Return the states of texts on `device`; states stay what they are."""
         sizes, dtype = self.transformer.sizes, self.transformer.begin.dtype
         words = [text for text in texts if isinstance(text, str)]
-        states = [torch.zeros(0, sizes.text_width) for _ in words]
+        states = [torch.zeros(0, sizes.text_width, dtype=dtype, device=device) for _ in words]
         if any(words):
             self._wake(self.text_encoder)
             states = encode_texts(

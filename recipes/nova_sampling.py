@@ -6,15 +6,17 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_tensor
+from contar._errors import bad, check_instance, check_number, check_tensor, plain
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
+from contar.attention import Positions
 from contar.attention.attend import check_backend
 from contar.backbones.block import take
 from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable
 from contar.generation import (
     GenerationPlan,
+    Graphs,
     Monitor,
     Progress,
     generate_frames,
@@ -45,6 +47,7 @@ class _Inputs:
     latent: tuple[int, int]
     batch: int
     backend: Any
+    graphs: Graphs | None
 
 
 def generate(
@@ -69,6 +72,7 @@ def stream(
     callback: Callable[[Progress], object] | None = None,
     cancel: Callable[[], bool] | None = None,
     backend: Any = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[Float[Tensor, "b c h w"]]:
     """Generate latent frames and yield each, [b, c, h, w], as it is finished.
 
@@ -98,6 +102,8 @@ def stream(
         callback: called with a `Progress` after each set.
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
+        graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
+            generation by the same model. A plan that reuses features goes without it.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
@@ -109,6 +115,9 @@ def stream(
     batch = model.text.check("prompt_embeds", prompt_embeds)
     text = model.text.pad(prompt_embeds)
     check_backend(backend, device)
+    if graphs is not None:
+        plan.check_graphs(graphs)
+        graphs.bind(model)
     latent, sizes, tables = read_plan(model, plan)
     tokens = sum(sizes)
     if context is not None:
@@ -143,6 +152,7 @@ def stream(
         latent=latent,
         batch=batch,
         backend=backend,
+        graphs=graphs,
     )
     given = 0 if context is None else context.shape[2]
     total = (plan.frames - given) * len(sizes)
@@ -190,7 +200,7 @@ def motion_numbers(
             if value is not None:
                 raise bad(name, value, "None: this model makes images")
         return None, None
-    columns = []
+    columns, device = [], model.begin.device
     for name, value, default in (("motion_flow", flow, 5.0), ("fps", fps, 12.0)):
         value = default if value is None else value
         if isinstance(value, Tensor) and value.device.type != "cpu":  # a look would make it wait
@@ -202,11 +212,11 @@ def motion_numbers(
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
         for number in values:
-            real = isinstance(number, int | float)
-            if name == "fps" or not real or number != UNSET:
+            if name == "fps" or plain(number) != UNSET:
                 check_number(name, number, 0)
-        columns.append(torch.tensor([float(number) for number in values]))
-    return columns[0].to(model.begin.device), columns[1].to(model.begin.device)
+        numbers = [float(number) for number in values]
+        columns.append(torch.tensor(numbers, dtype=torch.float32, device=device))
+    return columns[0], columns[1]
 
 
 def _frames(
@@ -281,13 +291,54 @@ def _frames(
 
         def predict(tokens: Tensor, step: SetStep) -> Tensor:
             monitor.before()
-            return guided_sets(tokens, step)
+            return tokens if inputs.graphs is not None else guided_sets(tokens, step)
+
+        def drawn_ids(step: SetStep) -> Tensor:
+            if at(step).renorm_over == "frame":  # the rest of the frame goes along
+                return torch.cat([step.current, step.known, step.remaining], dim=1)
+            return step.current
+
+        def replay(graphs: Graphs, tokens: Tensor, step: SetStep) -> Tensor:
+            """Return the set's tokens, network and head in one graph."""
+            guidance, table, ids = at(step), inputs.tables[step.index], drawn_ids(step)
+            added = [x for half in places for x in (half.add, half.turn) if x is not None]
+
+            def compute(
+                tokens: Tensor, prefix: Tensor, known: Tensor, current: Tensor, *rest: Tensor
+            ) -> Tensor:
+                given = iter(rest)
+                of_halves = tuple(
+                    Positions(*(None if x is None else next(given) for x in (h.add, h.turn)))
+                    for h in places
+                )
+                times = 2 if guidance.scale > 1 else 1
+                z = model.spatial(
+                    tokens.repeat(times, 1, 1),
+                    prefix[: times * batch],
+                    known.repeat(times, 1),
+                    positions=of_halves,
+                    rows=current.repeat(times, 1),
+                    backend=inputs.backend,
+                )
+                return model.head.sample(
+                    z[:batch],
+                    uncond=z[batch:] if len(z) > batch else None,
+                    table=table,
+                    guidance=guidance,
+                    temperature=plan.temperature,
+                    noise=next(given),
+                    draw_noise=lambda: next(given),
+                )
+
+            noises = [take(frame_noise(), ids) for _ in range(1 + sum(map(bool, table.noise)))]
+            kind = (table, guidance, plan.temperature, inputs.backend)
+            tensors = (tokens, condition, step.known, step.current, *added, *noises)
+            return graphs(kind, compute, *tensors)
 
         def draw(z: Tensor, step: SetStep) -> Tensor:
-            guidance = at(step)
-            ids = step.current
-            if guidance.renorm_over == "frame":  # the rest of the frame goes along
-                ids = torch.cat([step.current, step.known, step.remaining], dim=1)
+            if inputs.graphs is not None:
+                return replay(inputs.graphs, z, step)
+            guidance, ids = at(step), drawn_ids(step)
             return model.head.sample(
                 z[:batch],
                 uncond=z[batch:] if len(z) > batch else None,
@@ -298,7 +349,8 @@ def _frames(
                 draw_noise=lambda: take(frame_noise(), ids),
             )
 
-        empty = torch.zeros(batch, grid[0] * grid[1], c.patch**2 * c.channels, device=device)
+        shape = (batch, grid[0] * grid[1], c.patch**2 * c.channels)
+        empty = torch.zeros(shape, dtype=torch.float32, device=device)
         tokens = empty
         for step, tokens in generate_sets(predict, draw, schedule, empty):
             seen = tokens.clone()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_count, check_instance, check_number
+from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded
 from contar._typing import Float, Tensor
 from contar.data.cache import Cache
@@ -61,6 +61,7 @@ class NovaStage:
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_instance("run", self.run, RunConfig)
         check_count("repeats", self.repeats)
         check_number("drop_text", self.drop_text, 0, 1)
@@ -160,6 +161,9 @@ def batches_of(
             memory; or what was read already, on whose device batches are made.
         sizes: of the network; one of 1 frame takes each clip's first.
         stage: which says what is drawn, and what is left out how often.
+
+    Raises:
+        ValueError: a sample of another kind; it is named.
     """
     data = Latents.of(data) if isinstance(data, Cache) else data
     device, video = data.moments.device, sizes.frames > 1
@@ -174,7 +178,7 @@ def batches_of(
     channels, side = data.moments.shape[1] // 2, tuple(data.moments.shape[3:])
 
     def load(indices: Sequence[int], step: int | str) -> tuple[NovaBatch]:
-        rows = torch.as_tensor(indices).to(device, non_blocking=True)
+        rows = torch.tensor(list(indices), device="cpu").to(device, non_blocking=True)
         draws = draw_step(
             stage.run.seed,
             step,

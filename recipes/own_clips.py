@@ -19,8 +19,9 @@ from contar.data.captioned import captioned_files
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
-from contar.training.caching import Clip, encode_clips, fingerprint, read_clips
-from contar.training.processes import processes
+from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
+from contar.training.processes import one_run, processes
+from contar.training.saves import check_own
 from recipes import nova
 from recipes.moving_digits import SHARES
 from recipes.nova_training import NovaStage, train_network
@@ -140,8 +141,8 @@ def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False)
         resume: go on where the run in `out` ended.
 
     Raises:
-        FileNotFoundError, ValueError: as `make_cache` and `contar.training.train`, or fewer than 2
-            clips.
+        FileNotFoundError, ValueError: as `make_cache` and `contar.training.train`, fewer than 2
+            clips, or a folder `model` in `out` that this run did not make.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
     if recipe.stage.widths is None and not isinstance(pipe.vae, CausalVAE):
@@ -153,9 +154,12 @@ def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False)
     if len(clips) < 2:
         raise bad("folder", f"{len(clips)} clip", "2 or more: one is held out")
     held = min(32, len(clips) // 10 or 1)
-    parts = (recipe.stage, clips[:-held], clips[-held:], out / "tokenizer")
-    vae = train_vae(*parts, start=pipe.vae, resume=resume)
-    return _save(pipe, out / "model", vae=vae)
+    place = out / "tokenizer"
+    parts = (recipe.stage, clips[:-held], clips[-held:], place)
+    with one_run(out):
+        check_own(out, ("model",), place)
+        vae = train_vae(*parts, start=pipe.vae, resume=resume)
+        return _save(pipe, out / "model", vae=vae)
 
 
 def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Path:
@@ -168,20 +172,22 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
 
     Raises:
         FileNotFoundError: no such cache or pipeline.
-        ValueError: a cache that is damaged or made with another tokenizer or text encoder, or as
-            `contar.training.train`.
+        ValueError: a cache that is damaged or made with another tokenizer or text encoder, a folder
+            `model` in `out` that this run did not make, or as `contar.training.train`.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
     cache = Cache(recipe.cache, made_with=_made_with(pipe), skip_corrupted=recipe.skip_corrupted)
-    first = [cache[index] for index in range(min(len(cache), 4))]
+    first = check_samples(cache, 4)
     latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
     made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}
     made_of["fps"] = first[0].facts["fps"]
     prompts = list(dict.fromkeys(sample.facts["caption"] for sample in first))
     pipe.register_to_config(defaults={**pipe.config["defaults"], **made_of})
     place = out / "network"
-    network = train_network(recipe.stage, pipe, cache, place, prompts=prompts, resume=resume)
-    return _save(pipe, out / "model", transformer=network)
+    with one_run(out):
+        check_own(out, ("model",), place)
+        network = train_network(recipe.stage, pipe, cache, place, prompts=prompts, resume=resume)
+        return _save(pipe, out / "model", transformer=network)
 
 
 def _save(pipe: nova.NovaPipeline, folder: Path, **changed: Any) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
-from contar._errors import bad, check_count
+from contar._errors import DEEPEST, LARGEST, bad, check_size, plain
 
 
 class Tower(NamedTuple):
@@ -23,9 +23,9 @@ def check_tower(name: str, sizes: Any) -> Tower:
     """
     if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) != 3:
         raise bad(name, sizes, "a Tower: (depth, width, heads)")
-    tower = Tower(*sizes)
+    tower = plain(Tower(*sizes))
     for part, value in zip(tower._fields, tower, strict=True):
-        check_count(f"{name}.{part}", value)
+        check_size(f"{name}.{part}", value, 1, DEEPEST if part == "depth" else LARGEST)
     if tower.width % tower.heads:
         raise bad(f"{name}.heads", tower.heads, f"a divisor of the width {tower.width}")
     return tower

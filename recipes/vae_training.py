@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contar._errors import bad, check_number
+from contar._defaults import fixed_defaults
+from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import keyed_normal, keys
-from contar.data import MovingDigits
+from contar.data import BouncingDigits
 from contar.media import save_sheet
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, train
 from contar.training.caching import fingerprint
 from contar.training.processes import processes
-from contar.training.saves import complete_saves
+from contar.training.saves import check_own, complete_saves
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class VaeStage:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("kl", "absolute", "bright"):
             check_number(name, getattr(self, name), 0)
 
@@ -91,7 +93,7 @@ class VaeObjective(nn.Module):
 
 
 def _pixels(clips: Clips, indices: Sequence[int], device: Any = "cpu") -> Tensor:
-    if isinstance(clips, MovingDigits):  # all at once, and where they are wanted
+    if isinstance(clips, BouncingDigits):  # all at once, and where they are wanted
         grey = clips.show(clips.draw(indices, device))
         return (grey.float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1, -1)
     frames = torch.stack([clips[index].frames for index in indices])
@@ -129,13 +131,15 @@ def train_vae(
         resume: as in `contar.training.train`.
 
     Raises:
-        ValueError: neither widths nor a tokenizer to start from, or as `contar.training.train`.
+        ValueError: neither widths nor a tokenizer to start from, a folder `model` in `out` that
+            this run did not make, or as `contar.training.train`.
     """
     config = stage.run
     if stage.widths is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            vae = CausalVAE(widths=stage.widths)
+            with fixed_defaults():
+                vae = CausalVAE(widths=stage.widths)
     elif isinstance(start, CausalVAE):
         vae = deepcopy(start)
     else:
@@ -147,8 +151,7 @@ def train_vae(
             device = processes().device
             pixels = _pixels(clips, indices, device)
             times, height, width = (pixels.shape[2] + 3) // 4, *(x // 8 for x in pixels.shape[3:])
-            index = torch.as_tensor(indices).to(device, non_blocking=True)
-            key = keys(config.seed, step, "posterior", index=index)
+            key = keys(config.seed, step, "posterior", index=indices, device=device)
             return pixels, keyed_normal(key, channels, times, height, width)
 
         return load
@@ -161,6 +164,7 @@ def train_vae(
         labels = ["clip", "decoded"] * len(pixels)
         save_sheet((both.clamp(-1, 1) + 1) / 2, out / f"samples-{step:06d}.png", labels=labels)
 
+    check_own(out, ("model",), out)
     saved = out / "model" / "config.json"
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,13 +28,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--device", help="run tests/device on it, and nothing else by default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Checking every shape costs ten times the tiny models of the tests; the profile of 1,000
-    # examples a law leaves it to the short one.
-    if config.getoption("--hypothesis-profile") != "thorough":
+    # Checking every shape costs ten times the tiny models of the tests, and breaks compiled graphs;
+    # the profile of 1,000 examples a law and a GPU's run leave it to the short one.
+    thorough = config.getoption("--hypothesis-profile") == "thorough"
+    if not thorough and not config.getoption("--device"):
         install_import_hook(["contar", "recipes"], "typechecking.checked")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out tests/device, whose laws others prove for the CPU, unless a device is named."""
+    left_out = collection_path.name == "device" and not config.getoption("--device")
+    return True if left_out else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,6 +50,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --slow"))
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """The device of `--device`."""
+    return str(request.config.getoption("--device"))
 
 
 @contextlib.contextmanager
@@ -91,3 +106,11 @@ def _refuses(argument: str, *fragments: str) -> Iterator[None]:
 def refuses():
     """`with refuses("steps", "0"):` expects a ValueError for that argument with those words."""
     return _refuses
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Leave types unchecked: of a list, the element to check is drawn; numpy's numbers are none."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)

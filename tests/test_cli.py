@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from films import film
 from PIL import Image
 
 from contar import cli
@@ -209,3 +211,46 @@ def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match=r"^contar: .*Not a directory"):
         main("demo", "--out", str(tmp_path / "file" / "demo"))
+
+
+@pytest.mark.parametrize("option", ["prompt", "--negative"])
+def test_bytes_that_are_no_text_are_refused_by_name_before_the_model_is_read(option, tmp_path):
+    words: list[str | bytes] = [b"\xff"] if option == "prompt" else ["x", option, b"a \xff"]
+    command = [sys.executable, "-m", "contar.cli", "generate", *words, "--model", "none"]
+    result = subprocess.run([*command, "--out", str(tmp_path / "a.mp4")], capture_output=True)
+    name = option.removeprefix("--").encode()
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"contar: " + name + b": got '"), result.stderr
+    assert rb"\udcff" in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_and_a_video_of_a_phone_are_given_upright(tmp_path, monkeypatch):
+    from recipes.nova_pipeline import NovaPipeline
+
+    seen, call = {}, NovaPipeline.__call__
+
+    def watched(self, *args, **options):
+        seen.update(options)
+        return call(self, *args, **options)
+
+    monkeypatch.setattr(NovaPipeline, "__call__", watched)
+    frames = np.zeros((5, 96, 64, 3), np.uint8)
+    frames[:, :48] = 255  # comes to lie at the left
+    video = film(tmp_path / "a.mov", frames, [i / 25 for i in range(5)], turn=90)
+    generate("", tmp_path / "b.gif", frames=5, video=video)
+    assert seen["video"].shape[1:] == (64, 96, 3)
+    assert seen["video"][:, :, :40].float().mean() > 200
+    assert seen["video"][:, :, 56:].float().mean() < 50
+
+
+def test_a_cut_video_is_refused_before_the_model_is_read(tmp_path, main):
+    noise = np.random.default_rng(0).integers(0, 256, (25, 64, 64, 3)).astype(np.uint8)
+    options = {"movflags": "+faststart"}
+    times = [i / 25 for i in range(25)]
+    video = film(tmp_path / "a.mp4", noise, times, sound=True, options=options)
+    video.write_bytes(video.read_bytes()[:20000])
+    with pytest.raises(SystemExit, match=r"^contar: video: .*a\.mp4.*cut off"):
+        main("generate", "x", "--model", "none", "--video", str(video), "--out",
+             str(tmp_path / "b.mp4"))  # fmt: skip

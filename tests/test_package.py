@@ -32,6 +32,53 @@ def test_importing_a_room_imports_nothing_heavy(module):
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
+def test_parts_run_where_only_torch_and_einops_are_installed():
+    result = run(f"""
+        import sys
+        import torch  # before the rest: of what it imports it takes what there is
+        import torch.nn.attention.flex_attention, torch.utils.checkpoint
+        others = "{HEAVY} safetensors PIL numpy jaxtyping tqdm tyro huggingface_hub scipy".split()
+        sys.modules.update(dict.fromkeys(others))  # importing one of them now fails
+        import contar.attention, contar.backbones, contar.conditioning, contar.tokenizers
+        from contar.diffusion import iddpm_table
+        from contar.heads import DiffusionMLP
+        from contar.ordering import set_sizes
+        head = DiffusionMLP(4, 8, width=32, depth=1, learned_variance=True)
+        tokens = head.sample(torch.randn(1, 3, 8), table=iddpm_table(3))
+        print(sum(set_sizes(24, 4)), *tokens.shape)
+    """)
+    assert (result.stdout, result.stderr) == ("24 1 3 4\n", ""), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("module", ["recipes.nova", "contar.tokenizers.opensora"])
+def test_xformers_reports_nothing_when_it_comes_along(module, tmp_path):
+    # One that reports what it lacks, as it does where its kernels were built for another torch.
+    for name, text in {
+        "xformers/__init__.py": "import logging\nlogging.getLogger('xformers').warning('none')\n",
+        "xformers/ops.py": "",
+        "xformers-0.0.35.dist-info/METADATA": "Name: xformers\nVersion: 0.0.35\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    result = run(f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        import {module}
+        assert "xformers" in sys.modules
+    """)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_chosen_level_of_xformers_stays():
+    result = run("""
+        import logging
+        logging.getLogger("xformers").setLevel(logging.INFO)
+        import contar
+        print(logging.getLogger("xformers").level == logging.INFO)
+    """)
+    assert result.stdout == "True\n", result.stderr
+
+
 def test_leaf_parts_compile_without_a_graph_break_and_keep_their_values():
     # In a process of its own, because the shape-checking hook of the other tests breaks graphs.
     result = run("""

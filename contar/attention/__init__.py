@@ -1,5 +1,6 @@
 """Who may look at whom: block layouts, masks, `attend`, caches, positions."""
 
+from contar._random import Dropout
 from contar.attention.attend import attend, prepare_mask, why_unavailable
 from contar.attention.cache import KVCache
 from contar.attention.layout import BlockLayout
@@ -16,6 +17,7 @@ from contar.attention.token_cache import TokenCache
 
 __all__ = [
     "BlockLayout",
+    "Dropout",
     "KVCache",
     "Positions",
     "TokenCache",

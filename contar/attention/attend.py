@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from contar._errors import bad, check_choice, check_device, check_instance, check_tensor
+from contar._random import Dropout
 from contar._typing import Bool, Float, Tensor
 from contar.attention.layout import BlockLayout
 from contar.attention.masks import dense_mask, flex_mask, xformers_bias
@@ -75,6 +76,7 @@ def attend(
     *,
     mask: Any = None,
     backend: Backend | None = None,
+    dropout: Dropout | None = None,
 ) -> Float[Tensor, "b s q k"]:
     """Softmax attention of queries over keys, scaled by 1/sqrt(k).
 
@@ -83,10 +85,13 @@ def attend(
         k: [b, s, kv, k] keys.
         v: [b, s, kv, k] values.
         mask: who sees whom: None (all), a boolean tensor that broadcasts to [b, s, q, kv] (True is
-            seen), a `BlockLayout`, or a FlexAttention `BlockMask`.
+            seen), a `BlockLayout`, or a FlexAttention `BlockMask`. A query that sees no key gets 0,
+            and gives no gradient.
         backend: "plain" (a softmax written out: the oracle), "sdpa", "flex" or "xformers".
             None takes flex for a `BlockMask` and sdpa otherwise, or for bfloat16 on a CPU, without
             mask and gradients, the formula where that is faster.
+        dropout: of the weights, in training. Kernels would draw it from torch's global generator,
+            so that the formula is taken, "plain" or None as its backend.
 
     Raises:
         ValueError: shapes that do not fit, a mask that the backend cannot honour, or a backend
@@ -98,6 +103,11 @@ def attend(
         torch.Size([1, 2, 3, 4])
     """
     _check(q, k, v, mask)
+    if dropout is not None:
+        check_instance("dropout", dropout, Dropout)
+        if backend not in (None, "plain"):
+            raise bad("backend", backend, "None or 'plain' with dropout")
+        backend = "plain"
     fused = _sdpa if backend == "sdpa" else _fastest
     if backend is None:
         backend = "flex" if isinstance(mask, BlockMask) else "sdpa"
@@ -111,21 +121,44 @@ def attend(
     if backend == "sdpa" and isinstance(mask, BlockLayout) and _is_coarse(mask):
         return _by_blocks(q, k, v, mask, fused)
     dense: Any = dense_mask(mask, q.device) if isinstance(mask, BlockLayout) else mask
+    if dense is not None and dense.ndim < 2:  # SDPA reads the queries' axis, too
+        dense = dense.expand(1, k.shape[2])
     if backend == "plain":
-        return plain(q, k, v, dense)
+        return plain(q, k, v, dense, dropout)
     return fused(q, k, v, dense)
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def plain(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout | None = None
+) -> Tensor:
     """Attention as its formula reads; the oracle of every other backend."""
+    if q.dtype == torch.float16:  # which ends at 65,504, as a product before its scale does not
+        return plain(q.float(), k.float(), v.float(), mask, dropout).half()
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    return scores.softmax(dim=-1) @ v
+    if mask is None:
+        weights = scores.softmax(dim=-1)
+    else:
+        blind = ~mask.any(dim=-1, keepdim=True)  # a softmax over nothing is NaN, its gradients, too
+        scores = scores.masked_fill(~(mask | blind), -math.inf)
+        weights = scores.softmax(dim=-1).masked_fill(blind, 0)
+    return (weights if dropout is None else dropout(weights)) @ v
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is not None and q.device.type != "cpu":
+        return _blindfold(q, k, v, mask)
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _blindfold(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """SDPA whose kernel never meets a query that sees nothing.
+
+    To such a one the CPU's gives 0, as it should, but cuDNN's the mean of all values.
+    """
+    mask = mask.expand(*mask.shape[:-1], k.shape[2])
+    blind = ~mask.any(dim=-1, keepdim=True)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask | blind)
+    return out.masked_fill(blind, 0)
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

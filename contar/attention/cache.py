@@ -1,8 +1,20 @@
 """The KV cache: allocated once, owned by the caller, passed to each call."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
 import torch
 
-from contar._errors import FLOATS, bad, check_choice, check_count, check_device, check_tensor
+from contar._errors import (
+    FLOATS,
+    bad,
+    check_choice,
+    check_device,
+    check_size,
+    check_tensor,
+    check_total,
+)
 from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
 
@@ -14,26 +26,53 @@ def allocate(
 
     Args:
         sizes: layers, batch, heads, tokens and width, by the names that errors have for them.
-        device: where it lies.
-        dtype: of keys and values.
+        device: where it lies; None is the CPU.
+        dtype: of keys and values; None is float32.
 
     Raises:
         ValueError: a number below 1, an unknown device, or a dtype that holds no fractions.
     """
-    layers, *others = (check_count(name, size) for name, size in sizes.items())
+    layers, *others = (check_size(name, size) for name, size in sizes.items())
+    check_total(", ".join(sizes), layers, 2, *others)
     if device is not None:
         check_device("device", device)
     if dtype is not None:
         check_choice("dtype", dtype, FLOATS)
-    return torch.empty((layers, 2, *others), device=device, dtype=dtype)
+    return torch.empty((layers, 2, *others), device=device or "cpu", dtype=dtype or torch.float32)
+
+
+@runtime_checkable
+class Undoable(Protocol):
+    """What can be put back to where it was before it was last made ready for a pass."""
+
+    def undo(self) -> None:
+        """Put it back."""
+        ...
+
+    def settle(self) -> None:
+        """Forget where it was: the pass is done."""
+        ...
+
+
+@contextmanager
+def as_it_was(cache: Undoable) -> Iterator[None]:
+    """Undo what the body does to a cache if it does not end: out of memory, an interrupt, ..."""
+    cache.settle()
+    try:
+        yield
+    except BaseException:
+        cache.undo()
+        raise
+    cache.settle()
 
 
 class KVCache:
     """Keys and values of the blocks seen so far, of every layer, in memory allocated once.
 
     A forward pass calls `reserve` with the sizes of its new blocks, then `write` once a layer.
-    With a `window`, blocks that no new block may see make room first, so `capacity` need not grow
-    with the number of frames.
+    `undo` takes back a pass that failed on its way, as the towers do by themselves. With a
+    `window`, blocks that no new block may see make room first, so `capacity` need not grow with the
+    number of frames.
 
     Args:
         layers: layers that write.
@@ -43,8 +82,8 @@ class KVCache:
         capacity: tokens that fit: those of the visible blocks, the newest included.
         window: as in `BlockLayout`.
         pinned: as in `BlockLayout`.
-        device: where the memory lies.
-        dtype: of keys and values.
+        device: where the memory lies; None is the CPU.
+        dtype: of keys and values; None is float32.
 
     Raises:
         ValueError: a number below 1 (`pinned`: below 0), an unknown device, or a dtype that holds
@@ -67,11 +106,13 @@ class KVCache:
         sizes = {"layers": layers, "batch": batch, "heads": heads, "capacity": capacity}
         sizes["width"] = width
         if window is not None:
-            check_count("window", window)
-        self.window, self.pinned = window, check_count("pinned", pinned, 0)
+            check_size("window", window)
+        self.window, self.pinned = window, check_size("pinned", pinned, 0)
         self._sizes: tuple[int, ...] = ()
         # Their sum. A graph that read the sizes would be one for each number of them.
         self._used = 0
+        # Sizes before the last `reserve`, the blocks that it dropped, and where they lay.
+        self._before: tuple[tuple[int, ...], Tensor, int] | None = None
         self._memory = allocate(sizes, device=device, dtype=dtype)
 
     @property
@@ -111,11 +152,28 @@ class KVCache:
         if layout.keys > self.capacity:
             room = self.capacity - sum(remaining)
             raise bad("sizes", sizes, f"at most {room} tokens in all (capacity {self.capacity})")
+        before = (kept, self._memory[..., first : first + gap, :].clone(), first)
         if gap:
             moved = self._memory[..., first + gap : sum(kept), :].clone()
             self._memory[..., first : first + moved.shape[-2], :] = moved
-        self._sizes, self._used = layout.sizes, layout.keys
+        self._sizes, self._used, self._before = layout.sizes, layout.keys, before
         return layout
+
+    def undo(self) -> None:
+        """Take back the last `reserve` and what was written since; without one nothing happens."""
+        if self._before is None:
+            return
+        sizes, lost, first = self._before
+        stop, gap = sum(sizes), lost.shape[-2]
+        if gap:
+            for layer in self._memory:  # one by one: where memory has run out, little is left
+                layer[..., first + gap : stop, :] = layer[..., first : stop - gap, :].clone()
+            self._memory[..., first : first + gap, :] = lost
+        self._sizes, self._used, self._before = sizes, stop, None
+
+    def settle(self) -> None:
+        """Keep what the last `reserve` began: `undo` does nothing from here on."""
+        self._before = None
 
     def write(
         self, layer: int, k: Float[Tensor, "b s q k"], v: Float[Tensor, "b s q k"]
@@ -127,7 +185,7 @@ class KVCache:
                 reserved.
         """
         layers = self._memory.shape[0]
-        if check_count("layer", layer, 0) >= layers:
+        if check_size("layer", layer, 0) >= layers:
             raise bad("layer", layer, f"fewer than the {layers} layers")
         for name, x in (("k", k), ("v", v)):
             check_tensor(name, x, [None] * 4, "[b, s, q, k]")

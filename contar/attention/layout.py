@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_size, keep_plain
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,16 @@ class BlockLayout:
     cached: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sizes, Sequence) or not self.sizes:
+        keep_plain(self)
+        listed = isinstance(self.sizes, Sequence) and not isinstance(self.sizes, bytes)
+        if not listed or not self.sizes:
             raise bad("sizes", self.sizes, "sizes of at least one block")
         for size in self.sizes:
-            check_count("sizes", size)
+            check_size("sizes", size)
         if self.window is not None:
-            check_count("window", self.window)
-        check_count("pinned", self.pinned, 0)
-        if check_count("cached", self.cached, 0) >= len(self.sizes):
+            check_size("window", self.window)
+        check_size("pinned", self.pinned, 0)
+        if check_size("cached", self.cached, 0) >= len(self.sizes):
             raise bad("cached", self.cached, f"fewer than the {len(self.sizes)} blocks")
 
     @property
@@ -62,7 +64,7 @@ class BlockLayout:
         Raises:
             ValueError: a block that the layout does not have.
         """
-        if check_count("block", block, 0) >= len(self.sizes):
+        if check_size("block", block, 0) >= len(self.sizes):
             raise bad("block", block, f"fewer than the {len(self.sizes)} blocks")
         first = 0 if self.window is None else max(0, block + 1 - self.window)
         starts = self.starts

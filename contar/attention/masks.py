@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from contar._errors import bad, check_count, check_device, check_instance
+from contar._errors import bad, check_device, check_instance, check_size, check_total
 from contar._typing import Bool, Int, Tensor
 from contar.attention.layout import BlockLayout
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def _block_of_key(layout: BlockLayout, device: torch.device | str) -> Int[Tensor, " kv"]:
-    check_instance("layout", layout, BlockLayout)
     check_device("device", device)
     numbers = torch.arange(len(layout.sizes), device=device)
     sizes = torch.tensor(layout.sizes).to(device, non_blocking=True)  # which waits for nothing
@@ -34,6 +33,8 @@ def dense_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> Bool[
                 [1, 1, 1, 0],
                 [1, 1, 1, 1]], dtype=torch.int32)
     """
+    check_instance("layout", layout, BlockLayout)
+    check_total("layout", layout.queries, layout.keys)
     key = _block_of_key(layout, device)
     query = key[layout.keys - layout.queries :, None]
     seen = key <= query
@@ -44,6 +45,8 @@ def dense_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> Bool[
 
 def flex_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> BlockMask:
     """Return the layout as a FlexAttention mask, the same for all samples and heads."""
+    check_instance("layout", layout, BlockLayout)
+    check_total("layout", layout.queries, layout.keys)
     block = _block_of_key(layout, device)
     query = block[layout.keys - layout.queries :]
     # Rules are lambdas: FlexAttention traces them, which checks of shapes do not bear.
@@ -78,8 +81,9 @@ def xformers_bias(
         ImportError: xformers is not installed.
     """
     check_instance("layout", layout, BlockLayout)
-    check_count("batch", batch)
+    check_size("batch", batch)
     check_device("device", device)
+    check_total("batch", batch, layout.keys)
     from xformers.ops.fmha.attn_bias import BlockDiagonalGappyKeysMask
 
     ranges = [layout.spans(block) for block in range(layout.cached, len(layout.sizes))]

@@ -11,12 +11,14 @@ import torch
 
 from contar._errors import (
     bad,
-    check_count,
     check_device,
     check_grid,
     check_ids,
+    check_instance,
     check_number,
+    check_size,
     check_tensor,
+    check_total,
 )
 from contar._typing import Float, Int, Tensor
 
@@ -30,10 +32,10 @@ def grid_coordinates(
         ValueError: a size below 1, or an unknown device.
     """
     check_device("device", device)
-    axes = [
-        torch.arange(check_count(name, size), dtype=torch.float32, device=device)
-        for name, size in (("frames", frames), ("height", height), ("width", width))
-    ]
+    named = {"frames": frames, "height": height, "width": width}
+    sizes = [check_size(name, size) for name, size in named.items()]
+    check_total("frames, height, width", *sizes)
+    axes = [torch.arange(size, dtype=torch.float32, device=device) for size in sizes]
     return torch.cartesian_prod(*axes)
 
 
@@ -47,9 +49,10 @@ def sinusoid(
     Raises:
         ValueError: an odd `width`, or values that are no floats.
     """
-    if check_count("width", width) % 2:
+    if check_size("width", width) % 2:
         raise bad("width", width, "an even number")
     check_tensor("values", values, (...,), "[...]")
+    check_instance("cosine_first", cosine_first, bool)
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
     angles = values.float()[..., None] * (steps * (-math.log(10000) / half)).exp()
@@ -76,7 +79,7 @@ def sincos_2d(
     Raises:
         ValueError: `width` is no multiple of 4, or a size is below 1.
     """
-    if check_count("width", width) % 4:
+    if check_size("width", width) % 4:
         raise bad("width", width, "a multiple of 4")
     check_grid("grid", grid)
     if base is not None:
@@ -94,7 +97,7 @@ def rotary_sections(width: int) -> tuple[int, int, int]:
     Raises:
         ValueError: a width for which one of the three is odd; multiples of 32 always work.
     """
-    time = check_count("width", width) // 8
+    time = check_size("width", width) // 8
     space = (width - time) // 2
     if width != time + 2 * space or time % 2 or space % 2:
         raise bad("width", width, "a head width whose eighth and halved rest are even, as in 32 m")
@@ -124,12 +127,12 @@ def rotary_table(
             `theta` below 1.
     """
     check_tensor("coordinates", coordinates, (..., None, 3), "[..., n, 3]")
-    check_number("theta", theta, 1)
+    theta = check_number("theta", theta, 1)
     sections = rotary_sections(width) if sections is None else sections
     three = isinstance(sections, Sequence) and len(sections) == 3
     if (
         not three
-        or any(check_count("sections", s, 0) % 2 for s in sections)
+        or any(check_size("sections", s, 0) % 2 for s in sections)
         or sum(sections) != width
     ):
         raise bad("sections", sections, f"three even numbers that add up to {width}")
@@ -220,7 +223,7 @@ class Positions:
         Raises:
             ValueError: a `prefix` below 0.
         """
-        check_count("prefix", prefix, 0)
+        check_size("prefix", prefix, 0)
         if self.turn is None or not prefix:
             return self
         still = self.turn.new_zeros(*self.turn.shape[:-3], prefix, *self.turn.shape[-2:])

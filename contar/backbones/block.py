@@ -2,20 +2,21 @@
 
 from typing import Any
 
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from contar._errors import (
+    LARGEST,
     bad,
-    check_count,
     check_ids,
     check_instance,
     check_number,
+    check_size,
     check_tensor,
 )
 from contar._linear import apply_linear, is_bare, linear
-from contar._mlp import apply_mlp
+from contar._mlp import Mlp, apply_mlp
+from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, TokenCache, attend, rotate
 from contar.attention.positions import check_table
@@ -30,7 +31,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if check_count("width", width) % check_count("heads", heads):
+        if check_size("width", width) % check_size("heads", heads):
             raise bad("heads", heads, f"a divisor of the width {width}")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
@@ -45,6 +46,7 @@ class SelfAttention(nn.Module):
         backend: Any = None,
         cache: tuple[KVCache | TokenCache, int] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
+        dropout: Dropout | None = None,
     ) -> Float[Tensor, "b m d"]:
         """Attend.
 
@@ -55,6 +57,7 @@ class SelfAttention(nn.Module):
             backend: of `attend`.
             cache: the cache of keys and values, and this layer's number in it.
             rows: [b, m], the tokens that attend; None is all. All are attended to.
+            dropout: of the attention's weights and of what is returned, in training.
 
         Raises:
             ValueError: as `attend` and the cache's `write`; another width, or a table that does not
@@ -90,8 +93,9 @@ class SelfAttention(nn.Module):
         if cache is not None:
             memory, layer = cache
             k, v = memory.write(layer, k, v)
-        out = attend(q, k, v, mask=mask, backend=backend)
-        return apply_linear(self.proj, out.transpose(1, 2).flatten(2))
+        out = attend(q, k, v, mask=mask, backend=backend, dropout=dropout)
+        out = apply_linear(self.proj, out.transpose(1, 2).flatten(2))
+        return out if dropout is None else dropout(out)
 
 
 class Block(nn.Module):
@@ -124,27 +128,45 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         check_instance("prenorm", prenorm, bool)
-        check_number("eps", eps, 0)
+        eps = check_number("eps", eps, 0)
         self.prenorm = prenorm
         self.attn = SelfAttention(width, heads)
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width))
+        hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width, LARGEST / width))
         self.mlp = Mlp(width, hidden)
         self.norm2 = nn.LayerNorm(width, eps=eps)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], *, rows: Int[Tensor, "b m"] | None = None, **attention: Any
+        self,
+        x: Float[Tensor, "b n d"],
+        *,
+        rows: Int[Tensor, "b m"] | None = None,
+        dropout: Dropout | None = None,
+        **attention: Any,
     ) -> Float[Tensor, "b m d"]:
         """Transform tokens, or the tokens `rows` of them only.
 
-        Keyword arguments are those of `SelfAttention`.
+        Keyword arguments are those of `SelfAttention`; `dropout` is the MLP's, too.
+
+        Raises:
+            ValueError: as `SelfAttention`.
         """
+        self._check(x, rows)
+        attention |= {"rows": rows, "dropout": dropout}
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
-            x = kept + self.attn(self.norm1(x), rows=rows, **attention)
-            return x + apply_mlp(self.mlp, self.norm2(x))
-        x = kept + self.norm1(self.attn(x, rows=rows, **attention))
-        return x + self.norm2(apply_mlp(self.mlp, x))
+            x = kept + self.attn(self.norm1(x), **attention)
+            return x + apply_mlp(self.mlp, self.norm2(x), dropout)
+        x = kept + self.norm1(self.attn(x, **attention))
+        return x + self.norm2(apply_mlp(self.mlp, x, dropout))
+
+    def _check(self, x: object, rows: object) -> None:
+        """Raise a ValueError for what norms and rows would meet before the attention does."""
+        weight = self.attn.qkv.weight
+        check_tensor("x", x, (None, None, self.attn.qkv.in_features), "[b, n, width]", like=weight)
+        if rows is not None:
+            check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")  # type: ignore[arg-type]
+            check_ids("rows", rows, x.shape[1])  # type: ignore[arg-type, union-attr]
 
 
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_ids, check_tensor
+from contar._errors import DEEPEST, bad, check_ids, check_instance, check_size, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import Positions
+from contar.attention import KVCache, Positions, TokenCache
+from contar.attention.cache import as_it_was
 from contar.backbones.block import Block, run_blocks, take
 from contar.backbones.spatial_memory import SpatialMemory, check_memory
 
@@ -41,8 +42,8 @@ class SpatialTower(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        check_count("values", values)
-        check_count("prefix_width", prefix_width)
+        check_size("values", values)
+        check_size("prefix_width", prefix_width)
         _check_half("encoder", encoder, 0)
         _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
@@ -66,8 +67,8 @@ class SpatialTower(nn.Module):
         Raises:
             ValueError: a number below 1 (`prefix`: below 0).
         """
-        check_count("tokens", tokens)
-        count = tokens + check_count("prefix", prefix, 0)
+        check_size("tokens", tokens)
+        count = tokens + check_size("prefix", prefix, 0)
         return SpatialMemory.allocate(self.halves, batch, count, like=self.norm.weight)
 
     def forward(
@@ -117,27 +118,46 @@ class SpatialTower(nn.Module):
             check_ids("rows", rows, count)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
+        check_instance("checkpoint", checkpoint, bool)
         _check_positions(positions, count, *(half[1:] for half in self.halves))
-        for_encoder, for_decoder = positions
         length = prefix.shape[1]
-        if memory is not None:
-            alone, like = filled is None and not checkpoint, self.norm.weight
-            options: Any = {"like": like, "backend": backend, "alone": alone}
-            check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+        every = (tokens, prefix, visible_ids, positions, filled, rows)
+        if memory is None:
+            return self._compute(*every, backend=backend, checkpoint=checkpoint)
+        alone, like = filled is None and not checkpoint, self.norm.weight
+        options: Any = {"like": like, "backend": backend, "alone": alone}
+        check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+        with as_it_was(memory):
             if memory.full and rows is not None:
                 return self._renew(tokens, visible_ids, rows, positions, length, memory, backend)
             memory.reserve_all(length, visible_ids.shape[1])
-        of_encoder, of_decoder = (
-            (None, None) if memory is None else (memory.encoder, memory.decoder)
-        )
+            caches = (memory.encoder, memory.decoder)
+            return self._compute(*every, caches=caches, backend=backend, checkpoint=False)
 
+    def _compute(
+        self,
+        tokens: Tensor,
+        prefix: Tensor,
+        visible_ids: Tensor,
+        positions: tuple[Positions, Positions],
+        filled: Tensor | None,
+        rows: Tensor | None,
+        *,
+        caches: tuple[KVCache | None, TokenCache | None] = (None, None),
+        backend: Any,
+        checkpoint: bool,
+    ) -> Tensor:
+        """Compute everything; what is kept of it goes into the caches of both halves."""
+        batch, count, _ = tokens.shape
+        length, (for_encoder, for_decoder) = prefix.shape[1], positions
+        of_encoder, of_decoder = caches
         places = for_encoder.take(visible_ids)
         x = torch.cat([self.prefix(prefix), self._embed(tokens, visible_ids, places)], dim=1)
         mask = None
         if filled is not None:
             seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
             mask = seen[:, None, None, :]
-        options = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
+        options: Any = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
         x = run_blocks(self.encoder, x, cache=of_encoder, checkpoint=checkpoint, **options)
 
         x = self.join(x)
@@ -190,8 +210,8 @@ def _check_half(name: str, half: Any, least: int) -> None:
     if not isinstance(half, tuple) or len(half) != 3:
         raise bad(name, half, "(depth, width, heads)")
     depth, width, heads = half
-    check_count(f"{name} depth", depth, least)
-    if check_count(f"{name} width", width) % check_count(f"{name} heads", heads):
+    check_size(f"{name} depth", depth, least, DEEPEST)
+    if check_size(f"{name} width", width) % check_size(f"{name} heads", heads):
         raise bad(f"{name} heads", heads, f"a divisor of the width {width}")
 
 

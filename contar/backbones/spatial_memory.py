@@ -1,7 +1,7 @@
 """What a spatial tower keeps from set to set, where not everything is computed in each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class SpatialMemory:
     encoder: KVCache
     decoder: TokenCache
     seen: int = 0
+    _before: int | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def allocate(cls, halves: Halves, batch: int, tokens: int, *, like: Tensor) -> "SpatialMemory":
@@ -55,8 +56,22 @@ class SpatialMemory:
         """Whether everything was computed once."""
         return self.decoder.full
 
+    def undo(self) -> None:
+        """Take back what was last reserved and what was written since."""
+        self.encoder.undo()
+        self.decoder.undo()
+        if self._before is not None:
+            self.seen, self._before = self._before, None
+
+    def settle(self) -> None:
+        """Keep what was last reserved: `undo` does nothing from here on."""
+        self.encoder.settle()
+        self.decoder.settle()
+        self._before = None
+
     def reserve_all(self, prefix: int, visible: int) -> None:
         """Make room for everything."""
+        self._before = self.seen
         if prefix + visible:
             self.encoder.reserve(prefix + visible)
         self.decoder.place(None)
@@ -68,6 +83,7 @@ class SpatialMemory:
         Returns:
             What has become visible, and the same with `rows` behind it.
         """
+        self._before = self.seen
         new = visible_ids[:, self.seen :]
         if new.shape[1]:
             self.encoder.reserve(new.shape[1])

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_instance, check_tensor
+from contar._errors import DEEPEST, bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import BlockLayout, KVCache, prepare_mask
 from contar.attention.attend import check_backend
+from contar.attention.cache import as_it_was
 from contar.attention.positions import check_table
 from contar.backbones.block import Block, run_blocks
 
@@ -30,7 +31,7 @@ class TemporalTower(nn.Module):
 
     def __init__(self, *, depth: int, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        check_count("depth", depth)
+        check_size("depth", depth, 1, DEEPEST)
         self.width, self.heads = width, heads
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -82,6 +83,7 @@ class TemporalTower(nn.Module):
         if not count * tokens:
             raise bad("frames", tuple(frames.shape), "at least one frame of one token")
         check_backend(backend, frames.device)
+        check_instance("checkpoint", checkpoint, bool)
         x, length = frames.flatten(1, 2), 0
         if prefix is not None:
             shape = (batch, None, self.width)
@@ -90,8 +92,10 @@ class TemporalTower(nn.Module):
         if turn is not None:
             check_table("turn", turn, batch, x.shape[1], self.width // self.heads)
         sizes = (length + tokens, *[tokens] * (count - 1))
+        options: Any = {"turn": turn, "backend": backend}
         if cache is None:
             layout = BlockLayout(sizes, window, pinned)
+            x = self._run(x, length, layout, checkpoint=checkpoint, **options)
         else:
             check_instance("cache", cache, KVCache)
             ours = {"layers": len(self.blocks), "batch": batch, "heads": self.heads}
@@ -109,8 +113,13 @@ class TemporalTower(nn.Module):
                     raise bad("backend", backend, "another one, or torch.no_grad(), with a cache")
                 if backend == "xformers" and cache.window is not None and cache.pinned:
                     raise bad("backend", backend, "another one for a window with pinned blocks")
-            layout = cache.reserve(*sizes)
+            with as_it_was(cache):
+                x = self._run(x, length, cache.reserve(*sizes), cache=cache, **options)
+        return x.unflatten(1, (count, tokens))
+
+    def _run(
+        self, x: Tensor, length: int, layout: BlockLayout, *, backend: Any, **options: Any
+    ) -> Tensor:
         mask = prepare_mask(layout, backend, x.device)
-        options = {"turn": turn, "mask": mask, "backend": backend}
-        x = run_blocks(self.blocks, x, cache=cache, checkpoint=checkpoint, **options)
-        return self.norm(x[:, length:]).unflatten(1, (count, tokens))
+        x = run_blocks(self.blocks, x, mask=mask, backend=backend, **options)
+        return self.norm(x[:, length:])

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from contar._errors import check_broadcast, check_count, check_tensor
+from contar._errors import check_broadcast, check_size, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -22,11 +22,11 @@ class ScaleShiftAdapter(nn.Module):
 
     def __init__(self, width: int, *, rank: int | None = None) -> None:
         super().__init__()
-        check_count("width", width)
+        check_size("width", width)
         self.act = nn.SiLU()
         self.down = None
         if rank is not None:
-            self.down = nn.Linear(width, check_count("rank", rank), bias=False)
+            self.down = nn.Linear(width, check_size("rank", rank), bias=False)
         self.up = nn.Linear(rank or width, 2 * width)
 
     def forward(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from contar._errors import bad, check_choice, check_number, check_tensor
+from contar._errors import bad, check_choice, check_number, check_tensor, keep_plain
 from contar._typing import Float, Tensor
 
 
@@ -40,6 +40,7 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_number("guidance.scale", self.scale, 0)
         if self.start is not None:
             check_number("guidance.start", self.start, 0)

@@ -5,9 +5,9 @@ from torch import nn
 
 from contar._errors import (
     check_broadcast,
-    check_count,
     check_instance,
     check_number,
+    check_size,
     check_tensor,
 )
 from contar._linear import apply_linear
@@ -33,9 +33,9 @@ class AdaptiveLayerNorm(nn.Module):
         self, width: int, *, outputs: int = 2, eps: float = 1e-6, affine: bool = False
     ) -> None:
         super().__init__()
-        check_count("width", width)
+        check_size("width", width)
         check_instance("affine", affine, bool)
-        self.outputs, self.eps = check_count("outputs", outputs, 2), check_number("eps", eps, 0)
+        self.outputs, self.eps = check_size("outputs", outputs, 2), check_number("eps", eps, 0)
         self.act = nn.SiLU()
         self.proj = nn.Linear(width, outputs * width)
         self.weight = nn.Parameter(torch.ones(width)) if affine else None

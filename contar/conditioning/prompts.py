@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_count
+from contar._defaults import fixed_defaults
+from contar._errors import bad, check_size, check_text
 from contar._typing import Float, Tensor
 
 
@@ -19,18 +20,18 @@ def encode_texts(
     """Return the last hidden states of each text's tokens, [l, e]; an empty text has none.
 
     Args:
-        texts: any strings; one of more than `length` tokens is cut off, which is logged.
+        texts: any strings that UTF-8 can write; one of more than `length` tokens is cut off, which
+            is logged.
         tokenizer: of transformers.
         encoder: a model of transformers; of one with a language head the states below it are taken.
         length: most tokens of a text.
 
     Raises:
-        ValueError: something that is no string, or a length below 1.
+        ValueError: something that is no string, a lone surrogate, or a length below 1.
     """
-    check_count("length", length)
+    check_size("length", length)
     for text in texts:
-        if not isinstance(text, str):
-            raise bad("texts", type(text).__name__, "strings")
+        check_text("texts", text)
     body = encoder.base_model
     width = body.config.hidden_size
     states = [torch.zeros(0, width, dtype=body.dtype, device=body.device) for _ in texts]
@@ -48,10 +49,11 @@ def encode_texts(
     if not longest:
         return states
     padding = tokenizer.pad_token_id or 0  # never seen: it is masked
-    padded = torch.tensor([[*tokens, *[padding] * (longest - len(tokens))] for tokens in ids])
-    lengths = torch.tensor([len(tokens) for tokens in ids])
-    mask = (torch.arange(longest) < lengths[:, None]).long()
-    hidden = body(padded.to(body.device), attention_mask=mask.to(body.device)).last_hidden_state
+    with fixed_defaults():
+        padded = torch.tensor([[*tokens, *[padding] * (longest - len(tokens))] for tokens in ids])
+        lengths = torch.tensor([len(tokens) for tokens in ids])
+        mask = (torch.arange(longest) < lengths[:, None]).long()
+        hidden = body(padded.to(body.device), attention_mask=mask.to(body.device)).last_hidden_state
     for i, row, count in zip(rows, hidden, lengths.tolist(), strict=True):
         states[i] = row[:count]
     return states

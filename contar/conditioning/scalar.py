@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import sinusoid
 
@@ -24,9 +24,10 @@ class ScalarEmbedding(nn.Module):
 
     def __init__(self, width: int, *, frequencies: int = 256, cosine_first: bool = False) -> None:
         super().__init__()
-        check_count("width", width)
-        if check_count("frequencies", frequencies) % 2:
+        check_size("width", width)
+        if check_size("frequencies", frequencies) % 2:
             raise bad("frequencies", frequencies, "an even number")
+        check_instance("cosine_first", cosine_first, bool)
         self.frequencies, self.cosine_first = frequencies, cosine_first
         self.fc1 = nn.Linear(frequencies, width)
         self.act = nn.SiLU()
@@ -84,7 +85,7 @@ class FrameTimes(nn.Module):
 
     def __init__(self, width: int, *, base: int) -> None:
         super().__init__()
-        self.base = check_count("base", base)
+        self.base = check_size("base", base)
         self.embed = ScalarEmbedding(width)
         self.norm = nn.LayerNorm(width)
 
@@ -94,8 +95,8 @@ class FrameTimes(nn.Module):
         Raises:
             ValueError: a number of frames below 1, or a frame that is none of them.
         """
-        check_count("frames", frames)
-        if frame is not None and check_count("frame", frame, 0) >= frames:
+        check_size("frames", frames)
+        if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
         first, last = (0, frames) if frame is None else (frame, frame + 1)
         device = self.norm.weight.device

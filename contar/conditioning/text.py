@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_size, check_tensor, check_total
 from contar._typing import Float, Tensor
 
 
@@ -27,10 +27,10 @@ class TextProjection(nn.Module):
 
     def __init__(self, text_width: int, width: int, *, length: int, rows: int = 512) -> None:
         super().__init__()
-        if check_count("length", length) > check_count("rows", rows):
+        if check_size("length", length) > check_size("rows", rows):
             raise bad("length", length, f"at most the {rows} padding rows")
-        check_count("text_width", text_width)
-        check_count("width", width)
+        check_size("text_width", text_width)
+        check_size("width", width)
         self.length = length
         self.proj = nn.Linear(text_width, width)
         self.norm = nn.LayerNorm(width)
@@ -70,7 +70,7 @@ class TextProjection(nn.Module):
         Raises:
             ValueError: a number below 1.
         """
-        check_count("batch", batch)
+        check_total("batch", check_size("batch", batch), self.length, self.padding.shape[1])
         return self.padding[: self.length].repeat(batch, 1, 1)
 
     def forward(self, states: Float[Tensor, "b l e"]) -> Float[Tensor, "b l d"]:

@@ -8,11 +8,13 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
+import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,6 +26,8 @@ from contar._errors import bad, check_count
 from contar._files import read_json
 
 INDEX = "cache.json"
+_MEMBER = re.compile(r"([^./]+)\.(json|[^/]+\.npy)")
+_NUMBERS = "biuf"  # kinds of numpy: booleans, integers, floats
 
 
 class Sample(NamedTuple):
@@ -41,15 +45,19 @@ def write_cache(
     Args:
         samples: any number of them, each with arrays of the same names.
         out: folder to make.
-        made_with: what the samples follow from, as fingerprints of models; readers compare it.
+        made_with: what the samples follow from, as fingerprints of models; readers compare it. It
+            is kept as JSON, where a tuple is a list.
         shard: samples of a file.
 
     Raises:
-        ValueError: a folder that exists, no samples, or a shard size below 1.
+        ValueError: a folder that exists, no samples, a shard size below 1, something in `made_with`
+            or in a sample's facts that JSON does not have, or arrays of other names or of no
+            numbers (the sample is named).
         ImportError: webdataset is not installed.
     """
     open_tar = tar_writer()
-    check_count("shard", shard)
+    shard = check_count("shard", shard)
+    plain = _plain("made_with", made_with)
     if out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
     temporary = out.with_name(f".{out.name}.part")
@@ -57,18 +65,19 @@ def write_cache(
     temporary.mkdir(parents=True)
     try:
         files: list[dict[str, Any]] = []
+        names: Collection[str] = ()
         for chunk in _chunks(samples, shard):
             file = temporary / f"shard-{len(files):05d}.tar"
             count = 0
             with open_tar(str(file), mtime=0) as writer:  # equal samples make equal shards
                 for number, sample in chunk:
-                    entry = {f"{key}.npy": _bytes(array) for key, array in sample.arrays.items()}
-                    writer.write({"__key__": f"{number:08d}", **entry, "json": sample.facts})
+                    names = names or set(sample.arrays)
+                    writer.write({"__key__": f"{number:08d}", **_entry(number, sample, names)})
                     count += 1
             files.append(_facts(file, count))
         if not files:
             raise bad("samples", "none", "at least one")
-        content = {"made_with": dict(made_with), "shards": files}
+        content = {"made_with": plain, "shards": files}
         (temporary / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, out)
     except BaseException:
@@ -84,6 +93,19 @@ def tar_writer() -> Any:
     except ImportError as error:
         raise ImportError('webdataset is not installed (pip install "contar[train]")') from error
     return TarWriter
+
+
+def _entry(number: int, sample: Sample, names: Collection[str]) -> dict[str, Any]:
+    """Return the members of a sample, by what follows its key."""
+    if not names or sample.arrays.keys() != set(names):
+        got = f"arrays {sorted(sample.arrays)} in sample {number}"
+        raise bad("samples", got, f"{sorted(names)}, as in the first" if names else "at least one")
+    for name, array in sample.arrays.items():
+        if "/" in name or np.asarray(array).dtype.kind not in _NUMBERS:
+            got = f"{name!r} of {np.asarray(array).dtype} in sample {number}"
+            raise bad("samples", got, "arrays of numbers, named without a '/'")
+    entry = {f"{name}.npy": _bytes(array) for name, array in sample.arrays.items()}
+    return {**entry, "json": _plain(f"samples[{number}].facts", sample.facts)}
 
 
 def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Iterator[tuple[int, Sample]]]:
@@ -107,8 +129,10 @@ class Cache(Dataset[Sample]):
 
     Raises:
         FileNotFoundError: no cache there.
-        ValueError: one made with something else (what differs is named), or a shard that is
-            missing or damaged (it is named), or nothing left.
+        ValueError: an index that `write_cache` does not write; one made with something else (what
+            differs is named); a shard that is missing, damaged or not as `write_cache` makes it (it
+            and its member are named); or nothing left. A sample whose content is damaged is named
+            when it is asked for.
     """
 
     def __init__(
@@ -118,11 +142,10 @@ class Cache(Dataset[Sample]):
         made_with: Mapping[str, Any] = MappingProxyType({}),
         skip_corrupted: bool = False,
     ) -> None:
-        content = read_json(Path(folder) / INDEX)
-        self.made_with: dict[str, Any] = content["made_with"]
+        self.made_with, shards = _read_index(Path(folder))
         differing = [
             f"{name}: {self.made_with.get(name)!r} there, {wanted!r} here"
-            for name, wanted in sorted(made_with.items())
+            for name, wanted in sorted(_plain("made_with", made_with).items())
             if self.made_with.get(name) != wanted
         ]
         if differing:
@@ -130,16 +153,24 @@ class Cache(Dataset[Sample]):
             raise bad("cache", got, "one made with these")
         self.skipped: list[str] = []
         digest = hashlib.sha256()
-        self._places: list[tuple[Path, dict[str, tuple[int, int]]]] = []
-        for shard in content["shards"]:
+        self._places: list[_Place] = []
+        for shard in shards:
             file = Path(folder) / shard["file"]
-            if not file.is_file() or _facts(file, shard["samples"]) != shard:
-                if not skip_corrupted:
+            try:
+                if not file.is_file() or _facts(file, shard["samples"]) != shard:
                     got = f"a shard that is missing or damaged: {file}"
                     raise bad("cache", got, "whole shards, or skip_corrupted")
+                places = _places(file, shard["samples"])
+                first = (self._places or places)[0]
+                if places[0].members.keys() != first.members.keys():
+                    got = f"{file} of {sorted(places[0].members)}"
+                    raise bad("cache", got, f"{sorted(first.members)}, as in {first.file.name}")
+                self._places += places
+            except ValueError:
+                if not skip_corrupted:
+                    raise
                 self.skipped.append(str(file))
                 continue
-            self._places += [(file, members) for members in _members(file)]
             digest.update(f"{shard['crc32']} ".encode())
         if not self._places:
             raise bad("cache", f"{folder} without a whole shard", "at least one")
@@ -149,23 +180,105 @@ class Cache(Dataset[Sample]):
         return len(self._places)
 
     def __getitem__(self, index: int) -> Sample:
-        file, members = self._places[index]
+        place = self._places[index]
         arrays, facts = {}, {}
-        with file.open("rb") as stream:
-            for name, (offset, size) in members.items():
+        with place.file.open("rb") as stream:
+            for name, (offset, size) in place.members.items():
                 stream.seek(offset)
                 content = stream.read(size)
-                if name == "json":
-                    facts = json.loads(content)
-                else:
-                    arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(content))
+                try:
+                    if len(content) != size:
+                        raise ValueError("it is cut off")
+                    if name == "json":
+                        facts = _object(content)
+                    else:
+                        arrays[name.removesuffix(".npy")] = _array(content)
+                except (ValueError, RecursionError) as error:  # the latter of a thousand brackets
+                    got = f"{place.file}, member {place.key}.{name}: {error}"
+                    raise bad("cache", got, "what write_cache writes") from error
         return Sample(arrays, facts)
+
+    def where(self, index: int) -> str:
+        """Return the file of a sample, and what its members are called there."""
+        place = self._places[index]
+        return f"{place.file}, member {place.key}"
+
+
+class _Place(NamedTuple):
+    """Where a sample lies: members by what follows the key, each with its offset and size."""
+
+    file: Path
+    key: str
+    members: dict[str, tuple[int, int]]
+
+
+def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON gives them back: tuples as lists, numbers of numpy as Python's."""
+
+    def of_numpy(value: object) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        raise TypeError(f"a {type(value).__name__}")
+
+    try:
+        return json.loads(json.dumps(dict(values), default=of_numpy, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise bad(name, f"{values!r} ({error})", "finite values that JSON has") from error
+
+
+def _read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what made a cache, and its shards' facts, as `write_cache` wrote them."""
+    content = read_json(folder / INDEX)
+    made_with, shards = content.get("made_with"), content.get("shards")
+    if not isinstance(made_with, dict):
+        raise bad(INDEX, f"made_with={made_with!r} in {folder}", "an object")
+    if not isinstance(shards, list) or not shards:
+        raise bad(INDEX, f"shards={shards!r} in {folder}", "a list of at least one")
+    seen = set()
+    for shard in shards:
+        facts = shard if isinstance(shard, dict) else {}
+        file, samples, checksum = (facts.get(key) for key in ("file", "samples", "crc32"))
+        named = isinstance(file, str) and re.fullmatch(r"[^/\\\0]+\.tar", file)
+        numbers = type(samples) is int and samples >= 1 and type(checksum) is int
+        if not named or not numbers or len(facts) != 3:
+            allowed = "{file: a name that ends in .tar, samples: 1 or more, crc32: an integer}"
+            raise bad(INDEX, f"the shard {shard!r} in {folder}", allowed)
+        if file in seen:
+            raise bad(INDEX, f"{file} twice in {folder}", "each shard once")
+        seen.add(file)
+    return made_with, shards
 
 
 def _bytes(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
+
+
+def _array(content: bytes) -> np.ndarray:
+    """Return the array of an .npy file, if its header says as many values as there are."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"an array of version {version}")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # of any kind: the parser of Python reads it
+        raise ValueError(f"no header of an array ({error})") from error
+    if dtype.kind not in _NUMBERS:
+        raise ValueError(f"an array of {dtype}")
+    stated, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if min(shape, default=0) < 0 or stated != there:
+        raise ValueError(f"an array of shape {shape}, {dtype}, in {there} bytes")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} instead of facts by name")
+    return value
 
 
 def _facts(file: Path, samples: int) -> dict[str, Any]:
@@ -176,10 +289,50 @@ def _facts(file: Path, samples: int) -> dict[str, Any]:
     return {"file": file.name, "samples": samples, "crc32": checksum}
 
 
-def _members(file: Path) -> Iterable[dict[str, tuple[int, int]]]:
+def _members(file: Path) -> list[tarfile.TarInfo]:
+    """Return a tar file's members; ValueError if it is none, or a compressed one."""
+    members = []
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for member in archive:
+                if member.size < 0:  # which would lead back
+                    raise tarfile.ReadError(f"{member.name} of {member.size} bytes")
+                members.append(member)
+    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
+        raise bad("cache", f"{file}, which is no tar file ({error})", "whole shards") from error
+    return members
+
+
+def _places(file: Path, count: int) -> list[_Place]:
+    """Return where a shard's samples lie.
+
+    Raises:
+        ValueError: it is no tar file of `count` samples, each with facts and the same arrays.
+    """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
-    with tarfile.open(file) as archive:
-        for member in archive:
-            key, _, name = member.name.partition(".")
-            samples.setdefault(key, {})[name] = (member.offset_data, member.size)
-    return samples.values()
+    end = file.stat().st_size
+    for member in _members(file):
+        parts = _MEMBER.fullmatch(member.name)
+        plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        if not parts or not plain or member.sparse:  # type: ignore[attr-defined]
+            raise _strange(file, member.name, "which is no array and no facts")
+        of_sample = samples.setdefault(parts[1], {})
+        if parts[2] in of_sample:
+            raise _strange(file, member.name, "which is there twice")
+        if member.size > end - member.offset_data:
+            raise _strange(file, member.name, f"which says {member.size} bytes")
+        of_sample[parts[2]] = (member.offset_data, member.size)
+    if len(samples) != count:
+        raise bad("cache", f"{file} with {len(samples)} samples", f"the {count} of {INDEX}")
+    names = {name for of_sample in samples.values() for name in of_sample} | {"json"}
+    for key, of_sample in samples.items():
+        missing = sorted(names - set(of_sample))
+        if missing:
+            raise _strange(file, f"{key}.{missing[0]}", "which is not there")
+    if names == {"json"}:
+        raise bad("cache", f"{file} without an array", "at least one in each sample")
+    return [_Place(file, key, of_sample) for key, of_sample in samples.items()]
+
+
+def _strange(file: Path, member: str, what: str) -> ValueError:
+    return bad("cache", f"{file}, member {member}, {what}", "what write_cache writes")

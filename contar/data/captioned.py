@@ -1,11 +1,20 @@
 """A folder of captioned files: videos and pictures, each beside a text of its own."""
 
+import logging
+import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from contar._errors import bad
 
-VIDEOS, PICTURES = (".mp4",), (".png", ".jpg", ".jpeg")
+VIDEOS = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts",
+    ".mts", ".flv", ".ogv", ".ogg", ".3gp", ".y4m",
+)  # fmt: skip
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+LONGEST = 1 << 16  # bytes of a caption
 
 
 class CaptionedFile(NamedTuple):
@@ -21,31 +30,58 @@ class CaptionedFile(NamedTuple):
 
 
 def captioned_files(folder: Path | str) -> list[CaptionedFile]:
-    """Return the .mp4, .png and .jpg files of a folder, by name, with the .txt files beside them.
+    """Return the videos and pictures of a folder, by name, with the .txt files beside them.
+
+    Which they are the suffix says, one of `VIDEOS` and `PICTURES`. Files whose names begin with a
+    dot are skipped; what else is left out is logged as a warning.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a folder without such files, or a file whose text is missing, empty or not
-            UTF-8 (it is named).
+        ValueError: a folder without such files, or a file whose text is missing, empty, of more
+            than 64 KiB, not UTF-8, or no regular file (it is named).
     """
     place = Path(folder)
     if not place.is_dir():
         raise FileNotFoundError(f"folder: no folder {str(place)!r}")
+    names = sorted(name for name in os.listdir(place) if not name.startswith("."))
     known = VIDEOS + PICTURES
-    files = sorted(file for file in place.iterdir() if file.suffix.lower() in known)
-    if not files:
+    taken = [name for name in names if os.path.splitext(name)[1].lower() in known]
+    if not taken:
         raise bad("folder", str(place), "one with files of " + ", ".join(known))
-    return [CaptionedFile(file, _caption(file)) for file in files]
+    files = [CaptionedFile(place / name, _caption(place, name)) for name in taken]
+    used = {*taken, *(file.path.with_suffix(".txt").name for file in files)}
+    _name_left_out(place, [name for name in names if name not in used])
+    return files
 
 
-def _caption(file: Path) -> str:
-    text = file.with_suffix(".txt")
+def _name_left_out(folder: Path, names: Sequence[str]) -> None:
+    if names:
+        shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+        logging.getLogger("contar").warning(
+            "left out %d of %s, neither videos and pictures that are read nor texts beside one: %s",
+            len(names), folder, shown,
+        )  # fmt: skip
+
+
+def _caption(folder: Path, name: str) -> str:
+    text = (folder / name).with_suffix(".txt")
     try:
-        caption = " ".join(text.read_text(encoding="utf-8-sig").split())
+        caption = " ".join(_content(text).decode("utf-8-sig").split())
     except FileNotFoundError:
-        raise bad("folder", f"{file.name} without a {text.name}", "a text beside each") from None
+        raise bad("folder", f"{name} without a {text.name}", "a text beside each") from None
     except UnicodeDecodeError as error:
         raise bad("folder", str(text), "a text in UTF-8") from error
     if not caption:
         raise bad("folder", f"an empty {text.name}", "what the clip shows, in words")
     return caption
+
+
+def _content(text: Path) -> bytes:
+    """Return the bytes of a caption's file, which is looked at before it is opened."""
+    if not stat.S_ISREG(text.stat().st_mode):
+        raise bad("folder", f"{text}, which is no regular file", "a text beside each clip")
+    with text.open("rb") as stream:
+        content = stream.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise bad("folder", f"{text} of more than {LONGEST} bytes", "what the clip shows, in words")
+    return content

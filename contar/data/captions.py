@@ -1,6 +1,6 @@
 """Sentences about a moving digit, in many phrasings, some of them for tests alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 # Right, then on clockwise; y grows downwards.
@@ -79,7 +79,7 @@ def caption(
     direction: str | None,
     speed: str | None,
     *,
-    chances: Sequence[float],
+    choose: Callable[[int], int],
     test: bool = False,
 ) -> str:
     """Return a sentence.
@@ -88,16 +88,15 @@ def caption(
         digit: 0 to 9; written as a word or as a numeral.
         direction: one of `DIRECTIONS`; None stands still.
         speed: "slow" or "fast" to say so, None to say nothing.
-        chances: 4 numbers in [0, 1] that choose name, phrasing, word of speed and way.
+        choose: draws a number below the one it is given; four times.
         test: use the phrasings that training never sees.
     """
 
-    def draw(choices: Sequence[str], chance: float) -> str:
-        return choices[min(int(chance * len(choices)), len(choices) - 1)]
+    def draw(choices: Sequence[str]) -> str:
+        return choices[choose(len(choices))]
 
-    name = draw((NAMES[digit], str(digit)), chances[0])
+    name = draw((NAMES[digit], str(digit)))
     if direction is None:
-        return draw(_STILL_TEST if test else _STILL, chances[1]).format(d=name)
-    template = draw(_MOVING_TEST if test else _MOVING, chances[1])
-    fast, way = draw(_SPEEDS[speed], chances[2]), draw(_WAYS[direction], chances[3])
-    return template.format(d=name, s=fast, w=way)
+        return draw(_STILL_TEST if test else _STILL).format(d=name)
+    template = draw(_MOVING_TEST if test else _MOVING)
+    return template.format(d=name, s=draw(_SPEEDS[speed]), w=draw(_WAYS[direction]))

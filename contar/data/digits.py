@@ -49,7 +49,7 @@ def load_digits(split: Split) -> Digits:
     chosen = []
     for digit in range(10):
         rows = (labels == digit).nonzero()[:, 0]
-        shuffled = rows[torch.randperm(len(rows), generator=draws)]
+        shuffled = rows[torch.randperm(len(rows), generator=draws, device="cpu")]
         chosen.append(shuffled[SPLITS[split]])
     rows = torch.cat(chosen)
     return Digits(pictures[rows], labels[rows])

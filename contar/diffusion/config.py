@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from contar._defaults import fixed_defaults
 from contar._errors import bad
+
+MANY = 10**6  # timesteps, each of which some schedulers compute by itself
 
 
 def load_scheduler(config: Any) -> Any:
@@ -14,8 +17,9 @@ def load_scheduler(config: Any) -> Any:
             scheduler, whose config is read and which itself stays untouched.
 
     Raises:
-        ValueError: no class name, a name that diffusers does not have, or a config with clipping
-            or thresholding of samples (pixel ranges, which latents do not have).
+        ValueError: no class name, a name that diffusers does not have, an inverse scheduler or
+            inverted sigmas (they go from samples to noise), or a config with clipping or
+            thresholding of samples (pixel ranges, which latents do not have).
         ImportError: a scheduler of a library that is not installed.
     """
     import diffusers
@@ -29,8 +33,17 @@ def load_scheduler(config: Any) -> Any:
     cls = getattr(diffusers, name, None) if isinstance(name, str) else None
     if cls is None or not hasattr(cls, "set_timesteps"):
         raise bad("scheduler", name, "a _class_name that diffusers has, as DDPMScheduler")
+    if "Inverse" in str(name):
+        raise bad("scheduler", name, "one from noise to samples, not from samples to noise")
+    if inverted := mapping.get("invert_sigmas"):
+        allowed = "False: sampling goes from noise to samples"
+        raise bad("scheduler.invert_sigmas", inverted, allowed)
+    trained = mapping.get("num_train_timesteps")
+    if isinstance(trained, int) and trained > MANY:
+        raise bad("scheduler.num_train_timesteps", trained, f"at most {MANY}")
     try:
-        scheduler = cls.from_config(dict(mapping))
+        with fixed_defaults():
+            scheduler = cls.from_config(dict(mapping))
     except (
         ArithmeticError,
         LookupError,

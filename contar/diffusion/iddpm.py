@@ -1,8 +1,11 @@
 """IDDPM's sampler as a table: a cosine schedule, respaced, with learned variance."""
 
-import numpy as np
+import math
+from functools import cache
+from itertools import accumulate, pairwise
+from operator import mul
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_size
 from contar.diffusion.sampler import SamplerTable
 
 TRAINED = 1000
@@ -22,29 +25,46 @@ def iddpm_table(steps: int) -> SamplerTable:
     Raises:
         ValueError: a number below 1 or above 1000.
     """
-    if check_count("steps", steps) > TRAINED:
+    if check_size("steps", steps) > TRAINED:
         raise bad("steps", steps, f"at most the {TRAINED} steps it was trained with")
-    share = np.arange(TRAINED + 1) / TRAINED
-    curve = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
-    kept = np.cumprod(1 - np.minimum(1 - curve[1:] / curve[:-1], 0.999))
     timesteps = _spread(steps)
-    signal = kept[timesteps]
-    before = np.append(1.0, signal[:-1])
-    betas = 1 - signal / before
-    of_clean = betas * np.sqrt(before) / (1 - signal)
-    of_state = (1 - before) * np.sqrt(1 - betas) / (1 - signal)
-    state = of_clean / np.sqrt(signal) + of_state
-    prediction = -of_clean * np.sqrt(1 / signal - 1)
-    low = np.sqrt(betas * (1 - before) / (1 - signal))  # 0 at the last step, which draws no noise
-    high = np.where(low > 0, np.sqrt(betas), 0)
-    state, prediction, low, high = (c[::-1].tolist() for c in (state, prediction, low, high))
+    signal = _signal()
+    rows, before = [], 1.0
+    for timestep in timesteps:
+        now = signal[timestep]
+        rows.append(_row(now, before))
+        before = now
+    state, prediction, low, high = zip(*reversed(rows), strict=True)
     return SamplerTable(
         timestep=tuple(float(t) for t in timesteps[::-1]),
         input_scale=(1.0,) * steps,
         state=tuple((c,) for c in state),
         prediction=tuple((c,) for c in prediction),
-        noise=tuple(low),
-        noise_high=tuple(high),
+        noise=low,
+        noise_high=high,
+    )
+
+
+@cache
+def _signal() -> tuple[float, ...]:
+    """Return the share of the variance that is the token's, after each training step."""
+    shares = (step / TRAINED for step in range(TRAINED + 1))
+    curve = [math.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2 for share in shares]
+    kept = (1 - min(1 - after / before, 0.999) for before, after in pairwise(curve))
+    return tuple(accumulate(kept, mul))
+
+
+def _row(signal: float, before: float) -> tuple[float, float, float, float]:
+    """Return a step's factors of state and prediction, and the bounds of its noise."""
+    beta = 1 - signal / before
+    of_clean = beta * math.sqrt(before) / (1 - signal)
+    of_state = (1 - before) * math.sqrt(1 - beta) / (1 - signal)
+    low = math.sqrt(beta * (1 - before) / (1 - signal))  # 0 at the last step, which draws no noise
+    return (
+        of_clean / math.sqrt(signal) + of_state,
+        -of_clean * math.sqrt(1 / signal - 1),
+        low,
+        math.sqrt(beta) if low else 0.0,
     )
 
 

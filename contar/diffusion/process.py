@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_device, check_ids, check_tensor
+from contar._errors import (
+    bad,
+    check_choice,
+    check_device,
+    check_ids,
+    check_size,
+    check_tensor,
+    check_total,
+)
 from contar._random import Generators, check_generator, integers, normal
 from contar._typing import Float, Int, Tensor
 from contar.diffusion.config import load_scheduler
@@ -75,7 +83,7 @@ class NoiseProcess:
             betas = scheduler.betas.float()
             # As `variance_bound` has it, which divides by small levels: in float64.
             kept = (1 - betas.double()).cumprod(0)
-        steps = torch.arange(len(kept), dtype=torch.float32)
+        steps = torch.arange(len(kept), dtype=torch.float32, device=kept.device)
         signal, level = (kept**0.5).float(), ((1 - kept) ** 0.5).float()
         return cls(signal, level, steps, prediction, betas)
 
@@ -126,7 +134,8 @@ class NoiseProcess:
         if not shape:
             raise bad("shape", shape, "at least one size")
         for size in shape:
-            check_count("shape", size, 0)
+            check_size("shape", size, 0)
+        check_total("shape", *shape)
         check_device("device", device)
         generator = check_generator(generator, shape[0], device)
         if distribution is None:
@@ -199,4 +208,5 @@ class NoiseProcess:
 
 @lru_cache(maxsize=16)
 def _remembered(key: str, device: str) -> NoiseProcess:
-    return NoiseProcess.from_config(json.loads(key)).to(device)
+    with torch.inference_mode(False):  # the tables serve steps with gradients, too
+        return NoiseProcess.from_config(json.loads(key)).to(device)

@@ -7,14 +7,23 @@ scheduler by giving it basis vectors instead of samples.
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from contar._errors import bad, check_callable, check_count, check_number, check_shape, check_tensor
+from contar._defaults import fixed_defaults
+from contar._errors import (
+    bad,
+    check_callable,
+    check_number,
+    check_numbers,
+    check_shape,
+    check_size,
+    check_tensor,
+)
 from contar._typing import Float, Tensor
 from contar.diffusion.config import load_scheduler
 
@@ -52,12 +61,20 @@ class SamplerTable:
     initial: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.timestep:
+        if not isinstance(self.timestep, Sequence) or not self.timestep:
             raise bad("timestep", self.timestep, "at least one step")
         for name in ("input_scale", "state", "prediction", "noise", "noise_high"):
             column = getattr(self, name)
-            if column is not None and len(column) != len(self.timestep):
+            if column is None and name == "noise_high":
+                continue
+            if not isinstance(column, Sequence) or isinstance(column, str | bytes):
+                raise bad(name, column, f"one for each of {len(self)} timesteps")
+            if len(column) != len(self.timestep):
                 raise bad(name, f"{len(column)} rows", f"one for each of {len(self)} timesteps")
+            for row in column:
+                check_numbers(name, row if name in ("state", "prediction") else [row])
+        check_numbers("timestep", self.timestep)
+        check_number("initial", self.initial, 0)
 
     @classmethod
     def from_config(
@@ -76,9 +93,9 @@ class SamplerTable:
                 `load_scheduler` refuses; a scheduler that is not linear in what it is given, or
                 that makes NaN or infinities of it (some do near noise 20000).
         """
-        check_count("steps", steps)
+        steps = check_size("steps", steps)
         if flow_shift is not None:
-            check_number("flow_shift", flow_shift, 1e-6)
+            flow_shift = check_number("flow_shift", flow_shift, 1e-6)
         key = _key(config)
         if key is None:
             return _make(config, steps, flow_shift)
@@ -111,7 +128,7 @@ class SamplerTable:
         check_callable("predict", predict)
         check_callable("draw_noise", draw_noise)
         check_tensor("x", x, (..., None), "[..., c]")
-        self.check_temperature("temperature", temperature)
+        temperature = self.check_temperature("temperature", temperature)
         channels = x.shape[-1] * (1 if self.noise_high is None else 2)
         states, predictions = [x * self.initial], []
         for i, timestep in enumerate(self.timestep):
@@ -133,11 +150,12 @@ class SamplerTable:
             states = [result, *states[: len(self.state[i]) - 1]]
         return states[0]
 
-    def check_temperature(self, name: str, temperature: float) -> None:
-        """Raise a ValueError unless `sample` takes this temperature."""
-        check_number(name, temperature, 0)
+    def check_temperature(self, name: str, temperature: float) -> float:
+        """Return a temperature; ValueError unless `sample` takes it."""
+        temperature = check_number(name, temperature, 0)
         if temperature != 1 and not any(self.noise):
             raise bad(name, temperature, "1: this solver draws no fresh noise")
+        return temperature
 
     def _deviation(self, i: int, spread: Tensor | None) -> Tensor | float:
         if self.noise_high is None or spread is None:
@@ -163,6 +181,7 @@ def _remembered(key: str, steps: int, flow_shift: float | None) -> SamplerTable:
     return _make(json.loads(key), steps, flow_shift)
 
 
+@fixed_defaults()
 def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     """Return the table, checked against its scheduler."""
     scheduler = _fresh(config, flow_shift)

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from contar._defaults import fixed_defaults
 from contar._errors import bad, check_number
 from contar._typing import Float, Tensor, UInt8
 from contar.evaluation.judge import FEATURES, DigitJudge
@@ -63,11 +64,13 @@ class ClipFeatures(nn.Module):
         clips = rearrange(clips, "b c t h w -> b t h w c")
         features = self.judge.features(clips.flatten(0, 1)).view(*clips.shape[:2], -1)
         change = features.diff(dim=1).square().mean((1, 2)).sqrt()
-        velocities = torch.tensor([velocity_of(clip) for clip in clips]).nan_to_num(0)
-        walks = (velocities * (clips.shape[1] - 1) / _WALK).to(features)
+        velocities = [velocity_of(clip) for clip in clips]
+        walks = torch.tensor(velocities, dtype=torch.float32, device="cpu").nan_to_num(0)
+        walks = (walks * (clips.shape[1] - 1) / _WALK).to(features)
         return torch.cat([features.mean(1), change[:, None], walks], dim=1)
 
 
+@fixed_defaults()
 def _frechet(features: nn.Module, real: Tensor, other: Tensor, device: torch.device) -> float:
     kind = require_torchmetrics().image.fid.FrechetInceptionDistance
     metric = kind(feature=features, **_ALONE).to(device)
@@ -134,6 +137,7 @@ def _pictures(frames: Tensor) -> Tensor:
     return rearrange(frames, "n h w c -> n c h w").float()
 
 
+@fixed_defaults()
 def psnr(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     """Return the peak signal-to-noise ratio in dB, 10 log10(255² / mean squared error).
 
@@ -152,6 +156,7 @@ def psnr(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     return float(metric.compute())
 
 
+@fixed_defaults()
 def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     """Return the mean structural similarity of frames, 1 for equal ones; sides of at least 11.
 
@@ -175,6 +180,7 @@ def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     return float(torch.as_tensor(metric.compute()))
 
 
+@fixed_defaults()
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Return Spearman's rank correlation in [-1, 1]; equal values share their mean rank.
 

@@ -73,7 +73,7 @@ class DigitJudge(nn.Module):
         if self.training:
             raise bad("judge", "one in training mode", "judge.eval()")
         device = self.head.weight.device
-        features, seen = [torch.zeros(0, FEATURES, device=device)], []
+        features, seen = [torch.zeros(0, FEATURES, dtype=self.head.weight.dtype, device=device)], []
         for chunk in frames.split(_CHUNK):
             grey = brightness(chunk.to(device))
             centre = centres(grey)

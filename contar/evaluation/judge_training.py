@@ -5,6 +5,7 @@ import math
 import torch
 from torch.nn import functional
 
+from contar._defaults import fixed_defaults
 from contar._errors import check_count
 from contar._typing import Float, Tensor, UInt8
 from contar.data.digits import load_digits
@@ -15,6 +16,7 @@ _BATCH = 128
 _RATE = 4e-3
 
 
+@fixed_defaults()
 def train_judge(*, seed: int = 0, steps: int = 500) -> DigitJudge:
     """Return a judge trained on the train digits of `contar.data.digits`, ready to judge.
 
@@ -48,6 +50,7 @@ def train_judge(*, seed: int = 0, steps: int = 500) -> DigitJudge:
     return judge.eval().requires_grad_(False)
 
 
+@fixed_defaults()
 def distort(
     pictures: UInt8[Tensor, "n 28 28"], generator: torch.Generator
 ) -> Float[Tensor, "n 28 28"]:

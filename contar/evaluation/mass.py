@@ -68,7 +68,7 @@ def windows(grey: Float[Tensor, "n h w"], centre: Float[Tensor, "n 2"]) -> Float
         centre: (y, x) in pixels; NaN takes the middle of the frame.
     """
     sides = torch.tensor(grey.shape[1:], device=grey.device)
-    middle = ((sides - 1) / 2).to(grey.dtype)
+    middle = (sides - 1).to(grey.dtype) / 2
     first = torch.where(centre.isnan(), middle, centre) - (WINDOW - 1) / 2
     # In the padded frame a window starts WINDOW later; one that misses the frame stays beside it.
     corner = (first.round().long() + WINDOW).clamp_min(0).minimum(sides + WINDOW)

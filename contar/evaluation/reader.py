@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class Reader:
         seen = ~centre[:, 0].isnan()
         ink = (255 * windows(grey, centre)).round().byte().numpy()
         read = [self._digit(ink[i]) if seen[i] else NONE for i in range(len(ink))]
-        return torch.tensor(read, dtype=torch.int64)
+        return torch.tensor(read, dtype=torch.int64, device="cpu")
 
     def majority(self, clips: UInt8[Tensor, "b t h w 3"]) -> Int[Tensor, " b"]:
         """Return the digit read in more than half of the frames that are looked at, or -1.
@@ -84,8 +85,9 @@ class Reader:
             ValueError: no uint8 [b, t, h, w, 3].
         """
         count = check_pixels("clips", clips, "[b, t, h, w, 3]").shape[1]
-        chosen = torch.linspace(0, max(count - 1, 0), min(self.frames, count)).round().long()
-        clips = clips[:, chosen.to(clips.device)]
+        places: Any = {"dtype": torch.float32, "device": clips.device}
+        chosen = torch.linspace(0, max(count - 1, 0), min(self.frames, count), **places)
+        clips = clips[:, chosen.round().long()]
         return majority(self.digits(clips.flatten(0, 1)).view(clips.shape[:2]))
 
     def _digit(self, ink: np.ndarray) -> int:

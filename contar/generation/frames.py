@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from contar._errors import bad, check_callable, check_count, check_tensor
+from contar._errors import bad, check_callable, check_size, check_tensor
 from contar._typing import Float, Tensor
 
 Condition = TypeVar("Condition")
@@ -38,7 +38,7 @@ def generate_frames(
     if context is not None:
         check_tensor("context", context, [None] * 5, "[b, c, n, h, w]")
     given = 0 if context is None else context.shape[2]
-    if given > check_count("frames", frames):
+    if given > check_size("frames", frames):
         raise bad("context", f"{given} frames", f"at most the {frames} that are asked for")
     return _loop(observe, draw, frames, state, context)
 

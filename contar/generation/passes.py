@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import check_callable, check_count, check_instance
+from contar._errors import check_callable, check_instance, check_size
 from contar._typing import Float, Int, Tensor
 from contar.generation.plan import GenerationPlan
 from contar.generation.sets import Predict
@@ -66,7 +66,7 @@ def guided_passes(
     for name, function in (("network", network), ("guided", guided), ("allocate", allocate)):
         check_callable(name, function)
     check_instance("plan", plan, GenerationPlan)
-    check_count("batch", batch)
+    check_size("batch", batch)
     cond, uncond, both = slice(0, batch), slice(batch, 2 * batch), slice(0, 2 * batch)
     memories: dict[int, Any] = {}  # by the end of the part
     residual: list[Tensor] = []  # [b, n, d], what the condition makes of each position
@@ -88,18 +88,22 @@ def guided_passes(
             return run(tokens, step, step.current, cond)
         if plan.guidance_every == 1:
             return run(tokens, step, step.current, both)
-        since = (since + 1) % plan.guidance_every
-        if since:
+        now = (since + 1) % plan.guidance_every
+        if now:
             z = run(tokens, step, step.current, cond)
             ids = step.current[..., None].expand_as(z)
-            return torch.cat([z, z - residual[0].gather(1, ids)])
+            z = torch.cat([z, z - residual[0].gather(1, ids)])
+            since = now  # only here: a set that fails does not count
+            return z
         memories.clear()
         hidden = torch.cat([step.current, step.remaining], dim=1)
         z = run(tokens, step, hidden, cond)
         without = network(tokens, step, hidden, uncond, None)
         count = step.current.shape[1]
         empty = z.new_zeros(len(z), tokens.shape[1], z.shape[2])
-        residual[:] = [empty.scatter(1, hidden[..., None].expand_as(z), z - without)]
-        return torch.cat([z[:, :count], without[:, :count]])
+        made = empty.scatter(1, hidden[..., None].expand_as(z), z - without)
+        z = torch.cat([z[:, :count], without[:, :count]])
+        residual[:], since = [made], now
+        return z
 
     return predict

@@ -6,11 +6,20 @@ from typing import Any, Literal
 
 import torch
 
-from contar._errors import bad, check_choice, check_count, check_grid, check_number
+from contar._errors import (
+    bad,
+    check_choice,
+    check_grid,
+    check_instance,
+    check_number,
+    check_size,
+    keep_plain,
+)
 from contar._random import Generators
 from contar._typing import Int, Tensor
 from contar.conditioning import Guidance
 from contar.diffusion import SamplerTable
+from contar.generation.graphs import Graphs
 from contar.ordering import checkerboard_order, random_order, set_sizes
 from contar.ordering.sizes import Curve, Rounding
 
@@ -74,8 +83,9 @@ class GenerationPlan:
     context_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("frames", "sets", "diffusion_steps"):
-            check_count(name, getattr(self, name))
+            check_size(name, getattr(self, name))
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
         check_number("temperature", self.temperature, 0)
@@ -86,20 +96,20 @@ class GenerationPlan:
         if self.grid is not None:
             check_grid("grid", self.grid)
         if self.window is not None:
-            check_count("window", self.window)
-        check_count("pinned", self.pinned, 0)
+            check_size("window", self.window)
+        check_size("pinned", self.pinned, 0)
         if self.last_diffusion_steps is not None:
-            last = check_count("last_diffusion_steps", self.last_diffusion_steps)
+            last = check_size("last_diffusion_steps", self.last_diffusion_steps)
             if last > self.diffusion_steps:
                 raise bad("last_diffusion_steps", last, f"at most {self.diffusion_steps}")
         check_choice("order", self.order, ("random", "checkerboard"))
         if self.filling_sets is not None:
             if self.order != "checkerboard":
                 raise bad("filling_sets", self.filling_sets, "None unless order='checkerboard'")
-            if check_count("filling_sets", self.filling_sets) >= self.sets:
+            if check_size("filling_sets", self.filling_sets) >= self.sets:
                 raise bad("filling_sets", self.filling_sets, f"fewer than the {self.sets} sets")
-        check_count("refresh", self.refresh)
-        check_count("guidance_every", self.guidance_every)
+        check_size("refresh", self.refresh)
+        check_size("guidance_every", self.guidance_every)
         check_number("context_noise", self.context_noise, 0)
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
@@ -114,7 +124,7 @@ class GenerationPlan:
 
         if self.filling_sets is None:
             return cut(tokens, self.sets)
-        first, second = (check_count("tokens", tokens) + 1) // 2, tokens // 2
+        first, second = (check_size("tokens", tokens) + 1) // 2, tokens // 2
         if self.filling_sets > second:
             allowed = f"at most the {second} tokens of a checkerboard's second half"
             raise bad("filling_sets", self.filling_sets, allowed)
@@ -127,6 +137,12 @@ class GenerationPlan:
         """Raise a ValueError unless a generation by this plan may be given an order."""
         if self.order != "random":
             raise bad("order", "an order", f"None, as the plan's is {self.order!r}")
+
+    def check_graphs(self, graphs: object) -> None:
+        """Raise a ValueError unless a generation by this plan may replay graphs."""
+        check_instance("graphs", graphs, Graphs)
+        if self.refresh > 1 or self.guidance_every > 1:
+            raise bad("graphs", "a Graphs", "None for a plan that reuses features")
 
     def solvers(self, make: Callable[[int], SamplerTable], sets: int) -> tuple[SamplerTable, ...]:
         """Return the solver of each of so many sets, each made once for its number of steps."""

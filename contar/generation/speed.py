@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_size
 from contar.diffusion.config import load_scheduler
 
 _NOISE = (
@@ -50,7 +50,7 @@ def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]
             "flow_shift": config.get("shift", 1.0),
             "num_train_timesteps": config["num_train_timesteps"],
         }
-    check_count("sets", sets)
-    check_count("steps", steps)
+    check_size("sets", sets)
+    check_size("steps", steps)
     solver["_class_name"] = "UniPCMultistepScheduler"
     return {"scheduler": solver, "diffusion_steps": steps, "sets": max(1, sets // 4)}

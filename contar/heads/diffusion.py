@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import check_count, check_instance
+from contar._errors import check_instance, check_size
 from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -37,7 +37,7 @@ class DiffusionHead(nn.Module):
     def __init__(self, network: DiffusionMLP, scheduler: Any, *, steps: int = 25) -> None:
         super().__init__()
         check_instance("network", network, DiffusionMLP)
-        check_count("steps", steps)
+        check_size("steps", steps)
         self.network = network
         self.values, self.cond_width = network.values, network.cond_width
         self.process = NoiseProcess.from_config(scheduler)

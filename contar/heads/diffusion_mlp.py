@@ -1,26 +1,27 @@
 """The diffusion MLP: a small network that denoises each token on its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, Literal
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.nn import functional
 
 from contar._errors import (
+    DEEPEST,
+    LARGEST,
     bad,
     check_broadcast,
     check_callable,
     check_choice,
-    check_count,
     check_ids,
     check_instance,
+    check_size,
     check_tensor,
 )
-from contar._mlp import apply_mlp, packed
+from contar._mlp import Mlp, apply_mlp, packed
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance, ScalarEmbedding
@@ -75,7 +76,7 @@ class DiffusionMLP(nn.Module):
         super().__init__()
         sizes = {"values": values, "cond_width": cond_width, "width": width, "depth": depth}
         for name, size in sizes.items():
-            check_count(name, size)
+            check_size(name, size, 1, DEEPEST if name == "depth" else LARGEST)
         check_instance("learned_variance", learned_variance, bool)
         check_instance("prenorm", prenorm, bool)
         check_choice("projection", projection, ("mlp", "linear"))
@@ -291,8 +292,8 @@ class DiffusionMLP(nn.Module):
             together = max(1, _ROWS // max(1, rows[..., 0].numel()))
             steps = list(group)
             for first in range(0, len(steps), together):
-                part = steps[first : first + together]
-                times = torch.tensor(part, dtype=torch.float32).to(rows.device, non_blocking=True)
+                part = tuple(steps[first : first + together])
+                times = _timesteps(part, rows.device)
                 made = self._modulations(rows[None], self.time(times[:, None, None]))
                 for i in range(len(part)):
                     yield [[vector[i] for vector in vectors] for vectors in made]
@@ -314,7 +315,7 @@ class DiffusionMLP(nn.Module):
     ) -> None:
         """Raise a ValueError unless `loss` takes these for `count` tokens."""
         self.check_process(process)
-        check_count("repeats", repeats)
+        check_size("repeats", repeats)
         if noise is not None:
             check_tensor("noise", noise, (repeats, count, self.values), "[repeats, m, values]")
         if index is not None:
@@ -341,3 +342,16 @@ class DiffusionMLP(nn.Module):
         table.check_temperature("temperature", temperature)
         check_instance("guidance", guidance, Guidance)
         guidance.check_constant()
+
+
+def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return [steps]; on a GPU one that stays there, since a copy cannot be part of a graph."""
+    if device.type == "cuda":
+        return _kept(values, device)
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+@cache
+def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)

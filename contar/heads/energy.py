@@ -1,10 +1,10 @@
 """The energy score as a token head: a token in one pass from noise, learned without a density."""
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 
-from contar._errors import bad, check_count, check_number
+from contar._errors import DEEPEST, bad, check_number, check_size
+from contar._mlp import Mlp
 from contar._random import Generators, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance
@@ -46,17 +46,18 @@ class EnergyHead(nn.Module):
         alpha: float = 1.0,
     ) -> None:
         super().__init__()
-        self.values = check_count("values", values)
-        self.cond_width = check_count("cond_width", cond_width)
-        check_count("width", width)
-        self.noise_values = check_count("noise", noise)
+        self.values = check_size("values", values)
+        self.cond_width = check_size("cond_width", cond_width)
+        check_size("width", width)
+        self.noise_values = check_size("noise", noise)
         if not 0 < check_number("alpha", alpha) < 2:
             raise bad("alpha", alpha, "between 0 and 2")
         self.alpha = alpha
         self.condition = nn.Linear(cond_width, width)
         self.noise = nn.Linear(noise, width)
         self.norms = nn.ModuleList(
-            AdaptiveLayerNorm(width, outputs=3) for _ in range(check_count("depth", depth))
+            AdaptiveLayerNorm(width, outputs=3)
+            for _ in range(check_size("depth", depth, 1, DEEPEST))
         )
         self.mlps = nn.ModuleList(Mlp(width, width, act_layer=nn.SiLU) for _ in range(depth))
         self.norm = AdaptiveLayerNorm(width)

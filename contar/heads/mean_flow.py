@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from contar._errors import check_count, check_number
+from contar._errors import DEEPEST, check_number, check_size
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
@@ -60,7 +60,7 @@ class MeanFlowHead(nn.Module):
         self.network = DiffusionMLP(values, cond_width, width=width, depth=depth)
         self.span = ScalarEmbedding(width, cosine_first=True)
         self.values, self.cond_width = values, cond_width
-        self.steps = check_count("steps", steps)
+        self.steps = check_size("steps", steps, 1, DEEPEST)
         self.spans = check_number("spans", spans, 0, 1)
         self.power = check_number("power", power, 0)
 
@@ -143,7 +143,7 @@ class MeanFlowHead(nn.Module):
         shape = (*cond.shape[:2], self.values)
         x = temperature * normal(*shape, generator=draws, device=cond.device)
         for step in range(self.steps, 0, -1):
-            r, t = (torch.full((1, 1), k / self.steps, device=x.device) for k in (step - 1, step))
+            r, t = (x.new_full((1, 1), k / self.steps) for k in (step - 1, step))
             u = self.velocity(x.repeat(passes, 1, 1), r, t, condition)
             x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / self.steps
         return x

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import check_count, check_number
+from contar._errors import check_number, check_size
+from contar._mlp import Mlp
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -47,15 +47,15 @@ class MixtureHead(nn.Module):
         candidates: int = 64,
     ) -> None:
         super().__init__()
-        self.values = check_count("values", values)
-        self.cond_width = check_count("cond_width", cond_width)
-        self.components = check_count("components", components)
+        self.values = check_size("values", values)
+        self.cond_width = check_size("cond_width", cond_width)
+        self.components = check_size("components", components)
         self.least = check_number("least", least, 1e-9)
-        self.candidates = check_count("candidates", candidates)
+        self.candidates = check_size("candidates", candidates)
         outputs = components * (1 + 2 * values)
         self.net = (
             Mlp(cond_width, width, outputs)
-            if check_count("width", width, 0)
+            if check_size("width", width, 0)
             else nn.Linear(cond_width, outputs)
         )
         self.means = nn.Parameter(torch.randn(components, values))  # or all would learn the same

@@ -4,7 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import bad, check_count, check_instance, check_number, check_tensor
+from contar._errors import bad, check_instance, check_number, check_size, check_tensor
 from contar._random import Generators, check_generator
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -80,7 +80,7 @@ def check_loss(
     assert isinstance(target, Tensor)
     shape = (len(target), head.cond_width)
     check_tensor("cond", cond, shape, "[m, cond_width]", like=like)
-    check_count("repeats", repeats)
+    check_size("repeats", repeats)
     if generator is not None:
         check_instance("generator", generator, torch.Generator)
     return check_generator(generator, 1, target.device)

@@ -1,14 +1,19 @@
 """Videos, pictures and animations: read from files, written to them, measured."""
 
+from contar.media.decoding import Video, glance_video, open_video
 from contar.media.motion import motion_score
-from contar.media.picture import fit_frames, read_image, to_rgb
+from contar.media.picture import fit_frames, glance_image, read_image, to_rgb
 from contar.media.sheet import save_gif, save_sheet
 from contar.media.video import check_output, read_tail, read_video, write_video
 
 __all__ = [
+    "Video",
     "check_output",
     "fit_frames",
+    "glance_image",
+    "glance_video",
     "motion_score",
+    "open_video",
     "read_image",
     "read_tail",
     "read_video",

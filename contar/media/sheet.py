@@ -74,7 +74,7 @@ def save_gif(
     Raises:
         ValueError: another shape, values outside [0, 1], or another frame rate.
     """
-    check_number("fps", fps, 0.01, 50)
+    fps = check_number("fps", fps, 0.01, 50)
     pixels = _pictures(frames, least)
     joined = np.concatenate(list(pixels), axis=2)
     first, *rest = [Image.fromarray(np.ascontiguousarray(frame)) for frame in joined]

@@ -6,11 +6,12 @@ Decoding and H.264 need the extra `contar[video]` (PyAV); pictures and animation
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,40 +19,9 @@ from PIL import GifImagePlugin, Image
 
 from contar._errors import bad, check_count, check_number, check_shape
 from contar._typing import Tensor, UInt8
+from contar.media.decoding import at_rate, load_av, open_video, path_of
 
-# FFmpeg would also read a text as an animation of its letters, and follow playlists elsewhere.
-_CONTAINERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,yuv4mpegpipe"
-# swscale's bilinear | full chroma | accurate rounding: its fast path is 1.5 levels off in green.
-_ACCURATE = 0x2 | 0x2000 | 0x40000
 _BT709 = 1  # the code of H.264 for primaries, transfer and matrix alike
-
-
-def _av():
-    try:
-        import av
-        import av.error
-        import av.stream
-        import av.video.reformatter
-    except ImportError as error:
-        raise ImportError('av is not installed (pip install "contar[video]")') from error
-    return av
-
-
-def path_of(path: object, name: str = "path") -> Path:
-    """Return a path; ValueError if it is none."""
-    if not isinstance(path, str | os.PathLike):
-        raise bad(name, type(path).__name__, "a str or a Path")
-    return Path(path)
-
-
-def file_at(path: object, name: str = "path") -> Path:
-    """Return the path of a file; FileNotFoundError or ValueError if there is none."""
-    file = path_of(path, name)
-    if not file.exists():
-        raise FileNotFoundError(f"{name}: no file {str(file)!r}")
-    if not file.is_file():
-        raise bad(name, str(file), "a file")
-    return file
 
 
 def check_frames(frames: Tensor | np.ndarray) -> np.ndarray:
@@ -70,56 +40,8 @@ def check_frames(frames: Tensor | np.ndarray) -> np.ndarray:
     return frames.detach().cpu().numpy() if isinstance(frames, Tensor) else frames
 
 
-class _Decoded(NamedTuple):
-    """Frames that were kept, how many were decoded in all, and frames per second."""
-
-    pictures: Sequence[np.ndarray]
-    total: int
-    rate: float
-
-
-def _decode(
-    file: Path, name: str, *, start: int, stop: int | None, last: Callable[[float], int] | None
-) -> _Decoded:
-    """Decode the frames [start, stop), or the last ones, as many as `last` says for the rate."""
-    av = _av()
-    covers = av.stream.Disposition.attached_pic
-    options = {"format_whitelist": _CONTAINERS}
-    pictures: deque[np.ndarray] = deque()
-    count = 0
-    try:
-        with (
-            file.open("rb") as content,
-            av.open(content, mode="r", options=options, metadata_errors="ignore") as container,
-        ):
-            streams = [s for s in container.streams.video if not s.disposition & covers]
-            if not streams:
-                raise bad(name, str(file), "a file with a video stream")
-            stream = streams[0]
-            stream.thread_type = "AUTO"  # type: ignore[assignment]
-            rate = float(stream.average_rate or stream.guessed_rate or 0)
-            if last is not None and rate:
-                pictures = deque(maxlen=last(rate))
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise bad(name, str(file), "a whole video file; this one is damaged")
-                for frame in packet.decode():
-                    count += 1
-                    if count > start:
-                        pictures.append(frame.to_ndarray(format="rgb24", interpolation=_ACCURATE))
-                    if count == stop:
-                        return _Decoded(pictures, count, rate)
-    except (av.error.FFmpegError, OSError) as error:
-        raise bad(name, str(file), "a video file that can be decoded") from error
-    if not count or not rate:
-        raise bad(name, str(file), "a video file with frames and a frame rate")
-    return _Decoded(pictures, count, rate)
-
-
-def _stack(decoded: _Decoded, name: str, file: Path) -> UInt8[Tensor, "t h w 3"]:
-    if len({picture.shape for picture in decoded.pictures}) > 1:
-        raise bad(name, str(file), "a video file whose frames have one size")
-    return torch.from_numpy(np.stack(decoded.pictures))
+def _stack(pictures: Iterable[np.ndarray]) -> UInt8[Tensor, "t h w 3"]:
+    return torch.from_numpy(np.stack([*pictures]))
 
 
 def read_video(
@@ -131,8 +53,10 @@ def read_video(
 ) -> tuple[UInt8[Tensor, "t h w 3"], float]:
     """Return a video's frames as uint8 RGB [t, h, w, 3], and its mean frames per second.
 
-    The rate is the one that the file states or, as for a GIF, FFmpeg's estimate. Every frame from
-    the first on is decoded, hence `start` is exact. A rotation asked of players is not applied.
+    Frames come as a player shows them: turned as the file says, and with square pixels, for which
+    the shorter side of wide or high ones grows. The rate is the one that the file states, if its
+    time stamps agree with it, else theirs. Every frame from the first on is decoded, hence `start`
+    is exact.
 
     Args:
         path: of an mp4, mov, mkv, webm, avi, gif, mpeg, flv, ogg or y4m file.
@@ -142,28 +66,32 @@ def read_video(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no video, holds sound only, or is damaged; or it has fewer than
-            `start + frames` frames.
+        ValueError: the file is no video, holds sound only, is damaged or cut off (as far as its
+            format tells: .mpg and .ts do not), is turned by other angles than quarters; or it has
+            fewer than `start + frames` frames.
         ImportError: av is not installed.
     """
     start = check_count("start", start, 0)
     stop = None if frames is None else start + check_count("frames", frames)
-    file = file_at(path, name)
-    decoded = _decode(file, name, start=start, stop=stop, last=None)
-    count = decoded.total
+    video = open_video(path, name)
+    pictures, count = [], 0
+    for _, frame in islice(video.frames(), stop):
+        count += 1
+        if count > start:
+            pictures.append(video.picture(frame))
     if count <= start:
         raise bad("start", start, f"0 to {count - 1}: the file has {count} frames")
     if stop is not None and count < stop:
         raise bad("frames", frames, f"1 to {count - start}: the file has {count} frames")
-    return _stack(decoded, name, file), decoded.rate
+    return _stack(pictures), video.rate
 
 
 def read_tail(
     path: str | os.PathLike[str], frames: int, *, fps: float, name: str = "path"
 ) -> UInt8[Tensor, "t h w 3"]:
-    """Return the last frames of a video, so far apart that they play at `fps`; hold no others.
+    """Return the last frames of a video, chosen by their times to play at `fps`; hold few others.
 
-    A video of a lower rate is taken frame by frame.
+    A video of a lower mean rate gives frames at that.
 
     Args:
         path: as in `read_video`.
@@ -175,25 +103,27 @@ def read_tail(
         FileNotFoundError, ImportError: as `read_video`.
         ValueError: as `read_video`, or a video that is too short.
     """
-    check_count("frames", frames)
-    check_number("fps", fps, 0.01)
-
-    def places(rate: float) -> list[int]:  # counted from the last frame
-        return [round(i * max(rate / fps, 1.0)) for i in range(frames)][::-1]
-
-    file = file_at(path, name)
-    decoded = _decode(file, name, start=0, stop=None, last=lambda rate: places(rate)[0] + 1)
-    needed = places(decoded.rate)[0] + 1
-    if decoded.total < needed:
-        raise bad(
-            name, f"{decoded.total} frames", f"at least {needed}, of which {frames} are taken"
-        )
-    kept = [decoded.pictures[-1 - place] for place in places(decoded.rate)]
-    return _stack(decoded._replace(pictures=kept), name, file)
+    frames, fps = check_count("frames", frames), check_number("fps", fps, 0.01)
+    video = open_video(path, name)
+    rate = min(fps, video.rate)
+    span = (frames - 1) / rate
+    kept: deque[tuple[float, Any]] = deque()
+    count = 0
+    for time, frame in video.frames():
+        kept.append((time, frame))
+        count += 1
+        while len(kept) > 1 and kept[1][0] <= time - span:
+            kept.popleft()
+    start = kept[-1][0] - span
+    if kept[0][0] > start + video.rounding:
+        needed = round(span * video.rate) + 1
+        raise bad(name, f"{count} frames", f"at least {needed}, of which {frames} are taken")
+    chosen = islice(at_rate(kept, rate, start=start), frames)
+    return _stack(video.picture(frame) for frame in chosen)
 
 
 def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
-    av = _av()
+    av = load_av()
     colors = av.video.reformatter
     height, width = frames.shape[1:3]
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -278,7 +208,7 @@ def check_output(
     if not file.parent.exists():
         raise FileNotFoundError(f"{name}: no folder {str(file.parent)!r}")
     if suffix == ".mp4":
-        _av()
+        load_av()
     if fps is not None:
         check_number("fps", fps, 0.01, 50 if suffix == ".gif" else 1000)
     if frames is not None and suffix == ".png" and frames != 1:

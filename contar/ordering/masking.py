@@ -9,11 +9,12 @@ import torch
 from contar._errors import (
     bad,
     check_choice,
-    check_count,
     check_device,
     check_number,
     check_shape,
+    check_size,
     check_tensor,
+    check_total,
 )
 from contar._random import Generators, check_generator, uniform
 from contar._typing import Bool, Float, Int, Tensor
@@ -116,7 +117,8 @@ def full_mask(batch: int, tokens: int, *, device: torch.device | str = "cpu") ->
         ValueError: a size below 1.
     """
     check_device("device", device)
-    hidden = torch.ones(check_count("batch", batch), check_count("tokens", tokens), device=device)
+    check_total("batch, tokens", check_size("batch", batch), check_size("tokens", tokens))
+    hidden = torch.ones(batch, tokens, device=device)
     return TrainingMask(hidden.bool(), hidden[:, :0].long())
 
 
@@ -155,12 +157,13 @@ def truncated_normal_mask(
     Raises:
         ValueError: a number outside its range, or generators that do not fit.
     """
-    check_count("batch", batch)
-    check_count("tokens", tokens)
-    check_number("low", low, 0, 1)
-    check_number("high", high, low, 1)
-    check_number("mean", mean)
-    if check_number("std", std) <= 0:
+    check_size("batch", batch)
+    check_size("tokens", tokens)
+    check_total("batch, tokens", batch, tokens)
+    low = check_number("low", low, 0, 1)
+    high = check_number("high", high, low, 1)
+    mean, std = check_number("mean", mean), check_number("std", std)
+    if std <= 0:
         raise bad("std", std, "a number above 0")
     check_choice("ratio", ratio, ("batch", "sample"))
     check_choice("rounding", rounding, ("nearest", "floor"))

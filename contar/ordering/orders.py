@@ -2,7 +2,7 @@
 
 import torch
 
-from contar._errors import bad, check_count, check_device
+from contar._errors import bad, check_device, check_size, check_total
 from contar._random import Generators, check_generator, uniform
 from contar._typing import Int, Tensor
 
@@ -21,8 +21,9 @@ def random_order(
     Raises:
         ValueError: a size below 1, or generators that do not fit.
     """
-    check_count("batch", batch)
-    check_count("tokens", tokens)
+    check_size("batch", batch)
+    check_size("tokens", tokens)
+    check_total("batch, tokens", batch, tokens)
     check_device("device", device)
     generator = check_generator(generator, batch, device)
     keys = uniform(batch, tokens, generator=generator, device=device)
@@ -37,9 +38,9 @@ def raster_order(
     Raises:
         ValueError: a size below 1.
     """
-    check_count("batch", batch)
+    check_size("batch", batch)
     check_device("device", device)
-    return torch.arange(check_count("tokens", tokens), device=device).expand(batch, -1)
+    return torch.arange(check_size("tokens", tokens), device=device).expand(batch, -1)
 
 
 def checkerboard_order(
@@ -65,7 +66,7 @@ def checkerboard_order(
     Raises:
         ValueError: as `random_order`, or columns that do not divide the tokens.
     """
-    if check_count("tokens", tokens) % check_count("columns", columns):
+    if check_size("tokens", tokens) % check_size("columns", columns):
         raise bad("columns", columns, f"a divisor of the {tokens} tokens")
     order = random_order(batch, tokens, generator=generator, device=device)
     later = (order // columns + order % columns) % 2

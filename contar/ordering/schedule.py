@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import SupportsIndex
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_size, check_tensor, keep_plain
 from contar._typing import Int, Tensor
 
 
@@ -43,11 +44,13 @@ class SetSchedule:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_tensor("order", self.order, (None, None), "[b, n]", kind="int")
-        if not isinstance(self.sizes, Sequence) or not self.sizes:
+        listed = isinstance(self.sizes, Sequence) and not isinstance(self.sizes, bytes)
+        if not listed or not self.sizes:
             raise bad("sizes", self.sizes, "sizes of at least one set")
         for size in self.sizes:
-            check_count("sizes", size)
+            check_size("sizes", size)
         if sum(self.sizes) != self.order.shape[1]:
             allowed = (
                 f"positive numbers that add up to the tokens of order {tuple(self.order.shape)}"
@@ -60,6 +63,8 @@ class SetSchedule:
         return len(self.sizes)
 
     def __getitem__(self, index: int) -> SetStep:
+        if isinstance(index, bool) or not isinstance(index, SupportsIndex):
+            raise bad("index", index, "the number of a set")
         if not 0 <= index < len(self.sizes):
             raise IndexError(index)
         ends = (0, *accumulate(self.sizes))

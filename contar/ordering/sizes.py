@@ -5,19 +5,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
-import numpy as np
-
-from contar._errors import bad, check_choice, check_count
+from contar._errors import bad, check_choice, check_count, check_size
 
 Curve = Literal["cosine", "linear", "uniform"]
 Rounding = Literal["nearest", "floor"]
 
-# Tokens still hidden after each of K sets. Whole numbers come out whole, and the cosine is numpy's,
+# Of n tokens those still hidden after k of K sets. Whole numbers come out whole, and the cosine is
 # in the order of operations of NOVA and MAR, since both round to the last digit.
-_HIDDEN: dict[str, Callable[[int, np.ndarray], np.ndarray]] = {
-    "cosine": lambda n, k: np.cos(0.5 * np.pi * k / k[-1]) * n,
-    "linear": lambda n, k: n * (k[-1] ** 2 - k**2) / k[-1] ** 2,  # the sizes grow linearly
-    "uniform": lambda n, k: n * (k[-1] - k) / k[-1],
+_HIDDEN: dict[str, Callable[[int, int, int], float]] = {
+    "cosine": lambda n, k, sets: math.cos(0.5 * math.pi * k / sets) * n,
+    "linear": lambda n, k, sets: n * (sets**2 - k**2) / sets**2,  # the sizes grow linearly
+    "uniform": lambda n, k, sets: n * (sets - k) / sets,
 }
 
 
@@ -43,14 +41,14 @@ def set_sizes(
         >>> set_sizes(24, 4)
         (2, 5, 8, 9)
     """
-    check_count("tokens", tokens)
+    check_size("tokens", tokens)
     if check_count("sets", sets) > tokens:
         raise bad("sets", sets, f"at most the {tokens} tokens there are")
     check_choice("curve", curve, tuple(_HIDDEN))
     check_choice("rounding", rounding, ("nearest", "floor"))
     hidden = [tokens]
-    curved = _HIDDEN[curve](tokens, np.arange(sets + 1)).tolist()
-    for k, exact in enumerate(curved[1:], start=1):
+    for k in range(1, sets + 1):
+        exact = _HIDDEN[curve](tokens, k, sets)
         if rounding == "nearest":
             hidden.append(round(exact))
         else:  # one at least now, and one at least for each set to come

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import (
     AutoencoderMixin,
     DecoderOutput,
     DiagonalGaussianDistribution,
 )
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import DEEPEST, bad, check_grid, check_numbers, check_size, check_tensor, plain
+from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.protocol import check_clip
@@ -73,7 +73,7 @@ class _Up(nn.Module):
         return rearrange(self.space(x), "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
 
 
-class CausalVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+class CausalVAE(Model, AutoencoderMixin):
     """Clips of 4k + 1 frames to k + 1 latent frames and back, used as diffusers' autoencoders are.
 
     Latents up to frame t depend on no later pixel, and pixels on no later latent: convolutions are
@@ -102,11 +102,15 @@ class CausalVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         latents_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        given = self.config  # as Python's numbers, so that it can be saved
+        self.register_to_config(**{k: plain(v) for k, v in given.items() if k[0] != "_"})
         for name, value in (("in_channels", in_channels), ("latent_channels", latent_channels)):
-            check_count(name, value)
-        check_count("depth", depth)
-        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
+            check_size(name, value)
+        check_size("depth", depth, 1, DEEPEST)
+        if any(width % 8 for width in check_grid("widths", widths, "(1/2, 1/4, 1/8)")):
             raise bad("widths", list(widths), "three multiples of 8")
+        for name, values in (("latents_mean", latents_mean), ("latents_std", latents_std)):
+            check_numbers(name, values, latent_channels)
         a, b, c = widths
 
         def blocks(width: int, *, time: bool) -> nn.Sequential:

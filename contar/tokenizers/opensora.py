@@ -5,21 +5,20 @@ Source: Open-Sora-Plan v1.2's CausalVAE as the NOVA release carries it
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import (
     AutoencoderMixin,
     DecoderOutput,
     DiagonalGaussianDistribution,
 )
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_choice, check_count, check_tensor
+from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
+from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
@@ -38,9 +37,9 @@ STRIDES = (4, 8)  # frames, pixels
 class _Stage(nn.Module):
     """Residual blocks, and a change of resolution but in the last stage."""
 
-    def __init__(self, widths: Sequence[int], kind: str) -> None:
+    def __init__(self, width: int, out: int, depth: int, kind: str) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(a, b, kind) for a, b in pairwise(widths))
+        self.resnets = nn.ModuleList(ResBlock(out if i else width, out, kind) for i in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.resnets:
@@ -55,7 +54,7 @@ class _Encoder(nn.Module):
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
         for i, (kind, width) in enumerate(zip(kinds, widths, strict=True)):
-            stage = _Stage([widths[max(i - 1, 0)], *[width] * depth], kind)
+            stage = _Stage(widths[max(i - 1, 0)], width, depth, kind)
             if i + 1 < len(widths):
                 stage.downsamplers = nn.ModuleList([Downsample(width, kinds[i + 1])])
             self.down_blocks.append(stage)
@@ -84,7 +83,7 @@ class _Decoder(nn.Module):
         self.mid_block = MidBlock(widths[0], "3d")
         self.up_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
-            stage = _Stage([widths[max(i - 1, 0)], *[width] * (depth + 1)], "3d")
+            stage = _Stage(widths[max(i - 1, 0)], width, depth + 1, "3d")
             if i + 1 < len(widths):
                 time = i + 2 < len(widths)
                 stage.upsamplers = nn.ModuleList([Upsample(width, time=time)])
@@ -101,7 +100,7 @@ class _Decoder(nn.Module):
         return self.conv_out(functional.silu(self.conv_norm_out(x)))
 
 
-class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+class OpenSoraVAE(Model, AutoencoderMixin):
     """The autoencoder of the released 480p NOVA, used as diffusers' autoencoders are.
 
     Clips of 4k + 1 frames make k + 1 latent frames. Convolutions are causal in time; the group
@@ -153,8 +152,15 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
             raise bad("down_block_types", list(down_block_types), "two 2D stages, then two 3D")
         if len(up_block_types) != 4 or set(up_block_types) != {"UpDecoderBlock3D"}:
             raise bad("up_block_types", list(up_block_types), "four 3D stages")
-        if len(block_out_channels) != 4 or any(width % 32 for width in block_out_channels):
-            raise bad("block_out_channels", list(block_out_channels), "four multiples of 32")
+        for name, value in (
+            ("in_channels", in_channels), ("out_channels", out_channels),
+            ("latent_channels", latent_channels), ("layers_per_block", layers_per_block),
+        ):  # fmt: skip
+            check_instance(name, value, int)
+            check_size(name, value, 1, DEEPEST)
+        four = isinstance(block_out_channels, Sequence) and len(block_out_channels) == 4
+        if not four or any(check_size("block_out_channels", w) % 32 for w in block_out_channels):
+            raise bad("block_out_channels", block_out_channels, "four multiples of 32")
         check_choice("act_fn", act_fn, ("silu",))
         check_choice("norm_num_groups", norm_num_groups, (32,))
         widths, latent = list(block_out_channels), latent_channels
@@ -201,9 +207,9 @@ class OpenSoraVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         if 0 in x.shape:
             raise bad(name, tuple(x.shape), "no empty axis")
         if self.tile_frames is not None:
-            check_count("tile_frames", self.tile_frames, STRIDES[0] + 1)
+            check_size("tile_frames", self.tile_frames, STRIDES[0] + 1)
             latent_frames(self.tile_frames, STRIDES[0], lone_first=True, name="tile_frames")
-        if check_count("tile_size", self.tile_size, 4) % 4:
+        if check_size("tile_size", self.tile_size, 4) % 4:
             raise bad("tile_size", self.tile_size, "a multiple of 4")
 
     def _sliced(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from einops import rearrange
 
-from contar._errors import bad, check_count, check_grid, check_instance, check_tensor
+from contar._errors import bad, check_grid, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 
 _VALUES = {False: "(p q c)", True: "(c p q)"}  # of a token
@@ -24,7 +24,7 @@ def patchify(
     Raises:
         ValueError: a grid that `patch` does not divide, or no float tensor of three axes or more.
     """
-    check_count("patch", patch)
+    check_size("patch", patch)
     check_instance("channel_first", channel_first, bool)
     check_tensor("latents", latents, (..., None, None, None), "[..., c, h, w]")
     height, width = latents.shape[-2:]
@@ -52,7 +52,7 @@ def unpatchify(
     Raises:
         ValueError: a grid of another number of tokens, or tokens that hold no whole patches.
     """
-    check_count("patch", patch)
+    check_size("patch", patch)
     check_instance("channel_first", channel_first, bool)
     check_grid("grid", grid)
     check_tensor("tokens", tokens, (..., None, None), "[..., n, d]")

@@ -1,8 +1,9 @@
 """What a tokenizer is: strides, channels, scale and shift, frame counts; encode and decode."""
 
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
-from contar._errors import bad, check_count, check_tensor
+from contar._errors import bad, check_size, check_tensor
 from contar._random import Generators
 from contar._typing import Float, Tensor
 
@@ -49,27 +50,40 @@ class Tokenizer(Protocol):
         ...
 
 
-def latent_frames(frames: int, stride: int, *, lone_first: bool, name: str = "num_frames") -> int:
+def latent_frames(
+    frames: int, stride: int, *, lone_first: bool, together: int = 1, name: str = "num_frames"
+) -> int:
     """Return how many latent frames a clip of `frames` frames has.
 
     Args:
         frames: of the clip.
         stride: frames for each latent frame.
         lone_first: the first frame has a latent frame of its own, so clips have stride * k + 1.
+        together: k has to be a multiple of this, or other numbers of frames come back.
         name: of the argument, for the error.
 
     Raises:
         ValueError: a number that the stride does not fit; names the nearest that it does.
     """
-    check_count(name, frames)
+    check_size(name, frames)
     first = int(lone_first)
-    beyond = (frames - first) % stride
+    unit = stride * together
+    beyond = (frames - first) % unit
     if beyond:
-        below, above = frames - beyond, frames - beyond + stride
+        below, above = frames - beyond, frames - beyond + unit
         nearest = f"{below} or {above}" if below > 0 else str(above)
-        rule = f"k * {stride} + {first}" if lone_first else f"k * {stride}"
+        rule = f"k * {unit} + {first}" if lone_first else f"k * {unit}"
         raise bad(name, frames, f"{nearest} frames ({rule})")
     return (frames - first) // stride + first
+
+
+def longest_clip(tokenizer: Tokenizer, most: int) -> int:
+    """Return the most frames, up to `most`, that a tokenizer takes; `most` if it takes none."""
+    for frames in range(most, 0, -1):
+        with suppress(ValueError):
+            tokenizer.latent_frames(frames)
+            return frames
+    return most
 
 
 def check_clip(x: Float[Tensor, "b c t h w"], channels: int, strides: tuple[int, int]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from contar._errors import bad, check_count
+from contar._errors import bad, check_callable, check_number, check_size, check_tensor
 from contar._typing import Float, Tensor
 
 
@@ -18,9 +18,9 @@ def tiles(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
         >>> tiles(25, 17, 1)
         [(0, 17), (16, 25)]
     """
-    check_count("length", length)
-    check_count("size", size)
-    if check_count("overlap", overlap, 0) >= size:
+    check_size("length", length)
+    check_size("size", size)
+    if check_size("overlap", overlap, 0) >= size:
         raise bad("overlap", overlap, f"from 0 to {size - 1}")
     starts = range(0, max(1, length - overlap), size - overlap)
     return [(start, min(start + size, length)) for start in starts]
@@ -43,8 +43,11 @@ def tiled(
         ValueError: a size below 1, or one whose quarter the factor does not make a whole number of
             pixels.
     """
+    check_callable("function", function)
+    check_tensor("x", x, (..., None, None), "[..., h, w]")
+    check_number("factor", factor, 1e-6)
     height, width = x.shape[-2:]
-    overlap = check_count("size", size) // 4
+    overlap = check_size("size", size) // 4
     if (size * factor) % 1 or (overlap * factor) % 1:
         raise bad("size", size, f"one whose quarter times {factor} is whole")
     total, weight = None, None

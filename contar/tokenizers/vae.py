@@ -1,11 +1,14 @@
 """One tokenizer over image and video autoencoders: strides, scale, shift, frame counts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from contar._errors import bad, check_count, check_tensor
+from contar._defaults import fixed_defaults
+from contar._errors import bad, check_finite, check_size, check_tensor
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
 from contar.tokenizers.protocol import latent_frames
@@ -41,12 +44,20 @@ KNOWN = {
 }  # fmt: skip
 
 
+def _column(values: Any) -> Float[Tensor, " c"]:
+    if isinstance(values, Tensor):
+        return values.float().flatten()
+    return torch.tensor(values, dtype=torch.float32, device="cpu").flatten()
+
+
 class VAETokenizer:
     """Clips of pixels to scaled latents and back, over an autoencoder of diffusers or our own.
 
     It holds the autoencoder and nothing else: its dtype, device, tiling and slicing are that one's
-    (`vae.enable_tiling()`). Pixels and latents of any float dtype go in, float32 comes out. Clips
-    are taken one by one, so memory does not grow with the batch.
+    (`vae.enable_tiling()`). One in float16 whose config says `force_upcast`, as its activations
+    grow beyond what float16 holds, runs in float32. Pixels and latents of any float dtype go in,
+    float32 comes out, and it is finite. Clips are taken one by one, so memory does not grow with
+    the batch.
 
     Args:
         vae: `OpenSoraVAE`, or an image or video autoencoder of diffusers; an image autoencoder
@@ -64,6 +75,10 @@ class VAETokenizer:
             raise bad("vae", f"{name} with timestep_conditioning", "one without")
         self.vae: Any = vae
         self.time_stride, self.space_stride, self._lone_first = KNOWN[name](vae)
+        # CogVideoX decodes latent frames two by two, and knows the clip's first one by an odd
+        # number of them: of an even number, each comes back as a whole stride.
+        cogvideox = name == "AutoencoderKLCogVideoX"
+        self._together: int = vae.num_latent_frames_batch_size if cogvideox else 1  # type: ignore[assignment]
 
     @property
     def channels(self) -> int:
@@ -75,32 +90,36 @@ class VAETokenizer:
     def shift(self) -> Float[Tensor, " c"]:
         """What is taken from a latent of the network."""
         mean, plain = self._statistic("latents_mean"), self.vae.config.get("shift_factor")
-        return torch.tensor([plain or 0.0]) if mean is None else mean
+        return _column([plain or 0.0]) if mean is None else mean
 
     @property
     def scale(self) -> Float[Tensor, " c"]:
         """What the difference is multiplied with."""
         factor, std = self.vae.config.get("scaling_factor") or 1.0, self._statistic("latents_std")
-        return torch.tensor([factor]) if std is None else factor / std
+        return _column([factor]) if std is None else factor / std
 
     def _statistic(self, name: str) -> Tensor | None:
         value = self.vae.config.get(name)
         if value is None:
             value = dict(self.vae.named_buffers(recurse=False)).get(name)
-        return None if value is None else torch.as_tensor(value, dtype=torch.float32).flatten()
+        return None if value is None else _column(value)
 
     def latent_frames(self, frames: int, name: str = "num_frames") -> int:
         """Return how many latent frames a clip has.
 
         Raises:
-            ValueError: a number of frames that the autoencoder does not take; names the nearest.
+            ValueError: a number of frames that the autoencoder does not take, or that does not come
+                back; names the nearest.
         """
-        return latent_frames(frames, self.time_stride, lone_first=self._lone_first, name=name)
+        options: Any = {"lone_first": self._lone_first, "together": self._together}
+        return latent_frames(frames, self.time_stride, name=name, **options)
 
     def pixel_frames(self, latents: int) -> int:
         """Return how many frames so many latent frames decode to."""
         first = int(self._lone_first)
-        return (check_count("latents", latents) - first) * self.time_stride + first
+        if (check_size("latents", latents) - first) % self._together:
+            return latents * self.time_stride
+        return (latents - first) * self.time_stride + first
 
     def encode(
         self, pixels: Float[Tensor, "b c t h w"], *, generator: Generators | None = None
@@ -133,12 +152,15 @@ class VAETokenizer:
             pixels: [b, 3, t, h, w] in [-1, 1].
 
         Raises:
-            ValueError: another shape, a number of frames that `latent_frames` refuses, or a height
-                or width that the stride does not divide.
+            ValueError: another shape, a number of frames that `latent_frames` refuses, a height
+                or width that the stride does not divide, NaN or infinite pixels, or latents that
+                come out so.
         """
         self._check_pixels(pixels)
-        pairs = [self._posterior(clip[None].to(self.vae.dtype)) for clip in pixels]
+        with self._running() as dtype:
+            pairs = [self._posterior(clip[None].to(dtype)) for clip in pixels]
         mean, deviation = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        self._check_result("latents", mean, self.latent_frames(pixels.shape[2]))
         shift, scale = self._affine(pixels.device)
         return (mean - shift) * scale, deviation * scale
 
@@ -150,20 +172,51 @@ class VAETokenizer:
         for name, size in (("height", pixels.shape[3]), ("width", pixels.shape[4])):
             if not size or size % self.space_stride:
                 raise bad(f"pixels.{name}", size, f"a multiple of {self.space_stride}")
+        check_finite("pixels", pixels)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 t2 h2 w2"]:
         """Return the pixels, about in [-1, 1], of scaled latents.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, NaN or infinite latents, or pixels that come out so.
         """
         check_tensor("latents", latents, (None, self.channels, None, None, None), "[b, c, t, h, w]")
         if 0 in latents.shape:
             raise bad("latents", tuple(latents.shape), "no empty axis")
+        check_finite("latents", latents)
         shift, scale = self._affine(latents.device)
-        plain = (latents.float() / scale + shift).to(self.vae.dtype)
-        return torch.cat([self._decode(clip[None]).float() for clip in plain])
+        plain = latents.float() / scale + shift
+        with self._running() as dtype:
+            pixels = torch.cat([self._decode(clip[None]).float() for clip in plain.to(dtype)])
+        self._check_result("pixels", pixels, self.pixel_frames(latents.shape[2]))
+        return pixels
+
+    @contextmanager
+    def _running(self) -> Iterator[torch.dtype]:
+        """Have the autoencoder run in the dtype that its config asks for, which is yielded."""
+        if self.vae.dtype != torch.float16 or not self.vae.config.get("force_upcast"):
+            with fixed_defaults():
+                yield self.vae.dtype
+            return
+        tensors = [*self.vae.parameters(), *self.vae.buffers()]
+        kept = [x.data for x in tensors]
+        try:
+            for x in tensors:
+                x.data = x.data.float() if x.dtype == torch.float16 else x.data
+            with fixed_defaults():
+                yield torch.float32
+        finally:
+            for x, data in zip(tensors, kept, strict=True):
+                x.data = data
+
+    def _check_result(self, name: str, made: Tensor, frames: int) -> None:
+        """Raise a ValueError unless an autoencoder made finite values of so many frames."""
+        kind = type(self.vae).__name__
+        if made.shape[2] != frames:  # by a setting of its own, such as drop_last_temporal_frames
+            raise bad("vae", f"{name} of {made.shape[2]} frames", f"a {kind} that makes {frames}")
+        cure = " (float32 may help: vae.to(torch.float32))" * (self.vae.dtype == torch.float16)
+        check_finite(name, made, f"finite ones from {kind}{cure}")
 
     def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
         shift, scale = (x.to(device).reshape(-1, 1, 1, 1) for x in (self.shift, self.scale))

@@ -3,18 +3,26 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_number, check_text
 from contar._typing import Tensor, UInt8
 from contar.conditioning import encode_texts
-from contar.data.cache import Sample
+from contar.data.cache import Cache, Sample
 from contar.data.captioned import CaptionedFile
-from contar.media import fit_frames, motion_score, read_image, read_video
+from contar.media import (
+    fit_frames,
+    glance_image,
+    glance_video,
+    motion_score,
+    open_video,
+    read_image,
+)
 from contar.tokenizers.vae import VAETokenizer
 
 
@@ -31,9 +39,10 @@ def read_clips(
 ) -> Iterator[Clip]:
     """Return clips of one size and length from captioned files, one after the other.
 
-    A video is cut into as many clips as it has room for, one after the other; of one at a lower
-    rate than `fps` every frame is taken, and the clip says that rate. Of a video asked for clips of
-    1 frame, the first is taken. Each video is decoded whole, into memory, at its own size.
+    A video is cut into as many clips as it has room for, one after the other, of frames chosen by
+    their times; of one at a lower mean rate than `fps` the clips have that rate, and say so. Of a
+    video asked for clips of 1 frame, the first is taken. The files are only glanced at before the
+    first clip; each is read when its clips are asked for, one clip at a time.
 
     Args:
         files: of `contar.data.captioned.captioned_files`.
@@ -45,41 +54,45 @@ def read_clips(
     Raises:
         FileNotFoundError: a file that is gone.
         ValueError: a number outside its range, a picture where clips of several frames are asked
-            for, or a file that cannot be read; the file is named, and nothing is returned. A video
-            that is too short is named when its clips are asked for.
+            for, or a file that is no video or picture or is cut off; the file is named, and nothing
+            is returned. A file that is damaged and a video that is too short are named when their
+            clips are asked for.
     """
-    check_count("frames", frames)
-    check_number("fps", fps, 0.01)
+    frames, fps = check_count("frames", frames), check_number("fps", fps, 0.01)
+    size = (check_count("height", height), check_count("width", width))
     for file in files:
         if frames > 1 and not file.is_video:
             raise bad("frames", f"{frames} of the picture {file.path}", "1, or a folder of videos")
     for file in files:
-        _read(file, 1, fps)
-    return _clips(files, frames, fps, (height, width))
+        (glance_video if file.is_video else glance_image)(file.path, name=str(file.path))
+    return _clips(files, frames, fps, size)
 
 
-def _read(
-    file: CaptionedFile, frames: int | None, fps: float
-) -> tuple[UInt8[Tensor, "t h w 3"], float]:
-    """Return the first frames of a file, or all, and its rate, `fps` for a picture."""
-    if file.is_video:
-        return read_video(file.path, frames=frames, name=str(file.path))
-    return read_image(file.path, name=str(file.path))[None], fps
+def _pictures(file: CaptionedFile, fps: float) -> tuple[Iterator[np.ndarray], float]:
+    """Return the pictures of a file, chosen to play at `fps` or slower, and at which rate."""
+    if not file.is_video:
+        return iter([read_image(file.path, name=str(file.path)).numpy()]), fps
+    video = open_video(file.path, str(file.path))
+    rate = min(fps, video.rate)
+    return video.pictures(rate), rate
 
 
 def _clips(
     files: Sequence[CaptionedFile], frames: int, fps: float, size: tuple[int, int]
 ) -> Iterator[Clip]:
     for file in files:
-        whole, rate = _read(file, 1 if frames == 1 else None, fps)
-        step = max(rate / fps, 1.0)
-        places = [round(i * step) for i in range(int((len(whole) - 1) / step) + 1)]
-        if len(places) < frames:
-            got = f"{len(places)} frames at {fps:g} per second"
+        pictures, rate = _pictures(file, fps)
+        count, chosen = 0, []
+        for picture in islice(pictures, 1 if frames == 1 else None):
+            count += 1
+            chosen.append(picture)
+            if len(chosen) == frames:
+                whole = torch.from_numpy(np.stack(chosen))
+                yield Clip(fit_frames(whole, *size), file.caption, rate)
+                chosen = []
+        if count < frames:
+            got = f"{count} frames at {fps:g} per second"
             raise bad(str(file.path), got, f"at least {frames}")
-        for first in range(0, len(places) - frames + 1, frames):
-            chosen = whole[places[first : first + frames]]
-            yield Clip(fit_frames(chosen, *size), file.caption, rate / step)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -119,11 +132,12 @@ def encode_clips(
             unless the posterior is narrow: a hundredth of a latent's size.
 
     Yields:
-        arrays "latents" [2c, t, h, w] and "text" [l, e], float16; facts caption, fps, and
-        motion_flow, None for a clip of one frame.
+        arrays "latents" [2c, t, h, w] and "text" [l, e], float16, or float32 where a value is
+        beyond float16; facts caption, fps, and motion_flow, None for a clip of one frame.
 
     Raises:
-        ValueError: clips that the tokenizer does not take, or an unknown precision.
+        ValueError: clips that the tokenizer does not take, an unknown precision, or latents or text
+            states that are not finite (the clip is named by its caption).
     """
     check_choice("precision", precision, ("no", "bf16"))
     parts = (tokenizer, text_tokenizer, text_encoder, length, precision == "bf16")
@@ -147,11 +161,57 @@ def _encode(
             mean, deviation = tokenizer.posterior(pixels)
         latents = torch.cat([mean, deviation], dim=1)[0]
         score = motion_score(clip.frames) if len(clip.frames) > 1 else None
+        fps = check_number("clips.fps", clip.fps, 0)
         yield Sample(
-            {"latents": _half(latents), "text": _half(text)},
-            {"caption": clip.caption, "fps": clip.fps, "motion_flow": score},
+            {"latents": _stored(latents, "latents", clip), "text": _stored(text, "text", clip)},
+            {"caption": clip.caption, "fps": fps, "motion_flow": score},
         )
 
 
-def _half(tensor: Tensor) -> np.ndarray:
-    return tensor.float().cpu().numpy().astype(np.float16)
+def _stored(tensor: Tensor, name: str, clip: Clip) -> np.ndarray:
+    """Return finite values in float16, or in float32 where one is too large for it."""
+    values = tensor.float().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise bad("clips", f"{name} with NaN or infinity of {clip.caption!r}", "finite values")
+    fits = np.abs(values).max(initial=0) <= np.finfo(np.float16).max
+    return values.astype(np.float16 if fits else np.float32)
+
+
+def check_samples(cache: Cache, count: int | None = None) -> list[Sample]:
+    """Return the samples of a cache, or its first ones, once each is seen to be one of clips.
+
+    Raises:
+        ValueError: a sample that `encode_clips` would not make, or of another shape than the first;
+            it is named.
+    """
+    samples = [cache[index] for index in range(len(cache))[:count]]
+    for index, sample in enumerate(samples):
+        wrong = _wrong(sample, samples[0])
+        if wrong:
+            raise bad("cache", f"{wrong} in {cache.where(index)}", "samples of encode_clips")
+    return samples
+
+
+def _wrong(sample: Sample, first: Sample) -> str:
+    """Return what a sample lacks, or nothing."""
+    for name, axes in (("latents", 4), ("text", 2)):
+        array, model = sample.arrays.get(name), first.arrays.get(name)
+        if array is None or array.dtype.kind != "f" or array.ndim != axes:
+            return f"no {name} of {axes} axes"
+        fixed = slice(0 if name == "latents" else 1, None)
+        if model is not None and array.shape[fixed] != model.shape[fixed]:
+            return f"{name} of shape {array.shape} beside {model.shape}"
+        if not np.isfinite(array).all():
+            return f"{name} with NaN or infinity"
+    latents = sample.arrays["latents"]
+    if not latents.size or latents.shape[0] % 2:
+        return f"latents of shape {latents.shape}"
+    try:
+        check_text("caption", sample.facts.get("caption"))
+        check_number("fps", sample.facts.get("fps"), 0)
+        flow = sample.facts.get("motion_flow")
+        if flow is not None or latents.shape[1] > 1:
+            check_number("motion_flow", flow)
+    except ValueError as error:
+        return f"a wrong fact ({error})"
+    return ""

@@ -1,9 +1,11 @@
 """Losses of a run's stages as a picture."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from contar._errors import bad
+from contar.training.log import read_log
 
 _SMOOTHED = 10  # rows of the log
 
@@ -29,14 +31,15 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> Path:
 
     Raises:
         FileNotFoundError: a folder without a log.
+        ValueError: a log that is none.
         ImportError: matplotlib is not installed.
     """
     figure = require_matplotlib()(figsize=(11, 3), layout="constrained", dpi=80)
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (title, folder) in zip(panels, runs.items(), strict=True):
-        steps, columns = _read(folder / "log.csv")
+        columns = _read(folder / "log.csv")
         name = "error" if "error" in columns else "loss"
-        values = columns[name]
+        steps, values = columns[name]
         recent = [values[max(0, i - _SMOOTHED) : i] for i in range(1, len(values) + 1)]
         smooth = [sum(rows) / len(rows) for rows in recent]
         axes.plot(steps, smooth, linewidth=0.8, label="training")
@@ -44,10 +47,10 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> Path:
         most = int(0.97 * len(smooth)) + 1
         shown = sorted(smooth)[:most]  # the first steps would dwarf the rest
         if (folder / "validation.csv").exists():
-            places, columns = _read(folder / "validation.csv")
+            places, checked = _read(folder / "validation.csv").get(name, ([], []))
             label = "validation, averaged weights"
-            axes.plot(places, columns[name], "o-", markersize=3, label=label)
-            shown += columns[name]
+            axes.plot(places, checked, "o-", markersize=3, label=label)
+            shown += checked
         if name == "error":
             axes.set_yscale("log")
         else:
@@ -58,8 +61,15 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> Path:
     return path
 
 
-def _read(file: Path) -> tuple[list[int], dict[str, list[float]]]:
-    with file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    steps = [int(row.pop("step")) for row in rows]
-    return steps, {name: [float(row[name]) for row in rows] for name in rows[0]}
+def _read(file: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Return steps and values of each column, where it has one."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.name}: got no such file in {file.parent}, allowed: one")
+    names, rows = read_log(file)
+    columns = {}
+    for place, name in enumerate(names[1:], 1):
+        of_it = [row for row in rows if row[place]]
+        columns[name] = [int(row[0]) for row in of_it], [float(row[place]) for row in of_it]
+    if not any(columns.get(name, ([],))[0] for name in ("loss", "error")):
+        raise bad(file.name, f"{file} without a loss", "the log of a run")
+    return columns

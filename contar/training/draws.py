@@ -62,7 +62,6 @@ def draw_step(
     """
     channels, frames, height, width = latent
     tokens, values = height * width // patch**2, channels * patch**2
-    index = torch.as_tensor(indices)
     low, std = shares
     share = truncated_normal_mask(
         1, tokens, low=low, std=std, generator=seeded(seed, step, "share")
@@ -71,7 +70,7 @@ def draw_step(
     hidden = frames * (tokens - visible)
 
     def of(name: str) -> Tensor:
-        return keys(seed, step, name, index=index)
+        return keys(seed, step, name, index=indices, device=process.signal.device)
 
     order = keyed_uniform(of("order"), frames, tokens).flatten(0, 1).argsort(dim=1)
     covered = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :visible], False)

@@ -1,5 +1,6 @@
 """All clips of a cache as tensors: what a step needs of them, taken together, on any device."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from contar._errors import bad
 from contar._files import read_json, read_weights, write_whole
 from contar._typing import Bool, Float, Int, Tensor
 from contar.data.cache import Cache
+from contar.training.caching import check_samples
+
+_FILE, _FACTS = "latents.safetensors", "latents.json"
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,14 @@ class Latents:
 
     @classmethod
     def of(cls, cache: Cache) -> "Latents":
-        """Read a cache of `contar.training.caching.encode_clips`, of clips of one shape."""
-        samples = [cache[index] for index in range(len(cache))]
-        texts = [torch.from_numpy(sample.arrays["text"]) for sample in samples]
+        """Read a cache of `contar.training.caching.encode_clips`, of clips of one shape.
+
+        Raises:
+            ValueError: a sample of another kind; it is named.
+        """
+        samples = check_samples(cache)
+        kind = np.result_type(*(sample.arrays["text"].dtype for sample in samples))
+        texts = [torch.from_numpy(sample.arrays["text"].astype(kind)) for sample in samples]
         scores = [sample.facts["motion_flow"] for sample in samples]
         return cls(
             moments=torch.from_numpy(np.stack([sample.arrays["latents"] for sample in samples])),
@@ -72,15 +81,15 @@ class Latents:
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def save(self, folder: Path) -> None:
-        """Write them to a folder that exists: two files, `latents.json` last."""
-        import json
-
+        """Write them to a folder that exists: two whole files, `latents.json` last."""
         from safetensors.torch import save_file
 
         tensors = {name: value.contiguous() for name, value in self._tensors().items()}
-        save_file(tensors, folder / "latents.safetensors")
+        part = folder / f".{_FILE}.part"
+        save_file(tensors, part)
+        part.replace(folder / _FILE)
         facts = {"made_with": dict(self.made_with), "fingerprint": self.fingerprint}
-        write_whole(folder / "latents.json", json.dumps(facts, indent=2) + "\n")
+        write_whole(folder / _FACTS, json.dumps(facts, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path, *, made_with: Mapping[str, Any]) -> "Latents":
@@ -88,13 +97,17 @@ class Latents:
 
         Raises:
             FileNotFoundError: it is not there.
-            ValueError: it was made with something else.
+            ValueError: it was made with something else, or is damaged.
         """
-        facts = read_json(folder / "latents.json")
-        if facts["made_with"] != dict(made_with):
-            raise bad("latents", f"{folder}, made with {facts['made_with']}", f"{dict(made_with)}")
-        return cls(**read_weights(folder, "latents.safetensors"), **facts)
+        facts = read_json(folder / _FACTS)
+        if facts.get("made_with") != json.loads(json.dumps(dict(made_with))):
+            allowed = f"those made with {dict(made_with)}"
+            raise bad("latents", f"{folder}, made with {facts.get('made_with')}", allowed)
+        tensors = read_weights(folder, _FILE)
+        held = {field.name for field in fields(cls)}
+        if {*tensors, *facts} != held:
+            raise bad("latents", f"{folder} with {sorted({*tensors, *facts})}", f"{sorted(held)}")
+        return cls(**tensors, **facts)
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -1,12 +1,12 @@
 """The loop of a run: on accelerate, with EMA, logs and saves to go on from."""
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from contar._errors import bad, check_choice, check_count, check_number
+from contar._errors import bad, check_choice, check_count, check_number, keep_plain
 from contar._files import read_json, write_whole
-from contar._random import seeded
-from contar.training.processes import processes
-from contar.training.saves import complete_saves, load, save
+from contar.training.log import FILES, RunLog, read_log
+from contar.training.order import batch_indices
+from contar.training.processes import one_run, processes, together
+from contar.training.saves import STATE, complete_saves, load, save
+
+# Of a `RunConfig`: what may differ when a run is resumed, because it changes no number but by
+# rounding.
+_FREE = ("parts", "log_every", "validate_every", "sample_every", "save_every")
+_COLUMNS = ("step", "norm", "rate", "seconds")  # of the log, beside the losses
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class RunConfig:
     save_every: int = 250
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("steps", "batch", "parts", "log_every", "validate_every", "sample_every"):
             check_count(name, getattr(self, name))
         check_count("save_every", self.save_every)
@@ -83,29 +91,6 @@ class RunConfig:
 Load = Callable[[Sequence[int], int | str], tuple[Any, ...]]
 
 
-def batch_indices(count: int, batch: int, step: int, *, seed: int) -> list[int]:
-    """Return the samples of a step: epoch after epoch, each in an order of its own.
-
-    Args:
-        count: samples there are.
-        batch: samples of a step.
-        step: from 0.
-        seed: of the orders.
-    """
-    chosen = []
-    for epoch in range(step * batch // count, (step * batch + batch - 1) // count + 1):
-        order = _order(count, seed, epoch)
-        first = max(step * batch - epoch * count, 0)
-        last = min(step * batch + batch - epoch * count, count)
-        chosen += order[first:last]
-    return chosen
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(count, generator=seeded(seed, "epoch", epoch)).tolist()
-
-
 def train(
     objective: nn.Module,
     load_batch: Load,
@@ -123,166 +108,345 @@ def train(
 
     The folder holds `config.json`, `log.csv` (a row every `log_every` steps), `validation.csv`,
     tensorboard's files, and `saves`. What a step computes follows from config, data and step alone,
-    so a run that was ended at any moment and is resumed makes the same losses. On a GPU, which is
-    taken where there is one, they are looked at where they are logged, validated or saved: in
-    between it does not wait.
+    so a run that was ended at any moment and is resumed makes the same losses. Files in it that no
+    run made are neither changed nor removed, and while a run goes on in it no other does. On a GPU,
+    which is taken where there is one, losses are looked at where they are logged, validated or
+    saved: in between it does not wait.
 
     Args:
-        objective: maps a batch to named losses, of which "loss" is minimised.
+        objective: maps a batch to named losses, of which "loss" is minimised. Others may be there
+            in some steps only; their means are over where they are.
         load_batch: from samples' indices and the step to the objective's arguments; its draws must
             follow from these alone.
         config: of the run.
         out: folder of the run.
         count: of samples that `load_batch` knows.
         resume: go on from the last save in `out`, or begin if there is none.
-        described: what else defines the run; on resuming it must be the same.
+        described: what else defines the run; on resuming it must be the same, as must `config` but
+            for its parts and how often it logs, validates, samples and saves.
         validate: batches of indices for `load_validation`, whose losses are averaged.
         load_validation: as `load_batch`, called with the step "validation".
         sample: called with the averaged objective and the step, by the main process.
 
     Raises:
-        ValueError: a folder with saves and no `resume`; a resumed run of another config (what
-            differs is named); a batch that the processes do not split; a loss that is not finite
-            (the step is named, the last save stays).
+        ValueError: a folder with saves and no `resume`, with files of others by names that the run
+            writes, or in which another run goes on; a resumed run of another config (what differs
+            is named), or a damaged file (it is named; of damaged saves the last good one is taken);
+            a batch that the processes do not split; losses that are no named scalars; a loss that
+            is not finite (the step is named, the last save stays); a variable of the environment
+            that asks accelerate for another way to train.
         OSError: a file that cannot be written; the last save stays.
         ImportError: accelerate or tensorboard is not installed.
     """
     processes()  # before accelerate's own state, for the time that they wait for one another
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-    from timm.utils.model_ema import ModelEmaV3
-    from transformers import get_scheduler
-
-    AcceleratorState._reset_state()  # of an earlier run, whose precision may have been another
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=config.precision,
-        gradient_accumulation_steps=config.parts,
-        # A network for videos that learns from pictures has parts without a gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    accelerator = _accelerator(config)
     world, rank = accelerator.num_processes, accelerator.process_index
     if config.batch % (world * config.parts):
         allowed = f"a multiple of {world} processes times parts={config.parts}"
         raise bad("batch", config.batch, allowed)
-    # Through JSON and back, as it will be compared.
-    definition = json.loads(json.dumps({**asdict(config), **(described or {})}))
-    saves = complete_saves(out)
-    _check_folder(out, definition, resume=resume, saves=saves)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (out / "saves").mkdir(parents=True, exist_ok=True)
-        if not saves:
-            write_whole(out / "config.json", json.dumps(definition, indent=2) + "\n")
+    with one_run(out):
+        # Through JSON and back, as it will be compared.
+        definition = json.loads(json.dumps({**asdict(config), **(described or {})}))
+        saves = complete_saves(out)
+        together(lambda: _prepare_folder(out, definition, resume=resume, saves=saves))
 
-    device, hasty = accelerator.device, accelerator.device.type == "cuda"
-    if hasty:
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
-    plain = objective.to(device)
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas,
-        weight_decay=config.weight_decay, fused=hasty,
-    )  # fmt: skip
-    average = ModelEmaV3(plain, decay=config.ema, use_warmup=True)
-    modules = {"model": plain, "average": average.module}
-    schedule = get_scheduler("cosine", optimizer, config.warmup, config.steps)
-    start = 0
-    if resume and saves:
-        state = load(saves[-1], modules=modules, optimizer=optimizer)
-        start = state["step"]
-        schedule.load_state_dict(state["schedule"])
-    wrapped, optimizer = accelerator.prepare(plain, optimizer)
+        device, hasty = accelerator.device, accelerator.device.type == "cuda"
+        plain = objective.to(device)
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=hasty,
+        )
+        average = _average(plain, config.ema)
+        modules = {"model": plain, "average": average.module}
+        schedule = _schedule(optimizer, config)
+        start = 0
+        if saves:
+            state = _load_last(saves, modules=modules, optimizer=optimizer)
+            start = state["step"]
+            schedule.load_state_dict(state["schedule"])
+        wrapped, optimizer = accelerator.prepare(plain, optimizer)
 
-    mine = config.batch // world // config.parts
-    amiss = torch.full((), config.steps, device=device)  # the first step without finite numbers
-    bar = tqdm(
-        total=config.steps, initial=start, unit="step", desc=out.name,
-        disable=not accelerator.is_main_process,
-    )  # fmt: skip
-    with bar, closing(_Log(out, accelerator.is_main_process, start)) as log:
-        began, counted = time.monotonic(), start
-        for step in range(start, config.steps):
-            done, last = step + 1, step + 1 == config.steps
-            every = (config.log_every, config.validate_every, config.sample_every)
-            looked = last or not all(done % n for n in (*every, config.save_every))
-            indices = batch_indices(count, config.batch, step, seed=config.seed)
-            sums: dict[str, Tensor] = {}
-            values: dict[str, float] = {}
-            norm = math.nan
-            for part in range(config.parts):
-                first = (rank * config.parts + part) * mine
-                batch = load_batch(indices[first : first + mine], step)
-                with accelerator.accumulate(wrapped):
-                    losses = wrapped(*(_to(x, device) for x in batch))
-                    accelerator.backward(losses["loss"])
-                    for name, value in losses.items():
-                        sums[name] = sums.get(name, 0) + value.detach() / config.parts
-                    if accelerator.sync_gradients:
-                        total: Any = accelerator.clip_grad_norm_(parameters, config.clip)
-                        shared: Any = {n: accelerator.reduce(v, "mean") for n, v in sums.items()}
-                        if hasty:
-                            amiss = _first_amiss(amiss, shared["loss"] + total, step)
-                        if looked or not hasty:
-                            norm = float(total)
-                            values = {name: float(value) for name, value in shared.items()}
-                            _check_finite(values["loss"], norm, step, out, amiss)
-                    optimizer.step()
-                    optimizer.zero_grad()
-            rate = schedule.get_last_lr()[0]
-            schedule.step()
-            average.update(plain, step=step)
-            bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
-            bar.update()
-            if last or done % config.log_every == 0:
-                now = time.monotonic()
-                seconds, began, counted = (now - began) / (done - counted), now, done
-                numbers: Any = {**values, "norm": norm, "rate": rate, "seconds": seconds}
-                log.row("log", done, numbers)
-            paused = time.monotonic()
-            if load_validation and (last or done % config.validate_every == 0):
-                log.row("validation", done, _validate(average.module, validate, load_validation))
-            if not accelerator.is_main_process:
-                continue
-            if sample and (last or done % config.sample_every == 0):
-                sample(average.module, done)
-            if last or done % config.save_every == 0:
-                state = {"schedule": schedule.state_dict()}
-                save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
-            began += time.monotonic() - paused
-    accelerator.wait_for_everyone()
-    accelerator.free_memory()
-    if hasty:
-        torch.backends.cudnn.benchmark = False  # which costs seconds for each new size
+        mine = config.batch // world // config.parts
+        bar = tqdm(
+            total=config.steps, initial=start, unit="step", desc=out.name,
+            disable=not accelerator.is_main_process,
+        )  # fmt: skip
+        amiss = torch.full((), config.steps, device=device)  # the first step without finite numbers
+        with bar, _fast_products(device), _logged(out, accelerator.is_main_process, start) as log:
+            began, counted = time.monotonic(), start
+            for step in range(start, config.steps):
+                done, last = step + 1, step + 1 == config.steps
+                looked = not hasty or last or _is_due(config, done)
+                indices = batch_indices(count, config.batch, step, seed=config.seed)
+                seen = _Losses()
+                values: dict[str, float] = {}
+                norm = math.nan
+                for part in range(config.parts):
+                    first = (rank * config.parts + part) * mine
+                    batch = load_batch(indices[first : first + mine], step)
+                    with accelerator.accumulate(wrapped):
+                        losses = wrapped(*(_to(x, device) for x in batch))
+                        seen.add(losses)
+                        accelerator.backward(losses["loss"])
+                        if accelerator.sync_gradients:
+                            total: Any = accelerator.clip_grad_norm_(parameters, config.clip)
+                            if hasty:
+                                both = accelerator.reduce(seen.loss, "mean") + total
+                                amiss = torch.where(both.isfinite(), amiss, amiss.clamp(max=step))
+                            if looked:
+                                norm, values = float(total), seen.means(accelerator)
+                                _check_finite(values["loss"], norm, step, int(amiss), out)
+                        optimizer.step()
+                        optimizer.zero_grad()
+                rate = schedule.get_last_lr()[0]
+                schedule.step()
+                average.update(plain, step=step)
+                if values:
+                    bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
+                bar.update()
+                if log and (last or done % config.log_every == 0):
+                    now = time.monotonic()
+                    seconds, began, counted = (now - began) / (done - counted), now, done
+                    log.row("log", done, {**values, "norm": norm, "rate": rate, "seconds": seconds})
+                paused = time.monotonic()
+                if load_validation and (last or done % config.validate_every == 0):
+                    with _aside(device):
+                        checked = _validate(average.module, validate, load_validation)
+                    if log:
+                        log.row("validation", done, checked)
+                if not log:
+                    continue
+                if sample and (last or done % config.sample_every == 0):
+                    with _aside(device):
+                        sample(average.module, done)
+                if last or done % config.save_every == 0:
+                    state = {"schedule": schedule.state_dict(), "config": definition}
+                    save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
+                began += time.monotonic() - paused
+        accelerator.wait_for_everyone()
+        accelerator.free_memory()
     return average.module
 
 
-def _check_folder(
+def _accelerator(config: RunConfig) -> Any:
+    """Return an `Accelerator` of the config's, whatever the environment says."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
+
+    AcceleratorState._reset_state()  # of an earlier run, whose precision may have been another
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=config.precision,
+        # A number alone would give way to a variable of the environment.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.parts),
+        # A network for videos that learns from pictures has parts without a gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _average(model: nn.Module, decay: float) -> Any:
+    from timm.utils.model_ema import ModelEmaV3
+
+    class Average(ModelEmaV3):
+        """Moves weights that have two names once a step."""
+
+        def apply_update_(self, model: nn.Module, decay: float) -> None:
+            pairs = zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)
+            once = {(a.data_ptr(), a.shape, a.stride()): (a, b) for a, b in pairs}.values()
+            moved = [(a, b) for a, b in once if a.is_floating_point()]
+            for a, b in once:
+                if not a.is_floating_point():
+                    a.copy_(b)
+            self._foreach_lerp_([a for a, _ in moved], [b for _, b in moved], weight=1.0 - decay)
+
+    return Average(model, decay=decay, use_warmup=True)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig) -> Any:
+    from transformers import get_scheduler
+
+    return get_scheduler("cosine", optimizer, config.warmup, config.steps)
+
+
+@contextmanager
+def _logged(out: Path, active: bool, start: int) -> Iterator[RunLog | None]:
+    """Give the main process the log of the run."""
+    log = RunLog(out, start) if active else None
+    try:
+        yield log
+    finally:
+        if log is not None:
+            log.close()
+
+
+@contextmanager
+def _fast_products(device: torch.device) -> Iterator[None]:
+    """Have a GPU multiply float32 in TF32, and try which convolution is the fastest."""
+    precision, tried = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark = tried
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """Leave the random state as it was, so that how often this happens changes no step."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+class _Losses:
+    """Sums of named losses over the parts of a step, which need not all have each."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: Any) -> None:
+        """Add one part's.
+
+        Raises:
+            ValueError: no named scalars with "loss" among them, or a name of another column.
+        """
+        if not isinstance(losses, Mapping) or "loss" not in losses:
+            got = list(losses) if isinstance(losses, Mapping) else type(losses).__name__
+            raise bad("losses", got, 'a mapping from names to losses, "loss" among them')
+        for name, value in losses.items():
+            if not isinstance(name, str) or name in _COLUMNS or {"\n", "\r"} & set(name):
+                raise bad("losses", name, "names of one line, other than " + ", ".join(_COLUMNS))
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise bad(f"losses[{name!r}]", shape, "a tensor of one number")
+            value = value.detach().reshape(())
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    @property
+    def loss(self) -> Tensor:
+        """Return the mean over the parts of what is minimised."""
+        return self._sums["loss"] / self._counts["loss"]
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        """Return the mean of each over all parts and processes that have it."""
+        if accelerator.num_processes == 1:
+            return {name: float(x) / self._counts[name] for name, x in self._sums.items()}
+        from accelerate.utils import gather_object
+
+        names = dict.fromkeys(name for mine in gather_object([list(self._sums)]) for name in mine)
+        both = torch.tensor(
+            [
+                [float(self._sums.get(name, 0.0)) for name in names],
+                [self._counts.get(name, 0) for name in names],
+            ],
+            device=accelerator.device,
+        )
+        sums, counts = accelerator.reduce(both, "sum")
+        return dict(zip(names, (sums / counts).tolist(), strict=True))
+
+
+def _is_due(config: RunConfig, done: int) -> bool:
+    """Return whether a row, a validation, samples or a save follow after so many steps."""
+    every = (config.log_every, config.validate_every, config.sample_every, config.save_every)
+    return any(done % steps == 0 for steps in every)
+
+
+def _load_last(saves: Sequence[Path], **parts: Any) -> dict[str, Any]:
+    """Load the last save that is good, and say which ones are not.
+
+    Raises:
+        ValueError, FileNotFoundError: none is; of the last one.
+    """
+    damaged: list[Exception] = []
+    for folder in reversed(saves):
+        try:
+            state = load(folder, **parts)
+            if not isinstance(state.get("schedule"), dict):
+                raise bad(f"{folder.name}/{STATE}", "no schedule", "the one that was saved")
+        except (ValueError, FileNotFoundError) as error:
+            damaged.append(error)
+            continue
+        for error in damaged:
+            _LOG.warning("a save is passed over, %s is taken: %s", folder.name, error)
+        return state
+    raise damaged[0]
+
+
+def _prepare_folder(
     out: Path, definition: dict[str, Any], *, resume: bool, saves: Sequence[Path]
 ) -> None:
+    """Check that the run may go on, or begin, in its folder; write its config if it begins."""
     if saves and not resume:
         raise bad("out", str(out), "a folder without saves, or resume to go on from them")
+    file = out / "config.json"
     if not saves:
-        return
-    stored = read_json(out / "config.json")
-    names = sorted({*stored, *definition})
+        _check_new(out, file)
+    for name in FILES:
+        read_log(out / name)
+    if saves and file.exists():
+        _check_same(_read_config(file), definition)
+    else:
+        if saves:
+            _check_same(_config_of(saves), definition)
+        (out / "saves").mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(definition, indent=2) + "\n")
+
+
+def _check_new(out: Path, file: Path) -> None:
+    """Refuse files by names that the run writes, unless an earlier one began there."""
+    try:
+        if {field.name for field in fields(RunConfig)} <= set(read_json(file)):
+            return
+    except (ValueError, FileNotFoundError):
+        pass
+    taken = [path for name in ("config.json", *FILES, "samples-*") for path in out.glob(name)]
+    if taken:
+        names = ", ".join(sorted(path.name for path in taken))
+        got = f"{out} with files that no run made, or whose config.json is gone: {names}"
+        raise bad("out", got, "a folder where these names are free")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{error}, or no such file: the saves hold the config as well") from error
+
+
+def _config_of(saves: Sequence[Path]) -> dict[str, Any]:
+    """Return the config that the last good save holds."""
+    for folder in reversed(saves):
+        try:
+            config = read_json(folder / STATE).get("config")
+        except ValueError:
+            continue
+        if isinstance(config, dict):
+            return config
+    raise bad("config.json", "no such file, nor a config in a save", "the config of the run")
+
+
+def _check_same(stored: Mapping[str, Any], definition: Mapping[str, Any]) -> None:
     differing = [
         f"{name}: {stored.get(name)!r} then, {definition.get(name)!r} now"
-        for name in names
+        for name in sorted({*stored, *definition} - set(_FREE))
         if stored.get(name) != definition.get(name)
     ]
     if differing:
         raise bad("resume", "another config (" + "; ".join(differing) + ")", "the config it had")
 
 
-def _first_amiss(first: Tensor, value: Tensor, step: int) -> Tensor:
-    return torch.where(value.isfinite(), first, first.clamp(max=step))
-
-
-def _check_finite(loss: float, norm: float, step: int, out: Path, amiss: Tensor) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)) or int(amiss) < step:
-        step = min(step, int(amiss))
+def _check_finite(loss: float, norm: float, step: int, amiss: int, out: Path) -> None:
+    if amiss < step or not (math.isfinite(loss) and math.isfinite(norm)):
+        step = min(step, amiss)
         saves = complete_saves(out)
         last = saves[-1].name if saves else "none"
         got = f"{loss} with a gradient of norm {norm} at step {step + 1}"
@@ -298,46 +462,9 @@ def _validate(
     objective: nn.Module, batches: Sequence[Sequence[int]], load_batch: Load
 ) -> dict[str, float]:
     device = next(objective.parameters()).device
-    sums: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for indices in batches:
         batch = load_batch(indices, "validation")
         for name, value in objective(*(_to(x, device) for x in batch)).items():
-            sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
-    return sums
-
-
-class _Log:
-    """CSV files and tensorboard; rows after the save that a run goes on from are dropped."""
-
-    def __init__(self, out: Path, active: bool, start: int) -> None:
-        self._out, self._board = out, None
-        if not active:
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError(f'{error} (pip install "contar[train]")') from error
-        self._board = SummaryWriter(out / "tensorboard", purge_step=start + 1)
-        for file in out.glob("*.csv"):
-            header, *rows = file.read_text().splitlines() or [""]
-            whole = [row for row in rows if row.count(",") == header.count(",")]  # and not torn
-            kept = [row for row in whole if int(row.split(",")[0]) <= start]
-            if kept:
-                write_whole(file, "\n".join([header, *kept, ""]))
-            else:
-                file.unlink()
-
-    def row(self, name: str, step: int, values: Mapping[str, float]) -> None:
-        if self._board is None:
-            return
-        file = self._out / f"{name}.csv"
-        rows = [] if file.exists() else [["step", *values]]
-        rows.append([str(step), *map(repr, values.values())])
-        with file.open("a") as lines:
-            lines.writelines(",".join(row) + "\n" for row in rows)
-        for key, value in values.items():
-            self._board.add_scalar(f"{name}/{key}", value, step)
-
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+            found.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -1,9 +1,20 @@
-"""Which of several processes this is."""
+"""Which of several processes this is, and what they do together."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from contar._errors import bad
+from contar._lock import locked
+
+# Variables by which accelerate would train in another way than the loop's arguments say.
+_OTHER_WAYS = ("USE_DEEPSPEED", "USE_FSDP", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+_TRUE = ("1", "true", "yes", "y", "t", "on")
 
 
 def processes() -> Any:
@@ -13,10 +24,45 @@ def processes() -> Any:
     one may make a cache or samples.
 
     Raises:
+        ValueError: a variable of the environment that asks accelerate for another way to train.
         ImportError: accelerate is not installed.
     """
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise ImportError('accelerate is not installed (pip install "contar[train]")') from error
+    _check_environment()
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=12))
+
+
+def _check_environment() -> None:
+    for name in (f"ACCELERATE_{way}" for way in _OTHER_WAYS):
+        if os.environ.get(name, "").strip().lower() in _TRUE:
+            raise bad(name, os.environ[name], "false, or no such variable")
+    for name in ("ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_FP8_BACKEND"):
+        if os.environ.get(name, "").strip().lower() not in ("", "no"):
+            raise bad(name, os.environ[name], "no, or no such variable")
+
+
+def together(act: Callable[[], object]) -> None:
+    """Let the main process act while the others wait; what it raises is raised in each."""
+    state, error = processes(), None
+    if state.is_main_process:
+        try:
+            act()
+        except Exception as raised:
+            error = raised
+    if state.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        [error] = broadcast_object_list([error])
+    if error is not None:
+        raise error
+
+
+@contextmanager
+def one_run(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; they are refused with a ValueError that names `out`."""
+    with ExitStack() as held:
+        together(lambda: held.enter_context(locked(out)))
+        yield

@@ -2,7 +2,8 @@
 
 import torch
 
-from contar._random import seeded
+from contar._errors import check_finite
+from contar._random import seeded, uniform
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.data.digits import load_digits
 from contar.evaluation import DigitJudge, frechet_frames
@@ -32,23 +33,28 @@ class DigitPixels:
         Each digit is shifted by up to a pixel; labels left out are the number of classes.
         """
         draws = seeded(seed, "batch", step)
-        rows = torch.randint(len(self.digits.labels), (size,), generator=draws)
-        shift = torch.randint(-SHIFT, SHIFT + 1, (size, 2), generator=draws).tolist()
+        rows = torch.randint(len(self.digits.labels), (size,), generator=draws, device="cpu")
+        shift = torch.randint(-SHIFT, SHIFT + 1, (size, 2), generator=draws, device="cpu").tolist()
         pictures = self.digits.pictures[rows]
         moved = [p.roll(s, (0, 1)) for p, s in zip(pictures, shift, strict=True)]
-        dropped = torch.rand(size, generator=draws) < self.label_drop
+        dropped = uniform(size, generator=draws) < self.label_drop
         labels = self.digits.labels[rows].masked_fill(dropped, CANVAS.classes)
         pixels = torch.stack(moved)[:, None].float() / 127.5 - 1
         return patchify(pixels, PATCH), labels
 
     def asked(self, first: int, count: int) -> Int[Tensor, " b"]:
         """Return the labels of samples, every class in turn."""
-        return torch.arange(first, first + count) % CANVAS.classes
+        return torch.arange(first, first + count, device="cpu") % CANVAS.classes
 
     def frames(self, made: Float[Tensor, "b n c"]) -> UInt8[Tensor, "b 64 64 3"]:
-        """Return tokens as frames, each digit in the middle of a larger picture."""
+        """Return tokens as frames, each digit in the middle of a larger picture.
+
+        Raises:
+            ValueError: NaN or infinite tokens.
+        """
+        check_finite("made", made)
         pixels = unpatchify(made.float(), GRID, PATCH)[:, 0]
-        grey = (pixels * 127.5 + 127.5).nan_to_num(0).clamp(0, 255).round().byte()
+        grey = (pixels * 127.5 + 127.5).clamp(0, 255).round().byte()
         padded = torch.nn.functional.pad(grey, ((64 - SIDE) // 2,) * 4)
         return padded[..., None].expand(-1, -1, -1, 3).contiguous()
 

@@ -96,6 +96,7 @@ class Masked(nn.Module):
             return self.head.sample(z[:batch], uncond=uncond, guidance=now, generator=generator)
 
         order = self.order(batch, self.canvas.tokens, generator=generator, device=device)
-        empty = torch.zeros(batch, self.canvas.tokens, self.canvas.values, device=device)
+        shape = (batch, self.canvas.tokens, self.canvas.values)
+        empty = torch.zeros(shape, dtype=torch.float32, device=device)
         *_, (_, tokens) = generate_sets(predict, draw, SetSchedule(order, self.sizes), empty)
         return tokens

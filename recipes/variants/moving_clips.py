@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
-from contar._random import seeded
+from contar._random import seeded, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.data import MovingDigits
+from contar.data.cache import Cache, write_cache
 from contar.evaluation import DigitJudge, direction_of, frechet_frames
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
+from contar.training.caching import Clip, encode_clips, fingerprint
+from contar.training.processes import processes
 from recipes import nova
-from recipes.digits_latents import digits_latents, start_scores
 from recipes.moving_digits import FPS, network
 
 
@@ -31,21 +35,22 @@ class MovingClips:
     ) -> None:
         pipe = nova.from_pretrained(model, dtype=torch.float32)
         self.tokenizer, self.label_drop = VAETokenizer(pipe.vae), label_drop
-        digits = MovingDigits("train", clips)
-        parts: Any = (digits, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
-        length = network(1).text_length
-        data = digits_latents(*parts, scores=start_scores(digits), length=length, fps=FPS)
-        self.latents = data.moments.float().chunk(2, dim=1)[0]
-        texts = data.texts.float()
-        self.texts = [texts[row, : data.lengths[row]] for row in data.text_of.tolist()]
+        cache = digits_cache(clips, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
+        samples: list[Any] = [cache[index] for index in range(clips)]
+        arrays = [
+            {name: torch.from_numpy(array).float() for name, array in sample.arrays.items()}
+            for sample in samples
+        ]
+        self.latents = torch.stack([array["latents"].chunk(2)[0] for array in arrays])
+        self.texts = [array["text"] for array in arrays]
         self.asks = MovingDigits("validation", 10_000, seed=1)
         self.encoders = (pipe.tokenizer, pipe.text_encoder)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, list[Tensor]]:
         """Return latents and text states of a step: the same for every variant of equal seed."""
         draws = seeded(seed, "batch", step)
-        rows = torch.randint(len(self.texts), (size,), generator=draws).tolist()
-        dropped = (torch.rand(size, generator=draws) < self.label_drop).tolist()
+        rows = torch.randint(len(self.texts), (size,), generator=draws, device="cpu").tolist()
+        dropped = (uniform(size, generator=draws) < self.label_drop).tolist()
         texts = [self.texts[row] for row in rows]
         kept = [text[:0] if drop else text for text, drop in zip(texts, dropped, strict=True)]
         return self.latents[rows], kept
@@ -56,14 +61,18 @@ class MovingClips:
         return encode_texts(captions, *self.encoders, length=network(1).text_length)
 
     def frames(self, made: Float[Tensor, "b c t h w"]) -> Tensor:
-        """Return generated latents as clips, uint8 [b, t, h, w, 3]."""
-        pixels = self.tokenizer.decode(made).nan_to_num(0).permute(0, 2, 3, 4, 1)
+        """Return generated latents as clips, uint8 [b, t, h, w, 3].
+
+        Raises:
+            ValueError: NaN or infinite latents or pixels.
+        """
+        pixels = self.tokenizer.decode(made).permute(0, 2, 3, 4, 1)
         return pixels.mul(127.5).add(127.5).clamp(0, 255).round().byte()
 
     def judged(self, made: Float[Tensor, "b c t h w"], judge: DigitJudge) -> dict[str, float]:
         """Return the shares of right digits and directions, and the distance from real frames."""
         clips, asks = self.frames(made), [self.asks[index] for index in range(len(made))]
-        wanted = torch.tensor([ask.digit for ask in asks])
+        wanted = torch.tensor([ask.digit for ask in asks], device="cpu")
         ways = [direction_of(clip) == ask.direction for clip, ask in zip(clips, asks, strict=True)]
         others = torch.stack([ask.frames for ask in asks])
         near = frechet_frames(judge, others[:, ::4].flatten(0, 1), clips[:, ::4].flatten(0, 1))
@@ -73,3 +82,22 @@ class MovingClips:
     def sheet(self, made: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b2 3 t2 h2 w2"]:
         """Return a few clips in [0, 1]."""
         return self.frames(made[:8])[:, ::4].permute(0, 4, 1, 2, 3).float() / 255
+
+
+def digits_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) -> Cache:
+    """Encode the training clips once; a cache that is there already is checked and taken."""
+    made_with = {
+        "data": f"moving-digits, {count} of train",
+        "tokenizer": fingerprint(vae),
+        "text_encoder": fingerprint(encoder),
+    }
+    with processes().main_process_first():
+        if not out.exists():
+            digits = MovingDigits("train", count)
+            clips = (Clip(digits[i].frames, digits[i].caption, FPS) for i in range(count))
+            parts = (VAETokenizer(vae), words, encoder)
+            length = network(1).text_length
+            samples = encode_clips(clips, *parts, length=length, precision="bf16")
+            shown = (sample for sample in tqdm(samples, total=count, desc="cache"))
+            write_cache(shown, out, made_with=made_with)
+    return Cache(out, made_with=made_with)

@@ -70,7 +70,9 @@ class NoTemporal(nn.Module):
         z = self.conditions(clean, prefix, mask.visible_ids, filled=mask.filled)
         hidden = (clean[mask.hidden], z[mask.hidden])
         losses = self.head.loss(*hidden, repeats=2, generator=generator)
-        frame = (torch.arange(len(clean)) % FRAMES)[:, None].expand(-1, TOKENS)[mask.hidden]
+        frame = (torch.arange(len(clean), device=clean.device) % FRAMES)[:, None].expand(
+            -1, TOKENS
+        )[mask.hidden]
         return frame_losses(losses, frame, FRAMES).total
 
     @torch.no_grad()
@@ -92,7 +94,7 @@ class NoTemporal(nn.Module):
             return self.head.sample(z[:rows], uncond=uncond, guidance=guidance, generator=generator)
 
         order = random_order(rows, TOKENS, generator=generator)
-        empty = torch.zeros(rows, TOKENS, VALUES)
+        empty = torch.zeros(rows, TOKENS, VALUES, dtype=torch.float32, device=self.begin.device)
         schedule = SetSchedule(order, set_sizes(TOKENS, 8))
         *_, (_, tokens) = generate_sets(predict, draw, schedule, empty)
         return rearrange(unpatchify(tokens, GRID, 2), "(b t) c h w -> b c t h w", t=FRAMES)

@@ -70,7 +70,7 @@ class Raster(nn.Module):
         batch, passes = len(labels), 1 + guidance.active
         both = torch.cat([labels, torch.full_like(labels, self.canvas.classes)])[: passes * batch]
         cache = self.tower.allocate_cache(passes * batch, PREFIX + self.canvas.tokens)
-        tokens = torch.zeros(batch, 0, self.canvas.values, device=labels.device)
+        tokens = self.begin.new_zeros(batch, 0, self.canvas.values)
         for i in range(self.canvas.tokens):
             z = self.conditions(tokens[:, -1:].repeat(passes, 1, 1), i, both, cache)
             now = guidance.at((i + 1) / self.canvas.tokens)

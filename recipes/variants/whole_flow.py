@@ -75,7 +75,7 @@ class WholeFlow(nn.Module):
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = now.applies(timestep)
             both = torch.cat([labels, none])[: batch * (1 + guided)]
-            times = torch.full((len(both),), timestep, device=x.device)
+            times = x.new_full((len(both),), timestep)
             out = self.velocity(x.repeat(1 + guided, 1, 1), times, both)
             return now.combine(*out.chunk(2)) if guided else out
 

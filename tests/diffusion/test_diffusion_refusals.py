@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from contar.diffusion import (
     NoiseProcess,
@@ -15,7 +19,9 @@ from contar.diffusion import (
 
 NAN, INF = float("nan"), float("inf")
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+LCM = {"_class_name": "FlowMatchLCMScheduler"}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
+INVERSE = {**DDPM, "_class_name": "DDIMInverseScheduler"}
 
 
 class OnCuda(torch.Generator):
@@ -47,6 +53,17 @@ class OnCuda(torch.Generator):
         ("scheduler.clip_sample", "True", {**DDPM, "clip_sample": True}),
         ("scheduler.clip_sample", "True", {"_class_name": "DDPMScheduler"}),
         ("scheduler.thresholding", "True", {**DDPM, "thresholding": True}),
+        ("scheduler.invert_sigmas", "True", {**FLOW, "invert_sigmas": True}),
+        ("scheduler.invert_sigmas", "True", {**LCM, "invert_sigmas": True}),
+        ("scheduler.invert_sigmas", "True", FlowMatchEulerDiscreteScheduler(invert_sigmas=True)),
+        ("scheduler", "'DDIMInverseScheduler'", INVERSE),
+        ("scheduler", "'DDIMInverseScheduler'", {"_class_name": "DDIMInverseScheduler"}),
+        ("scheduler", "'DDIMInverseScheduler'", DDIMInverseScheduler(clip_sample=False)),
+        (
+            "scheduler",
+            "'DPMSolverMultistepInverseScheduler'",
+            {"_class_name": "DPMSolverMultistepInverseScheduler"},
+        ),
     ],
 )
 def test_a_scheduler_that_diffusers_does_not_have_is_refused(read, argument, came, config, refuses):

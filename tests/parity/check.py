@@ -1,12 +1,13 @@
 """Compare contar with recorded outputs of official implementations.
 
-    python tests/parity/check.py DIR [DIR ...]
+    python tests/parity/check.py DIR [DIR ...] [--device cuda]
 
 Each DIR holds a `case.json` and one `.npz` a case, or is a whole pipeline in the released layout
 with a `.json` and an `.npz` of its name beside it. A line a case says its largest errors; the exit
 status is 1 if one is over its bound, or if a folder is of a kind that is not known here.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ class Result:
 
 
 Checker = Callable[
-    [dict[str, Any], dict[str, Any], dict[str, np.ndarray]], dict[str, tuple[float, float]]
+    [dict[str, Any], dict[str, Any], dict[str, np.ndarray], str], dict[str, tuple[float, float]]
 ]
 
 
@@ -63,8 +64,8 @@ def checker_for(folder: Path, description: dict[str, Any]) -> Checker:
     raise ValueError(f"{folder}: not a kind of golden that is known here")
 
 
-def check_folder(folder: Path) -> Iterator[Result]:
-    """Compare each case of a folder.
+def check_folder(folder: Path, device: str = "cpu") -> Iterator[Result]:
+    """Compare each case of a folder, computed on a device.
 
     Raises:
         ValueError: no `case.json`, a kind that is not known here, or a case without its arrays.
@@ -75,7 +76,7 @@ def check_folder(folder: Path) -> Iterator[Result]:
         for suffix in (".json", ".npz"):
             if not folder.with_suffix(suffix).is_file():
                 raise ValueError(f"{folder}: no {folder.with_suffix(suffix).name} beside it")
-        for name, errors in check_checkpoint(folder):
+        for name, errors in check_checkpoint(folder, device):
             yield Result(f"{folder.name}/{name}", errors)
         return
     path = folder / "case.json"
@@ -92,17 +93,20 @@ def check_folder(folder: Path) -> Iterator[Result]:
             raise ValueError(f"{folder}: no {name}.npz in it")
         with np.load(file) as archive:
             arrays = dict(archive)
-        yield Result(f"{folder.name}/{name}", check(description, case, arrays))
+        yield Result(f"{folder.name}/{name}", check(description, case, arrays, device))
 
 
-def main(folders: list[str]) -> int:
-    if not folders:
-        print(__doc__)
-        return 2
+def main(arguments: list[str]) -> int:
+    reader = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    reader.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    asked = reader.parse_args(arguments)
     passed = True
-    for folder in folders:
+    for folder in asked.folders:
         try:
-            for result in check_folder(Path(folder)):
+            for result in check_folder(folder, asked.device):
                 print(result, flush=True)
                 passed &= result.passed
         except ValueError as error:

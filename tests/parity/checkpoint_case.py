@@ -16,17 +16,18 @@ from recipes import nova
 FRAMES = 1e-3  # share of values that may be off by more than 1 of 255
 
 
-def check_checkpoint(folder: Path) -> Iterator[tuple[str, Errors]]:
+def check_checkpoint(folder: Path, device: str = "cpu") -> Iterator[tuple[str, Errors]]:
     description = json.loads(folder.with_suffix(".json").read_text())
     with np.load(folder.with_suffix(".npz")) as archive:
         arrays = dict(archive)
     heads = description["heads"]
-    pipe = nova.from_pretrained(folder, num_heads=(heads[2], heads[5]))
+    pipe = nova.from_pretrained(folder, num_heads=(heads[2], heads[5])).to(device)
     pipe.set_progress_bar_config(disable=True)
     yield "prompt_embeds", {"states": (_texts(pipe, description, arrays), STEP)}
     if "image" in arrays:
         pixels = torch.from_numpy(arrays["image"]).permute(2, 0, 1)[None, :, None].float()
-        mean = VAETokenizer(pipe.vae).encode((pixels - 127.5) / 127.5)[:, :, 0]
+        pixels = pixels.to(device)
+        mean = VAETokenizer(pipe.vae).encode((pixels - 127.5) / 127.5)[:, :, 0].cpu()
         recorded = torch.from_numpy(arrays["image.latent_mean"])
         yield "image", {"latent_mean": (relative_error(mean, recorded), STEP)}
     for name in ("t2v", "t2i", "i2v"):
@@ -38,7 +39,7 @@ def _texts(pipe: nova.NovaPipeline, description: dict[str, Any], z: dict[str, np
     text, prompts = pipe.transformer.text, description["prompts"]
     words = [*prompts, *[""] * len(prompts)]
     states = encode_texts(words, pipe.tokenizer, pipe.text_encoder, length=text.length)
-    return relative_error(text.pad(states), torch.from_numpy(z["prompt_embeds"]))
+    return relative_error(text.pad(states).cpu(), torch.from_numpy(z["prompt_embeds"]))
 
 
 def _generation(
@@ -72,6 +73,6 @@ def _generation(
     ours, theirs = run("np").astype(int), z[f"{name}.frames"].astype(int)
     off = float((abs(ours - theirs) > 1).mean()) if ours.shape == theirs.shape else 1.0
     return {
-        "latents": (relative_error(run("latent"), recorded), bound),
+        "latents": (relative_error(run("latent").cpu(), recorded), bound),
         "frames": (off, FRAMES),
     }

@@ -20,18 +20,21 @@ from recipes.mar_keys import official_name
 SCALE = 1e-6  # of a guidance scale, which is recorded in float32
 
 
-def load_model(description: dict[str, Any]) -> mar.Mar:
+def load_model(description: dict[str, Any], device: str = "cpu") -> mar.Mar:
     """Build the model of a golden with the weights of the rule."""
-    model = mar.build(mar.MarConfig.from_official(description["config"]))
+    model = mar.build(mar.MarConfig.from_official(description["config"]), device=device)
     model.load_official_state_dict(weights_by_rule(description["parameters"]))
     return model
 
 
 def check_mar(
-    description: dict[str, Any], case: dict[str, Any], arrays: dict[str, np.ndarray]
+    description: dict[str, Any],
+    case: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    device: str = "cpu",
 ) -> Errors:
-    model = load_model(description)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    model = load_model(description, device)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     if case["task"] == "train":
         return _check_training(model, case, tensors)
     if case["task"] == "generate":
@@ -94,7 +97,9 @@ def _check_generation(
 def _check_training(model: mar.Mar, case: dict[str, Any], z: dict[str, torch.Tensor]) -> Errors:
     hidden, repeats = z["mask"].bool(), case["diffusion_batch_mul"]
     batch, tokens = hidden.shape
-    visible_ids = torch.arange(tokens).expand(batch, -1)[~hidden].view(batch, -1)
+    visible_ids = (
+        torch.arange(tokens, device=hidden.device).expand(batch, -1)[~hidden].view(batch, -1)
+    )
     shape = (repeats, batch, tokens)
     conditions: list[torch.Tensor] = []
 

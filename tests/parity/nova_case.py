@@ -57,18 +57,21 @@ def weights_by_rule(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     return weights
 
 
-def load_model(description: dict[str, Any]) -> nova.Nova:
+def load_model(description: dict[str, Any], device: str = "cpu") -> nova.Nova:
     """Build the model of a golden with the weights of the rule."""
-    model = nova.build(nova.NovaConfig.from_official(description["config"]))
+    model = nova.build(nova.NovaConfig.from_official(description["config"]), device=device)
     model.load_official_state_dict(weights_by_rule(description["parameters"]))
     return model
 
 
 def check_nova(
-    description: dict[str, Any], case: dict[str, Any], arrays: dict[str, np.ndarray]
+    description: dict[str, Any],
+    case: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    device: str = "cpu",
 ) -> Errors:
-    model = load_model(description)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    model = load_model(description, device)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     if case["task"] == "train":
         return _check_training(model, case, tensors)
     if case["task"] == "generate":

@@ -11,14 +11,18 @@ from contar.tokenizers.vae import VAETokenizer
 
 
 def check_vae(
-    description: dict[str, Any], case: dict[str, Any], arrays: dict[str, np.ndarray]
+    description: dict[str, Any],
+    case: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    device: str = "cpu",
 ) -> Errors:
     vae = OpenSoraVAE(**description["config"]).eval()
     vae.load_state_dict(weights_by_rule(description["parameters"]))
+    torch.nn.Module.to(vae, device)
     tokenizer = VAETokenizer(vae)
 
     def clip(name: str) -> torch.Tensor:  # a picture is a clip of one frame
-        tensor = torch.from_numpy(arrays[name])
+        tensor = torch.from_numpy(arrays[name]).to(device)
         return tensor if tensor.ndim == 5 else tensor[:, :, None]
 
     with torch.no_grad():

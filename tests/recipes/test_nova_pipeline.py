@@ -4,7 +4,7 @@ import dataclasses
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from jaxtyping import config as jaxtyping_config
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from contar.conditioning import encode_texts
+from contar.media import read_image
 from contar.tokenizers import patchify
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova, nova_defaults
@@ -45,14 +45,6 @@ def load(folder: Path | str = CHECKPOINT, **options: Any) -> nova.NovaPipeline:
     pipe = nova.from_pretrained(folder, **{"num_heads": HEADS, **options})
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Leave types unchecked: which elements of a list to check is drawn from `random`."""
-    jaxtyping_config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping_config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -702,3 +694,50 @@ def test_networks_of_both_official_patches_survive_the_released_layout(pipe, pat
     loaded = load(tmp_path)
     assert loaded.transformer.sizes == sizes
     assert torch.equal(run(loaded), run(other))
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_pictures_are_turned_as_read_image_turns_them(pipe, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    stored = pixels(1)[0] if orientation < 5 else pixels(1)[0].transpose(1, 0, 2)
+    path = tmp_path / "a.png"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    upright = read_image(path)
+    assert upright.shape == (64, 96, 3)
+    read = run(pipe, image=upright)
+    with Image.open(path) as picture:
+        assert torch.equal(run(pipe, image=picture), read)
+        assert torch.equal(run(pipe, image=[picture]), read)
+        assert torch.equal(run(pipe, video=[picture]), read)
+
+
+def test_16_bits_of_a_picture_are_those_that_read_image_sees(pipe, tmp_path):
+    grey = pixels(1)[0, :, :, 0].astype(np.uint16) << 8
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        made = run(pipe, image=picture)
+    assert torch.equal(made, run(pipe, image=read_image(tmp_path / "a.png")))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("fps", [np.int64(8), np.float32(8), Fraction(8), np.uint8(8)])
+def test_numbers_of_numpy_and_fractions_are_numbers(pipe, fps):
+    made = run(pipe, fps=8.0, motion_flow=nova.UNSET, guidance_scale=3.0)
+    numbers = {"motion_flow": np.int64(-1), "guidance_scale": np.float16(3)}
+    counts = {
+        name: np.int64(BASE[name])
+        for name in ("num_frames", "num_inference_steps", "num_diffusion_steps")
+    }
+    assert torch.equal(run(pipe, fps=fps, **numbers, **counts), made)
+    assert torch.equal(run(pipe, fps=[fps], **numbers), made)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_defaults_of_numpy_survive_saving(pipe, tmp_path):
+    given = {"fps": np.float32(8), "num_frames": np.int64(5), "guidance_scale": Fraction(3)}
+    rebuilt(pipe, defaults=given).save_pretrained(tmp_path)
+    stored = nova.from_pretrained(tmp_path).config["defaults"]
+    assert {name: stored[name] for name in given} == {
+        "fps": 8.0, "num_frames": 5, "guidance_scale": 3.0
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 import pickle
 import shutil
@@ -105,6 +106,17 @@ def embeddings(name: str) -> list[tuple[str, str, str, dict[str, Any]]]:
 
 
 BLACK = Image.new("RGB", (96, 64))
+
+
+def picture(mode: str = "RGB", orientation: int = 1, cut: int | None = None) -> Image.Image:
+    """Return a picture file of 96 x 64, opened; turned by its EXIF data, or cut off."""
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x112] = orientation
+    Image.new(mode, (96, 64)).save(stream, "JPEG", exif=exif)
+    return Image.open(io.BytesIO(stream.getvalue()[:cut]))
+
+
+CUT, LYING = picture(cut=700), picture(orientation=6)
 CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     # Frames and sides.
     *counts("num_frames"),
@@ -152,9 +164,19 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("video", "'list'", "of one size", {"video": [BLACK, Image.new("RGB", (64, 96))]}),
     ("video", "'list'", "pictures", {"video": [BLACK, None]}),
     ("video", "'list_iterator'", "pictures", {"video": iter([BLACK])}),
+    *((name, f"mode {mode}", "8 or 16 bits", {name: Image.new(mode, (96, 64)) if name == "image"
+                                              else [Image.new(mode, (96, 64))]})
+      for name in ("image", "video") for mode in ("I", "F")),
+    ("image", "mode F", "8 or 16 bits", {"image": [BLACK, Image.new("F", (96, 64))],
+                                         "prompt": ["a", "b"]}),
+    ("image", "a picture", "decoded", {"image": CUT}),
+    ("image", "(96, 64, 3)", "[64, 96, 3]", {"image": LYING}),
     ("video", "a video and an image", "one", {"video": pixels(1, 64, 96, 3), "image": BLACK}),
     # Texts.
     ("prompt", "None", "a text, several, or prompt_embeds", {"prompt": None}),
+    ("prompt", "'a \\ud800 seven'", "surrogates", {"prompt": "a \ud800 seven"}),
+    ("prompt", "'\\udcff'", "surrogates", {"prompt": ["a", "\udcff"]}),
+    ("negative_prompt", "'\\ude00'", "surrogates", {"negative_prompt": "\ude00"}),
     ("prompt", "[]", "at least one", {"prompt": []}),
     ("prompt", "()", "at least one", {"prompt": ()}),
     ("prompt", "3", "a text", {"prompt": 3}),

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from PIL import Image
 
 from contar import cli_training
+from contar._lock import locked
 from contar.data.cache import Cache, write_cache
 from contar.media import read_video
 from contar.tokenizers.causal_vae import CausalVAE
@@ -173,3 +174,24 @@ def test_what_is_no_folder_of_clips_is_refused_and_leaves_nothing(folder, model,
     with refuses(str(bad / "a.mp4")):
         cli_training.cache(bad, tmp_path / "latents", model)
     assert not (tmp_path / "latents").exists()
+
+
+def test_a_model_that_the_run_did_not_make_is_kept_and_a_second_run_refused(
+    folder, model, tmp_path, refuses
+):
+    out = tmp_path / "run"
+    shutil.copytree(model, out / "model")
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    stage = VaeStage(widths=None, run=QUICK)
+    recipe = own_clips.TokenizerRecipe(folder, str(out / "model"), frames=5, stage=stage)
+    for resume in (False, True):
+        with refuses("out", str(out), "model, which no run here made"):
+            own_clips.train_tokenizer(recipe, out, resume=resume)
+    make = own_clips.make_cache(folder, nova.from_pretrained(model), tmp_path / "latents", frames=5)
+    assert len(make) > 1
+    cached = own_clips.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
+    with refuses("out", str(out), "model, which no run here made"):
+        own_clips.train_cached(cached, out, resume=True)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    with locked(tmp_path / "other"), refuses("out", "another run goes on"):
+        own_clips.train_cached(cached, tmp_path / "other")

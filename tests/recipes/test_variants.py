@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 
 import recipes.variants
+from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.evaluation import train_judge
@@ -285,3 +287,18 @@ def test_the_command_refuses_a_result_that_is_no_folder_of_the_same_comparison(m
     with pytest.raises(SystemExit, match="variants: got 'raster', allowed: one of"):
         main("compare", "--out", str(tmp_path / "new"), "--variants", "raster")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_comparison_keeps_to_its_own_files_and_alone_in_its_folder(tmp_path, refuses):
+    one = compare.Comparison(variants=("whole-flow",), **SHORT)  # type: ignore[arg-type]
+    with locked(tmp_path), refuses("out", "another run goes on"):
+        compare.compare(one, tmp_path)
+    (tmp_path / "table.md").write_text("mine")
+    with refuses("out", "its own table.md"):
+        compare.compare(one, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
+    settings = json.loads(json.dumps(asdict(one)))
+    for runs in (3, [3], [{"variant": "whole-flow"}], None):
+        (tmp_path / "runs.json").write_text(json.dumps({"settings": settings, "runs": runs}))
+        with refuses("runs.json", "the runs of a comparison"):
+            compare.compare(one, tmp_path)

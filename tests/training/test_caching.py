@@ -1,15 +1,29 @@
 """Files of captioned videos and pictures become clips of one size, length and rate."""
 
+import os
+import time
+from fractions import Fraction
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from films import film, greys, seconds
 from PIL import Image
 
+from contar.data.cache import Cache, Sample, write_cache
 from contar.data.captioned import captioned_files
 from contar.media import write_video
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
-from contar.training.caching import Clip, encode_clips, fingerprint, read_clips
+from contar.training import caching
+from contar.training.caching import (
+    Clip,
+    check_samples,
+    encode_clips,
+    fingerprint,
+    read_clips,
+)
 from recipes.moving_digits import load_text
 
 
@@ -98,3 +112,183 @@ def test_a_fingerprint_tells_weights_and_configs_apart():
 
     assert made(0) == made(0)
     assert len({made(0), made(1), made(0, widths=(8, 16, 24))}) == 3
+
+
+# A second of 60 frames, then 2 frames a second.
+VARYING = [i / 60 for i in range(60)] + [1 + i / 2 for i in range(10)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_clips_of_a_varying_rate_are_chosen_by_time_and_say_their_rate(tmp_path, suffix):
+    film(tmp_path / f"a{suffix}", greys(VARYING), VARYING)
+    (tmp_path / "a.txt").write_text("a grey that grows")
+    clips = list(read_clips(captioned_files(tmp_path), frames=5, fps=8, height=64, width=64))
+    assert len(clips) == 9  # 45 frames in 5.5 seconds
+    assert {clip.fps for clip in clips} == {8}
+    found = np.concatenate([seconds(clip.frames) for clip in clips])
+    shown = [max(t for t in VARYING if t <= i / 8 + 0.01) for i in range(45)]
+    assert np.abs(found - shown).max() < 0.06
+
+
+def test_a_browsers_recording_gives_clips_of_its_own_rate_and_their_score(tmp_path):
+    times = [i / 30 for i in range(60)]
+    film(tmp_path / "a.webm", greys(times), times, rate=1000)
+    film(tmp_path / "b.mkv", greys(times), times, rate=30)
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("a grey that grows")
+    made = list(read_clips(captioned_files(tmp_path), frames=5, fps=8, height=64, width=64))
+    assert [clip.fps for clip in made] == [8] * 6  # 16 frames of each
+    for ours, theirs in zip(made[:3], made[3:], strict=True):
+        assert np.abs(seconds(ours.frames) - seconds(theirs.frames)).max() < 0.06
+    slow = read_clips(captioned_files(tmp_path), frames=5, fps=100, height=64, width=64)
+    assert [clip.fps for clip in slow] == pytest.approx([30.0] * 24, rel=1e-3)
+
+
+def test_a_phones_clip_stands_upright_and_an_anamorphic_one_is_round(tmp_path):
+    frames = np.zeros((5, 64, 32, 3), np.uint8)
+    frames[:, :16] = 255
+    film(tmp_path / "a.mp4", frames, [i / 25 for i in range(5)], turn=90)
+    (tmp_path / "a.txt").write_text("a bar at the left")
+    (clip,) = read_clips(captioned_files(tmp_path), frames=5, fps=25, height=32, width=64)
+    assert clip.frames[:, :, :12].float().mean() > 200
+    assert clip.frames[:, :, 20:].float().mean() < 20
+
+
+def test_of_20_000_files_the_first_clip_comes_at_once(tmp_path):
+    film(tmp_path / "00000.mp4", greys([0, 0.04, 0.08, 0.12, 0.16]), [0, 0.04, 0.08, 0.12, 0.16])
+    (tmp_path / "00000.txt").write_text("grey")
+    count = 2000
+    for number in range(1, count):
+        for suffix in (".mp4", ".txt"):
+            os.link(tmp_path / f"00000{suffix}", tmp_path / f"{number:05d}{suffix}")
+    began = time.monotonic()
+    clips = read_clips(captioned_files(tmp_path), frames=5, fps=25, height=16, width=16)
+    assert next(clips).caption == "grey"
+    assert time.monotonic() - began < 39 / 10 * count / 20000 + 0.5  # a tenth of what it was
+
+
+@pytest.mark.parametrize("name", ["z.mp4", "z.mkv"])
+def test_a_video_that_is_cut_off_is_refused_before_the_first_clip(name, folder, refuses):
+    times = [i / 25 for i in range(25)]
+    options = {"movflags": "+faststart"} if name == "z.mp4" else {}
+    noise = np.random.default_rng(0).integers(0, 256, (25, 64, 64, 3)).astype(np.uint8)
+    path = film(folder / name, noise, times, sound=True, options=options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (folder / "z.txt").write_text("nothing")
+    with refuses(str(path), "cut off"):
+        read_clips(captioned_files(folder), frames=5, fps=8, height=16, width=16)
+
+
+def test_a_folder_or_a_pipe_by_the_name_of_a_clip_is_refused_before_the_first_clip(folder, refuses):
+    (folder / "z.txt").write_text("nothing")
+    for make in (os.mkdir, os.mkfifo):
+        make(folder / "z.mp4")
+        with refuses(str(folder / "z.mp4"), "a file"):
+            read_clips(captioned_files(folder), frames=5, fps=8, height=16, width=16)
+        (folder / "z.mp4").rmdir() if make is os.mkdir else (folder / "z.mp4").unlink()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("fps", [np.int64(8), np.float32(8), Fraction(8)])
+def test_a_rate_may_be_a_number_of_numpy_or_a_fraction(folder, fps):
+    files = captioned_files(folder)
+    sizes: dict[str, Any] = {
+        "frames": np.int64(5), "height": np.uint8(16), "width": np.int32(16)
+    }  # fmt: skip
+    clips = [*read_clips(files, fps=fps, **sizes)]
+    assert [type(clip.fps) for clip in clips] == [float] * 2
+    plain = read_clips(files, frames=5, fps=8.0, height=16, width=16)
+    assert all(a.frames.equal(b.frames) for a, b in zip(clips, plain, strict=True))
+
+
+def clip_of_noise(caption: str = "noise") -> Clip:
+    torch.manual_seed(0)
+    return Clip(torch.randint(256, (5, 16, 16, 3), dtype=torch.uint8), caption, 8.0)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    torch.manual_seed(0)
+    return VAETokenizer(CausalVAE(widths=(8, 16, 16)).eval()), *load_text()
+
+
+@pytest.mark.parametrize("factor", [2.7e5, 1.0])
+def test_text_states_beyond_float16_are_kept_as_float32(parts, tmp_path, monkeypatch, factor):
+    true = caching.encode_texts
+    kept: list[torch.Tensor] = []
+
+    def large(*args, **options):
+        kept[:] = [state * factor / state.abs().max() for state in true(*args, **options)]
+        return kept
+
+    monkeypatch.setattr(caching, "encode_texts", large)
+    samples = encode_clips([clip_of_noise()], *parts, length=8)
+    sample = Cache(write_cache(samples, tmp_path / "cache", made_with={}))[0]
+    assert sample.arrays["latents"].dtype == np.float16
+    assert sample.arrays["text"].dtype == (np.float32 if factor > 1 else np.float16)
+    assert np.abs(sample.arrays["text"]).max() == pytest.approx(factor, rel=1e-3)
+    assert np.allclose(sample.arrays["text"], kept[0].numpy(), rtol=1e-3, atol=1e-4 * factor)
+
+
+def test_text_states_that_are_not_finite_are_refused_by_their_caption(
+    parts, monkeypatch, tmp_path, refuses
+):
+    true = caching.encode_texts
+
+    def broken(texts, *args, **options):
+        states = true(texts, *args, **options)
+        return [s / 0 if text == "bad" else s for s, text in zip(states, texts, strict=True)]
+
+    monkeypatch.setattr(caching, "encode_texts", broken)
+    clips = [clip_of_noise("good"), clip_of_noise("bad")]
+    with refuses("clips", "text", "'bad'"):
+        write_cache(encode_clips(clips, *parts, length=8), tmp_path / "cache", made_with={})
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_caption_with_half_a_character_is_refused(parts, refuses):
+    with refuses("texts", "ud800", "surrogates"):
+        next(encode_clips([clip_of_noise("a \ud800 seven")], *parts, length=8))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_clips_own_rate_may_be_of_numpy(parts, tmp_path):
+    clip = clip_of_noise()._replace(fps=np.float32(8))
+    write_cache(encode_clips([clip], *parts, length=8), tmp_path / "cache", made_with={})
+    assert Cache(tmp_path / "cache")[0].facts["fps"] == 8.0
+
+
+def of_clips(**changes) -> Sample:
+    arrays = {"latents": np.ones((8, 2, 8, 8), np.float16), "text": np.ones((3, 8), np.float16)}
+    facts = {"caption": "red", "fps": 7.0, "motion_flow": 1.0}
+    return Sample(
+        {name: changes.get(name, array) for name, array in arrays.items()},
+        {name: changes.get(name, fact) for name, fact in facts.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("no latents of 4 axes", {"latents": np.ones((8, 8, 8), np.float16)}),
+        ("no latents of 4 axes", {"latents": np.ones((8, 2, 8, 8), np.int16)}),
+        ("latents of shape (8, 2, 8, 4)", {"latents": np.ones((8, 2, 8, 4), np.float16)}),
+        ("text of shape (3, 7)", {"text": np.ones((3, 7), np.float16)}),
+        ("text with NaN", {"text": np.full((3, 8), np.inf, np.float16)}),
+        ("caption", {"caption": None}), ("caption", {"caption": "a \ud800 seven"}),
+        ("fps", {"fps": "8"}), ("fps", {"fps": None}), ("motion_flow", {"motion_flow": None}),
+    ],
+)  # fmt: skip
+def test_a_sample_that_is_none_of_clips_is_named_with_its_shard(tmp_path, refuses, words, changes):
+    made = [of_clips(), of_clips(), of_clips(**changes)]
+    cache = Cache(write_cache(made, tmp_path / "cache", made_with={}, shard=2))
+    with refuses("cache", words, "shard-00001.tar", "00000002"):
+        check_samples(cache)
+    assert len(check_samples(cache, 2)) == 2
+
+
+def test_samples_without_latents_are_named(tmp_path, refuses):
+    made = [Sample({"text": np.ones((3, 8), np.float16)}, {"caption": "red", "fps": 7.0})]
+    cache = Cache(write_cache(made, tmp_path / "cache", made_with={}))
+    with refuses("cache", "no latents", "shard-00000.tar"):
+        check_samples(cache)

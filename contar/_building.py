@@ -1,0 +1,109 @@
+"""Models built for weights that are there: sizes are held against them first."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from contar._errors import bad
+
+Model = TypeVar("Model", bound=nn.Module)
+_SLACK = 4  # parameters may be registered more than once, or be parted and joined in the file
+_MOST, _ROOM = 20_000, 2**42  # weights and their numbers, where there is no file yet
+_COUNTABLE = 2**20  # sides of a weight whose numbers torch can surely count
+
+
+class TooLargeError(ValueError):
+    """A config asks for more weights than there are."""
+
+
+def build_for(
+    state: Mapping[str, Any] | None,
+    make: Callable[[], Model],
+    *,
+    name: str,
+    sizes: Mapping[str, Any],
+) -> Model:
+    """Return what `make` builds on `meta`, which ends once it is far larger than the weights.
+
+    Args:
+        state: the weights; None where there are none to compare with.
+        make: builds the model.
+        name: of the sizes, for the error.
+        sizes: that `make` builds from; those that are larger than all of the weights' are named.
+
+    Raises:
+        ValueError: sizes of a model that is larger than the weights by far.
+    """
+    tensors = [value for value in (state or {}).values() if isinstance(value, Tensor)]
+    count, room = _MOST, _ROOM
+    if state is not None:
+        count, room = len(tensors), max(_SLACK * sum(map(_numbers, tensors)), 2**26)
+    largest = max((side for tensor in tensors for side in tensor.shape), default=count)
+    absurd = list(_beyond(sizes, max(count, largest)))
+    too_large = _too_large(name, absurd, count)
+    with _counted(max(_SLACK * count, 1000), room, too_large), torch.device("meta"):
+        try:
+            return make()
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError) as error:
+            if next(_beyond(sizes, _COUNTABLE), None) is None:
+                raise
+            raise too_large from error
+
+
+@contextmanager
+def _counted(most: int, room: int, error: TooLargeError) -> Iterator[None]:
+    """Raise `error` at the weight by which there are more than `most`, or `room` numbers."""
+    made, here = [0, 0], threading.get_ident()
+
+    def count(module: nn.Module, key: str, weight: Tensor | None) -> None:
+        if weight is None or threading.get_ident() != here:
+            return
+        made[0] += 1
+        made[1] += weight.numel()
+        if made[0] > most or made[1] > room:
+            raise error
+
+    hooks = [
+        register(count)
+        for register in (
+            register_module_parameter_registration_hook,
+            register_module_buffer_registration_hook,
+        )
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _too_large(name: str, absurd: list[str], count: int) -> TooLargeError:
+    got = (", ".join(absurd) or "sizes") + f" of a model far larger than {count} weights"
+    return TooLargeError(*bad(name, got, "the sizes of these weights").args)
+
+
+def _numbers(tensor: Tensor) -> int:
+    """Return how many numbers a tensor really holds: an expanded one repeats a few."""
+    return min(tensor.numel(), tensor.untyped_storage().nbytes() // tensor.element_size())
+
+
+def _beyond(sizes: Any, largest: int, name: str = "") -> Iterator[str]:
+    """Yield "name=value" of each number in nested sizes that is above `largest`."""
+    if isinstance(sizes, Mapping):
+        for key, value in sizes.items():
+            yield from _beyond(value, largest, f"{name}.{key}" if name else str(key))
+    elif hasattr(sizes, "_asdict"):  # a named tuple
+        yield from _beyond(sizes._asdict(), largest, name)
+    elif isinstance(sizes, list | tuple):
+        for index, value in enumerate(sizes):
+            yield from _beyond(value, largest, f"{name}[{index}]")
+    elif isinstance(sizes, int | float) and sizes > largest:
+        yield f"{name}={sizes}"

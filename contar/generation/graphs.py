@@ -1,0 +1,99 @@
+"""CUDA graphs of a loop's steps: hundreds of small kernels launched at once."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._errors import check_callable, check_instance
+from contar._typing import Tensor
+
+
+@dataclass(frozen=True)
+class _Captured:
+    graph: Any  # a torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+class Graphs:
+    """Replays the steps of generations by one model as CUDA graphs, one for each kind of step.
+
+    The caller owns it and passes it to generation after generation. The first step of a kind runs
+    as it always does, the second is captured, all further ones are replayed: the numbers are the
+    same, the host launches one graph where it launched hundreds of kernels. A model whose weights
+    have moved since is captured anew. Inputs of the same place and shape share their memory, and
+    all graphs their workspace, so that a graph costs little beyond what one step needs.
+
+    On a CPU every step runs as it always does.
+    """
+
+    def __init__(self) -> None:
+        self._captured: dict[Hashable, _Captured | None] = {}  # None: seen once
+        self._inputs: dict[Hashable, Tensor] = {}
+        self._places: tuple[int, ...] = ()
+        self._pool: Any = None
+
+    def __len__(self) -> int:
+        """Return how many steps are captured."""
+        return sum(captured is not None for captured in self._captured.values())
+
+    def bind(self, model: nn.Module) -> None:
+        """Forget what was captured unless it was of this model, its weights where they are now."""
+        check_instance("model", model, nn.Module)
+        tensors = (*model.parameters(), *model.buffers())
+        places = tuple(tensor.data_ptr() for tensor in tensors)
+        if places != self._places:
+            self._captured.clear()
+            self._inputs.clear()
+            self._pool = None  # it went with its last graph
+            self._places = places
+
+    def __call__(self, kind: Hashable, step: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Return `step(*tensors)`.
+
+        Args:
+            kind: all that the step depends on beside the bound model's weights, its tensors'
+                values, shapes and dtypes: numbers and immutable values.
+            step: computes with the tensors and the bound model alone, without a look at a value.
+            tensors: at least one.
+        """
+        check_callable("step", step)
+        if tensors[0].device.type != "cuda":
+            return step(*tensors)
+        key = (kind, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        if key not in self._captured:
+            self._captured[key] = None
+            return step(*tensors)
+        captured = self._captured[key]
+        if captured is None:
+            captured = self._captured[key] = self._capture(step, tensors)
+        for ours, given in zip(captured.inputs, tensors, strict=True):
+            ours.copy_(given)
+        captured.graph.replay()
+        return captured.output.clone()
+
+    def _capture(self, step: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> _Captured:
+        # Not torch.cuda.graph(), which collects garbage and empties the allocator each time.
+        inputs = tuple(self._input(place, tensor) for place, tensor in enumerate(tensors))
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize(tensors[0].device)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(tensors[0].device)
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                output = step(*inputs)
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
+        return _Captured(graph, inputs, output)
+
+    def _input(self, place: int, tensor: Tensor) -> Tensor:
+        key = (place, tensor.shape, tensor.dtype)
+        if key not in self._inputs:
+            with torch.inference_mode(False):  # to be written in any mode
+                self._inputs[key] = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        return self._inputs[key]

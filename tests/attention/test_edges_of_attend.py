@@ -1,0 +1,112 @@
+"""One answer of all backends where a mask is short, a query sees nothing, or scores are large."""
+
+import math
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
+
+from contar.attention import attend
+from contar.attention.attend import _blindfold, plain
+
+BACKENDS: list[Any] = [None, "plain", "sdpa"]
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def draw(dtype: torch.dtype = torch.float32, queries: int = 4, keys: int = 3) -> list[Tensor]:
+    draws = torch.Generator().manual_seed(0)
+    shapes = [(2, 2, count, 8) for count in (queries, keys, keys)]
+    return [torch.randn(shape, generator=draws).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_mask_of_one_axis_says_which_keys_all_queries_see(backend: Any) -> None:
+    q, k, v = draw()
+    mask = torch.tensor([True, True, False])
+    expected = attend(q, k[:, :, :2], v[:, :, :2], backend="plain")
+    torch.testing.assert_close(attend(q, k, v, mask=mask, backend=backend), expected)
+    one, none = torch.tensor(True), torch.tensor([False])
+    whole = attend(q, k, v, backend="plain")
+    torch.testing.assert_close(attend(q, k, v, mask=one, backend=backend), whole)
+    assert not attend(q, k, v, mask=none, backend=backend).any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(4, 3), (2, 1, 4, 3), (1, 2, 4, 1), (2, 1, 1, 1)])
+def test_a_query_that_sees_nothing_gets_0_and_gives_no_gradient(
+    backend: Any, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[(0,) * (len(shape) - 2)][0] = False  # of the first sample, the first query or all
+    seen = mask.expand(2, 2, 4, 3).any(-1)
+    inputs = [x.requires_grad_() for x in draw(dtype)]
+    out = attend(*inputs, mask=mask, backend=backend)
+    gradients = torch.autograd.grad(out.float().square().sum(), inputs)
+    assert not out[~seen].any()
+    assert out[seen].all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert not gradients[0][~seen].any()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 1, 4, 3), (1, 2, 4, 1), (2, 1, 1, 1)])
+def test_a_gpu_s_kernel_never_meets_a_query_that_sees_nothing(shape: tuple[int, ...]) -> None:
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[(0,) * (len(shape) - 2)][0] = False
+    attention, met = torch.nn.functional.scaled_dot_product_attention, []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        met.append(bool(attn_mask.any(-1).all()))
+        return attention(q, k, v, attn_mask=attn_mask)
+
+    results = []
+    for run in (plain, _blindfold):
+        inputs = [x.requires_grad_() for x in draw()]
+        with mock.patch("torch.nn.functional.scaled_dot_product_attention", kernel):
+            out = run(*inputs, mask)
+        results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+    assert met == [True]
+
+
+def test_flex_gives_0_to_a_query_that_sees_nothing() -> None:
+    q, k, v = draw()
+    mask = create_block_mask(lambda b, h, i, j: (i > 0) & (j < 2), None, None, 4, 3, device="cpu")
+    out = attend(q, k, v, mask=mask)
+    assert not out[:, :, 0].any()
+    expected = attend(q, k, v, mask=torch.tensor([True, True, False]))
+    torch.testing.assert_close(out[:, :, 1:], expected[:, :, 1:])
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "flex"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_float16_products_above_its_largest_number_are_scaled_before_they_overflow(
+    backend: Any, masked: bool
+) -> None:
+    q, k, v = draw(torch.float16, queries=3)
+    q[..., 0], k[..., 0] = 300.0, 300.0  # a product of 90,000, whose scaled score is 31,820
+    mask = torch.ones(3, 3, dtype=torch.bool).tril() if masked and backend != "flex" else None
+    exact = attend(*(x.double() for x in (q, k, v)), mask=mask, backend="plain")
+    out = attend(q, k, v, mask=mask, backend=backend)
+    assert out.dtype == torch.float16
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=5e-3)
+    if backend != "flex":
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        result = attend(*inputs, mask=mask, backend=backend)
+        gradients = torch.autograd.grad(result.float().sum(), inputs)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_a_score_beyond_float16_is_no_infinity() -> None:
+    q = torch.full((1, 1, 2, 64), 200.0, dtype=torch.float16)
+    k = q.clone()
+    k[:, :, 1] = 199.0
+    v = torch.eye(2, 64, dtype=torch.float16)[None, None]
+    assert 200 * 200 * 64 / math.sqrt(64) > torch.finfo(torch.float16).max
+    for backend in (*BACKENDS, "flex"):
+        out = attend(q, k, v, backend=backend)
+        assert torch.equal(out[..., :2], torch.tensor([[[[1.0, 0.0]] * 2]]).half())
