@@ -1,4 +1,4 @@
-"""Moving digits: drawn by index, split once, sharp, thrown back by walls, their captions true."""
+"""Moving digits: drawn by index, split once, meeting no wall, their captions true."""
 
 import hashlib
 
@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from contar.data import MovingDigits
 from contar.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, DIRECTIONS, NAMES
 from contar.data.digits import Split, load_digits
-from contar.data.moving_digits import AROUND, ROOM, SPEEDS, bounce, render
+from contar.data.moving_digits import SPEEDS, render
 
 few = settings(max_examples=min(settings().max_examples, 100))
 indices = st.integers(0, 10**6 - 1)
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SETS = {split: MovingDigits(split, 10**6) for split in SPLITS}
-LONG = MovingDigits("train", 10**6, frames=65, cut=0.5)
 splits = st.sampled_from(SPLITS)
 
 
@@ -48,24 +47,19 @@ def test_another_seed_gives_other_samples():
     assert any(not torch.equal(a[i].frames, b[i].frames) for i in range(9))
 
 
-def centres(frames: torch.Tensor) -> torch.Tensor:
-    """Return the centre of mass (y, x) of each frame, in pixels from the middle."""
-    ink = frames[..., 0].double()
-    axis = torch.arange(64.0, dtype=torch.float64) - 31.5
-    rows, columns = (ink.sum(2) * axis).sum(1), (ink.sum(1) * axis).sum(1)
-    return torch.stack([rows, columns], dim=1) / ink.sum((1, 2))[:, None]
-
-
 @few
 @given(index=indices, split=splits)
 def test_the_digit_stays_whole_and_moves_as_it_is_said(index, split):
     clip = SETS[split][index]
     assert clip.frames.shape == (17, 64, 64, 3)
     assert clip.frames.dtype == torch.uint8
-    totals = clip.frames[..., 0].double().sum((1, 2))
-    assert (totals - totals[0]).abs().max() <= 0.03 * totals[0]
-    track = centres(clip.frames)
-    step = (track[-1] - track[0]) / 16
+    ink = clip.frames[..., 0].double()
+    totals = ink.sum((1, 2))
+    # Between pixels a frame is a linear blend, so its ink stays, up to rounding to whole numbers.
+    assert (totals - totals[0]).abs().max() <= 0.01 * totals[0]
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    track = torch.stack([(ink * y).sum((1, 2)), (ink * x).sum((1, 2))]) / totals
+    step = (track[:, -1] - track[:, 0]) / 16
     assert abs(step.norm() - clip.speed) <= 0.05
     if clip.direction is None:
         assert clip.speed == 0
@@ -73,72 +67,6 @@ def test_the_digit_stays_whole_and_moves_as_it_is_said(index, split):
     else:
         angle = torch.atan2(step[0], step[1]) / (torch.pi / 4)
         assert DIRECTIONS[round(float(angle)) % 8] == clip.direction
-
-
-@few
-@given(index=indices)
-def test_a_long_clip_follows_its_course_from_wall_to_wall_at_one_speed(index):
-    clip = LONG[index]
-    assert clip.course is not None
-    assert clip.course.shape == (65, 2)
-    assert clip.course.abs().max() <= ROOM
-    track = centres(clip.frames)
-    assert ((track - track[0]) - (clip.course - clip.course[0])).abs().max() <= 0.15
-    paces = clip.course.diff(dim=0).norm(dim=1)
-    away = (clip.course.abs() < ROOM - 1).all(1)
-    inside = away[1:] & away[:-1]  # a step that meets a wall is a shorter way as the crow flies
-    assert paces.max() <= clip.speed + 1e-4
-    assert (paces[inside] - clip.speed).abs().max() <= 1e-4 if inside.any() else True
-
-
-@few
-@given(index=indices)
-def test_the_caption_of_a_cut_clip_says_where_it_goes_at_its_beginning(index):
-    clip = LONG[index]
-    assert clip.course is not None
-    step = clip.course[1] - clip.course[0]
-    if clip.direction is None:
-        assert step.norm() == 0
-    elif step.norm() > clip.speed - 1e-4:  # no wall is met at once
-        angle = torch.atan2(step[0], step[1]) / (torch.pi / 4)
-        assert DIRECTIONS[round(float(angle)) % 8] == clip.direction
-
-
-def test_the_share_of_clips_that_is_asked_for_is_cut_from_anywhere():
-    drawn = LONG.draw(range(2000))
-    assert abs(drawn.begins.double().mean() - 0.5) < 0.05
-    first = drawn.course[:, 0].abs().amax(1)
-    assert (first[drawn.begins] <= AROUND).all()
-    assert (first[~drawn.begins] > 8).double().mean() > 0.2
-    assert MovingDigits("train", 500).draw(range(500)).begins.all()
-
-
-def test_a_longer_clip_begins_as_a_short_one():
-    short, long = MovingDigits("train", 20)[7], MovingDigits("train", 20, frames=41)[7]
-    assert torch.equal(long.frames[:17], short.frames)
-    assert (long.caption, long.direction) == (short.caption, short.direction)
-
-
-def test_a_moving_digit_is_as_sharp_as_a_still_one():
-    def edges(frames: torch.Tensor) -> torch.Tensor:
-        grey = frames[..., 0].double()
-        return grey.diff(dim=1).square().sum((1, 2)) + grey.diff(dim=2).square().sum((1, 2))
-
-    pictures = load_digits("train").pictures
-    for row in (5, 1205, 3600):
-        still = edges(render(pictures[row], None, 0.0, start=torch.tensor([0.5, 0.5])))[0]
-        moving = edges(render(pictures[row], "down right", 0.7, start=torch.zeros(2)))
-        assert ((moving / still) > 0.85).all(), moving / still
-
-
-def test_a_batch_is_what_its_samples_are():
-    digits = MovingDigits("validation", 50, cut=0.5)
-    drawn = digits.draw([3, 41, 8])
-    frames, captions = digits.show(drawn), digits.captions(drawn)
-    for row, index in enumerate((3, 41, 8)):
-        clip = digits[index]
-        assert (frames[row].int() - clip.frames[..., 0].int()).abs().max() <= 1
-        assert captions[row] == clip.caption
 
 
 @few
@@ -193,16 +121,11 @@ def test_bad_numbers_are_refused(name, count, seed, refuses):
         MovingDigits("train", count, seed=seed)
 
 
-@pytest.mark.parametrize(("name", "options"), [("frames", {"frames": 0}), ("cut", {"cut": 1.5})])
-def test_clips_of_no_frames_and_no_share_are_refused(name, options, refuses):
-    with refuses(name):
-        MovingDigits("train", 1, **options)
-
-
-def test_a_wall_throws_a_digit_back_at_once():
-    places, back = bounce(torch.tensor([0.0, 17.5, 18.5, 36.0, 54.0, 56.0, -19.0]))
-    assert places.tolist() == [0.0, 17.5, 17.5, 0.0, -18.0, -16.0, -17.0]
-    assert back.tolist() == [False, False, True, True, False, False, True]
+def test_a_speed_that_would_leave_the_frame_is_refused(refuses):
+    picture = torch.zeros(28, 28, dtype=torch.uint8)
+    with refuses("speed", "1.1"):
+        render(picture, "left", 1.1, start=torch.zeros(2))
+    render(picture, "left", 1.1, start=torch.tensor([0.0, 2.0]))
 
 
 def test_an_index_outside_is_refused():
