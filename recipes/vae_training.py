@@ -89,7 +89,8 @@ class VaeObjective(nn.Module):
         white = (pixels.amax((1, 2)).clamp(-1, 1) + 1) / 2
         white = functional.max_pool2d(white[:, None], 3, stride=1, padding=1)[:, :, None]
         weight = 1 + self.bright * white
-        return (weight * each).mean() / weight.mean()
+        # Each clip by its own weights, so that a loss is the same however a batch is split.
+        return (each * weight / weight.mean((1, 2, 3, 4), keepdim=True)).mean()
 
 
 def _pixels(clips: Clips, indices: Sequence[int], device: Any = "cpu") -> Tensor:
