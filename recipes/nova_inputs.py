@@ -63,7 +63,7 @@ def read_noise(level: Any, name: str = "context_noise") -> tuple[float, float]:
         ValueError: something else, a number below 0, or a least above the largest.
     """
     if not isinstance(level, tuple):
-        return (check_number(name, level, 0),) * 2
+        level = (level, level)
     if len(level) != 2:
         raise bad(name, level, "a number, or (least, largest)")
     low = check_number(name, level[0], 0)

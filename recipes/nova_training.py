@@ -173,7 +173,8 @@ def batches_of(
     count = (stage.frames or frames) if video else 1
     if count > frames:
         raise bad("frames", count, f"at most the {frames} of the cached clips")
-    all_begin = not several or (not stage.later and bool(data.begins.all()))
+    later = stage.later if several else 0.0
+    all_begin = not several or (not later and bool(data.begins.all()))
     low, high = stage.context_noise
     channels, side = data.moments.shape[1] // 2, tuple(data.moments.shape[3:])
 
@@ -193,7 +194,7 @@ def batches_of(
         moments, first = data.moments[rows], torch.zeros_like(rows)
         if count < frames:
             places = (1 + place * (frames - count)).long().clamp(max=frames - count)
-            first = places * (is_later <= stage.later)
+            first = places * (is_later <= later)
             window = first[:, None] + torch.arange(count, device=device)
             window = window[:, None, :, None, None].expand(-1, 2 * channels, -1, *side)
             moments = moments.gather(2, window)

@@ -204,12 +204,14 @@ def vary(
     bent = functional.interpolate(bend, size=strokes.shape[2:], mode="bicubic", align_corners=True)
     grid = grid + (2 * _BEND / _CANVAS) * bent.permute(0, 2, 3, 1)
     strokes = functional.grid_sample(strokes, grid, align_corners=False)
-    around = {"kernel_size": _FINE + 1, "stride": 1, "padding": _FINE // 2}
-    thick = functional.max_pool2d(strokes, **around)
-    thin = -functional.max_pool2d(-strokes, **around)
+    thick, thin = _widest(strokes), -_widest(-strokes)
     share = numbers[:, 5, None, None, None]
     share = share * torch.where(share > 0, _THICK, _THIN)
     return strokes.lerp(torch.where(share > 0, thick, thin), share.abs())
+
+
+def _widest(strokes: Tensor) -> Tensor:
+    return functional.max_pool2d(strokes, _FINE + 1, stride=1, padding=_FINE // 2)
 
 
 def draw_frames(
