@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -228,9 +229,10 @@ def parts():
     return vae, *load_text()
 
 
-def encoded(digits: BouncingDigits, parts: Any, out: Any) -> Latents:
+def encoded(digits: BouncingDigits, parts: Any, out: Path) -> Latents:
+    vae, words, encoder = parts
     with scored(digits) as scores:
-        return digits_latents(digits, *parts, out, scores=scores, length=16, fps=8.0)
+        return digits_latents(digits, vae, words, encoder, out, scores=scores, length=16, fps=8.0)
 
 
 def test_digits_are_encoded_once_as_their_tokenizer_and_text_encoder_do_it(
