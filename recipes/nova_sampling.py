@@ -212,7 +212,7 @@ def motion_numbers(
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
         for number in values:
-            if name == "fps" or plain(number) != UNSET:
+            if name == "fps" or isinstance(number, Tensor) or plain(number) != UNSET:
                 check_number(name, number, 0)
         numbers = [float(number) for number in values]
         columns.append(torch.tensor(numbers, dtype=torch.float32, device=device))

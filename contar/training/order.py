@@ -38,9 +38,9 @@ def batch_indices(count: int, batch: int, step: int, *, seed: int) -> list[int]:
 def _samples(count: int, first: int, last: int, draws: torch.Generator) -> list[int]:
     """Return what stands at the places [first, last) of an epoch's order."""
     if count <= _SMALL:
-        return torch.randperm(count, generator=draws)[first:last].tolist()
+        return torch.randperm(count, generator=draws, device="cpu")[first:last].tolist()
     half = ((count - 1).bit_length() + 1) // 2
-    keys = torch.randint(2**62, (_ROUNDS,), generator=draws).numpy().astype(np.uint64)
+    keys = torch.randint(2**62, (_ROUNDS,), generator=draws, device="cpu").numpy().astype(np.uint64)
     values = np.arange(first, last).astype(np.uint64)
     beyond = np.ones(len(values), bool)
     while beyond.any():  # each place's walk leads back below `count`, where it began

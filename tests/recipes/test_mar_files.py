@@ -132,7 +132,7 @@ def test_sizes_that_no_memory_has_addresses_for_are_refused(released, refuses):
     _, content, path = released
     content["args"].diffloss_w = 10**12
     torch.save(content, path)
-    with refuses("sizes", "head_width=1000000000000"):
+    with refuses("width", "1000000000000"):
         mar.from_pretrained(path)
 
 

