@@ -29,7 +29,7 @@ from recipes.nova_model import Nova
 
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
-Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # one, or one for each sample
+Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # in training, perhaps on a GPU
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def stream(
     plan: GenerationPlan | None = None,
     *,
     negative_prompt_embeds: Texts | None = None,
-    motion_flow: Numbers = None,
-    fps: Numbers = None,
+    motion_flow: float | Sequence[float] | None = None,
+    fps: float | Sequence[float] | None = None,
     context: Float[Tensor, "b c n h w"] | None = None,
     order: Int[Tensor, "b m"] | None = None,
     generator: Generators | None = None,
@@ -190,7 +190,7 @@ def motion_numbers(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return flow scores and frame rates as [b] each, or None for a model of images.
 
-    Numbers of tensors on another device than the CPU are taken as they are.
+    A tensor on a GPU, as training has it, is taken as it is: a look at its numbers would wait.
 
     Raises:
         ValueError: a number below 0, another number of them, or one given to a model of images.
@@ -203,11 +203,10 @@ def motion_numbers(
     columns, device = [], model.begin.device
     for name, value, default in (("motion_flow", flow, 5.0), ("fps", fps, 12.0)):
         value = default if value is None else value
-        if isinstance(value, Tensor) and value.device.type != "cpu":  # a look would make it wait
+        if isinstance(value, Tensor) and value.device.type == "cuda":
             check_tensor(name, value, (batch,), "[b]")
             columns.append(value.float())
             continue
-        value = value.tolist() if isinstance(value, Tensor) else value
         values = list(value) if isinstance(value, Sequence) else [value] * batch
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")

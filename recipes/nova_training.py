@@ -129,8 +129,8 @@ class NovaObjective(nn.Module):
             self.model,
             batch.latents,
             self._padded(batch.texts, batch.lengths),
-            motion_flow=batch.motion_flow,
-            fps=batch.fps,
+            motion_flow=_numbers(batch.motion_flow),
+            fps=_numbers(batch.fps),
             repeats=self.repeats,
             mask=TrainingMask(batch.hidden, batch.visible_ids),
             noise=batch.noise,
@@ -149,6 +149,11 @@ class NovaObjective(nn.Module):
         texts = functional.pad(texts, (0, 0, 0, text.length - texts.shape[1]))
         said = torch.arange(text.length, device=texts.device) < lengths[:, None]
         return torch.where(said[..., None], texts, text.padding[: text.length])
+
+
+def _numbers(values: Tensor | None) -> Tensor | list[float] | None:
+    """Return numbers as they are looked at, or those of a GPU as they are: it does not wait."""
+    return values if values is None or values.is_cuda else values.tolist()
 
 
 def batches_of(
