@@ -4,7 +4,8 @@
 texts and motion scores), RUN/images (text to image), RUN/video (text to video, from the images'
 weights), RUN/model, a pipeline for `nova.from_pretrained` in bfloat16 with curves.png beside it,
 RUN/glance (a sheet of videos and what a judge sees in them) and RUN/scores. Each stage goes on from
-its saves. The numbers are for a GPU, which is taken where there is one.
+its saves. The numbers are for a GPU, which is taken where there is one. The clips are those of
+`BouncingDigits`; the model that contar carries is an earlier one, trained on `MovingDigits`.
 """
 
 import json
