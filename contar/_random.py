@@ -6,6 +6,7 @@ it draws is moved there.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,52 @@ def integers(
 ) -> Tensor:
     """Draw int64 from {0, ..., high - 1}; the first axis of `shape` is the batch."""
     return _draw("random_", shape, generator, device, torch.int64, to=high)
+
+
+# Numbers that follow from a key alone, made for many keys at once and on any device: splitmix64
+# (Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), whose
+# products wrap around as those of int64 do. A shift to the right brings copies of the sign along,
+# which the masks take away.
+_STEP = 0x9E3779B97F4A7C15 - 2**64
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
+_BITS = 24  # of a uniform number, as many as float32 holds exactly
+
+
+def keys(
+    *key: int | str, index: Sequence[int] | Tensor, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return an int64 key for each index, which (key, index) determine.
+
+    They are on the device of a tensor of indices, else on `device`.
+    """
+    if not isinstance(index, Tensor):
+        index = torch.tensor(list(index), dtype=torch.int64, device="cpu")
+        index = index.to(device, non_blocking=True)
+    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
+    return _mix(index.long() * _STEP + int.from_bytes(digest[:8], "big", signed=True))
+
+
+def keyed_uniform(key: Tensor, *shape: int) -> Tensor:
+    """Return float32 numbers in (0, 1], [b, *shape] for keys [b], each row by its key alone."""
+    count = torch.arange(1, math.prod(shape) + 1, device=key.device)
+    mixed = _mix(key[:, None] + count * _STEP)
+    whole = ((mixed >> (64 - _BITS)) & (2**_BITS - 1)) + 1
+    return (whole.float() * 2.0**-_BITS).view(len(key), *shape)
+
+
+def keyed_normal(key: Tensor, *shape: int) -> Tensor:
+    """Return standard normal float32 numbers, [b, *shape] for keys [b], by Box and Muller."""
+    half = math.prod(shape) + 1 >> 1
+    length, angle = keyed_uniform(key, 2, half).unbind(1)
+    length, angle = (-2 * length.log()).sqrt(), 2 * math.pi * angle
+    pair = torch.cat([length * angle.cos(), length * angle.sin()], dim=1)
+    return pair[:, : math.prod(shape)].reshape(len(key), *shape)
+
+
+def _mix(value: Tensor) -> Tensor:
+    for shift, factor in _ROUNDS:
+        value = (value ^ ((value >> shift) & (2 ** (64 - shift) - 1))) * factor
+    return value ^ ((value >> 31) & (2**33 - 1))
 
 
 @dataclass(frozen=True)

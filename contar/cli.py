@@ -166,6 +166,7 @@ def evaluate(
     out: Path = Path("scores"),
     count: int = 200,
     seed: int = 1000,
+    bouncing: bool = False,
 ) -> None:
     """Judge a pipeline of moving digits on prompts that training never saw; print a table.
 
@@ -174,6 +175,8 @@ def evaluate(
         out: folder for the scores as JSON, their picture, and a line for each clip.
         count: clips asked for, in each task.
         seed: of the clips.
+        bouncing: ask with clips as `contar train moving-digits` trains on them, for a model that it
+            made; moving-digits itself was trained on straight ways and unvaried handwriting.
     """
     import torch
 
@@ -182,7 +185,7 @@ def evaluate(
 
     pipe = nova.from_pretrained(model, dtype=torch.float32)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = evaluate_pipeline(pipe, out, count=count, seed=seed)
+    report = evaluate_pipeline(pipe, out, count=count, seed=seed, bouncing=bouncing)
     print(report.table())
     print(f"scores.json and scores.png: {out}")
 

@@ -8,7 +8,7 @@ import torch
 
 from contar._errors import check_count
 from contar._typing import Tensor, UInt8
-from contar.data import MovingDigits
+from contar.data import BouncingDigits, MovingDigits
 from contar.evaluation import Abilities, DigitJudge, Reader, Report, evaluate, real, train_judge
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
@@ -53,6 +53,7 @@ def evaluate_pipeline(
     count: int = 200,
     seed: int = 1000,
     judge_steps: int = 500,
+    bouncing: bool = False,
 ) -> Report:
     """Judge a pipeline, real clips and an untrained network alike; write JSON and a picture.
 
@@ -62,14 +63,17 @@ def evaluate_pipeline(
         count: test clips asked for, 2 or more, by phrasings that training never saw.
         seed: of the clips; model cards take it, nothing is tuned on it.
         judge_steps: of the judge's training.
+        bouncing: ask with clips of `BouncingDigits`, on which `contar train moving-digits` trains;
+            the model that contar carries was trained on `MovingDigits`.
 
     Raises:
         ValueError: a number outside its range, before anything is made.
         ImportError: an extra is missing; "contar[demo,eval,video]" has all.
     """
     check_count("count", count, 2)
-    asked = MovingDigits("test", count, seed=seed)
-    reference = MovingDigits("test", count, seed=seed + 1)
+    digits = BouncingDigits if bouncing else MovingDigits
+    asked = digits("test", count, seed=seed)
+    reference = digits("test", count, seed=seed + 1)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "judge.safetensors"
     judge = DigitJudge.load(file) if file.exists() else train_judge(steps=judge_steps)

@@ -1,12 +1,15 @@
 """Moving digits: the whole road from handwriting to a text-to-video model, stage by stage.
 
-`contar train moving-digits --out RUN` makes RUN/vae (tokenizer), RUN/cache (latents, texts, motion
-scores), RUN/images (text to image), RUN/video (text to video, from the images' weights), RUN/model,
-a pipeline for `nova.from_pretrained` in bfloat16 with curves.png beside it, and RUN/scores. Each
-stage goes on from its saves.
+`contar train moving-digits --out RUN` makes RUN/vae (tokenizer), RUN/latents (of the clips, with
+texts and motion scores), RUN/images (text to image), RUN/video (text to video, from the images'
+weights), RUN/model, a pipeline for `nova.from_pretrained` in bfloat16 with curves.png beside it,
+RUN/glance (a sheet of videos and what a judge sees in them) and RUN/scores. Each stage goes on from
+its saves. The numbers are for a GPU, which is taken where there is one. The clips are those of
+`BouncingDigits`; the model that contar carries is an earlier one, trained on `MovingDigits`.
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +17,23 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from tqdm import tqdm
 
-from contar._errors import bad, check_count, keep_plain
+from contar._errors import bad, check_count, check_number, keep_plain
 from contar.conditioning import text_package
-from contar.data import MovingDigits
-from contar.data.cache import Cache, tar_writer, write_cache
+from contar.data import BouncingDigits
+from contar.data.moving_digits import FRAMES
+from contar.evaluation import train_judge
 from contar.evaluation.distances import require_torchmetrics
 from contar.media import motion_score
 from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
-from contar.training.caching import Clip, encode_clips, fingerprint
 from contar.training.curves import require_matplotlib, save_curves
+from contar.training.latents import Latents
 from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
+from recipes.digits_glance import glance
+from recipes.digits_latents import digits_latents, scored
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
 
@@ -56,39 +60,96 @@ STAGES = {
 
 
 @dataclass(frozen=True)
+class NetworkSizes:
+    """The network's; those of the model that contar carries, if left out.
+
+    Args:
+        width: of the towers.
+        heads: of attention.
+        temporal: blocks of the temporal tower.
+        encoder: blocks of the spatial tower's first half.
+        decoder: blocks of its second half.
+        head_depth: blocks of the token head.
+        head_width: of the token head.
+    """
+
+    width: int = 128
+    heads: int = 4
+    temporal: int = 3
+    encoder: int = 3
+    decoder: int = 3
+    head_depth: int = 3
+    head_width: int = 192
+
+    def __post_init__(self) -> None:
+        keep_plain(self)
+        network(5, self)  # which refuses what makes no network
+
+
+def _stage(steps: int, **other: Any) -> NovaStage:
+    run = RunConfig(
+        steps=steps, batch=256, learning_rate=1e-3, warmup=500, ema=0.9995, precision="bf16",
+        log_every=50, validate_every=2000, sample_every=4000,
+    )  # fmt: skip
+    return NovaStage(run, repeats=4, shares=SHARES, **other)
+
+
+@dataclass(frozen=True)
 class MovingDigitsRecipe:
     """All stages.
 
     Args:
         vae: the tokenizer's.
-        clips: cached for both stages of the network, 2 or more.
+        clips: encoded for both stages of the network, 2 or more.
+        clip_frames: of each, 17 or 4 more and so on; from them the second stage cuts samples of
+            `video.frames` latent frames, wherever in them a latent frame begins.
+        cut: share of the clips that are cut from anywhere in a long course.
+        network: sizes of the network.
         images: text to image.
         video: text to video.
         diffusion_steps: in which the pipeline draws a token.
+        looked: videos of the look at the model, 0 leaves it out.
         judged: test clips of the evaluation, 2 or more; 0 leaves it out.
-        judge_steps: of the training of the evaluation's judge.
+        judge_steps: of the training of a judge, for the look and for the evaluation.
     """
 
-    vae: VaeStage = field(default_factory=VaeStage)
-    clips: int = 16000
-    images: NovaStage = field(
-        default_factory=lambda: NovaStage(
-            RunConfig(steps=12000, batch=32), repeats=2, shares=SHARES
+    vae: VaeStage = field(
+        default_factory=lambda: VaeStage(
+            widths=(32, 64, 88), kl=2e-4, absolute=0.05, bright=4.0,
+            run=RunConfig(
+                steps=4000, batch=64, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
+                precision="bf16", log_every=50, validate_every=1000, sample_every=4000,
+            ),
         )
+    )  # fmt: skip
+    clips: int = 100_000
+    clip_frames: int = 33
+    cut: float = 0.4
+    network: NetworkSizes = field(
+        default_factory=lambda: NetworkSizes(width=192, heads=6, encoder=2)
     )
+    images: NovaStage = field(default_factory=lambda: _stage(4000))
     video: NovaStage = field(
-        default_factory=lambda: NovaStage(
-            RunConfig(steps=10000, batch=16), repeats=2, shares=SHARES
+        default_factory=lambda: _stage(
+            12000, context_noise=(0.0, 0.3), frames=5, later=0.4, drop_motion=0.6
         )
     )
     diffusion_steps: int = 25
+    looked: int = 100
     judged: int = 200
     judge_steps: int = 500
 
     def __post_init__(self) -> None:
         keep_plain(self)
         check_count("clips", self.clips, 2)
+        if (check_count("clip_frames", self.clip_frames, FRAMES) - 1) % 4:
+            raise bad("clip_frames", self.clip_frames, "17, 21, 25 and so on")
+        frames = (self.clip_frames + 3) // 4
+        if (self.video.frames or frames) > frames:
+            raise bad("video.frames", self.video.frames, f"at most the {frames} of the clips")
+        check_number("cut", self.cut, 0, 1)
         check_count("diffusion_steps", self.diffusion_steps)
+        check_count("looked", self.looked, 0)
         if check_count("judged", self.judged, 0) == 1:
             raise bad("judged", 1, "0, or 2 and more")
         check_count("judge_steps", self.judge_steps)
@@ -99,23 +160,32 @@ def smoke() -> MovingDigitsRecipe:
     quick = RunConfig(
         steps=4, batch=4, warmup=1, log_every=1, validate_every=4, sample_every=4, save_every=2
     )
+    small = NetworkSizes(32, 2, 1, 1, 1, 1, 32)
     return MovingDigitsRecipe(
-        vae=VaeStage(widths=(8, 16, 16), run=quick),
+        vae=VaeStage(widths=(8, 16, 16), absolute=0.05, bright=4.0, run=quick),
         clips=16,
+        network=small,
         images=NovaStage(quick),
-        video=NovaStage(quick),
+        video=NovaStage(
+            replace(quick, precision="bf16"), context_noise=(0.0, 0.3), frames=5, later=0.5
+        ),
         diffusion_steps=5,
+        looked=4,
         judged=4,
         judge_steps=5,
     )
 
 
-def network(frames: int) -> nova.NovaConfig:
-    """Return the sizes of the network, for images (1 frame) or videos (5 latent frames)."""
-    tower = nova.Tower(depth=3, width=128, heads=4)
+def network(frames: int, sizes: NetworkSizes | None = None) -> nova.NovaConfig:
+    """Return the config of the network, for images (1 frame) or videos (5 latent frames)."""
+    n = NetworkSizes() if sizes is None else sizes
+
+    def tower(depth: int) -> nova.Tower:
+        return nova.Tower(depth=depth, width=n.width, heads=n.heads)
+
     return nova.NovaConfig(
-        temporal=tower, encoder=tower, decoder=tower,
-        head={"name": "flow", "width": 192, "depth": 3},
+        temporal=tower(n.temporal), encoder=tower(n.encoder), decoder=tower(n.decoder),
+        head={"name": "flow", "width": n.head_width, "depth": n.head_depth},
         text_width=384, text_length=16, text_rows=16,
         latent=(8, 8), frames=frames, motion_scale=20.0, adapter="full" if frames > 1 else None,
     )  # fmt: skip
@@ -135,26 +205,40 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
         ImportError: an extra is missing; "contar[demo,eval,train,video]" has all.
     """
     config = recipe.vae.run
-    digits = MovingDigits("train", config.steps * config.batch)
-    held = MovingDigits("validation", 32)
+    digits = BouncingDigits("train", config.steps * config.batch, cut=recipe.cut)
+    held = BouncingDigits("validation", 32, cut=recipe.cut)
+    clips = BouncingDigits("train", recipe.clips, frames=recipe.clip_frames, cut=recipe.cut)
     # What is not installed is missed now rather than after an hour.
     words, encoder = load_text()
     motion_score(digits[0].frames)
-    tar_writer()
     require_matplotlib()
     if recipe.judged:
         require_torchmetrics()
+    encoder.to(processes().device)
+    if clips.draw(range(len(clips))).begins.sum() < 2:
+        raise bad("cut", recipe.cut, "a share that leaves 2 clips or more with their beginning")
     with one_run(out):
-        check_own(out, ("model", "new-parts.txt"), out / "vae")
-        vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
-        return _train_networks(recipe, vae, words, encoder, out, resume=resume)
+        check_own(out, ("latents", "glance", "model", "new-parts.txt"), out / "vae")
+        with scored(clips, wait=(out / "latents").exists()) as scores:
+            vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
+            parts = (clips, vae, words, encoder, out / "latents")
+            latents = digits_latents(
+                *parts, scores=scores, length=network(1).text_length, fps=FPS
+            ).to(processes().device)
+        return _train_networks(recipe, vae, latents, words, encoder, out, resume=resume)
 
 
 def _train_networks(
-    recipe: MovingDigitsRecipe, vae: CausalVAE, words: Any, encoder: Any, out: Path, *, resume: bool
+    recipe: MovingDigitsRecipe,
+    vae: CausalVAE,
+    latents: Latents,
+    words: Any,
+    encoder: Any,
+    out: Path,
+    *,
+    resume: bool,
 ) -> Path:
-    """Go the road from the tokenizer on."""
-    cache = digits_cache(recipe.clips, vae, words, encoder, out / "cache")
+    """Go the road from the latents on."""
     scheduler = FlowMatchEulerDiscreteScheduler()
 
     def pipeline(model: nova.Nova) -> nova.NovaPipeline:
@@ -162,15 +246,18 @@ def _train_networks(
         parts = (model, vae, scheduler, encoder, words)
         return nova.NovaPipeline(*parts, defaults=defaults, text_package=TEXT)
 
-    def trained(stage: NovaStage, model: nova.Nova, name: str) -> nova.Nova:
+    def trained(
+        stage: NovaStage, model: nova.Nova, name: str, data: Latents = latents
+    ) -> nova.Nova:
         return train_network(
-            stage, pipeline(model), cache, out / name, prompts=PROMPTS, resume=resume
+            stage, pipeline(model), data, out / name, prompts=PROMPTS, resume=resume
         )
 
-    images = build(network(1))
+    images = build(network(1, recipe.network))
     quieten(images)
-    images = trained(recipe.images, images, "images")
-    video = build(network(5))
+    begin = latents.take(latents.begins.nonzero()[:, 0])
+    images = trained(recipe.images, images, "images", begin)
+    video = build(network(5, recipe.network))
     quieten(video)
     new = load_parts(video, images.state_dict())
     if processes().is_main_process:
@@ -182,11 +269,14 @@ def _train_networks(
         return target
     pipeline(video).to(torch.bfloat16).save_pretrained(target)
     save_curves({title: out / name for name, title in STAGES.items()}, target / "curves.png")
+    if recipe.looked and not (resume and (out / "glance" / "glance.json").exists()):
+        look(recipe, target, out / "glance", device)
     if recipe.judged and not (resume and (out / "scores" / "scores.json").exists()):
         from recipes.digits_evaluation import evaluate_pipeline
 
         pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
-        evaluate_pipeline(pipe, out / "scores", count=recipe.judged, judge_steps=recipe.judge_steps)
+        numbers: dict[str, Any] = {"count": recipe.judged, "judge_steps": recipe.judge_steps}
+        evaluate_pipeline(pipe, out / "scores", bouncing=True, **numbers)
     return target
 
 
@@ -209,20 +299,8 @@ def load_text() -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
-def digits_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) -> Cache:
-    """Encode the training clips once; a cache that is there already is checked and taken."""
-    made_with = {
-        "data": f"moving-digits, {count} of train",
-        "tokenizer": fingerprint(vae),
-        "text_encoder": fingerprint(encoder),
-    }
-    with processes().main_process_first():
-        if not out.exists():
-            digits = MovingDigits("train", count)
-            clips = (Clip(digits[i].frames, digits[i].caption, FPS) for i in range(count))
-            parts = (VAETokenizer(vae), words, encoder)
-            length = network(1).text_length
-            samples = encode_clips(clips, *parts, length=length, precision="bf16")
-            shown = (sample for sample in tqdm(samples, total=count, desc="cache"))
-            write_cache(shown, out, made_with=made_with)
-    return Cache(out, made_with=made_with)
+def look(recipe: MovingDigitsRecipe, model: Path, out: Path, device: torch.device) -> None:
+    """Have the model make videos, and print what a judge sees in them."""
+    pipe = nova.from_pretrained(model, dtype=torch.float32).to(device)
+    judge = train_judge(steps=recipe.judge_steps).to(device)
+    print(json.dumps(glance(pipe, judge, out, count=recipe.looked)))

@@ -8,20 +8,21 @@ draws the tokens.
     latents = generate(model, text_states, GenerationPlan(frames=9))
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from contar._errors import (
     bad,
+    check_ids,
     check_instance,
     check_size,
     check_tensor,
 )
-from contar._random import check_generator
+from contar._random import check_generator, normal, uniform
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
+from contar.backbones.block import take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.heads import TokenHead
@@ -31,9 +32,10 @@ from contar.training import FrameLosses, frame_losses
 from recipes.building import build_model, learning_head
 from recipes.nova_config import PRESETS, NovaConfig, Tower
 from recipes.nova_files import from_pretrained
+from recipes.nova_inputs import read_noise
 from recipes.nova_model import Nova
 from recipes.nova_pipeline import NovaOutput, NovaPipeline
-from recipes.nova_sampling import UNSET, Texts, generate, motion_numbers, stream
+from recipes.nova_sampling import UNSET, Numbers, Texts, generate, motion_numbers, stream
 
 __all__ = [
     "PRESETS",
@@ -100,14 +102,17 @@ def training_losses(
     latents: Float[Tensor, "b c t h w"],
     prompt_embeds: Texts,
     *,
-    motion_flow: float | Sequence[float] | None = None,
-    fps: float | Sequence[float] | None = None,
+    motion_flow: Numbers = None,
+    fps: Numbers = None,
     repeats: int = 4,
     scheduler: Any = None,
     mask: TrainingMask | None = None,
     generator: torch.Generator | None = None,
     noise: Float[Tensor, "r m d"] | None = None,
     index: Int[Tensor, "r m"] | None = None,
+    context_noise: float | tuple[float, float] = 0.0,
+    seen: Float[Tensor, "b c t2 h w"] | None = None,
+    given: Int[Tensor, " b"] | None = None,
     backend: Any = None,
     checkpoint: bool = False,
 ) -> FrameLosses:
@@ -127,6 +132,14 @@ def training_losses(
         noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`; of a
             diffusion head, as `index`.
         index: [repeats, m], indices of training timesteps.
+        context_noise: deviation of gaussian noise on what the temporal tower sees of earlier
+            frames, or the least and the largest one, between which each clip's is drawn; it makes
+            a model forgiving of its own frames. The network is not told. Drawn, from `generator`
+            before all else, only where it is above 0.
+        seen: [b, c, t - 1, h, w], what the temporal tower sees of the frames but the last, instead
+            of them with noise.
+        given: [b], first frames of each clip that are shown and not learned, fewer than t; None is
+            0. Losses are averaged as if theirs were 0.
         backend: of `attend`.
         checkpoint: keep the input of each block of the towers only, and compute the block again for
             its gradients: less memory for more time, the same numbers.
@@ -154,19 +167,40 @@ def training_losses(
     generator = check_generator(generator, batch, device)  # type: ignore[assignment]
     if not isinstance(generator, torch.Generator):
         raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
+    low, high = read_noise(context_noise)
+    if seen is not None:
+        if high:
+            raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
+        shape = (batch, c.channels, frames - 1, height, width)
+        check_tensor("seen", seen, shape, "[b, c, t - 1, h, w]")
+    if given is not None:
+        check_tensor("given", given, (batch,), "[b]", kind="int")
+        check_ids("given", given, frames)
+    for name, value in (("seen", seen), ("given", given)):
+        if value is not None and value.device != device:
+            raise bad(name, f"a tensor on {value.device}", f"one on {device}")
+    if high and frames > 1:
+        level = low + (high - low) * uniform(batch, 1, 1, 1, 1, generator=generator, device=device)
+        before = latents[:, :, :-1]
+        fresh = normal(*before.shape, generator=generator, device=device)
+        seen = before + (level * fresh).to(before.dtype)
     if mask is None:
         mask = truncated_normal_mask(rows, tokens, generator=generator, device=device)
     else:
         check_instance("mask", mask, TrainingMask)
         mask.check(rows, tokens, device)
-    head, given = learning_head(
-        model.head, repeats, int(mask.hidden.sum()), scheduler=scheduler, noise=noise, index=index
+    hidden_ids = mask.hidden_ids()
+    # Where rows have equally many, no GPU is asked how many there are.
+    count = int(mask.hidden.sum()) if hidden_ids is None else hidden_ids.numel()
+    head, drawn = learning_head(
+        model.head, repeats, count, scheduler=scheduler, noise=noise, index=index
     )
 
     prefix = model.prefix(text, flow, rate)
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
     if frames > 1:
-        x = torch.cat([x, model.frame_tokens(latents[:, :, :-1], batch, x.shape[2])], dim=1)
+        seen = latents[:, :, :-1] if seen is None else seen
+        x = torch.cat([x, model.frame_tokens(seen, batch, x.shape[2])], dim=1)
     added, turn = model.frame_positions(frames, coarse, prefix.shape[1])
     x = x if added is None else x + added
     features = model.temporal(x, prefix=prefix, turn=turn, backend=backend, checkpoint=checkpoint)
@@ -174,7 +208,6 @@ def training_losses(
     condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1)
 
     clean = patchify(latents.transpose(1, 2), c.patch).flatten(0, 1)
-    hidden_ids = mask.hidden_ids()
     z = model.spatial(
         clean,
         condition.flatten(0, 1),
@@ -185,12 +218,19 @@ def training_losses(
         backend=backend,
         checkpoint=checkpoint,
     )
+    row = torch.arange(rows, device=device)[:, None]
+    if hidden_ids is None:
+        target, z, row = (x[mask.hidden] for x in (clean, z, row.expand(rows, tokens)))
+    else:  # as above
+        target, z = take(clean, hidden_ids).flatten(0, 1), z.flatten(0, 1)
+        row = row.expand_as(hidden_ids).flatten()
     losses = head.loss(
-        clean[mask.hidden],
-        z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
+        target,
+        z,
         repeats=repeats,
         generator=generator,
-        **given,
+        **drawn,
     )
-    frame = torch.arange(rows, device=losses.device)[:, None].expand(rows, tokens) % frames
-    return frame_losses(losses, frame[mask.hidden], frames)
+    if given is not None:
+        losses = losses * (row % frames >= given[row // frames])
+    return frame_losses(losses, row % frames, frames)

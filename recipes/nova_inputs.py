@@ -56,6 +56,20 @@ def read_steps(name: str, steps: object, most: float, what: str) -> int:
     return count
 
 
+def read_noise(level: Any, name: str = "context_noise") -> tuple[float, float]:
+    """Return the least and the largest deviation of a noise, said by one number or by both.
+
+    Raises:
+        ValueError: something else, a number below 0, or a least above the largest.
+    """
+    if not isinstance(level, tuple):
+        level = (level, level)
+    if len(level) != 2:
+        raise bad(name, level, "a number, or (least, largest)")
+    low = check_number(name, level[0], 0)
+    return low, check_number(name, level[1], low)
+
+
 def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guidance:
     """Return NOVA's guidance, checked by the names that a call has for its numbers.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from contar._errors import bad, check_instance, check_number, check_tensor, plain
-from contar._random import Generators, check_generator
+from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, Positions
 from contar.attention.attend import check_backend
@@ -23,6 +23,7 @@ from recipes.nova_model import Nova
 
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
+Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # in training, perhaps on a GPU
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def stream(
     Every argument is checked at the call, before the first frame is asked for. Randomness comes
     from `generator` alone, in the official order: on the first generated frame a uniform number
     for each token, whose sorting is the order in all frames; then a normal [b, c, h, w] for each
-    set, and one for each diffusion step that adds noise.
+    set, and one for each diffusion step that adds noise. With `plan.context_noise` a normal
+    [b, c, h, w] comes before all that is drawn for a frame, but the first.
 
     Args:
         model: a NOVA; it is left as it is, so generations may be interleaved.
@@ -190,10 +192,12 @@ def read_plan(
 def motion_numbers(
     model: Nova,
     batch: int,
-    flow: float | Sequence[float] | None,
-    fps: float | Sequence[float] | None,
+    flow: Numbers,
+    fps: Numbers,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return flow scores and frame rates as [b] each, or None for a model of images.
+
+    A tensor on a GPU, as training has it, is taken as it is: a look at its numbers would wait.
 
     Raises:
         ValueError: a number below 0, another number of them, or one given to a model of images.
@@ -206,6 +210,10 @@ def motion_numbers(
     columns, device = [], model.begin.device
     for name, value, default in (("motion_flow", flow, 5.0), ("fps", fps, 12.0)):
         value = default if value is None else value
+        if isinstance(value, Tensor) and value.device.type == "cuda":
+            check_tensor(name, value, (batch,), "[b]")
+            columns.append(value.float())
+            continue
         values = list(value) if isinstance(value, Sequence) else [value] * batch
         if len(values) != batch:
             raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
@@ -254,6 +262,9 @@ def _observe(
 ) -> Float[Tensor, "b2 n d"]:
     """Return the temporal tower's features of frame t, which sees the frame before it."""
     model, first = call.model, t == 0
+    if previous is not None and (level := call.plan.context_noise):
+        drawn = normal(*previous.shape, generator=call.generator, device=previous.device)
+        previous = previous + level * drawn
     before = None if previous is None else previous[:, :, None]
     x = model.frame_tokens(before, call.batch, call.coarse[0] * call.coarse[1])
     length = prefix.shape[1] if first else 0

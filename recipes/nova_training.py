@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded
@@ -18,9 +19,12 @@ from contar.media import save_gif, save_sheet
 from contar.ordering import TrainingMask
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig, freeze, train
-from contar.training.caching import check_samples, fingerprint
+from contar.training.caching import fingerprint
 from contar.training.draws import draw_step
+from contar.training.latents import Latents
+from contar.training.processes import processes
 from recipes import nova
+from recipes.nova_inputs import read_noise
 from recipes.nova_model import Nova
 from recipes.nova_sampling import UNSET
 
@@ -38,6 +42,10 @@ class NovaStage:
         drop_motion: share of samples whose motion score is left out.
         shares: least share of a frame's tokens that is hidden, and the standard deviation of the
             normal distribution with mean 1 that is cut there; as the papers have it, if left out.
+        context_noise: least and largest deviation of the noise on what the temporal tower sees.
+        frames: latent frames of a sample, cut from its clip; None is the whole clip.
+        later: share of samples that are cut from later in their clip than its beginning; their
+            first frame is shown and not learned.
         frozen: parts that stay as they are, by name.
         checkpoint: compute the towers' blocks again for their gradients, which saves memory.
     """
@@ -47,6 +55,9 @@ class NovaStage:
     drop_text: float = 0.1
     drop_motion: float = 0.5
     shares: tuple[float, float] = (0.7, 0.25)
+    context_noise: tuple[float, float] = (0.0, 0.0)
+    frames: int | None = None
+    later: float = 0.0
     frozen: tuple[str, ...] = ()
     checkpoint: bool = False
 
@@ -61,6 +72,11 @@ class NovaStage:
         check_number("shares", self.shares[0], 0, 1)
         if check_number("shares", self.shares[1]) <= 0:
             raise bad("shares", self.shares, "a least share in [0, 1], a deviation above 0")
+        read_noise(self.context_noise)
+        if self.frames is not None:
+            check_count("frames", self.frames)
+        if check_number("later", self.later, 0, 1) and self.frames is None:
+            raise bad("later", self.later, "0 where samples are whole clips (frames=None)")
         check_instance("frozen", self.frozen, tuple)
         check_instance("checkpoint", self.checkpoint, bool)
 
@@ -71,32 +87,34 @@ class NovaBatch:
 
     Attributes:
         latents: [b, c, t, h, w].
-        texts: states of the captions, one [l, e] for each sample; without a row where dropped.
+        texts: [b, l, e], states of the captions.
+        lengths: [b], tokens of each; 0 where it was left out.
         motion_flow: [b], `UNSET` where dropped and for pictures; None for a network of images.
         fps: [b]; None for a network of images.
         hidden: [b * t, n], of the mask.
         visible_ids: [b * t, v], of the mask.
         noise: [r, m, values], as in `nova.training_losses`.
         index: [r, m], likewise.
+        seen: [b, c, t - 1, h, w], likewise, or None.
+        given: [b], likewise, or None.
     """
 
     latents: Float[Tensor, "b c t h w"]
-    texts: tuple[Tensor, ...]
+    texts: Float[Tensor, "b l e"]
+    lengths: Tensor
     motion_flow: Tensor | None
     fps: Tensor | None
     hidden: Tensor
     visible_ids: Tensor
     noise: Tensor
     index: Tensor
+    seen: Tensor | None = None
+    given: Tensor | None = None
 
     def to(self, device: torch.device) -> "NovaBatch":
         """Return the batch on a device."""
-        moved = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved, texts=tuple(text.to(device) for text in self.texts))
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **{name: x.to(device) for name, x in tensors.items()})
 
 
 class NovaObjective(nn.Module):
@@ -111,82 +129,109 @@ class NovaObjective(nn.Module):
         losses = nova.training_losses(
             self.model,
             batch.latents,
-            batch.texts,
-            motion_flow=None if batch.motion_flow is None else batch.motion_flow.tolist(),
-            fps=None if batch.fps is None else batch.fps.tolist(),
+            self._padded(batch.texts, batch.lengths),
+            motion_flow=_numbers(batch.motion_flow),
+            fps=_numbers(batch.fps),
             repeats=self.repeats,
             mask=TrainingMask(batch.hidden, batch.visible_ids),
             noise=batch.noise,
             index=batch.index,
+            seen=batch.seen,
+            given=batch.given,
             checkpoint=self.checkpoint,
         )
         if losses.later is None:
             return {"loss": losses.total}
         return {"loss": losses.total, "first": losses.first, "later": losses.later}
 
+    def _padded(self, texts: Tensor, lengths: Tensor) -> Float[Tensor, "b length e"]:
+        """Return texts filled up with the model's stored rows, all at once."""
+        text = self.model.text
+        texts = functional.pad(texts, (0, 0, 0, text.length - texts.shape[1]))
+        said = torch.arange(text.length, device=texts.device) < lengths[:, None]
+        return torch.where(said[..., None], texts, text.padding[: text.length])
+
+
+def _numbers(values: Tensor | None) -> Tensor | list[float] | None:
+    """Return numbers as they are looked at, or those of a GPU as they are: it does not wait."""
+    return values if values is None or values.is_cuda else values.tolist()
+
 
 def batches_of(
-    cache: Cache, sizes: nova.NovaConfig, stage: NovaStage
+    data: Cache | Latents, sizes: nova.NovaConfig, stage: NovaStage
 ) -> Callable[[Sequence[int], int | str], tuple[NovaBatch]]:
     """Return the function from samples of a cache and a step to the step's batch.
 
     Args:
-        cache: of `contar.training.caching.encode_clips`, of clips of one shape; read once, into
-            memory.
+        data: of `contar.training.caching.encode_clips`, of clips of one shape, read once, into
+            memory; or what was read already, on whose device batches are made.
         sizes: of the network; one of 1 frame takes each clip's first.
         stage: which says what is drawn, and what is left out how often.
 
     Raises:
         ValueError: a sample of another kind; it is named.
     """
-    process = NoiseProcess.from_config(head_scheduler(sizes.head))
-    samples = check_samples(cache)
-    video = sizes.frames > 1
-    several = video and samples[0].arrays["latents"].shape[1] > 1
+    data = Latents.of(data) if isinstance(data, Cache) else data
+    device, video = data.moments.device, sizes.frames > 1
+    process = NoiseProcess.on(head_scheduler(sizes.head), device)
+    frames = data.moments.shape[2]
+    several = video and frames > 1
+    count = (stage.frames or frames) if video else 1
+    if count > frames:
+        raise bad("frames", count, f"at most the {frames} of the cached clips")
+    later = stage.later if several else 0.0
+    all_begin = not several or (not later and bool(data.begins.all()))
+    low, high = stage.context_noise
+    channels, side = data.moments.shape[1] // 2, tuple(data.moments.shape[3:])
 
     def load(indices: Sequence[int], step: int | str) -> tuple[NovaBatch]:
-        chosen = [samples[index] for index in indices]
-        moments = torch.stack([torch.from_numpy(s.arrays["latents"]).float() for s in chosen])
-        mean, deviation = moments.chunk(2, dim=1)
-        if not video:
-            mean, deviation = mean[:, :, :1], deviation[:, :, :1]
+        rows = torch.tensor(list(indices), device="cpu").to(device, non_blocking=True)
         draws = draw_step(
             stage.run.seed,
             step,
-            indices,
-            latent=tuple(mean.shape[1:]),  # type: ignore[arg-type]
+            rows,
+            latent=(channels, count, *side),  # type: ignore[arg-type]
             patch=sizes.patch,
             repeats=stage.repeats,
             process=process,
             shares=stage.shares,
         )
-        texts = [torch.from_numpy(s.arrays["text"]).float() for s in chosen]
-        chance = draws.chance.tolist()
-        kept = [
-            text[:0] if c[0] < stage.drop_text else text
-            for text, c in zip(texts, chance, strict=True)
-        ]
-        flow = [
-            s.facts["motion_flow"] if several and c[1] >= stage.drop_motion else UNSET
-            for s, c in zip(chosen, chance, strict=True)
-        ]
+        no_text, no_motion, level, is_later, place = draws.chance.unbind(1)
+        moments, first = data.moments[rows], torch.zeros_like(rows)
+        if count < frames:
+            places = (1 + place * (frames - count)).long().clamp(max=frames - count)
+            first = places * (is_later <= later)
+            window = first[:, None] + torch.arange(count, device=device)
+            window = window[:, None, :, None, None].expand(-1, 2 * channels, -1, *side)
+            moments = moments.gather(2, window)
+        mean, deviation = moments.float().chunk(2, dim=1)
+        latents = mean + deviation * draws.posterior
+        seen, given, flow = None, None, None
+        if high and count > 1:
+            level = low + (high - low) * level[:, None, None, None, None]
+            seen = (latents + level * draws.context)[:, :, :-1]
+        if not all_begin:
+            given = ((first > 0) | ~data.begins[rows]).long()
+        if video:
+            flow = data.motion_flow[rows].nan_to_num(nan=UNSET)
+            flow = torch.where((no_motion <= stage.drop_motion) | (not several), UNSET, flow)
+        text = data.text_of[rows]
         batch = NovaBatch(
-            latents=mean + deviation * draws.posterior,
-            texts=tuple(kept),
-            motion_flow=_numbers(flow) if video else None,
-            fps=_numbers([s.facts["fps"] for s in chosen]) if video else None,
+            latents=latents,
+            texts=data.texts[text].float(),
+            lengths=torch.where(no_text <= stage.drop_text, 0, data.lengths[text]),
+            motion_flow=flow,
+            fps=data.fps[rows] if video else None,
             hidden=draws.mask.hidden,
             visible_ids=draws.mask.visible_ids,
             noise=draws.noise,
             index=draws.index,
+            seen=seen,
+            given=given,
         )
         return (batch,)
 
     return load
-
-
-def _numbers(values: Sequence[float]) -> Float[Tensor, " b"]:
-    return torch.tensor([float(v) for v in values], dtype=torch.float32, device="cpu")
 
 
 def quieten(model: Nova) -> None:
@@ -216,7 +261,7 @@ def load_parts(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 def train_network(
     stage: NovaStage,
     pipe: nova.NovaPipeline,
-    cache: Cache,
+    cache: Cache | Latents,
     out: Path,
     *,
     prompts: Sequence[str],
@@ -231,7 +276,8 @@ def train_network(
     Args:
         stage: of the training.
         pipe: whose network is trained, and whose other parts make samples of it.
-        cache: of `contar.training.caching.encode_clips`, made with the pipeline's parts.
+        cache: of `contar.training.caching.encode_clips`, made with the pipeline's parts; or what
+            was read of it.
         out: folder of the run.
         prompts: of the samples.
         resume: as in `contar.training.train`.
@@ -246,7 +292,8 @@ def train_network(
     freeze(model, stage.frozen)
     held = min(256, len(cache) // 10 or 1)
     count = len(cache) - held
-    load = batches_of(cache, model.sizes, stage)
+    data = Latents.of(cache) if isinstance(cache, Cache) else cache
+    load = batches_of(data.to(processes().device), model.sizes, stage)
     names = ("vae", "scheduler", "text_encoder", "tokenizer")
     parts: dict[str, Any] = {name: pipe.components[name] for name in names}
     stride = VAETokenizer(pipe.vae).time_stride

@@ -9,11 +9,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from contar._defaults import fixed_defaults
 from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
-from contar._random import normal, seeded
+from contar._random import keyed_normal, keys
+from contar.data import BouncingDigits
 from contar.media import save_sheet
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
@@ -30,11 +32,16 @@ class VaeStage:
     Args:
         widths: of its levels, with random weights; None goes on from a given tokenizer.
         kl: weight of the divergence from a standard normal, for a latent value.
+        absolute: weight of the absolute error beside the squared one, for sharp edges.
+        bright: weight of a place that is white in some frame of its clip, beyond that of a black
+            one, which is 1; for strokes that would be lost in so much black.
         run: of the training.
     """
 
     widths: tuple[int, int, int] | None = (32, 64, 96)
     kl: float = 1e-4
+    absolute: float = 0.0
+    bright: float = 0.0
     run: RunConfig = field(
         default_factory=lambda: RunConfig(
             steps=2500, batch=8, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
@@ -44,7 +51,8 @@ class VaeStage:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        check_number("kl", self.kl, 0)
+        for name in ("kl", "absolute", "bright"):
+            check_number(name, getattr(self, name), 0)
 
 
 @runtime_checkable
@@ -58,9 +66,11 @@ class Clips(Protocol):
 class VaeObjective(nn.Module):
     """An autoencoder as a function from pixels and noise to losses."""
 
-    def __init__(self, vae: CausalVAE, kl: float) -> None:
+    def __init__(
+        self, vae: CausalVAE, kl: float, *, absolute: float = 0.0, bright: float = 0.0
+    ) -> None:
         super().__init__()
-        self.vae, self.kl = vae, kl
+        self.vae, self.kl, self.absolute, self.bright = vae, kl, absolute, bright
 
     def forward(self, pixels: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return "loss", the squared error of a value, and the divergence of a latent value."""
@@ -68,14 +78,27 @@ class VaeObjective(nn.Module):
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         latents = mean + (0.5 * log_variance).exp() * noise
         decoded: Any = self.vae.decode(latents.to(posterior.mean.dtype), return_dict=False)[0]
-        error = (decoded.float() - pixels).square().mean()
+        off = decoded.float() - pixels
+        error = off.square().mean()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return {"loss": error + self.kl * divergence, "error": error, "kl": divergence}
+        loss = self._weighted(off, pixels) if self.absolute or self.bright else error
+        return {"loss": loss + self.kl * divergence, "error": error, "kl": divergence}
+
+    def _weighted(self, off: Tensor, pixels: Tensor) -> Tensor:
+        each = off.square() + self.absolute * off.abs()
+        white = (pixels.amax((1, 2)).clamp(-1, 1) + 1) / 2
+        white = functional.max_pool2d(white[:, None], 3, stride=1, padding=1)[:, :, None]
+        weight = 1 + self.bright * white
+        # Each clip by its own weights, so that a loss is the same however a batch is split.
+        return (each * weight / weight.mean((1, 2, 3, 4), keepdim=True)).mean()
 
 
-def _pixels(clips: Clips, indices: Sequence[int]) -> Tensor:
+def _pixels(clips: Clips, indices: Sequence[int], device: Any = "cpu") -> Tensor:
+    if isinstance(clips, BouncingDigits):  # all at once, and where they are wanted
+        grey = clips.show(clips.draw(indices, device))
+        return (grey.float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1, -1)
     frames = torch.stack([clips[index].frames for index in indices])
-    return frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return frames.permute(0, 4, 1, 2, 3).float().to(device) / 127.5 - 1
 
 
 def _fingerprint(clips: Clips) -> str:
@@ -126,16 +149,16 @@ def train_vae(
 
     def loader(clips: Clips) -> Callable[..., tuple[Tensor, Tensor]]:
         def load(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor]:
-            pixels = _pixels(clips, indices)
+            device = processes().device
+            pixels = _pixels(clips, indices, device)
             times, height, width = (pixels.shape[2] + 3) // 4, *(x // 8 for x in pixels.shape[3:])
-            generators = [seeded(config.seed, step, index) for index in indices]
-            shape = (len(indices), channels, times, height, width)
-            return pixels, normal(*shape, generator=generators)
+            key = keys(config.seed, step, "posterior", index=indices, device=device)
+            return pixels, keyed_normal(key, channels, times, height, width)
 
         return load
 
     def sample(objective: Any, step: int) -> None:
-        pixels = _pixels(held, range(min(4, len(held)))).to(objective.vae.device)
+        pixels = _pixels(held, range(min(4, len(held))), objective.vae.device)
         tokenizer = VAETokenizer(objective.vae)
         again = tokenizer.decode(tokenizer.encode(pixels))
         both = torch.stack([pixels, again], dim=1).flatten(0, 1)[:, :, ::4]
@@ -146,7 +169,7 @@ def train_vae(
     saved = out / "model" / "config.json"
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(
-        VaeObjective(vae, stage.kl),
+        VaeObjective(vae, stage.kl, absolute=stage.absolute, bright=stage.bright),
         loader(clips),
         config,
         out,
@@ -155,6 +178,8 @@ def train_vae(
         described={
             "widths": stage.widths,
             "kl": stage.kl,
+            "absolute": stage.absolute,
+            "bright": stage.bright,
             "clips": [len(clips), *clips[0].frames.shape, _fingerprint(clips)],
             "start": fingerprint(vae),
         },
@@ -163,13 +188,13 @@ def train_vae(
         sample=sample,
     )
     vae = trained.vae.eval()
-    keys = ("latents_mean", "latents_std")
-    vae.register_to_config(**{key: measured.get(key) for key in keys})  # not those of `start`
+    names = ("latents_mean", "latents_std")
+    vae.register_to_config(**{key: measured.get(key) for key in names})  # not those of `start`
     if not measured:
-        few = [_pixels(clips, [index]).to(vae.device) for index in range(min(256, len(clips)))]
+        few = [_pixels(clips, [index], vae.device) for index in range(min(256, len(clips)))]
         latents = torch.cat([VAETokenizer(vae).encode(pixels) for pixels in few])
         values = (latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist())
-        vae.register_to_config(**dict(zip(keys, values, strict=True)))
+        vae.register_to_config(**dict(zip(names, values, strict=True)))
     if processes().is_main_process:
         vae.save_pretrained(out / "model")
     return vae

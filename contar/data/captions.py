@@ -1,8 +1,6 @@
 """Sentences about a moving digit, in many phrasings, some of them for tests alone."""
 
-from collections.abc import Sequence
-
-import torch
+from collections.abc import Callable, Sequence
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 # Right, then on clockwise; y grows downwards.
@@ -81,7 +79,7 @@ def caption(
     direction: str | None,
     speed: str | None,
     *,
-    generator: torch.Generator,
+    choose: Callable[[int], int],
     test: bool = False,
 ) -> str:
     """Return a sentence.
@@ -90,14 +88,12 @@ def caption(
         digit: 0 to 9; written as a word or as a numeral.
         direction: one of `DIRECTIONS`; None stands still.
         speed: "slow" or "fast" to say so, None to say nothing.
-        generator: draws the phrasing.
+        choose: draws a number below the one it is given; four times.
         test: use the phrasings that training never sees.
     """
 
     def draw(choices: Sequence[str]) -> str:
-        return choices[
-            int(torch.randint(len(choices), (), generator=generator, device=generator.device))
-        ]
+        return choices[choose(len(choices))]
 
     name = draw((NAMES[digit], str(digit)))
     if direction is None:

@@ -15,7 +15,7 @@ from contar.data.digits import Split, load_digits
 FRAMES, SIDE, DIGIT = 17, 64, 28
 SPEEDS = (0.4, 0.55, 0.7, 0.85, 1.0)  # pixels a frame
 AROUND = 1.5  # pixels down or right of the middle that a clip may start at, or up or left
-_SAID = {"slow": SPEEDS[:2], "fast": SPEEDS[-2:]}
+SAID = {"slow": SPEEDS[:2], "fast": SPEEDS[-2:]}
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class MovingDigit:
     """One clip and what is true of it.
 
     Attributes:
-        frames: [17, 64, 64, 3], grey as RGB.
+        frames: [t, 64, 64, 3], grey as RGB; 17 of `MovingDigits`.
         caption: in words.
         digit: 0 to 9.
-        direction: one of `captions.DIRECTIONS`, None where it stands still.
+        direction: one of `captions.DIRECTIONS`, at the beginning; None where it stands still.
         speed: in pixels a frame.
     """
 
@@ -75,9 +75,9 @@ class MovingDigits(Dataset[MovingDigit]):
         says = below(2) == 1
         direction = DIRECTIONS[way] if way < len(DIRECTIONS) else None
         speed = speed if direction else 0.0
-        words = next((word for word, speeds in _SAID.items() if says and speed in speeds), None)
+        words = next((word for word, speeds in SAID.items() if says and speed in speeds), None)
         digit = int(self.digits.labels[row])
-        text = caption(digit, direction, words, generator=draws, test=self.split == "test")
+        text = caption(digit, direction, words, choose=below, test=self.split == "test")
         start = AROUND * (2 * uniform(2, generator=draws) - 1)
         frames = render(self.digits.pictures[row], direction, speed, start=start)
         return MovingDigit(frames, text, digit, direction, speed)

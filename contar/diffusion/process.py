@@ -1,6 +1,9 @@
 """The noising process of training: how much signal and noise at each training timestep."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -84,6 +87,27 @@ class NoiseProcess:
         signal, level = (kept**0.5).float(), ((1 - kept) ** 0.5).float()
         return cls(signal, level, steps, prediction, betas)
 
+    @classmethod
+    def on(cls, config: Any, device: torch.device | str) -> "NoiseProcess":
+        """Read the process as `from_config` does, once for each config and device.
+
+        A step that read it anew would have its tables wait for the device.
+        """
+        mapping = config if isinstance(config, Mapping) else getattr(config, "config", None)
+        try:
+            key = json.dumps(dict(mapping), sort_keys=True)  # type: ignore[arg-type]
+        except TypeError:  # what no text holds
+            return cls.from_config(config).to(device)
+        if not isinstance(config, Mapping):
+            key = json.dumps({"_class_name": type(config).__name__, **json.loads(key)})
+        return _remembered(key, str(device))
+
+    def to(self, device: torch.device | str) -> "NoiseProcess":
+        """Return the process with its tables on a device."""
+        names = ("signal", "noise_level", "timesteps", "betas")
+        moved = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: x if x is None else x.to(device) for n, x in moved.items()})
+
     def __len__(self) -> int:
         return len(self.signal)
 
@@ -121,6 +145,15 @@ class NoiseProcess:
             return integers(len(self), *shape, generator=generator, device=device)
         draws = normal(*shape, generator=generator, device=device).sigmoid()
         return (draws * len(self)).long().clamp(max=len(self) - 1)
+
+    def place(self, chance: Float[Tensor, "*m"]) -> Int[Tensor, "*m"]:
+        """Return the indices that uniform numbers choose, distributed as `draw_indices` has them.
+
+        Args:
+            chance: in [0, 1].
+        """
+        share = torch.special.ndtri(chance).sigmoid() if self.prediction == "flow" else chance
+        return (share * len(self)).long().clamp(max=len(self) - 1)
 
     def add_noise(
         self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
@@ -171,3 +204,9 @@ class NoiseProcess:
     def _levels(self, index: Tensor) -> tuple[Tensor, Tensor]:
         signal, level = self.signal.to(index.device), self.noise_level.to(index.device)
         return signal[index][..., None], level[index][..., None]
+
+
+@lru_cache(maxsize=16)
+def _remembered(key: str, device: str) -> NoiseProcess:
+    with torch.inference_mode(False):  # the tables serve steps with gradients, too
+        return NoiseProcess.from_config(json.loads(key)).to(device)

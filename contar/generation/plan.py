@@ -54,8 +54,11 @@ class GenerationPlan:
         guidance_every: guided sets from one with an unconditional pass to the next; in between the
             difference that the condition makes is taken from the latest such pass (LazyMAR's
             condition cache, Yan et al. 2025, arXiv 2503.12450).
+        context_noise: deviation of the noise that is added to what the temporal tower sees of
+            earlier frames, for a model that was trained so.
 
-    What follows `pinned` trades exactness for time, as `scheduler` may, and all go together.
+    What follows `pinned`, but for the context's noise, trades exactness for time, as `scheduler`
+    may, and all go together.
 
     Raises:
         ValueError: a value outside its range, or `filling_sets` in another order.
@@ -78,6 +81,7 @@ class GenerationPlan:
     filling_sets: int | None = None
     refresh: int = 1
     guidance_every: int = 1
+    context_noise: float = 0.0
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -109,6 +113,7 @@ class GenerationPlan:
                 raise bad("filling_sets", self.filling_sets, f"fewer than the {self.sets} sets")
         check_size("refresh", self.refresh)
         check_size("guidance_every", self.guidance_every)
+        check_number("context_noise", self.context_noise, 0)
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
         """Return the set sizes for a frame of so many tokens.

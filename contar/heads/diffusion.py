@@ -126,7 +126,8 @@ class DiffusionHead(nn.Module):
         """
         check_loss(self, target, cond, repeats, None, like=self.network.token.weight)
         self.check_draws(repeats, len(target), noise, index)
-        shape, device, process = (repeats, len(target)), target.device, self.process
+        shape, device = (repeats, len(target)), target.device
+        process = NoiseProcess.on(self.scheduler, device)
         drawn: Any = generator
         if noise is None or index is None:
             drawn = check_generator(generator, repeats, device)

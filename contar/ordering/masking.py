@@ -58,12 +58,15 @@ class TrainingMask:
     def check(self, rows: int, tokens: int, device: torch.device) -> None:
         """Raise a ValueError unless each of so many positions is either hidden or visible.
 
-        Some have to be hidden, and all of it has to be on `device`.
+        Some have to be hidden, and all of it has to be on `device`. Which positions are named is
+        seen on the CPU only: a look would make a GPU wait.
         """
         hidden, ids, filled = self.hidden, self.visible_ids, self.filled
         check_shape("mask.hidden", hidden.shape, (rows, tokens), "[rows, tokens]")
         if hidden.device != device or ids.device != device:
             raise bad("mask", f"one on {hidden.device} and {ids.device}", f"one on {device}")
+        if device.type == "cuda":
+            return
         if ((ids < 0) | (ids >= tokens)).any():
             raise bad("mask.visible_ids", "positions outside", f"integers from 0 to {tokens - 1}")
         shown = torch.ones_like(ids) if filled is None else (~filled).to(ids.dtype)

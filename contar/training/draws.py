@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from contar._random import normal, seeded, uniform
+from contar._random import keyed_normal, keyed_uniform, keys, seeded
 from contar._typing import Float, Int, Tensor
 from contar.diffusion import NoiseProcess
-from contar.ordering import TrainingMask, mask_by_order, random_order, truncated_normal_mask
+from contar.ordering import TrainingMask, truncated_normal_mask
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,23 @@ class Draws:
         noise: [r, m, c], of the m hidden tokens in the order of `mask.hidden`.
         index: [r, m], of training timesteps.
         posterior: [b, c, t, h, w], noise for the draw of latents.
-        chance: [b, 2], uniform numbers, for dropping text and motion score.
+        context: [b, c, t, h, w], noise for what the temporal tower sees.
+        chance: [b, 5], uniform numbers: for dropping text and motion score, for the level of the
+            noise in the context, and two for where a window begins.
     """
 
     mask: TrainingMask
     noise: Float[Tensor, "r m d"]
     index: Int[Tensor, "r m"]
     posterior: Float[Tensor, "b c t h w"]
-    chance: Float[Tensor, "b two"]
+    context: Float[Tensor, "b c t h w"]
+    chance: Float[Tensor, "b five"]
 
 
 def draw_step(
     seed: int,
     step: int | str,
-    indices: Sequence[int],
+    indices: Sequence[int] | Int[Tensor, " b"],
     *,
     latent: tuple[int, int, int, int],
     patch: int,
@@ -41,7 +44,7 @@ def draw_step(
     process: NoiseProcess,
     shares: tuple[float, float] = (0.7, 0.25),
 ) -> Draws:
-    """Draw for the samples `indices` in a step, on the CPU.
+    """Draw for the samples `indices` in a step, on the device where they and the process are.
 
     So a batch may be split over processes and accumulated in parts, and a run that is taken up
     again draws what it would have drawn.
@@ -59,22 +62,25 @@ def draw_step(
     """
     channels, frames, height, width = latent
     tokens, values = height * width // patch**2, channels * patch**2
-    generators = [seeded(seed, step, index) for index in indices]
     low, std = shares
     share = truncated_normal_mask(
         1, tokens, low=low, std=std, generator=seeded(seed, step, "share")
     )
-    visible = share.visible_ids.new_full((len(indices) * frames,), share.visible_ids.shape[1])
-    rows = [generator for generator in generators for _ in range(frames)]
-    mask = mask_by_order(random_order(len(rows), tokens, generator=rows), visible)
-    shape, count = (repeats, frames * tokens), len(indices)
-    noise = torch.cat([normal(*shape, values, generator=g) for g in generators], dim=1)
-    index = torch.cat([process.draw_indices(*shape, generator=g) for g in generators], dim=1)
-    hidden = mask.hidden.flatten()
+    visible = share.visible_ids.shape[1]
+    hidden = frames * (tokens - visible)
+
+    def of(name: str) -> Tensor:
+        return keys(seed, step, name, index=indices, device=process.signal.device)
+
+    order = keyed_uniform(of("order"), frames, tokens).flatten(0, 1).argsort(dim=1)
+    covered = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :visible], False)
+    noise = keyed_normal(of("noise"), repeats, hidden, values)
+    places = process.place(keyed_uniform(of("timestep"), repeats, hidden))
     return Draws(
-        mask=mask,
-        noise=noise[:, hidden],
-        index=index[:, hidden],
-        posterior=normal(count, *latent, generator=generators),
-        chance=uniform(count, 2, generator=generators),
+        mask=TrainingMask(covered, order[:, :visible]),
+        noise=noise.transpose(0, 1).flatten(1, 2),
+        index=places.transpose(0, 1).flatten(1),
+        posterior=keyed_normal(of("posterior"), *latent),
+        context=keyed_normal(of("context"), *latent),
+        chance=keyed_uniform(of("chance"), 5),
     )

@@ -43,7 +43,7 @@ class RunConfig:
         clip: largest norm of the gradient.
         ema: decay of the averaged weights; in step n, from 1, at most 1 - (n - 1)^(-2/3), so that
             they begin as the trained ones.
-        precision: of the computation; weights stay float32.
+        precision: of the computation; weights stay float32, whose products a GPU makes in TF32.
         seed: of everything that is drawn.
         log_every: steps between rows of the log.
         validate_every: steps between validations.
@@ -109,7 +109,9 @@ def train(
     The folder holds `config.json`, `log.csv` (a row every `log_every` steps), `validation.csv`,
     tensorboard's files, and `saves`. What a step computes follows from config, data and step alone,
     so a run that was ended at any moment and is resumed makes the same losses. Files in it that no
-    run made are neither changed nor removed, and while a run goes on in it no other does.
+    run made are neither changed nor removed, and while a run goes on in it no other does. On a GPU,
+    which is taken where there is one, losses are looked at where they are logged, validated or
+    saved: in between it does not wait.
 
     Args:
         objective: maps a batch to named losses, of which "loss" is minimised. Others may be there
@@ -148,14 +150,16 @@ def train(
         saves = complete_saves(out)
         together(lambda: _prepare_folder(out, definition, resume=resume, saves=saves))
 
+        device, hasty = accelerator.device, accelerator.device.type == "cuda"
+        plain = objective.to(device)
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters,
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
+            fused=hasty,
         )
-        plain = objective.to(accelerator.device)
         average = _average(plain, config.ema)
         modules = {"model": plain, "average": average.module}
         schedule = _schedule(optimizer, config)
@@ -171,9 +175,12 @@ def train(
             total=config.steps, initial=start, unit="step", desc=out.name,
             disable=not accelerator.is_main_process,
         )  # fmt: skip
-        with bar, _logged(out, accelerator.is_main_process, start) as log:
+        amiss = torch.full((), config.steps, device=device)  # the first step without finite numbers
+        with bar, _fast_products(device), _logged(out, accelerator.is_main_process, start) as log:
+            began, counted = time.monotonic(), start
             for step in range(start, config.steps):
-                began = time.monotonic()
+                done, last = step + 1, step + 1 == config.steps
+                looked = not hasty or last or _is_due(config, done)
                 indices = batch_indices(count, config.batch, step, seed=config.seed)
                 seen = _Losses()
                 values: dict[str, float] = {}
@@ -182,37 +189,44 @@ def train(
                     first = (rank * config.parts + part) * mine
                     batch = load_batch(indices[first : first + mine], step)
                     with accelerator.accumulate(wrapped):
-                        losses = wrapped(*(_to(x, accelerator.device) for x in batch))
+                        losses = wrapped(*(_to(x, device) for x in batch))
                         seen.add(losses)
                         accelerator.backward(losses["loss"])
                         if accelerator.sync_gradients:
-                            norm = float(accelerator.clip_grad_norm_(parameters, config.clip))  # type: ignore[arg-type]
-                            values = seen.means(accelerator)
-                            _check_finite(values["loss"], norm, step, out)
+                            total: Any = accelerator.clip_grad_norm_(parameters, config.clip)
+                            if hasty:
+                                both = accelerator.reduce(seen.loss, "mean") + total
+                                amiss = torch.where(both.isfinite(), amiss, amiss.clamp(max=step))
+                            if looked:
+                                norm, values = float(total), seen.means(accelerator)
+                                _check_finite(values["loss"], norm, step, int(amiss), out)
                         optimizer.step()
                         optimizer.zero_grad()
                 rate = schedule.get_last_lr()[0]
                 schedule.step()
                 average.update(plain, step=step)
-                bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
+                if values:
+                    bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
                 bar.update()
-                done, last = step + 1, step + 1 == config.steps
                 if log and (last or done % config.log_every == 0):
-                    seconds = time.monotonic() - began
+                    now = time.monotonic()
+                    seconds, began, counted = (now - began) / (done - counted), now, done
                     log.row("log", done, {**values, "norm": norm, "rate": rate, "seconds": seconds})
+                paused = time.monotonic()
                 if load_validation and (last or done % config.validate_every == 0):
-                    with _aside(accelerator.device):
+                    with _aside(device):
                         checked = _validate(average.module, validate, load_validation)
                     if log:
                         log.row("validation", done, checked)
                 if not log:
                     continue
                 if sample and (last or done % config.sample_every == 0):
-                    with _aside(accelerator.device):
+                    with _aside(device):
                         sample(average.module, done)
                 if last or done % config.save_every == 0:
                     state = {"schedule": schedule.state_dict(), "config": definition}
                     save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
+                began += time.monotonic() - paused
         accelerator.wait_for_everyone()
         accelerator.free_memory()
     return average.module
@@ -274,6 +288,20 @@ def _logged(out: Path, active: bool, start: int) -> Iterator[RunLog | None]:
 
 
 @contextmanager
+def _fast_products(device: torch.device) -> Iterator[None]:
+    """Have a GPU multiply float32 in TF32, and try which convolution is the fastest."""
+    precision, tried = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark = tried
+
+
+@contextmanager
 def _aside(device: torch.device) -> Iterator[None]:
     """Leave the random state as it was, so that how often this happens changes no step."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -306,6 +334,11 @@ class _Losses:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
+    @property
+    def loss(self) -> Tensor:
+        """Return the mean over the parts of what is minimised."""
+        return self._sums["loss"] / self._counts["loss"]
+
     def means(self, accelerator: Any) -> dict[str, float]:
         """Return the mean of each over all parts and processes that have it."""
         if accelerator.num_processes == 1:
@@ -322,6 +355,12 @@ class _Losses:
         )
         sums, counts = accelerator.reduce(both, "sum")
         return dict(zip(names, (sums / counts).tolist(), strict=True))
+
+
+def _is_due(config: RunConfig, done: int) -> bool:
+    """Return whether a row, a validation, samples or a save follow after so many steps."""
+    every = (config.log_every, config.validate_every, config.sample_every, config.save_every)
+    return any(done % steps == 0 for steps in every)
 
 
 def _load_last(saves: Sequence[Path], **parts: Any) -> dict[str, Any]:
@@ -408,8 +447,9 @@ def _check_same(stored: Mapping[str, Any], definition: Mapping[str, Any]) -> Non
         raise bad("resume", "another config (" + "; ".join(differing) + ")", "the config it had")
 
 
-def _check_finite(loss: float, norm: float, step: int, out: Path) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+def _check_finite(loss: float, norm: float, step: int, amiss: int, out: Path) -> None:
+    if amiss < step or not (math.isfinite(loss) and math.isfinite(norm)):
+        step = min(step, amiss)
         saves = complete_saves(out)
         last = saves[-1].name if saves else "none"
         got = f"{loss} with a gradient of norm {norm} at step {step + 1}"

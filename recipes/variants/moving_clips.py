@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from contar._random import seeded, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.data import MovingDigits
+from contar.data.cache import Cache, write_cache
 from contar.evaluation import DigitJudge, direction_of, frechet_frames
+from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
+from contar.training.caching import Clip, encode_clips, fingerprint
+from contar.training.processes import processes
 from recipes import nova
-from recipes.moving_digits import digits_cache, network
+from recipes.moving_digits import FPS, network
 
 
 class MovingClips:
@@ -77,3 +82,22 @@ class MovingClips:
     def sheet(self, made: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b2 3 t2 h2 w2"]:
         """Return a few clips in [0, 1]."""
         return self.frames(made[:8])[:, ::4].permute(0, 4, 1, 2, 3).float() / 255
+
+
+def digits_cache(count: int, vae: CausalVAE, words: Any, encoder: Any, out: Path) -> Cache:
+    """Encode the training clips once; a cache that is there already is checked and taken."""
+    made_with = {
+        "data": f"moving-digits, {count} of train",
+        "tokenizer": fingerprint(vae),
+        "text_encoder": fingerprint(encoder),
+    }
+    with processes().main_process_first():
+        if not out.exists():
+            digits = MovingDigits("train", count)
+            clips = (Clip(digits[i].frames, digits[i].caption, FPS) for i in range(count))
+            parts = (VAETokenizer(vae), words, encoder)
+            length = network(1).text_length
+            samples = encode_clips(clips, *parts, length=length, precision="bf16")
+            shown = (sample for sample in tqdm(samples, total=count, desc="cache"))
+            write_cache(shown, out, made_with=made_with)
+    return Cache(out, made_with=made_with)

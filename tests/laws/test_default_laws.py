@@ -20,7 +20,7 @@ from contar.attention import (
     sincos_2d,
 )
 from contar.conditioning import encode_texts
-from contar.data import MovingDigits
+from contar.data import BouncingDigits, MovingDigits
 from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, sampler
 from contar.ordering import (
     checkerboard_order,
@@ -119,6 +119,8 @@ def test_models_are_built_the_same() -> None:
 
 def test_clips_of_moving_digits_are_the_same() -> None:
     assert_independent(lambda: MovingDigits("train", 3)[1])
+    assert_independent(lambda: BouncingDigits("train", 3, frames=21, cut=0.5)[1])
+    assert_independent(lambda: BouncingDigits("train", 9, cut=0.5).draw(range(9)))
 
 
 def test_words_and_pixels_of_a_pipeline_are_the_same() -> None:

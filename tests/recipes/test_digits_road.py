@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from contar._files import read_weights
-from contar.data.cache import Cache
 from contar.evaluation import Report
 from recipes import moving_digits, nova
 
@@ -41,7 +40,10 @@ def test_every_stage_leaves_its_saves_logs_and_sheets(road):
             path.name for path in (road / stage).iterdir()
         }
         assert (road / stage / "saves" / "step-00000004" / "state.json").is_file()
-    assert len(Cache(road / "cache")) == 16
+    held = {path.name for path in (road / "latents").iterdir()}
+    assert held == {"latents.json", "latents.safetensors"}
+    made_with = json.loads((road / "latents" / "latents.json").read_text())["made_with"]
+    assert made_with["data"].startswith("bouncing digits, 16 of train")
 
 
 def test_the_second_stage_starts_from_the_first_ones_weights_and_says_what_is_new(road):
@@ -77,6 +79,33 @@ def test_the_road_ends_before_the_judges(road):
     assert (road / "scores" / "scores.png").stat().st_size > 10_000
 
 
+def test_the_road_looks_at_what_it_made_and_shows_it(road):
+    figures = json.loads((road / "glance" / "glance.json").read_text())
+    assert figures["count"] == 4
+    assert figures["real"]["direction"] == 1.0
+    for name, frames in (("model", 17), ("real", 17), ("longer", 49)):
+        assert len(figures[name]["by frame"]) == frames
+        assert figures[name]["all frames"] <= figures[name]["last four"]
+    for sheet in ("sheet", "real", "longer"):
+        with Image.open(road / "glance" / f"{sheet}.png") as picture:
+            assert len(np.unique(np.asarray(picture))) > 20
+
+
+def test_the_road_is_judged_by_clips_of_the_kind_that_it_trains_on(road):
+    told = json.loads((road / "scores" / "scores.json").read_text())
+    assert '"BouncingDigits"' in json.dumps(told)
+
+
+def test_latents_that_others_made_are_refused_and_stay(tmp_path, refuses):
+    (tmp_path / "latents").mkdir()
+    mine = tmp_path / "latents" / "latents.safetensors"
+    mine.write_text("mine")
+    with refuses("out", "latents"):
+        moving_digits.run(moving_digits.smoke(), tmp_path)
+    assert mine.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["latents"]
+
+
 def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(timed, refuses):
     road, _ = timed
     files = [road / "video" / "log.csv", road / "scores" / "scores.json"]
@@ -88,7 +117,7 @@ def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(timed,
     assert files[1].stat().st_mtime_ns == written
     with refuses("out", "resume"):
         moving_digits.run(moving_digits.smoke(), road)
-    with refuses("resume", "steps: 4 then, 2500 now"):
+    with refuses("resume", "steps: 4 then, 4000 now"):
         moving_digits.run(moving_digits.MovingDigitsRecipe(), road, resume=True)
 
 
@@ -130,7 +159,7 @@ def test_the_smoke_road_takes_no_numbers_of_ones_own(tmp_path, main):
 @pytest.mark.parametrize(
     ("module", "extra"),
     [
-        ("cv2", "video"), ("webdataset", "train"), ("matplotlib.figure", "demo"),
+        ("cv2", "video"), ("accelerate", "train"), ("matplotlib.figure", "demo"),
         ("torchmetrics", "eval"),
     ],
 )  # fmt: skip
@@ -143,10 +172,22 @@ def test_what_is_not_installed_is_missed_before_the_first_stage(
     assert not (tmp_path / "run").exists()
 
 
+def video(frames: int) -> moving_digits.NovaStage:
+    return moving_digits.NovaStage(moving_digits.smoke().vae.run, frames=frames)
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
         ("clips", lambda: moving_digits.MovingDigitsRecipe(clips=1)),
+        ("clip_frames", lambda: moving_digits.MovingDigitsRecipe(clip_frames=13)),
+        ("clip_frames", lambda: moving_digits.MovingDigitsRecipe(clip_frames=19)),
+        ("video.frames", lambda: moving_digits.MovingDigitsRecipe(clip_frames=17, video=video(6))),
+        ("cut", lambda: moving_digits.MovingDigitsRecipe(cut=1.1)),
+        ("looked", lambda: moving_digits.MovingDigitsRecipe(looked=-1)),
+        ("heads", lambda: moving_digits.NetworkSizes(width=64, heads=5)),
+        ("absolute", lambda: moving_digits.VaeStage(absolute=-0.1)),
+        ("bright", lambda: moving_digits.VaeStage(bright=float("nan"))),
         ("judged", lambda: moving_digits.MovingDigitsRecipe(judged=1)),
         ("diffusion_steps", lambda: moving_digits.MovingDigitsRecipe(diffusion_steps=0)),
         ("kl", lambda: moving_digits.VaeStage(kl=-1)),
