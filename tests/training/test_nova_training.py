@@ -75,7 +75,7 @@ def test_a_quiet_start_predicts_nothing_and_adapts_nothing():
     anchor, features = torch.randn(2, 1, 4, 16), torch.randn(2, 2, 4, 16)
     assert torch.equal(model.adapt(anchor, features), anchor.expand_as(features))
     condition = torch.randn(3, 5, 16)
-    assert (model.head(torch.randn(3, 5, 16), torch.rand(3, 5), condition) == 0).all()
+    assert (model.head.network(torch.randn(3, 5, 16), torch.rand(3, 5), condition) == 0).all()
 
 
 def test_texts_and_motion_scores_are_left_out_as_often_as_asked_each_on_its_own(tmp_path):
