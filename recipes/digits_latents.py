@@ -140,9 +140,9 @@ def _encode(
         moments=joined,
         texts=states,
         lengths=lengths,
-        text_of=torch.tensor([number[caption] for caption in captions]),
+        text_of=torch.tensor([number[caption] for caption in captions], device="cpu"),
         motion_flow=scores,
-        fps=torch.full((len(joined),), fps),
+        fps=torch.full((len(joined),), fps, dtype=torch.float32, device="cpu"),
         begins=torch.cat(begins),
         made_with=made_with,
         fingerprint=digest.hexdigest()[:16],
@@ -157,5 +157,7 @@ def _states(
         made = encode_texts(texts[start : start + 2 * _CHUNK], words, encoder, length=length)
         padded = torch.nn.utils.rnn.pad_sequence(made, batch_first=True)
         filled = torch.nn.functional.pad(padded, (0, 0, 0, length - padded.shape[1]))
-        states.append((filled.half().cpu(), torch.tensor([len(text) for text in made])))
+        states.append(
+            (filled.half().cpu(), torch.tensor([len(text) for text in made], device="cpu"))
+        )
     return torch.cat([s for s, _ in states]), torch.cat([n for _, n in states])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _block_of_key(layout: BlockLayout, device: torch.device | str) -> Int[Tensor, " kv"]:
     check_device("device", device)
     numbers = torch.arange(len(layout.sizes), device=device)
-    sizes = torch.tensor(layout.sizes).to(device, non_blocking=True)  # which waits for nothing
+    sizes = torch.tensor(layout.sizes, device="cpu").to(device, non_blocking=True)  # no wait
     return numbers.repeat_interleave(sizes, output_size=layout.keys)
 
 

@@ -206,7 +206,7 @@ def vary(
     strokes = functional.grid_sample(strokes, grid, align_corners=False)
     thick, thin = _widest(strokes), -_widest(-strokes)
     share = numbers[:, 5, None, None, None]
-    share = share * torch.where(share > 0, _THICK, _THIN)
+    share = torch.where(share > 0, _THICK * share, _THIN * share)
     return strokes.lerp(torch.where(share > 0, thick, thin), share.abs())
 
 

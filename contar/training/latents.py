@@ -61,11 +61,11 @@ class Latents:
         return cls(
             moments=torch.from_numpy(np.stack([sample.arrays["latents"] for sample in samples])),
             texts=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
-            lengths=torch.tensor([len(text) for text in texts]),
-            text_of=torch.arange(len(texts)),
-            motion_flow=torch.tensor([float("nan") if s is None else s for s in scores]),
-            fps=torch.tensor([float(sample.facts["fps"]) for sample in samples]),
-            begins=torch.ones(len(samples), dtype=torch.bool),
+            lengths=torch.tensor([len(text) for text in texts], device="cpu"),
+            text_of=torch.arange(len(texts), device="cpu"),
+            motion_flow=_numbers([float("nan") if s is None else s for s in scores]),
+            fps=_numbers([float(sample.facts["fps"]) for sample in samples]),
+            begins=torch.ones(len(samples), dtype=torch.bool, device="cpu"),
             made_with=cache.made_with,
             fingerprint=cache.fingerprint,
         )
@@ -111,3 +111,7 @@ class Latents:
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+def _numbers(values: Sequence[float]) -> Float[Tensor, " n"]:
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
