@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import check_callable, check_instance
+from contar._errors import bad, check_callable, check_instance
 from contar._typing import Tensor
 
 
@@ -59,8 +59,13 @@ class Graphs:
                 values, shapes and dtypes: numbers and immutable values.
             step: computes with the tensors and the bound model alone, without a look at a value.
             tensors: at least one.
+
+        Raises:
+            ValueError: a step that cannot be called, or no tensors.
         """
         check_callable("step", step)
+        if not tensors:
+            raise bad("tensors", "none", "at least one")
         if tensors[0].device.type != "cuda":
             return step(*tensors)
         key = (kind, *((tensor.shape, tensor.dtype) for tensor in tensors))
