@@ -119,6 +119,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if given.device == "cuda" and not torch.cuda.is_available():
         reader.error("--device cuda: torch sees no GPU here; --device cpu --tiny tries the command")
+    if given.tiny and given.device == "cpu":
+        torch.set_num_threads(1)  # of so little a second thread costs more than it brings
     end = time.monotonic() + 60 * given.minutes
     asked = Asked(given.out, given.device, given.tiny, given.official, end)
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,33 @@ def test_two_results_are_compared_row_by_row(tmp_path):
     assert subprocess.run(command, capture_output=True).returncode == 1
 
 
+def test_what_a_gpu_has_to_tell_a_cpu_tells_in_little(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny"]
+    env = {**ENV, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=BENCHMARKS.parent, capture_output=True, text=True,
+        timeout=480, env=env,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    steps = json.loads((tmp_path / "results.json").read_text())
+    assert {step["state"] for step in steps} == {"done"}
+    rows = {step["name"]: step["rows"] for step in steps}
+    assert all(rows[name] for name in rows if name != "NOVA 480p, compiled")
+    assert "p20 to p80" in (tmp_path / "results.md").read_text()
+
+
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path)]
+    run = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, env=ENV)
+    assert run.returncode == 2
+    assert "torch sees no GPU" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_project_s_own_benchmarks_run(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "-o", "python_files=bench_*.py"]
     command += ["--benchmark-only", "--results", str(tmp_path)]

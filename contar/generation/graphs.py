@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import check_callable, check_instance
+from contar._errors import bad, check_callable, check_instance
 from contar._typing import Tensor
 from contar.heads import Noise
 
@@ -102,9 +102,14 @@ class Graphs:
                 a value; it asks for the same shapes of noise each time.
             noise: the source; what it draws is drawn before the graph is replayed.
             tensors: at least one.
+
+        Raises:
+            ValueError: a step that cannot be called, or no tensors.
         """
         check_callable("step", step)
         check_instance("noise", noise, Noise)
+        if not tensors:
+            raise bad("tensors", "none", "at least one")
         if tensors[0].device.type != "cuda":
             return step(noise, *tensors)
         key = (kind, *((tensor.shape, tensor.dtype) for tensor in tensors))
