@@ -22,7 +22,7 @@ from contar._random import Dropout, check_generator, uniform
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
-from contar.generation import GenerationPlan
+from contar.generation import GenerationPlan, Graphs
 from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
@@ -38,6 +38,7 @@ __all__ = [
     "PLAN",
     "PRESETS",
     "GenerationPlan",
+    "Graphs",
     "Guidance",
     "Mar",
     "MarConfig",

@@ -24,7 +24,7 @@ from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.backbones.block import take
 from contar.conditioning import Guidance
-from contar.generation import GenerationPlan
+from contar.generation import GenerationPlan, Graphs
 from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
@@ -41,6 +41,7 @@ __all__ = [
     "PRESETS",
     "UNSET",
     "GenerationPlan",
+    "Graphs",
     "Guidance",
     "Nova",
     "NovaConfig",
