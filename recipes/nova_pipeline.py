@@ -15,7 +15,7 @@ from contar._errors import bad, check_callable, check_choice, check_count
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
-from contar.generation import GenerationPlan, Progress
+from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
 from contar.tokenizers.vae import VAETokenizer
 from recipes.nova_defaults import check_parts, default_values
@@ -113,6 +113,7 @@ class NovaPipeline(DiffusionPipeline):
         negative_prompt_embeds: Texts | None = None,
         generator: Generators | None = None,
         plan_changes: Mapping[str, Any] | None = None,
+        graphs: Graphs | None = None,
         output_type: str = "np",
         callback_on_step_end: Callable[..., object] | None = None,
         return_dict: bool = True,
@@ -143,6 +144,7 @@ class NovaPipeline(DiffusionPipeline):
             generator: one, or one for each sample; draws the posterior of image or video first.
             plan_changes: fields of `GenerationPlan` by name, all but frames and grid, such as
                 `refresh`; they win over what other arguments and defaults say.
+            graphs: replays each set as one CUDA graph, as `nova.stream` takes it.
             output_type: "np", "pil", "pt" or "latent"; see `NovaOutput`.
             callback_on_step_end: called after each set with the pipeline, the number of sets that
                 are done, the number of the frame, and {"tokens": [b, n, c], the frame so far};
@@ -198,6 +200,8 @@ class NovaPipeline(DiffusionPipeline):
         )
         plan = change_plan(plan, plan_changes)
         sizes = read_plan(model, plan)[1]
+        if graphs is not None:
+            plan.check_graphs(graphs)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
         texts = self._texts("prompt", prompt, prompt_embeds)
         if texts is None:
@@ -242,6 +246,7 @@ class NovaPipeline(DiffusionPipeline):
                     context=context,
                     generator=generator,
                     callback=after,
+                    graphs=graphs,
                 )
             self._wake(self.vae)
             result = show(latents, pixels, output_type)

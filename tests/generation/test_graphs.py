@@ -1,6 +1,7 @@
 """CUDA graphs refuse what they cannot replay, and change nothing where there is no GPU."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -72,3 +73,17 @@ def test_a_step_is_a_function_of_noise_and_tensors(refuses):
     drawn = Graphs()("kind", lambda source, x: x + source.normal(2), noise, torch.ones(2))
     wanted = 1 + torch.randn(2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(drawn, wanted)
+
+
+def test_a_pipeline_passes_graphs_on_and_refuses_others(refuses):
+    pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    options: Any = {"num_frames": 1, "num_inference_steps": 2, "num_diffusion_steps": 2}
+
+    def made(**more: Any) -> torch.Tensor:
+        draws = torch.Generator().manual_seed(0)
+        return pipe("a seven", generator=draws, output_type="latent", **options, **more).frames
+
+    assert torch.equal(made(graphs=Graphs()), made())
+    with refuses("graphs", "str"):
+        made(graphs="yes")
