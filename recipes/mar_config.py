@@ -122,7 +122,8 @@ class MarConfig:
         Raises:
             ValueError: no mapping, or a field that is unknown, missing or out of its range.
         """
-        if isinstance(sizes, Mapping) and "head_depth" in sizes:  # of versions before 0.2
+        old = isinstance(sizes, Mapping) and "head" not in sizes
+        if old and "head_depth" in sizes:  # of versions before 0.2
             given = dict(sizes)
             depth, width = given.pop("head_depth"), given.pop("head_width", 0)
             sizes = {**given, "head": official_head(width, depth)}

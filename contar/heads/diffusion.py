@@ -124,7 +124,7 @@ class DiffusionHead(nn.Module):
             ValueError: shapes that do not fit, `repeats` below 1, or indices that the process does
                 not have.
         """
-        check_loss(self, target, cond, repeats, None, like=self.network.token.weight)
+        check_loss(self, target, cond, repeats, generator, like=self.network.token.weight)
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
         process = NoiseProcess.on(self.scheduler, device)

@@ -32,7 +32,6 @@ def test_a_plan_refuses_counts_below_one(argument, value, refuses):
     [
         ("frames", "None", {"frames": None}),
         ("sets", "None", {"sets": None}),
-        ("diffusion_steps", "None", {"diffusion_steps": None}),
         ("guidance", "3.0", {"guidance": 3.0}),
         ("guidance", "None", {"guidance": None}),
         ("guidance", "'5'", {"guidance": "5"}),
@@ -53,7 +52,7 @@ def test_a_plan_refuses_counts_below_one(argument, value, refuses):
         ("pinned", "-1", {"pinned": -1}),
         ("pinned", "None", {"pinned": None}),
         ("pinned", "1.0", {"pinned": 1.0}),
-        ("last_diffusion_steps", "26", {"last_diffusion_steps": 26}),
+        ("last_diffusion_steps", "26", {"diffusion_steps": 25, "last_diffusion_steps": 26}),
         ("order", "'raster'", {"order": "raster"}),
         ("order", "None", {"order": None}),
         ("filling_sets", "2", {"filling_sets": 2}),

@@ -137,9 +137,11 @@ def test_a_config_refuses_towers_that_cannot_be_built(tower, part, came, value, 
         ("grid", "nan", {"grid": (4, NAN)}),
         ("frame_grid", "(2,)", {"frame_grid": (2,)}),
         ("frame_grid", "-2", {"frame_grid": (-2, 2)}),
-        ("scheduler", "None", {"scheduler": None}),
-        ("scheduler", "{}", {"scheduler": {}}),
-        ("scheduler", "'DDPMScheduler'", {"scheduler": "DDPMScheduler"}),
+        ("head", "NoneType", {"head": None}),
+        ("head['name']", "None", {"head": {}}),
+        ("head['name']", "'gan'", {"head": {"name": "gan"}}),
+        ("head['depth']", "None", {"head": {"name": "flow", "width": 8}}),
+        ("head['power']", "2", {"head": {"name": "flow", "width": 8, "depth": 1, "power": 2}}),
         ("temporal.width", "16 in 2 heads", {"positions": "rotary"}),
         ("decoder.width", "40 in 2 heads", {"positions": "rotary", "decoder": (1, 40, 2)}
          | {"temporal": (1, 64, 2), "encoder": (1, 64, 2)}),
@@ -475,9 +477,9 @@ def test_generation_refuses_before_the_first_frame(model, call, argument, came, 
 def test_a_scheduler_of_learned_variance_is_refused_by_a_head_of_fixed_variance(model, refuses):
     learned = {"_class_name": "DDPMScheduler", "clip_sample": False}
     learned["variance_type"] = "learned_range"
-    with refuses("table", "learned", "fixed"):
+    with refuses("scheduler", "learned", "fixed"):
         nova.stream(model, torch.zeros(1, 3, 6), plan(scheduler=learned))
-    with refuses("process", "learned", "fixed"):
+    with refuses("scheduler", "learned", "fixed"):
         latents = torch.zeros(1, 2, 1, 8, 8)
         nova.training_losses(model, latents, torch.zeros(1, 3, 6), scheduler=learned)
 

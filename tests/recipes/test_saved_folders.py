@@ -213,7 +213,7 @@ OFFICIAL = ["vit_d2w32", "vit_d4w32", "mlp_d2w32"]
     [
         (CHECKPOINT, "transformer/config.json", "sizes: got 'temporal.depth=",
          lambda n: {"arch": [f"vit_d{n}w32", *OFFICIAL[1:]]}),
-        (CHECKPOINT, "transformer/config.json", "sizes: got 'head_depth=",
+        (CHECKPOINT, "transformer/config.json", "sizes: got 'head.depth=",
          lambda n: {"arch": [*OFFICIAL[:2], f"mlp_d{n}w32"]}),
         (CHECKPOINT, "transformer/config.json", "sizes: got 'text_width=",
          lambda n: {"text_token_dim": n}),
@@ -258,7 +258,7 @@ def test_absurd_sizes_are_refused_by_name_within_a_second(
     [
         ("encoder.depth", lambda n: {"encoder": [n, 16, 2]}),
         ("decoder.width", lambda n: {"decoder": [2, 2 * n, 2]}),
-        ("head_depth", lambda n: {"head_depth": n}),
+        ("head.depth", lambda n: {"head": mar.official_head(16, n)}),
         ("classes", lambda n: {"classes": n}),
         ("mlp_ratio", lambda n: {"mlp_ratio": float(n)}),
     ],
