@@ -185,7 +185,7 @@ def video(frames: int) -> moving_digits.NovaStage:
         ("video.frames", lambda: moving_digits.MovingDigitsRecipe(clip_frames=17, video=video(6))),
         ("cut", lambda: moving_digits.MovingDigitsRecipe(cut=1.1)),
         ("looked", lambda: moving_digits.MovingDigitsRecipe(looked=-1)),
-        ("heads", lambda: moving_digits.NetworkSizes(width=64, heads=5)),
+        ("temporal.heads", lambda: moving_digits.NetworkSizes(width=64, heads=5)),
         ("absolute", lambda: moving_digits.VaeStage(absolute=-0.1)),
         ("bright", lambda: moving_digits.VaeStage(bright=float("nan"))),
         ("judged", lambda: moving_digits.MovingDigitsRecipe(judged=1)),
