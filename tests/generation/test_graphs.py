@@ -1,4 +1,4 @@
-"""What replays CUDA graphs refuses what it cannot replay, and runs as ever where there is no GPU."""
+"""Graphs refuse what they cannot replay; where there is no GPU a step runs as ever."""
 
 from dataclasses import replace
 
