@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_mar import PLAN, tiny_mar
-from tiny_nova import TEXT_LENGTH, TEXT_WIDTH, tiny_nova
+from tiny_nova import TEXT_LENGTH, TEXT_WIDTH, tiny_nova  # type: ignore[import-not-found]
 
 from contar.generation import GenerationPlan, Graphs
 from recipes import mar, nova
