@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import largest
 
 from contar.attention import BlockLayout, attend, dense_mask, prepare_mask, why_unavailable
 
@@ -34,7 +35,7 @@ def masked(blocks, backend, device):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backend", ["plain", "dense", "sdpa", "flex", "xformers"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=f"{{}}, {HEADS} heads of {WIDTH}".format)
 def test_forward(row, layout, backend, dtype, device):
     if backend == "flex" and device == "cpu":
         pytest.skip("not fused on the CPU: the plain formula")
@@ -48,13 +49,29 @@ def test_forward(row, layout, backend, dtype, device):
 
     def check(result):
         torch.testing.assert_close(result.float(), expected, **close)
+        return largest(result, expected)
 
+    def run():
+        return attend(q, k, v, mask=mask, backend=name)
+
+    def dense():
+        return attend(q, k, v, mask=written, backend="sdpa")
+
+    written = dense_mask(blocks, device)
+    baseline = None if backend == "dense" else dense
     with torch.no_grad():
-        row(lambda: attend(q, k, v, mask=mask, backend=name), check, device=device, dtype=dtype)
+        row(run, check, device=device, dtype=dtype, baseline=baseline)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sdpa", "flex"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=f"{{}}, {HEADS} heads of {WIDTH}".format)
+def test_making_the_mask(row, layout, backend, device):
+    blocks, _ = inputs(layout, device, "float32")
+    row(lambda: masked(blocks, backend, device), lambda _: None, device=device)
 
 
 @pytest.mark.parametrize("backend", ["dense", "sdpa"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=f"{{}}, {HEADS} heads of {WIDTH}".format)
 def test_forward_and_backward(row, layout, backend, device):
     blocks, qkv = inputs(layout, device, "float32")
     name: Any

@@ -18,6 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 ROWS: list[dict[str, Any]] = []
+NEAR = 0.03  # ratios within this of 1 are told as near ties
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -43,7 +44,8 @@ def peak() -> Callable[[str, str], float]:
 def row(request: Any, benchmark: Any, peak: Any) -> Callable[..., None]:
     """Return the function that measures one row.
 
-    It checks a result first and measures nothing if that fails.
+    It checks a result first; if that fails, the row says so and tells no time. What a check
+    returns is the largest relative error. A `baseline` is timed before each round, so A B A B.
     """
 
     def measure(
@@ -53,8 +55,14 @@ def row(request: Any, benchmark: Any, peak: Any) -> Callable[..., None]:
         device: str = "cpu",
         dtype: str = "float32",
         rounds: int = 7,
+        baseline: Callable[[], Any] | None = None,
     ) -> None:
-        check(run())
+        told = {"theme": theme(request), "row": title(request), "device": device, "dtype": dtype}
+        try:
+            error = check(run())
+        except AssertionError:
+            ROWS.append({**told, "failed": True})
+            raise
         with FlopCounterMode(display=False) as counter:
             memory = most_memory(run, device)
 
@@ -63,16 +71,30 @@ def row(request: Any, benchmark: Any, peak: Any) -> Callable[..., None]:
             if device == "cuda":
                 torch.cuda.synchronize()
 
-        benchmark.pedantic(timed, rounds=rounds)
-        seconds = statistics.median(benchmark.stats.stats.data)
+        before: list[float] = []
+
+        def other() -> None:
+            if baseline is not None:
+                start = machine.now(device)
+                baseline()
+                before.append(machine.now(device) - start)
+
+        other()  # warm
+        before.clear()
+        benchmark.pedantic(timed, setup=other, rounds=rounds)
+        data = list(benchmark.stats.stats.data)
+        low, seconds, high = quantiles(data)
         operations = counter.get_total_flops()
+        if baseline is not None:
+            ratio = statistics.median(a / b for a, b in zip(before, data, strict=True))
+            told |= {"baseline_ms": 1e3 * statistics.median(before), "times_as_fast": ratio}
         ROWS.append(
             {
-                "theme": theme(request),
-                "row": title(request),
-                "device": device,
-                "dtype": dtype,
+                **told,
                 "ms": 1e3 * seconds,
+                "p20_ms": 1e3 * low,
+                "p80_ms": 1e3 * high,
+                "error": error if isinstance(error, float) else None,
                 "gflop": operations / 1e9,
                 "share_of_peak": operations / seconds / peak(device, dtype),
                 "memory_mib": memory / 2**20,
@@ -80,6 +102,12 @@ def row(request: Any, benchmark: Any, peak: Any) -> Callable[..., None]:
         )
 
     return measure
+
+
+def quantiles(values: list[float]) -> list[float]:
+    """Return p20, p50 and p80."""
+    shares = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64).quantile(shares).tolist()
 
 
 def theme(request: Any) -> str:
@@ -148,12 +176,21 @@ def pytest_sessionfinish(session: Any) -> None:
 def table(name: str, told: dict[str, str], rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [f"# {name}", "", ", ".join(f"{key} {value}" for key, value in told.items()), ""]
-    lines += ["| row | dtype | ms | GFLOP | of peak | memory, MiB |", "|---|---|---|---|---|---|"]
+    columns = ["row", "dtype", "p50, ms", "p20 to p80", "GFLOP", "of peak", "memory, MiB"]
+    columns += ["error", "baseline, ms", "times as fast"]
+    lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in rows:
         if "ms" not in row:
-            lines.append(f"| {row['row']} | | not measured | | | |")
-            continue
-        share = f"{row['share_of_peak']:.0%}"
-        cells = [row["row"], row["dtype"], f"{row['ms']:.3g}", f"{row['gflop']:.3g}", share]
-        lines.append("| " + " | ".join([*cells, f"{row['memory_mib']:.1f}"]) + " |")
+            said = "DOES NOT HOLD, not timed" if row.get("failed") else "not measured"
+            cells = [row["row"], row.get("dtype", ""), said]
+        else:
+            cells = [row["row"], row["dtype"], f"{row['ms']:.3g}"]
+            cells += [f"{row['p20_ms']:.3g} to {row['p80_ms']:.3g}", f"{row['gflop']:.3g}"]
+            cells += [f"{row['share_of_peak']:.0%}", f"{row['memory_mib']:.1f}"]
+            cells.append("" if row["error"] is None else f"{row['error']:.0e}")
+            if "times_as_fast" in row:
+                near = " (near tie)" if abs(row["times_as_fast"] - 1) < NEAR else ""
+                cells += [f"{row['baseline_ms']:.3g}", f"{row['times_as_fast']:.2f}{near}"]
+        cells += [""] * (len(columns) - len(cells))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -2,14 +2,14 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import now
+from contar._timing import quantile
 
 NEAR = 0.03  # ratios within this of 1 are told as near ties
 
@@ -65,25 +65,6 @@ class Row:
     def told(self) -> dict[str, Any]:
         """Return the row as JSON has it."""
         return {"row": self.name, **self.cells, **({} if self.held else {"held": False})}
-
-
-def in_turn(
-    runs: Mapping[str, Callable[[], object]], *, device: str, rounds: int, inner: int = 1
-) -> dict[str, list[float]]:
-    """Return each run's seconds, measured A B A B, each time the mean of `inner` calls."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = now(device)
-            for _ in range(inner):
-                run()
-            seconds[name].append((now(device) - start) / inner)
-    return seconds
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Return a quantile, between the nearest two where it falls between."""
-    return torch.tensor(values, dtype=torch.float64).quantile(share).item()
 
 
 def timed_rows(

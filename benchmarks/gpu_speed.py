@@ -10,9 +10,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_rows import Asked, Row, error, in_turn, rms_error, timed_rows
-from benchmarks.machine import now, peak
+from benchmarks.gpu_rows import Asked, Row, error, rms_error, timed_rows
+from benchmarks.machine import HEADS, peak
 from benchmarks.official import TINY, official_nova
+from contar._timing import in_turn, now
 from contar.attention import BlockLayout, attend, dense_mask, prepare_mask
 from contar.conditioning import Guidance
 from contar.generation import Graphs
@@ -273,17 +274,6 @@ def metered(
     finally:
         for owner, method in parts.values():
             delattr(owner, method)
-
-
-# Width, depth, values of a token, width of the condition.
-HEADS = {
-    "NOVA": (1280, 3, 16, 1024),
-    "MAR-B": (1024, 6, 16, 768),
-    "MAR-L": (1280, 8, 16, 1024),
-    "MAR-H": (1536, 12, 16, 1280),
-    "Pocket TTS": (512, 6, 32, 1024),
-    "VibeVoice": (1536, 4, 64, 1536),
-}
 
 
 def heads(asked: Asked, rows: list[Row]) -> None:

@@ -8,6 +8,15 @@ from contar._linear import linear
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Heads that are in use: width, depth, values of a token, width of the condition.
+HEADS = {
+    "NOVA": (1280, 3, 16, 1024),
+    "MAR-B": (1024, 6, 16, 768),
+    "MAR-L": (1280, 8, 16, 1024),
+    "MAR-H": (1536, 12, 16, 1280),
+    "Pocket TTS": (512, 6, 32, 1024),
+    "VibeVoice": (1536, 4, 64, 1536),
+}
 
 
 def now(device: str) -> float:

@@ -21,6 +21,12 @@ def plain(dtype: str = "float32") -> Iterator[dict[str, Any]]:
             yield {"backend": "plain"}
 
 
+def largest(result: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the largest difference, over the largest wanted value."""
+    difference = (result.float() - wanted.float()).abs().max()
+    return (difference / wanted.float().abs().max()).item()
+
+
 def close(dtype: str) -> Any:
     """Return how far apart two results of a network may be."""
     allowed = 1e-4 if dtype == "float32" else 0.1

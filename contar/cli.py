@@ -1,4 +1,4 @@
-"""The command line: demo, generate, info, evaluate; cache, train, compare in `cli_training`."""
+"""The command line: demo, generate, info, evaluate; others in `cli_training`, `cli_bench`."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from contar import cli_training
+from contar import cli_bench, cli_training
 from contar._errors import bad, check_count, check_device, check_text
 
 
@@ -202,10 +202,15 @@ def train() -> None:
     """Train a recipe: `contar train moving-digits --out RUN`; `contar train --help` says more."""
 
 
+def bench() -> None:
+    """Measure a part of one's own size: `contar bench heads`; its `--help` says more."""
+
+
 def main() -> None:
     """Run the command line; a bad argument or file ends it with the message and exit status 1."""
     commands: dict[str, Callable[..., None]] = {
-        "demo": demo, "generate": generate, "info": info, "evaluate": evaluate, "train": train
+        "demo": demo, "generate": generate, "info": info, "evaluate": evaluate, "train": train,
+        "bench": bench,
     }  # fmt: skip
     program, words = "contar", sys.argv[1:]
     if words[:1] == ["train"]:  # the import of recipes takes seconds
@@ -215,6 +220,8 @@ def main() -> None:
     if words[:1] == ["compare"]:
         commands["compare"] = cli_training.comparison()
     try:
+        if words[:2] == ["bench", "heads"]:
+            return tyro.cli(cli_bench.heads, prog="contar bench heads", args=words[2:])
         tyro.extras.subcommand_cli_from_dict(commands, prog=program, args=words)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"contar: {error}") from None

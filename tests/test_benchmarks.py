@@ -29,6 +29,11 @@ def test_a_wrong_product(row):
     row(lambda: a @ a, check, rounds=3)
 
 
+def test_twice(row):
+    a = torch.ones(512, 512)
+    row(lambda: (a @ a, a @ a, a @ a), lambda _: 0.25, rounds=5, baseline=lambda: a @ a)
+
+
 def test_on(row, device):
     a = torch.ones(8, 8, device=device)
     row(lambda: a + a, lambda result: None, device=device, rounds=3)
@@ -62,16 +67,30 @@ def test_a_row_tells_time_operations_share_of_peak_and_memory(results):
     assert "1 failed" in output
 
 
-def test_a_row_whose_check_fails_is_not_measured(results):
+def test_a_row_whose_check_fails_says_so_and_tells_no_time(results):
     (file,) = results[1].glob("made_*.json")
-    assert "wrong" not in file.read_text()
+    rows = json.loads(file.read_text())["rows"]
+    (wrong,) = [row for row in rows if "wrong" in row["row"]]
+    assert wrong["failed"]
+    assert "ms" not in wrong
+    (table,) = results[1].glob("made_*.md")
+    assert "| a wrong product | float32 | DOES NOT HOLD, not timed |" in table.read_text()
+
+
+def test_a_row_tells_quantiles_error_and_how_fast_it_is_beside_its_baseline(results):
+    (file,) = results[1].glob("made_*.json")
+    row = next(r for r in json.loads(file.read_text())["rows"] if "twice" in r["row"])
+    assert 0 < row["p20_ms"] <= row["ms"] <= row["p80_ms"]
+    assert row["error"] == 0.25
+    assert row["times_as_fast"] < 1  # it does the work of the baseline twice
+    assert row["baseline_ms"] < row["ms"]
 
 
 def test_what_needs_another_device_says_that_it_was_not_measured(results):
     import torch
 
     (table,) = results[1].glob("made_*.md")
-    said = "| on, cuda | | not measured | | | |" in table.read_text()
+    said = "| on, cuda |  | not measured |" in table.read_text()
     assert said == (not torch.cuda.is_available())
 
 
@@ -116,10 +135,25 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_commit_is_timed_in_turn_and_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.against", "HEAD", "--pairs", "1"]
+    command += ["--out", str(tmp_path), "-k", "like_size and mixture and cpu"]
+    root = BENCHMARKS.parent
+    if subprocess.run(["git", "-C", str(root), "rev-parse"], capture_output=True).returncode:
+        pytest.skip("no git repository")
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, env=ENV)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "times as fast as HEAD" in run.stdout
+    assert "heads of like size draw 16 tokens, cpu, mixture, float32: this" in run.stdout
+    kept = subprocess.run(["git", "worktree", "list"], cwd=root, capture_output=True, text=True)
+    assert "/other" not in kept.stdout
+
+
 def test_the_project_s_own_benchmarks_run(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "-o", "python_files=bench_*.py"]
     command += ["--benchmark-only", "--results", str(tmp_path)]
-    command += ["-k", "set_loop or (like_size and mixture)"]
+    head = "(samples_a_set and Pocket and cpu and float32 and not (16 or 25 or 4096))"
+    command += ["-k", f"set_loop or (like_size and mixture) or {head}"]
     root = BENCHMARKS.parent
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, env=ENV)
     assert run.returncode == 0, run.stdout

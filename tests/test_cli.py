@@ -254,3 +254,21 @@ def test_a_cut_video_is_refused_before_the_model_is_read(tmp_path, main):
     with pytest.raises(SystemExit, match=r"^contar: video: .*a\.mp4.*cut off"):
         main("generate", "x", "--model", "none", "--video", str(video), "--out",
              str(tmp_path / "b.mp4"))  # fmt: skip
+
+
+def test_bench_tells_what_a_head_of_ones_own_size_costs(main, capsys):
+    main(
+        "bench", "heads", "--width", "32", "--depth", "1", "--values", "4", "--cond-width", "8",
+        "--tokens", "1", "3", "--steps", "2", "--rounds", "3",
+    )  # fmt: skip
+    rows = [line for line in capsys.readouterr().out.splitlines() if "one by one" in line]
+    assert [row.split(" | ")[:2] for row in rows] == [["| 1", "2"], ["| 3", "2"]]
+
+
+@pytest.mark.parametrize(
+    "given", [("--tokens", "0"), ("--steps", "0"), ("--width", "0"), ("--device", "moon"),
+              ("--rounds", "0"), ("--batch", "0"), ("--steps", "-1")]
+)  # fmt: skip
+def test_bench_refuses_what_cannot_be_measured(given, main):
+    with pytest.raises(SystemExit, match=rf"^contar: {given[0].strip('-')}: got .*allowed"):
+        main("bench", "heads", *given)

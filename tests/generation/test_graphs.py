@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_mar import PLAN, tiny_mar
-from tiny_nova import TEXT_LENGTH, TEXT_WIDTH, tiny_nova
+from tiny_nova import TEXT_LENGTH, TEXT_WIDTH, tiny_nova  # type: ignore[import-not-found]
 
 from contar.generation import GenerationPlan, Graphs
 from contar.heads import Noise
