@@ -131,7 +131,8 @@ def most_memory(run: Callable[[], Any], device: str) -> int:
         run()
         return torch.cuda.max_memory_allocated() - before
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    options = {"profile_memory": True, "acc_events": True}  # torch below 2.13 warns without
+    with torch.profiler.profile(activities=activities, **options) as profile:
         run()
     held = highest = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):  # type: ignore[union-attr]
