@@ -131,7 +131,7 @@ def most_memory(run: Callable[[], Any], device: str) -> int:
         run()
         return torch.cuda.max_memory_allocated() - before
     activities = [torch.profiler.ProfilerActivity.CPU]
-    options = {"profile_memory": True, "acc_events": True}  # torch below 2.13 warns without
+    options: Any = {"profile_memory": True, "acc_events": True}  # torch below 2.13 warns without
     with torch.profiler.profile(activities=activities, **options) as profile:
         run()
     held = highest = 0
