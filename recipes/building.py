@@ -90,6 +90,15 @@ def choose_head(
     return own
 
 
+def check_named(head: TokenHead, named: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless a config names the kind of head that a model has."""
+    with torch.device("meta"):
+        other = make_head(named, head.token_dim, head.cond_dim)
+    if type(other) is not type(head):
+        allowed = f"a {type(other).__name__}, as the config names it, or one by `register_head`"
+        raise bad("head", type(head).__name__, allowed)
+
+
 def learning_head(
     head: TokenHead,
     repeats: int,

@@ -65,8 +65,8 @@ def from_pretrained(
         sizes: Any = read_json(path / "config.json").get("sizes")
         config = MarConfig.from_dict(sizes)
         state = read_weights(path)
-        named_head_weights(state)
         model = _empty(config, state)
+        named_head_weights(state, model.state_dict())
     else:
         checkpoint = _read_pickle(path)
         weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")

@@ -18,7 +18,7 @@ from contar.backbones.block import run_blocks, take
 from contar.backbones.spatial_memory import check_memory
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionHead, TokenHead
-from recipes.building import choose_head, compile_parts
+from recipes.building import check_named, choose_head, compile_parts
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official, to_official
 from recipes.sizes import Tower, named_head_weights
@@ -228,8 +228,18 @@ class Mar(Model):
         """
         compile_parts([*self.encoder, *self.decoder, self.head], options)
 
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
+        """Save as `contar._models.Model` does.
+
+        Raises:
+            ValueError: a head of one's own of another kind than the config names.
+            OSError: a file could not be written; the folder is as it was.
+        """
+        check_named(self.head, self.sizes.head)
+        super().save_pretrained(save_directory, **options)
+
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
-        named_head_weights(state_dict)
+        named_head_weights(state_dict, self.state_dict())
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names of official checkpoints."""

@@ -26,9 +26,7 @@ from recipes.mar_model import Mar
 
 # As the official evaluation has it: guidance that rises with the share of tokens known, set sizes
 # rounded down, IDDPM. Change it with `dataclasses.replace`.
-PLAN = GenerationPlan(
-    sets=64, diffusion_steps=100, guidance=Guidance(3.0, start=1.0), rounding="floor"
-)
+PLAN = GenerationPlan(sets=64, guidance=Guidance(3.0, start=1.0), rounding="floor")
 
 
 def generate(
@@ -65,7 +63,7 @@ def generate(
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
         graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
-            generation by the same model. A plan that reuses features goes without it.
+            generation by the same model. A plan that reuses features is refused.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
@@ -83,7 +81,6 @@ def generate(
     check_backend(backend, device)
     if graphs is not None:
         plan.check_graphs(graphs)
-        graphs.bind(model)
     sizes = plan.sizes(c.tokens)
     if order is not None:
         plan.check_order()
@@ -143,10 +140,12 @@ def generate(
             z = model(tokens.repeat(times, 1, 1), classes, known, rows=rows, backend=backend)
             return draw(z, step, noise)
 
-        kind = (at(step), plan.temperature, steps[step.index], repr(plan.scheduler), backend)
+        kind = (at(step), plan.temperature, plan.draws_by(head, steps[step.index]), backend)
         classes = labels[: times * batch]
         return graphs(kind, compute, noise, tokens, classes, step.known, step.current)
 
+    if graphs is not None:
+        graphs.bind(model)
     noise = Noise(generator, device)
     tokens = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
     with torch.no_grad(), monitor:
@@ -166,8 +165,6 @@ def _check_plan(model: Mar, plan: GenerationPlan) -> None:
         raise bad("plan.frames", plan.frames, "1: this model makes images")
     if plan.window is not None:
         raise bad("plan.window", plan.window, "None: this model makes images")
-    if plan.scheduler is None and plan.flow_shift is not None:
-        raise bad("plan.flow_shift", plan.flow_shift, "None: this model's noise is no flow's")
     latent = model.sizes.latent
     if plan.grid is not None and tuple(plan.grid) != latent:
         raise bad("plan.grid", plan.grid, f"None or {latent}: positions are learned")

@@ -84,7 +84,8 @@ def build(
         dtype: of the weights, float32 if None.
         compile: compile what sampling repeats, as the model's `compile` does.
         head: an object of one's own that keeps the protocol `contar.heads.TokenHead`, instead of
-            the one that the config names; to have it loaded from folders, `register_head` it.
+            the one that the config names. To be saved and loaded, it is registered
+            (`register_head`) and named in the config.
 
     Raises:
         ValueError: an unknown preset, device or dtype, or a head that does not fit.

@@ -182,7 +182,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
     state, name = read_weights(folder), f"transformer/{WEIGHTS}"
     model, released = open_network(folder, state, num_heads)
     state = _cast(state, dtype)
-    named_head_weights(state)
+    named_head_weights(state, model.state_dict())
     if released:
         depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)

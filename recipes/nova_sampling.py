@@ -110,7 +110,7 @@ def stream(
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
         graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
-            generation by the same model. A plan that reuses features goes without it.
+            generation by the same model. A plan that reuses features is refused.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
@@ -124,7 +124,6 @@ def stream(
     check_backend(backend, device)
     if graphs is not None:
         plan.check_graphs(graphs)
-        graphs.bind(model)
     latent, sizes, head, steps = read_plan(model, plan)
     tokens = sum(sizes)
     if context is not None:
@@ -303,6 +302,8 @@ def _draw_frame(
     c, device = call.model.sizes, call.model.begin.device
     shape = (call.batch, call.grid[0] * call.grid[1], c.patch**2 * c.channels)
     tokens = torch.zeros(shape, dtype=torch.float32, device=device)
+    if call.graphs is not None:  # which other generations may have had in between
+        call.graphs.bind(call.model)
     frame = _FrameNetwork(call, condition, places)
     passes = guided_passes(
         frame, call.plan, call.batch, guided=frame.guided, allocate=frame.allocate
@@ -386,11 +387,8 @@ class _FrameNetwork:
             z = self._z(tokens, prefix, known, rows, (encoder, decoder), None)
             return _draw_set(call, z, step, noise)
 
-        plan = call.plan
-        kind = (
-            _guidance(plan, step), plan.temperature, call.steps[step.index], repr(plan.scheduler),
-            plan.flow_shift, call.backend,
-        )  # fmt: skip
+        plan, drawn = call.plan, call.plan.draws_by(call.head, call.steps[step.index])
+        kind = (_guidance(plan, step), plan.temperature, drawn, call.backend)
         return graphs(kind, compute, noise, tokens, prefix, step.known, step.current, *added)
 
     def _z(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
-from contar._errors import DEEPEST, LARGEST, bad, check_size, plain
+from contar._errors import DEEPEST, LARGEST, bad, check_instance, check_size, plain
 
 
 class Tower(NamedTuple):
@@ -55,13 +55,19 @@ def named_head(sizes: object) -> Any:
     given = dict(sizes)
     head = {"name": "flow", "depth": given.pop("head_depth"), "width": given.pop("head_width", 0)}
     if (scheduler := given.pop("scheduler", None)) is not None:
+        check_instance("scheduler", scheduler, Mapping)
         flow = str(scheduler.get("_class_name")).startswith("FlowMatch")
         head |= {"name": "flow" if flow else "diffusion", "scheduler": scheduler, "steps": 25}
     return {**given, "head": head}
 
 
-def named_head_weights(state: dict[str, Any]) -> None:
-    """Rename in place the weights of a head that versions before 0.2 have saved."""
-    if "head.token.weight" in state:
+def named_head_weights(state: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Rename in place the weights of a head that versions before 0.2 have saved.
+
+    Args:
+        state: of a file.
+        wanted: of the model that it is for.
+    """
+    if "head.token.weight" in state and "head.token.weight" not in wanted:
         for name in [name for name in state if name.startswith("head.")]:
             state[name.replace("head.", "head.network.", 1)] = state.pop(name)

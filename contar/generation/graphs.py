@@ -71,7 +71,8 @@ class Graphs:
         self._captured: dict[Hashable, _Captured] = {}
         self._asked: dict[Hashable, list[Asked]] = {}  # by steps that ran once
         self._inputs: dict[Hashable, Tensor] = {}
-        self._places: tuple[int, ...] = ()
+        self._places: tuple[Hashable, ...] = ()
+        self._model: nn.Module | None = None
         self._pool: Any = None
 
     def __len__(self) -> int:
@@ -82,13 +83,13 @@ class Graphs:
         """Forget what was captured unless it was of this model, its weights where they are now."""
         check_instance("model", model, nn.Module)
         tensors = (*model.parameters(), *model.buffers())
-        places = tuple(tensor.data_ptr() for tensor in tensors)
+        places = (id(model), *((x.data_ptr(), x.shape, x.dtype) for x in tensors))
         if places != self._places:
             self._captured.clear()
             self._asked.clear()
             self._inputs.clear()
             self._pool = None  # it went with its last graph
-            self._places = places
+            self._places, self._model = places, model  # kept, so that no other has its id
 
     def __call__(
         self, kind: Hashable, step: Callable[..., Tensor], noise: Noise, *tensors: Tensor
@@ -112,7 +113,8 @@ class Graphs:
             raise bad("tensors", "none", "at least one")
         if tensors[0].device.type != "cuda":
             return step(noise, *tensors)
-        key = (kind, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        cast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
+        key = (kind, cast, *((tensor.shape, tensor.dtype) for tensor in tensors))
         if key not in self._asked:
             listening = _Listening(noise)
             result = step(listening, *tensors)

@@ -1,6 +1,6 @@
 """What is to be generated, as one immutable value."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -147,6 +147,12 @@ class GenerationPlan:
         if self.refresh > 1 or self.guidance_every > 1:
             raise bad("graphs", "a Graphs", "None for a plan that reuses features")
 
+    def draws_by(self, head: TokenHead, steps: int | None) -> Hashable:
+        """Return what a head's draws in so many steps depend on, beside its weights."""
+        if isinstance(head, DiffusionHead):
+            return head.table(steps)
+        return id(head), getattr(head, "steps", None) if steps is None else steps
+
     def solver_of(self, head: TokenHead) -> TokenHead:
         """Return the head as it draws by this plan's scheduler and shift.
 
@@ -158,7 +164,7 @@ class GenerationPlan:
         if not isinstance(head, DiffusionHead):
             name = "flow_shift" if self.scheduler is None else "scheduler"
             raise bad(name, getattr(self, name), "None: this head draws by no scheduler")
-        scheduler = head.scheduler if self.scheduler is None else self.scheduler
+        scheduler = head.drawing if self.scheduler is None else self.scheduler
         return head.with_solver(scheduler, flow_shift=self.flow_shift)
 
     def steps(self, sets: int, own: int | None) -> tuple[int | None, ...]:

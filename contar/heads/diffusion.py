@@ -54,7 +54,7 @@ class DiffusionHead(nn.Module):
         self.network = network
         self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
         self.steps = check_size("steps", steps)
-        self.scheduler = scheduler
+        self.scheduler = self.drawing = scheduler  # by which it learns, and by which it draws
         self.process = NoiseProcess.from_config(scheduler)
         self._check_kind("scheduler", self.process.betas is not None)
         self._solver = iddpm_table if solver == "iddpm" else _of_scheduler(scheduler)
@@ -69,7 +69,8 @@ class DiffusionHead(nn.Module):
                 `SamplerTable.from_config`.
 
         Raises:
-            ValueError: as for the head itself.
+            ValueError: a scheduler that `NoiseProcess` refuses, or of another kind of variance;
+                what no solver can be made of is refused by `sample` and `check_sample`.
         """
         other = copy(self)
         other.scheduler = scheduler
@@ -80,10 +81,11 @@ class DiffusionHead(nn.Module):
     def with_solver(self, scheduler: Any, *, flow_shift: float | None = None) -> "DiffusionHead":
         """Return a head of the same network that draws by another scheduler; as `with_scheduler`.
 
-        A solver that the noise process could not learn by, as those of higher order, will do.
+        A solver that the noise process could not learn by, as those of higher order, will do. It
+        is looked at by `sample` and `check_sample`.
         """
         other = copy(self)
-        other._solver = _of_scheduler(scheduler, flow_shift)
+        other.drawing, other._solver = scheduler, _of_scheduler(scheduler, flow_shift)
         return other
 
     def table(self, steps: int | None = None) -> SamplerTable:

@@ -82,7 +82,7 @@ def register_head(name: str, make: Make) -> None:
         ValueError: a name that is taken, or something that cannot be called.
     """
     check_instance("name", name, str)
-    if name in _HEADS:
+    if name in _HEADS and _HEADS[name] is not make:
         raise bad("name", name, f"one that is not taken: {', '.join(_HEADS)}")
     check_callable("make", make)
     _HEADS[name] = make
@@ -110,11 +110,13 @@ def check_head(head: object) -> None:
     check_instance("head", head, Mapping)
     assert isinstance(head, Mapping)
     name = head.get("name")
-    if name not in _HEADS:
+    if not isinstance(name, str) or name not in _HEADS:
         raise bad("head['name']", name, f"one of {', '.join(_HEADS)}")
     parameters = dict(list(inspect.signature(_HEADS[name]).parameters.items())[2:])
+    free = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]  # takes any size
+    parameters = {key: p for key, p in parameters.items() if p not in free}
     for key in head:
-        if key != "name" and key not in parameters:
+        if key != "name" and key not in parameters and not free:
             allowed = f"of {name}: {', '.join(parameters)}"
             raise bad(f"head[{key!r}]", head[key], allowed)
     for key, parameter in parameters.items():

@@ -12,7 +12,7 @@ from tiny_mar import PLAN, VALUES, tiny_mar
 from tiny_nova import CONFIGS, texts  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
-from contar.heads import Noise, TokenHead, head_names, register_head
+from contar.heads import Noise, TokenHead, head_names, make_head, register_head, registry
 from recipes import mar, nova
 
 
@@ -146,6 +146,37 @@ def test_an_object_that_is_no_head_or_of_other_sizes_is_refused(recipe, refuses)
         build(recipe, config, head=nn.Linear(2, 2))
     with refuses("head.token_dim", "77"):
         build(recipe, config, head=ToyHead(77, config.decoder.width))
+
+
+@pytest.mark.parametrize("recipe", ["nova", "mar"])
+def test_a_model_whose_config_names_another_head_is_not_saved(recipe, tmp_path, refuses):
+    config = config_of(recipe, {"name": "energy", **SIZES["energy"]})
+    values = VALUES if recipe == "mar" else config.patch**2 * config.channels
+    model = build(recipe, config, head=ToyHead(values, config.decoder.width))
+    with refuses("head", "ToyHead", "EnergyHead"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("name", ["mixture", "mean_flow", "toy"])
+def test_the_official_plan_of_mar_takes_a_heads_own_steps(name):
+    model = named(name, "mar")
+    plan = replace(mar.PLAN, sets=3)
+    made = mar.generate(model, torch.tensor([0, 2]), plan, generator=seeded())
+    assert made.isfinite().all()
+
+
+def test_a_head_of_any_sizes_is_registered_and_again_by_the_same_function():
+    def make(token_dim: int, cond_dim: int, **sizes: Any) -> ToyHead:
+        return ToyHead(token_dim, cond_dim, **sizes)
+
+    register_head("any sizes", make)
+    register_head("any sizes", make)
+    try:
+        head: Any = make_head({"name": "any sizes", "deviation": 0.5}, 2, 3)
+        assert head.deviation == 0.5
+    finally:
+        registry._HEADS.pop("any sizes")
 
 
 def test_what_only_a_diffusion_takes_is_refused_for_another_head(refuses):
