@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from contar._defaults import fixed_defaults
-from contar._errors import FLOATS, bad, check_choice, check_device, check_instance, check_size
-from contar._typing import Tensor
-from contar.heads import DiffusionHead, TokenHead, make_head
+from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
+from contar.heads import TokenHead
 
 Model = TypeVar("Model", bound=nn.Module)
 _RECOMPILES = 64  # graphs of a part: with and without cache, rows, mask
@@ -70,64 +69,3 @@ def compile_parts(parts: Iterable[nn.Module], options: Mapping[str, Any]) -> Non
         config.recompile_limit = max(_RECOMPILES, config.recompile_limit)
     for part in parts:  # a head of one's own compiles as a module does: its forward
         part.compile(**{**defaults, **options})
-
-
-def choose_head(
-    own: TokenHead | None, named: Mapping[str, Any], token_dim: int, cond_dim: int
-) -> TokenHead:
-    """Return one's own head, or the one that a config names.
-
-    Raises:
-        ValueError: an own head that is no module, does not keep the protocol, or is of other sizes.
-    """
-    if own is None:
-        return make_head(named, token_dim, cond_dim)
-    check_instance("head", own, nn.Module)
-    check_instance("head", own, TokenHead)
-    for name, size in (("token_dim", token_dim), ("cond_dim", cond_dim)):
-        if getattr(own, name) != size:
-            raise bad(f"head.{name}", getattr(own, name), f"{size}, as the model has it")
-    return own
-
-
-def check_named(head: TokenHead, named: Mapping[str, Any]) -> None:
-    """Raise a ValueError unless a config names the kind of head that a model has."""
-    with torch.device("meta"):
-        other = make_head(named, head.token_dim, head.cond_dim)
-    if type(other) is not type(head):
-        allowed = f"a {type(other).__name__}, as the config names it, or one by `register_head`"
-        raise bad("head", type(head).__name__, allowed)
-
-
-def learning_head(
-    head: TokenHead,
-    repeats: int,
-    count: int,
-    *,
-    scheduler: Any = None,
-    noise: Tensor | None = None,
-    index: Tensor | None = None,
-) -> tuple[TokenHead, dict[str, Tensor]]:
-    """Return the head of a training step, and what its loss is given instead of draws.
-
-    Args:
-        head: of the model.
-        repeats: draws for each of the tokens.
-        count: hidden tokens.
-        scheduler: that a diffusion head learns by instead of its own.
-        noise: [repeats, m, token_dim] for a diffusion head.
-        index: [repeats, m], likewise.
-
-    Raises:
-        ValueError: what does not fit, or something for a diffusion and another head.
-    """
-    given = {name: x for name, x in (("noise", noise), ("index", index)) if x is not None}
-    if isinstance(head, DiffusionHead):
-        head = head if scheduler is None else head.with_scheduler(scheduler)
-        head.check_draws(repeats, count, noise, index)
-        return head, given
-    for name, value in (("scheduler", scheduler), *given.items()):
-        if value is not None:
-            raise bad(name, "one", f"None: a {type(head).__name__} is no diffusion")
-    check_size("repeats", repeats)
-    return head, given

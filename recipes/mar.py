@@ -27,7 +27,8 @@ from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses
-from recipes.building import build_model, learning_head
+from recipes.building import build_model
+from recipes.headed import learning_head
 from recipes.mar_config import PRESETS, MarConfig, official_head
 from recipes.mar_files import from_pretrained, load_tokenizer
 from recipes.mar_model import Mar

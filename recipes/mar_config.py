@@ -14,7 +14,7 @@ from contar._errors import (
     plain,
 )
 from contar.heads import check_head
-from recipes.sizes import Tower, check_fields, check_tower
+from recipes.sizes import Tower, check_fields, check_tower, named_head
 
 # IDDPM's noise, in training and, by `iddpm_table`, in sampling.
 IDDPM = {
@@ -122,11 +122,7 @@ class MarConfig:
         Raises:
             ValueError: no mapping, or a field that is unknown, missing or out of its range.
         """
-        old = isinstance(sizes, Mapping) and "head" not in sizes
-        if old and "head_depth" in sizes:  # of versions before 0.2
-            given = dict(sizes)
-            depth, width = given.pop("head_depth"), given.pop("head_width", 0)
-            sizes = {**given, "head": official_head(width, depth)}
+        sizes = named_head(sizes, official_head)
         check_fields(cls, sizes)
         towers = {name: check_tower(name, sizes[name]) for name in ("encoder", "decoder")}
         latent = check_grid("latent", sizes.get("latent", cls.latent))

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_ids, check_tensor
-from contar._models import Model
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, TokenCache
@@ -18,15 +17,16 @@ from contar.backbones.block import run_blocks, take
 from contar.backbones.spatial_memory import check_memory
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionHead, TokenHead
-from recipes.building import check_named, choose_head, compile_parts
+from recipes.building import compile_parts
+from recipes.headed import Headed, choose_head
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official, to_official
-from recipes.sizes import Tower, named_head_weights
+from recipes.sizes import Tower
 
 EPS = 1e-6  # of every layer norm
 
 
-class Mar(Model):
+class Mar(Headed):
     """The network: weights and nothing else. Loops and losses are functions in `recipes.mar`.
 
     Initial weights are drawn as in the official code, which starts the head at 0.
@@ -227,19 +227,6 @@ class Mar(Model):
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
         compile_parts([*self.encoder, *self.decoder, self.head], options)
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
-        """Save as `contar._models.Model` does.
-
-        Raises:
-            ValueError: a head of one's own of another kind than the config names.
-            OSError: a file could not be written; the folder is as it was.
-        """
-        check_named(self.head, self.sizes.head)
-        super().save_pretrained(save_directory, **options)
-
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
-        named_head_weights(state_dict, self.state_dict())
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names of official checkpoints."""

@@ -29,7 +29,8 @@ from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses, frame_losses
-from recipes.building import build_model, learning_head
+from recipes.building import build_model
+from recipes.headed import learning_head
 from recipes.nova_config import PRESETS, NovaConfig, Tower
 from recipes.nova_files import from_pretrained
 from recipes.nova_inputs import read_noise

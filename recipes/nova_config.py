@@ -28,6 +28,11 @@ _OFFICIAL_SIZES = {
 }
 
 
+def _flow(width: int, depth: int) -> dict[str, Any]:
+    """Return the head of the official code."""
+    return {"name": "flow", "width": width, "depth": depth}
+
+
 @dataclass(frozen=True)
 class NovaConfig:
     """The sizes of a NOVA.
@@ -122,7 +127,7 @@ class NovaConfig:
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "NovaConfig":
         """Return the config of a saved model, whose tuples came back from JSON as lists."""
-        sizes = named_head(sizes)
+        sizes = named_head(sizes, _flow)
         check_fields(cls, sizes)
         read: dict[str, Any] = {
             name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()
@@ -178,7 +183,7 @@ class NovaConfig:
             temporal=temporal,
             encoder=spatial._replace(depth=spatial.depth // 2),
             decoder=spatial._replace(depth=spatial.depth - spatial.depth // 2),
-            head={"name": "flow", "depth": head[0], "width": head[1]},
+            head=_flow(head[1], head[0]),
             text_width=config["text_token_dim"],
             text_length=config["text_token_len"],
             latent=(height // stride, width // stride),
@@ -281,7 +286,7 @@ def _released(
         temporal=half,
         encoder=half,
         decoder=half,
-        head={"name": "flow", "depth": head[0], "width": head[1]},
+        head=_flow(head[1], head[0]),
         text_width=2560,
         text_length=256,
         latent=latent,

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_grid, check_size, check_tensor
-from contar._models import Model
 from contar._typing import Float, Tensor
 from contar.attention import (
     Positions,
@@ -20,13 +19,13 @@ from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
 from contar.heads import TokenHead
 from contar.tokenizers import patchify
-from recipes.building import check_named, choose_head, compile_parts
+from recipes.building import compile_parts
+from recipes.headed import Headed, choose_head
 from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official, to_official
-from recipes.sizes import named_head_weights
 
 
-class Nova(Model):
+class Nova(Headed):
     """The network: weights and nothing else. Loops and losses are functions in `recipes.nova`."""
 
     config_name = "config.json"
@@ -166,19 +165,6 @@ class Nova(Model):
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
         compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
-        """Save as `contar._models.Model` does.
-
-        Raises:
-            ValueError: a head of one's own of another kind than the config names.
-            OSError: a file could not be written; the folder is as it was.
-        """
-        check_named(self.head, self.sizes.head)
-        super().save_pretrained(save_directory, **options)
-
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
-        named_head_weights(state_dict, self.state_dict())
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names and shapes of official checkpoints."""

@@ -1,6 +1,6 @@
 """What the configs of the recipes share: towers, and the reading of saved configs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
@@ -45,15 +45,19 @@ def check_fields(kind: Any, sizes: Any) -> None:
         raise bad("sizes", "; ".join(wrong) + " unknown or missing", ", ".join(known))
 
 
-def named_head(sizes: object) -> Any:
+def named_head(sizes: object, make: Callable[[Any, Any], dict[str, Any]]) -> Any:
     """Return a saved model's sizes with its head by name, as versions before 0.2 did not have it.
 
     Those knew one kind, of `head_depth` and `head_width`, and kept its scheduler beside it.
+
+    Args:
+        sizes: of a file.
+        make: from width and depth to that one kind.
     """
     if not isinstance(sizes, Mapping) or "head" in sizes or "head_depth" not in sizes:
         return sizes
     given = dict(sizes)
-    head = {"name": "flow", "depth": given.pop("head_depth"), "width": given.pop("head_width", 0)}
+    head = make(given.pop("head_width", 0), given.pop("head_depth"))
     if (scheduler := given.pop("scheduler", None)) is not None:
         check_instance("scheduler", scheduler, Mapping)
         flow = str(scheduler.get("_class_name")).startswith("FlowMatch")

@@ -1,0 +1,89 @@
+"""Models and their heads: chosen by a config, saved with it, given what a training step needs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._errors import bad, check_instance, check_size
+from contar._models import Model
+from contar._typing import Tensor
+from contar.heads import DiffusionHead, TokenHead, make_head
+from recipes.sizes import named_head_weights
+
+
+def choose_head(
+    own: TokenHead | None, named: Mapping[str, Any], token_dim: int, cond_dim: int
+) -> TokenHead:
+    """Return one's own head, or the one that a config names.
+
+    Raises:
+        ValueError: an own head that is no module, does not keep the protocol, or is of other sizes.
+    """
+    if own is None:
+        return make_head(named, token_dim, cond_dim)
+    check_instance("head", own, nn.Module)
+    check_instance("head", own, TokenHead)
+    for name, size in (("token_dim", token_dim), ("cond_dim", cond_dim)):
+        if getattr(own, name) != size:
+            raise bad(f"head.{name}", getattr(own, name), f"{size}, as the model has it")
+    return own
+
+
+class Headed(Model):
+    """A model whose config names its head, so that both come back from a folder."""
+
+    head: Any
+    sizes: Any
+
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
+        """Save as `contar._models.Model` does.
+
+        Raises:
+            ValueError: a head of one's own of another kind than the config names.
+            OSError: a file could not be written; the folder is as it was.
+        """
+        with torch.device("meta"):
+            named = make_head(self.sizes.head, self.head.token_dim, self.head.cond_dim)
+        if type(named) is not type(self.head):
+            allowed = f"a {type(named).__name__}, as the config names it, or one by `register_head`"
+            raise bad("head", type(self.head).__name__, allowed)
+        super().save_pretrained(save_directory, **options)
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
+        named_head_weights(state_dict, self.state_dict())
+
+
+def learning_head(
+    head: TokenHead,
+    repeats: int,
+    count: int,
+    *,
+    scheduler: Any = None,
+    noise: Tensor | None = None,
+    index: Tensor | None = None,
+) -> tuple[TokenHead, dict[str, Tensor]]:
+    """Return the head of a training step, and what its loss is given instead of draws.
+
+    Args:
+        head: of the model.
+        repeats: draws for each of the tokens.
+        count: hidden tokens.
+        scheduler: that a diffusion head learns by instead of its own.
+        noise: [repeats, m, token_dim] for a diffusion head.
+        index: [repeats, m], likewise.
+
+    Raises:
+        ValueError: what does not fit, or something for a diffusion and another head.
+    """
+    given = {name: x for name, x in (("noise", noise), ("index", index)) if x is not None}
+    if isinstance(head, DiffusionHead):
+        head = head if scheduler is None else head.with_scheduler(scheduler)
+        head.check_draws(repeats, count, noise, index)
+        return head, given
+    for name, value in (("scheduler", scheduler), *given.items()):
+        if value is not None:
+            raise bad(name, "one", f"None: a {type(head).__name__} is no diffusion")
+    check_size("repeats", repeats)
+    return head, given
