@@ -265,7 +265,8 @@ def _average(model: nn.Module, decay: float) -> Any:
             for a, b in once:
                 if not a.is_floating_point():
                     a.copy_(b)
-            self._foreach_lerp_([a for a, _ in moved], [b for _, b in moved], weight=1.0 - decay)
+            old, new = [a for a, _ in moved], [b for _, b in moved]
+            torch._foreach_lerp_(old, new, weight=1.0 - decay)
 
     return Average(model, decay=decay, use_warmup=True)
 
