@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,16 @@ def glance(
     asked = [digits[i] for i in range(count)]
     plan, texts = _plan(pipe), _texts(pipe, [clip.caption for clip in asked])
     began = time.monotonic()
-    made = _generate(pipe, plan, texts, _SEED)
-    frames = _decode(pipe, made)
+    frames = _decode(pipe, _generate(pipe, plan, texts, _SEED))
     seconds, wanted = time.monotonic() - began, torch.tensor([clip.digit for clip in asked])
     real = torch.stack([clip.frames for clip in asked])
     figures: dict[str, Any] = {"count": count, "seconds": seconds}
     for name, clips in (("model", frames), ("real", real)):
         ways = [direction_of(clip) == a.direction for clip, a in zip(clips, asked, strict=True)]
         figures[name] = {**_right(judge, clips, wanted), "direction": sum(ways) / count}
-    longer = _decode(pipe, _longer(pipe, plan, texts, made))
+    length = LONGER * (plan.frames - 1) + 1
+    chunked = replace(plan, frames=length, chunk=plan.frames, overlap=OVERLAP)
+    longer = _decode(pipe, _generate(pipe, chunked, texts, _SEED))
     figures["longer"] = _right(judge, longer, wanted)
     _sheet(frames[:_SHOWN], asked, out / "sheet.png")
     _sheet(real[:_BESIDE], asked, out / "real.png")
@@ -94,25 +96,12 @@ def _generate(
     plan: nova.GenerationPlan,
     texts: list[Tensor],
     seed: int,
-    context: Tensor | None = None,
 ) -> Float[Tensor, "b c t h w"]:
     defaults = pipe.config["defaults"]
     return nova.generate(
-        pipe.transformer, texts, plan, context=context,
+        pipe.transformer, texts, plan,
         motion_flow=defaults["motion_flow"], fps=defaults["fps"], generator=seeded(seed, "glance"),
     )  # fmt: skip
-
-
-def _longer(
-    pipe: nova.NovaPipeline, plan: nova.GenerationPlan, texts: list[Tensor], made: Tensor
-) -> Float[Tensor, "b c t h w"]:
-    """Go on from the last frames, chunk after chunk."""
-    length = LONGER * (plan.frames - 1) + 1
-    while made.shape[2] < length:
-        context = made[:, :, -OVERLAP:]
-        more = _generate(pipe, plan, texts, _SEED + made.shape[2], context)
-        made = torch.cat([made, more[:, :, OVERLAP:]], dim=2)
-    return made[:, :, :length]
 
 
 def _decode(pipe: nova.NovaPipeline, latents: Tensor) -> UInt8[Tensor, "b t h w 3"]:

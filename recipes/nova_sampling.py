@@ -1,7 +1,9 @@
 """NOVA's generation: which conditions, orders and draws the loops of `contar.generation` get."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -45,6 +47,8 @@ class _Call:
     batch: int
     backend: Any
     graphs: Graphs | None
+    frames: int = 0  # of a chunk
+    first: int = 0  # of its frames, in the whole
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -87,9 +91,10 @@ def stream(
 
     Every argument is checked at the call, before the first frame is asked for. Randomness comes
     from `generator` alone, in the official order: on the first generated frame a uniform number
-    for each token, whose sorting is the order in all frames; then a normal [b, c, h, w] for each
-    set, and one for each diffusion step that adds noise. With `plan.context_noise` a normal
-    [b, c, h, w] comes before all that is drawn for a frame, but the first.
+    for each token, whose sorting is the order in all frames (of a chunk, where there are several);
+    then a normal [b, c, h, w] for each set, and one for each diffusion step that adds noise. With
+    `plan.context_noise` a normal [b, c, h, w] comes before all that is drawn for a frame, but the
+    first.
 
     Args:
         model: a NOVA; it is left as it is, so generations may be interleaved.
@@ -128,8 +133,9 @@ def stream(
     tokens = sum(sizes)
     if context is not None:
         check_tensor("context", context, (batch, c.channels, None, *latent), "[b, c, n, h, w]")
-        if context.shape[2] > plan.frames:
-            raise bad("context", f"{context.shape[2]} frames", f"at most plan.frames={plan.frames}")
+        for name in ("frames", "chunk"):
+            if (most := getattr(plan, name)) is not None and context.shape[2] > most:
+                raise bad("context", f"{context.shape[2]} frames", f"at most plan.{name}={most}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
     if order is not None:
         plan.check_order()
@@ -225,28 +231,46 @@ def motion_numbers(
 
 
 def _frames(call: _Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yield all frames, chunk after chunk: each goes on from the last frames of the one before."""
+    frames, overlap = call.plan.frames, call.plan.overlap
+    length = min(frames, call.plan.chunk or frames)
+    done, context = 0, call.context
+    with monitor:
+        while done < frames:
+            given = overlap if done else 0  # which the caller has already
+            latest: deque[Tensor] = deque(maxlen=overlap)
+            one = replace(call, context=context, frames=length, first=done - given)
+            for frame in islice(_chunk(one, monitor), frames - one.first):
+                latest.append(frame)
+                if given:
+                    given -= 1
+                    continue
+                done += 1
+                yield frame.clone()  # the caller may change what it gets
+            context = torch.stack(list(latest), dim=2) if done < frames else None
+
+
+def _chunk(call: _Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yield frame after frame: what the temporal tower makes of those before, then its sets."""
-    plan = call.plan
     prefix, places, cache = _begin(call)
     given = 0 if call.context is None else call.context.shape[2]
     previous = anchor = schedule = None
-    with monitor:
-        for t in range(plan.frames):
-            features = _observe(call, prefix, cache, t, previous)
-            condition, anchor = _anchored(call.model, anchor, features)
-            if call.context is not None and t < given:
-                previous = call.context[:, :, t]
-            else:
-                schedule = _schedule(call) if schedule is None else schedule
-                previous = _draw_frame(call, condition, places, schedule, t, monitor)
-            yield previous.clone()  # the caller may change what it gets
+    for t in range(call.frames):
+        features = _observe(call, prefix, cache, t, previous)
+        condition, anchor = _anchored(call.model, anchor, features)
+        if call.context is not None and t < given:
+            previous = call.context[:, :, t]
+        else:
+            schedule = _schedule(call) if schedule is None else schedule
+            previous = _draw_frame(call, condition, places, schedule, call.first + t, monitor)
+        yield previous
 
 
 @torch.no_grad()  # of each part, not around the yields, which run in the caller's mode
 def _begin(call: _Call) -> tuple[Tensor, tuple[Positions, Positions], KVCache]:
     """Return the tokens before the first frame, the places of a frame's tokens, and a cache."""
     prefix = call.model.prefix(call.text, call.flow, call.fps)
-    window, frames = call.plan.window, call.plan.frames
+    window, frames = call.plan.window, call.frames
     pinned = call.plan.pinned if window else 0
     blocks = min(frames, window + pinned) if window else frames
     capacity = prefix.shape[1] + blocks * call.coarse[0] * call.coarse[1]
@@ -267,7 +291,7 @@ def _observe(
     before = None if previous is None else previous[:, :, None]
     x = model.frame_tokens(before, call.batch, call.coarse[0] * call.coarse[1])
     length = prefix.shape[1] if first else 0
-    added, turn = model.frame_positions(call.plan.frames, call.coarse, length, frame=t)
+    added, turn = model.frame_positions(call.frames, call.coarse, length, frame=t)
     x = x if added is None else x + added
     x = x.repeat(len(call.text) // call.batch, 1, 1, 1)
     options: Any = {"turn": turn, "cache": cache, "backend": call.backend}

@@ -56,8 +56,12 @@ class GenerationPlan:
             condition cache, Yan et al. 2025, arXiv 2503.12450).
         context_noise: deviation of the noise that is added to what the temporal tower sees of
             earlier frames, for a model that was trained so.
+        chunk: frames after which the temporal tower begins anew, as if with a new clip of so many,
+            from the last `overlap` of them: for videos longer than those that the model learned.
+            Memory does not grow with their length. None is one clip.
+        overlap: frames that a chunk begins with, fewer than `chunk`.
 
-    What follows `pinned`, but for the context's noise, trades exactness for time, as `scheduler`
+    What follows `pinned` up to `guidance_every` trades exactness for time, as `scheduler`
     may, and all go together.
 
     Raises:
@@ -82,6 +86,8 @@ class GenerationPlan:
     refresh: int = 1
     guidance_every: int = 1
     context_noise: float = 0.0
+    chunk: int | None = None
+    overlap: int = 1
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -114,6 +120,9 @@ class GenerationPlan:
         check_size("refresh", self.refresh)
         check_size("guidance_every", self.guidance_every)
         check_number("context_noise", self.context_noise, 0)
+        check_size("overlap", self.overlap)
+        if self.chunk is not None and check_size("chunk", self.chunk) <= self.overlap:
+            raise bad("chunk", self.chunk, f"more than the overlap of {self.overlap}")
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
         """Return the set sizes for a frame of so many tokens.
