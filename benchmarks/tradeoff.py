@@ -19,10 +19,11 @@ import torch
 
 from contar.conditioning import Guidance
 from contar.data import MovingDigits
-from contar.evaluation import DigitJudge, Outcome, evaluate, train_judge
+from contar.evaluation import DigitJudge, Outcome, evaluate
 from contar.generation import fast_changes
 from recipes import nova
 from recipes.digits_evaluation import abilities_of
+from recipes.digits_judge import load_judge
 
 SEED = 7000  # of prompts and noise, on which no setting was chosen
 NEAR = 0.03  # ratios within this of 1 are told as near ties
@@ -149,9 +150,7 @@ def main() -> None:
     if unknown := set(asked.only or ()) - set(every):
         parser.error(f"--only: no {sorted(unknown)} among {list(every)}")
     asked.out.mkdir(parents=True, exist_ok=True)
-    kept = asked.out / "judge.safetensors"
-    judge = DigitJudge.load(kept) if kept.exists() else train_judge()
-    judge.save(kept)
+    judge = load_judge()
     chosen = {name: c for name, c in every.items() if not asked.only or name in asked.only}
     rows, before = [], []
     for name, changes in {"default": {}, **chosen}.items():

@@ -23,9 +23,10 @@ from contar._files import read_json, write_whole
 from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
-from contar.evaluation import DigitJudge, train_judge
+from contar.evaluation import DigitJudge
 from contar.evaluation.distances import require_torchmetrics
 from contar.media import save_sheet
+from recipes.digits_judge import load_judge
 from recipes.variants import checkerboard
 from recipes.variants.canvas import HEADS
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
@@ -164,8 +165,7 @@ def compare(comparison: Comparison, out: Path) -> list[Run]:
 
     Args:
         comparison: what, and at which budget.
-        out: folder for `runs.json`, `table.md`, `compare.png`, a sheet for each run, and the judge,
-            which is trained if it is not there.
+        out: folder for `runs.json`, `table.md`, `compare.png` and a sheet for each run.
 
     Raises:
         ValueError: a folder of another comparison, one with a table or plot of its own, one in
@@ -186,7 +186,9 @@ def _compare(comparison: Comparison, out: Path) -> list[Run]:
     taken = [name for name in ("table.md", "compare.png") if (out / name).exists()]
     if taken and not file.exists():
         raise bad("out", f"{out} with its own {', '.join(taken)}", "a folder without them")
-    settings = json.loads(json.dumps(asdict(comparison)))
+    judge = load_judge()
+    told = {**asdict(comparison), "judge": judge.fingerprint()}
+    settings = json.loads(json.dumps(told))
     done: list[Run] = []
     if file.exists():
         if read_json(file).get("settings") != settings:
@@ -195,9 +197,6 @@ def _compare(comparison: Comparison, out: Path) -> list[Run]:
     task: Task = DigitPixels()
     if comparison.task == "moving-digits":
         task = MovingClips(comparison.model, out / "cache")
-    kept = out / "judge.safetensors"
-    judge = DigitJudge.load(kept) if kept.exists() else train_judge()
-    judge.save(kept)
     for seed in comparison.seeds:
         for name in comparison.variants or TASKS[comparison.task]:
             if any((run.variant, run.seed) == (name, seed) for run in done):

@@ -8,10 +8,13 @@ import torch
 
 from contar._errors import check_count
 from contar._typing import Tensor, UInt8
-from contar.data import BouncingDigits, MovingDigits
-from contar.evaluation import Abilities, DigitJudge, Reader, Report, evaluate, real, train_judge
+from contar.data import BouncingDigits
+from contar.evaluation import Abilities, Reader, Report, evaluate, real
+from contar.generation import fast_changes
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
+from recipes.digits_glance import LONGER, OVERLAP
+from recipes.digits_judge import load_judge
 from recipes.moving_digits import build
 
 FRAMES = 17
@@ -38,10 +41,16 @@ def abilities_of(pipe: nova.NovaPipeline, **settings: Any) -> Abilities:
         again = tokenizer.decode(tokenizer.encode(pixels)).cpu().permute(0, 2, 3, 4, 1)
         return again.mul(127.5).add(127.5).clamp(0, 255).round().byte()
 
+    chunks = {"chunk": pipe.transformer.sizes.frames, "overlap": OVERLAP}
+    chunks |= settings.get("plan_changes") or {}
+
     return Abilities(
         text_to_video=lambda captions, seed, motion: make(captions, seed, motion_flow=motion),
         image_to_video=lambda first, captions, seed: make(captions, seed, image=first),
         continuation=lambda first, captions, seed: make(captions, seed, video=first),
+        longer=lambda captions, seed: make(
+            captions, seed, num_frames=LONGER * (FRAMES - 1) + 1, plan_changes=chunks
+        ),
         reconstruct=reconstruct,
     )
 
@@ -52,47 +61,47 @@ def evaluate_pipeline(
     *,
     count: int = 200,
     seed: int = 1000,
-    judge_steps: int = 500,
-    bouncing: bool = False,
+    fast: bool = False,
 ) -> Report:
     """Judge a pipeline, real clips and an untrained network alike; write JSON and a picture.
 
     Args:
         pipe: of moving digits.
-        out: folder for `scores.json`, `scores.png` and the judge, which is trained if not there.
+        out: folder for `scores.json`, `clips.jsonl` and `scores.png`.
         count: test clips asked for, 2 or more, by phrasings that training never saw.
         seed: of the clips; model cards take it, nothing is tuned on it.
-        judge_steps: of the judge's training.
-        bouncing: ask with clips of `BouncingDigits`, on which `contar train moving-digits` trains;
-            the model that contar carries was trained on `MovingDigits`.
+        fast: with `contar.generation.fast_changes`, a quarter of the sets in few steps.
 
     Raises:
         ValueError: a number outside its range, before anything is made.
         ImportError: an extra is missing; "contar[demo,eval,video]" has all.
     """
     check_count("count", count, 2)
-    digits = BouncingDigits if bouncing else MovingDigits
-    asked = digits("test", count, seed=seed)
-    reference = digits("test", count, seed=seed + 1)
+    asked = BouncingDigits("test", count, seed=seed)
+    longer = BouncingDigits("test", count, seed=seed, frames=LONGER * (FRAMES - 1) + 1)
+    reference = BouncingDigits("test", count, seed=seed + 1)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / "judge.safetensors"
-    judge = DigitJudge.load(file) if file.exists() else train_judge(steps=judge_steps)
-    judge.save(file)
+    judge = load_judge()
     network = pipe.transformer
     untrained = build(network.sizes).to(network.device, network.dtype).eval()
     raw = nova.NovaPipeline(
         untrained, pipe.vae, pipe.scheduler, pipe.text_encoder, pipe.tokenizer,
         defaults=pipe.config["defaults"],
     )  # fmt: skip
+    settings: dict[str, Any] = {}
+    if fast:
+        sets = pipe.config["defaults"]["num_inference_steps"]
+        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+        settings["plan_changes"] = fast_changes(scheduler, sets)
     models = {
-        "model": abilities_of(pipe),
-        "real clips": real(asked, seed=seed),
-        "untrained": abilities_of(raw),
+        "model": abilities_of(pipe, **settings),
+        "real clips": real(asked, seed=seed, longer=longer),
+        "untrained": abilities_of(raw, **settings),
     }
     scores = {
         name: evaluate(
             abilities, asked, judge, reader=_reader(), reference=reference, seed=seed,
-            notes={"model": name}, progress=True,
+            notes={"model": name, "fast": fast}, progress=True,
         )
         for name, abilities in models.items()
     }  # fmt: skip

@@ -19,7 +19,7 @@ from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
 
 OVERLAP = 2  # latent frames from which a longer clip goes on
-LONGER = 3  # times the trained length of the second generation
+LONGER = 3  # times the trained length
 _SHOWN, _BESIDE, _SEED = 40, 20, 7
 
 

@@ -9,7 +9,7 @@ from contar.evaluation.judge_training import train_judge
 from contar.evaluation.outcomes import Outcome
 from contar.evaluation.reader import Reader
 from contar.evaluation.report import Report
-from contar.evaluation.tracking import direction_of, speed_of, track
+from contar.evaluation.tracking import bounced, direction_of, speed_of, track
 
 __all__ = [
     "FIGURES",
@@ -21,6 +21,7 @@ __all__ = [
     "Reader",
     "Report",
     "Scores",
+    "bounced",
     "direction_of",
     "evaluate",
     "frechet_clips",

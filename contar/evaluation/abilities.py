@@ -33,6 +33,7 @@ class Abilities:
             for each caption.
         image_to_video: (first frames [b, h, w, 3], captions, seed) to clips, the first included.
         continuation: (first frames [b, 9, h, w, 3], captions, seed) to clips, those 9 included.
+        longer: (captions, seed) to clips of three times the length that the model learned.
         reconstruct: clips to clips, through the tokenizer.
 
     Raises:
@@ -42,6 +43,7 @@ class Abilities:
     text_to_video: Callable[[list[str], int, list[float] | None], Tensor] | None = None
     image_to_video: Callable[[Tensor, list[str], int], Tensor] | None = None
     continuation: Callable[[Tensor, list[str], int], Tensor] | None = None
+    longer: Callable[[list[str], int], Tensor] | None = None
     reconstruct: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -56,24 +58,27 @@ TASKS = {
     "motion": "text_to_video",
     "image": "image_to_video",
     "continuation": "continuation",
+    "longer": "longer",
     "tokenizer": "reconstruct",
 }
 
 
-def real(dataset: Clips, *, seed: int = 0) -> Abilities:
+def real(dataset: Clips, *, seed: int = 0, longer: Clips | None = None) -> Abilities:
     """Return the abilities of a model that knows the clips of a data set and shows them.
 
     Args:
         dataset: the one to be evaluated on.
         seed: the one to be evaluated with, which tells the first index of a call.
+        longer: the same courses, three times as long; None leaves the ability out.
     """
 
-    def show(captions: list[str], first: int) -> Tensor:
-        return torch.stack([dataset[first - seed + i].frames for i in range(len(captions))])
+    def show(captions: list[str], first: int, clips: Clips = dataset) -> Tensor:
+        return torch.stack([clips[first - seed + i].frames for i in range(len(captions))])
 
     return Abilities(
         text_to_video=lambda captions, first, motion: show(captions, first),
         image_to_video=lambda frames, captions, first: show(captions, first),
         continuation=lambda frames, captions, first: show(captions, first),
+        longer=None if longer is None else lambda captions, first: show(captions, first, longer),
         reconstruct=lambda clips: clips,
     )

@@ -54,9 +54,10 @@ def evaluate(
 ) -> Scores:
     """Have a model do tasks and return how it did.
 
-    Only what it generated is judged, not the frames that it was given. `text` leaves the motion
-    score unset; `motion` asks for the score of the data set's own clip, by the same captions, some
-    of which say how fast: their words help the correlation.
+    Only what it generated is judged, not the frames that it was given; of what is longer than the
+    data set's clips, as many frames as those have, the last, and whether it goes back at a wall.
+    `text` leaves the motion score unset; `motion` asks for the score of the data set's own clip, by
+    the same captions, some of which say how fast: their words help the correlation.
 
     Args:
         abilities: of the model; `real(dataset)` gives the figures to hold against it.
@@ -149,12 +150,15 @@ class _Run:
             given, clips = 1, make(frames[:, 0].clone(), captions, seed)
         elif task == "continuation":
             given, clips = GIVEN, make(frames[:, :GIVEN].clone(), captions, seed)
+        elif task == "longer":
+            clips = _checked(TASKS[task], make(captions, seed), len(samples), frames.shape[1] + 1)
+            given = clips.shape[1] - frames.shape[1]
         else:
             if task == "motion":
                 asked = [motion_score(sample.frames) for sample in samples]
             clips = make(captions, seed, asked)
         clips = _checked(TASKS[task], clips, len(samples), given + 2)
-        reader = None if task == "motion" else self.reader  # slow, and counted elsewhere
+        reader = None if task in ("motion", "longer") else self.reader  # slow
         outcomes = watch(task, indices, samples, clips, given, self.judge, reader)
         if asked:
             outcomes = [

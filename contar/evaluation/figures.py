@@ -3,33 +3,49 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median, stdev
 
 from contar._errors import bad, check_count
 from contar.evaluation.distances import spearman
 from contar.evaluation.outcomes import Outcome
 
 _Z = 1.959964  # of the normal distribution's middle 95%
-# What each figure is called, and its kind: which scale it has.
+LAST = 4  # frames
+# What is counted in the clips of a task: how it is called, and its kind, which says its scale.
+_COUNTED = {
+    "digit": ("digit, most frames", "share"),
+    "digit_last": ("digit, each of the last four frames", "share"),
+    "digit_all": ("digit, every frame", "share"),
+    "digit_read": ("digit, reader", "share"),
+    "change": ("change of the writing", "distance"),
+    "sharpness": ("sharpness of the last frame over the first", "ratio"),
+    "direction": ("direction", "share"),
+    "still": ("stands still", "share"),
+    "speed": ("speed within 25%", "share"),
+    "speed_ratio": ("speed ratio, median", "ratio"),
+    "bounced": ("thrown back at a wall", "share"),
+    "frechet_frames": ("Fréchet distance, frames", "distance"),
+    "frechet_clips": ("Fréchet distance, clips", "distance"),
+}
+_TITLES = {
+    "text": "text to video", "image": "image to video", "continuation": "continuation",
+    "longer": "three times as long",
+}  # fmt: skip
+_ALWAYS = ("digit", "digit_last", "digit_all", "change", "sharpness")
+_OF = {
+    "text": (*_ALWAYS, "digit_read", "direction", "still", "frechet_frames", "frechet_clips"),
+    "image": (*_ALWAYS, "digit_read", "direction", "still"),
+    "continuation": (*_ALWAYS, "digit_read", "direction", "still", "speed", "speed_ratio"),
+    "longer": (*_ALWAYS, "bounced"),
+}
 FIGURES = {
-    "text.digit": ("text to video: digit, judge", "share"),
-    "text.digit_read": ("text to video: digit, reader", "share"),
-    "text.direction": ("text to video: direction", "share"),
-    "text.still": ("text to video: stands still", "share"),
-    "text.frechet_frames": ("text to video: Fréchet distance, frames", "distance"),
-    "text.frechet_clips": ("text to video: Fréchet distance, clips", "distance"),
+    f"{task}.{name}": (f"{_TITLES[task]}: {_COUNTED[name][0]}", _COUNTED[name][1])
+    for task, names in _OF.items()
+    for name in _COUNTED
+    if name in names
+} | {
     "motion.rank": ("motion score: asked and measured", "correlation"),
     "motion.rank_moving": ("motion score: of what shall move", "correlation"),
-    "image.digit": ("image to video: digit, judge", "share"),
-    "image.digit_read": ("image to video: digit, reader", "share"),
-    "image.direction": ("image to video: direction", "share"),
-    "image.still": ("image to video: stands still", "share"),
-    "continuation.digit": ("continuation: digit, judge", "share"),
-    "continuation.digit_read": ("continuation: digit, reader", "share"),
-    "continuation.direction": ("continuation: direction", "share"),
-    "continuation.still": ("continuation: stands still", "share"),
-    "continuation.speed": ("continuation: speed within 25%", "share"),
-    "continuation.speed_ratio": ("continuation: speed ratio, median", "ratio"),
     "tokenizer.psnr": ("tokenizer: PSNR", "dB"),
     "tokenizer.ssim": ("tokenizer: SSIM", "similarity"),
 }
@@ -70,6 +86,15 @@ def share(hits: int, count: int) -> Figure:
     return Figure(p, count, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
+def mean(values: Sequence[float]) -> Figure:
+    """Return the mean with the normal distribution's 95% interval, from 2 values on."""
+    if len(values) < 2:
+        return Figure(values[0] if values else None, len(values))
+    reach = _Z * stdev(values) / math.sqrt(len(values))
+    middle = fmean(values)
+    return Figure(middle, len(values), middle - reach, middle + reach)
+
+
 def rank_correlation(asked: Sequence[float], measured: Sequence[float]) -> Figure:
     """Return Spearman's correlation with an approximate 95% interval, from 4 pairs on.
 
@@ -96,9 +121,10 @@ def rank_correlation(asked: Sequence[float], measured: Sequence[float]) -> Figur
 def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
     """Return the figures of the clips of one task, by the names in `FIGURES`.
 
-    The digit is right where the judge sees the one asked for; the direction, of those that shall
-    move, where it is the nearest of eight; a prompt to stand still is met by what moves less than
-    0.2 pixels a frame and can be seen.
+    The digit is right where the judge sees the one asked for: in most frames, in each of the last
+    four, in every one. The direction, of those that shall move, is right where it is the nearest of
+    eight; a prompt to stand still is met by what moves less than 0.2 pixels a frame and can be
+    seen. How far the writing changes and how sharp it stays are means.
     """
 
     def of(test: Callable[[Outcome], bool], clips: Sequence[Outcome] = outcomes) -> Figure:
@@ -116,7 +142,16 @@ def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
             "motion.rank": rank_correlation(*_columns(pairs)),
             "motion.rank_moving": rank_correlation(*_columns(rows)),
         }
-    figures = {f"{task}.digit": of(lambda o: o.seen == o.digit)}
+    figures = {
+        f"{task}.digit": of(lambda o: o.seen == o.digit),
+        f"{task}.digit_last": of(lambda o: _shown(o, o.frames[-LAST:])),
+        f"{task}.digit_all": of(lambda o: _shown(o, o.frames)),
+        f"{task}.change": mean([o.change for o in outcomes if o.change is not None]),
+        f"{task}.sharpness": mean([o.sharpness for o in outcomes if o.sharpness is not None]),
+    }
+    if task == "longer":
+        met = [o for o in outcomes if o.bounced is not None]
+        return figures | {f"{task}.bounced": of(lambda o: bool(o.bounced), met)}
     if outcomes[0].read is not None:
         figures[f"{task}.digit_read"] = of(lambda o: o.read == o.digit)
     figures[f"{task}.direction"] = of(lambda o: o.moved == o.direction, moving)
@@ -128,6 +163,10 @@ def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
         middle = median(ratios) if ratios else None
         figures[f"{task}.speed_ratio"] = Figure(middle, len(ratios))
     return figures
+
+
+def _shown(outcome: Outcome, frames: Sequence[int]) -> bool:
+    return bool(frames) and all(seen == outcome.digit for seen in frames)
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -60,6 +60,20 @@ def centres(grey: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     return centre.where(shows[:, None], torch.nan)
 
 
+def sharpness(frames: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, " n"]:
+    """Return how steep the edges of each frame's ink are, NaN where it shows nothing.
+
+    The sum of squared differences of neighbouring pixels over that of absolute ones, for a
+    brightest pixel of 1: an edge from black to white within a pixel has 1, over two pixels 1/2,
+    whatever the strokes' thickness and the frame's brightness.
+    """
+    grey = brightness(check_pixels("frames", frames, "[n, h, w, 3]"))
+    ink = (grey - FLOOR).clamp_min(0) / (1 - FLOOR)
+    edges = torch.cat([ink.diff(dim=axis).abs().flatten(1) for axis in (1, 2)], dim=1)
+    steep = edges.square().sum(1) / edges.sum(1) / ink.amax((1, 2))
+    return steep.where(~centres(grey)[:, 0].isnan(), torch.nan)
+
+
 def windows(grey: Float[Tensor, "n h w"], centre: Float[Tensor, "n 2"]) -> Float[Tensor, "n 28 28"]:
     """Cut 28x28 pixels around each centre, whole pixels, black outside the frame.
 

@@ -7,12 +7,15 @@ from typing import Protocol, runtime_checkable
 
 from contar._typing import Int, Tensor, UInt8
 from contar.data import MovingDigit
-from contar.evaluation.tracking import direction_of, speed_of
+from contar.evaluation.judge import DigitJudge
+from contar.evaluation.mass import sharpness
+from contar.evaluation.tracking import bounced, direction_of, speed_of
+from contar.evaluation.votes import majority
 
 
 @runtime_checkable
 class ClipJudge(Protocol):
-    """Names the digit of clips: a `DigitJudge`, a `Reader`."""
+    """Names the digit of clips, as a `Reader` does."""
 
     def majority(self, clips: UInt8[Tensor, "b t h w 3"]) -> Int[Tensor, " b"]:
         """Return the digit of each clip, -1 for none."""
@@ -35,6 +38,11 @@ class Outcome:
         pace: measured; None where lost.
         asked_score: the motion score that was asked for, or None.
         score: the motion score of the clip; None unless one was asked for.
+        frames: what the judge sees in each frame, -1 for no digit.
+        change: of the writing from the first frame to the last, as `DigitJudge.change`; None where
+            one shows nothing.
+        sharpness: of the edges of the last frame over that of the first, likewise.
+        bounced: whether it was thrown back where its way met a wall; None where it met none.
     """
 
     task: str
@@ -48,6 +56,13 @@ class Outcome:
     pace: float | None
     asked_score: float | None = None
     score: float | None = None
+    frames: tuple[int, ...] = ()
+    change: float | None = None
+    sharpness: float | None = None
+    bounced: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", tuple(self.frames))  # from JSON
 
 
 def watch(
@@ -56,16 +71,21 @@ def watch(
     samples: Sequence[MovingDigit],
     clips: UInt8[Tensor, "b t h w 3"],
     given: int,
-    judge: ClipJudge,
+    judge: DigitJudge,
     reader: ClipJudge | None = None,
 ) -> list[Outcome]:
-    """Return what is seen in each clip after its first `given` frames, which are not judged."""
+    """Return what is seen in each clip after its first `given` frames, which are not judged.
+
+    The writing and the sharpness of the last frame are held against those of the clip's first.
+    """
     made = clips[:, given:]
-    seen = judge.majority(made).tolist()
+    labels = judge.digits(made.flatten(0, 1)).view(made.shape[:2]).cpu()
+    seen = majority(labels).tolist()
     read = reader.majority(made).tolist() if reader else [None] * len(made)
+    changes = judge.change(clips[:, 0], clips[:, -1])
+    ratios = sharpness(clips[:, -1]) / sharpness(clips[:, 0])
     outcomes = []
     for row, (index, sample) in enumerate(zip(indices, samples, strict=True)):
-        pace = speed_of(made[row])
         outcomes.append(
             Outcome(
                 task,
@@ -76,7 +96,15 @@ def watch(
                 sample.direction,
                 direction_of(made[row]),
                 sample.speed,
-                None if math.isnan(pace) else pace,
+                _number(speed_of(made[row])),
+                frames=tuple(labels[row].tolist()),
+                change=_number(float(changes[row])),
+                sharpness=_number(float(ratios[row])),
+                bounced=bounced(clips[row], sample.frames.shape[0]) if task == "longer" else None,
             )
         )
     return outcomes
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

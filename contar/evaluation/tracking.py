@@ -5,7 +5,7 @@ import math
 from contar._errors import bad
 from contar._typing import Float, Tensor, UInt8
 from contar.data.captions import DIRECTIONS
-from contar.evaluation.mass import brightness, centres, check_pixels
+from contar.evaluation.mass import WINDOW, brightness, centres, check_pixels
 
 STILL = 0.2  # pixels a frame; half the slowest speed of the moving digits
 LOST = "lost"
@@ -33,14 +33,17 @@ def velocity_of(frames: UInt8[Tensor, "t h w 3"]) -> tuple[float, float]:
     """
     if len(check_pixels("frames", frames, "[t, h, w, 3]")) < 2:
         raise bad("frames", tuple(frames.shape), "at least 2 frames")
-    places = track(frames).double().cpu()
+    down, right = _slopes(track(frames).double().cpu())
+    return down, right
+
+
+def _slopes(places: Float[Tensor, "t n"]) -> list[float]:
     seen = ~places[:, 0].isnan()
     if 2 * int(seen.sum()) <= len(places) or int(seen.sum()) < 2:
-        return math.nan, math.nan
+        return [math.nan] * places.shape[1]
     times, places = seen.nonzero()[:, 0].double(), places[seen]
     times = times - times.mean()
-    slope = times @ (places - places.mean(0)) / times.square().sum()
-    return float(slope[0]), float(slope[1])
+    return (times @ (places - places.mean(0)) / times.square().sum()).tolist()
 
 
 def speed_of(frames: UInt8[Tensor, "t h w 3"]) -> float:
@@ -69,3 +72,36 @@ def direction_of(frames: UInt8[Tensor, "t h w 3"]) -> str | None:
     if math.hypot(down, right) < STILL:
         return None
     return DIRECTIONS[round(math.atan2(down, right) / (math.pi / 4)) % 8]
+
+
+def bounced(frames: UInt8[Tensor, "t h w 3"], free: int) -> bool | None:
+    """Return whether what moves is thrown back where its way meets a wall.
+
+    Its way is the straight line of its first `free` frames. Where a digit of 28 pixels on that way
+    touches a wall early enough that 8 frames are left, it has to go back in the 12 frames from the
+    third after that on (its mass is not quite in the middle of its 28 pixels), at least half as
+    fast. None is what meets no wall so early, moves less than 0.2 pixels a frame, or is lost.
+
+    Args:
+        frames: of the whole clip.
+        free: frames before any wall.
+
+    Raises:
+        ValueError: no uint8 [t, h, w, 3], or fewer than two free frames.
+    """
+    speeds = velocity_of(frames[:free])
+    places = track(frames).double().cpu()
+    middles = [(side - 1) / 2 for side in frames.shape[1:3]]
+    back = []
+    for axis, (speed, middle) in enumerate(zip(speeds, middles, strict=True)):
+        if math.isnan(speed) or abs(speed) < STILL:
+            continue
+        place = float(places[:free, axis].nanmean()) - middle  # in the middle of the free frames
+        room = middle - (WINDOW - 1) / 2
+        meets = (free - 1) / 2 + (math.copysign(room, speed) - place) / speed
+        if meets > len(frames) - 8:
+            continue
+        first = max(0, math.ceil(meets + 3))
+        (after,) = _slopes(places[first : first + 12, axis : axis + 1])
+        back.append(after * speed < 0 and abs(after) >= abs(speed) / 2)
+    return all(back) if back else None

@@ -1,14 +1,15 @@
-"""A judge, trained once for all tests, and the clips that it looks at."""
+"""The judge that all figures are made by, and the clips that it looks at."""
 
 import pytest
 
 from contar.data import MovingDigits
-from contar.evaluation import DigitJudge, train_judge
+from contar.evaluation import DigitJudge
+from recipes.digits_judge import load_judge
 
 
 @pytest.fixture(scope="session")
 def judge() -> DigitJudge:
-    return train_judge(steps=150)  # 12 s; the default is 500
+    return load_judge()
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from contar.data import MovingDigits
+from contar.data import BouncingDigits, MovingDigits
 from contar.data.captions import DIRECTIONS
 from contar.data.digits import load_digits
 from contar.data.moving_digits import SPEEDS, render
@@ -61,6 +62,10 @@ def test_the_perfect_model_scores_as_real_clips_do(perfect):
     figures = perfect.figures
     for task in ("text", "image", "continuation"):
         assert value(perfect, f"{task}.digit") >= 0.9  # of 40; the judge misreads some
+        assert value(perfect, f"{task}.digit_last") >= 0.85
+        assert value(perfect, f"{task}.digit_all") >= 0.85
+        assert value(perfect, f"{task}.change") < 2
+        assert value(perfect, f"{task}.sharpness") == pytest.approx(1, abs=0.1)
         assert figures[f"{task}.direction"].value == 1
         assert figures[f"{task}.still"].value == 1
     assert figures["continuation.speed"].value == 1
@@ -100,6 +105,37 @@ def test_each_mistake_lowers_its_figure_and_no_other(judge, asked, wrong, falls)
             assert values[name] < 0.35, (name, values)  # one in five speeds is its own opposite
         else:
             assert values[name] > 0.85, (name, values)
+
+
+def test_a_digit_that_breaks_at_the_end_is_right_in_most_frames_and_wrong_in_the_last(judge, asked):
+    def spoiled(indices):
+        clips = torch.stack([asked[i].frames for i in indices])
+        clips[:, -3:, 30:] = 0  # what is left is half a digit
+        clips[:, -3:] = clips[:, -3:] // 2 + clips[:, -3:].flip(3) // 2
+        return clips
+
+    scores = evaluate(model_of(spoiled), asked, judge, tasks=("text",))
+    assert value(scores, "text.digit") >= 0.9
+    assert value(scores, "text.digit_last") < 0.4
+    assert value(scores, "text.digit_all") < 0.4
+    assert value(scores, "text.change") > 4
+
+
+def test_of_longer_clips_the_last_frames_are_judged_and_whether_they_go_back(judge):
+    clips = BouncingDigits("test", 30, seed=3)
+    longer = BouncingDigits("test", 30, seed=3, frames=49)
+    scores = evaluate(real(clips, longer=longer), clips, judge, tasks=("longer",))
+    assert value(scores, "longer.digit") >= 0.9
+    assert value(scores, "longer.bounced") == 1
+    assert 10 < scores.figures["longer.bounced"].count < 30
+    assert {len(outcome.frames) for outcome in scores.outcomes} == {17}
+
+    def through(captions, seed):  # the wall
+        frames = torch.stack([longer[seed + i].frames for i in range(len(captions))])
+        return torch.cat([frames[:, :17], frames[:, 16:17].expand(-1, 32, -1, -1, -1)], dim=1)
+
+    stuck = evaluate(Abilities(longer=through), clips, judge)
+    assert value(stuck, "longer.bounced") == 0
 
 
 def test_reversed_clips_go_the_wrong_way(judge, asked):
@@ -179,8 +215,12 @@ def test_each_call_gets_its_captions_seed_frames_and_score(judge, asked):
 
 def test_scores_do_not_depend_on_the_batch(judge, asked):
     scores = [evaluate(real(asked, seed=7), asked, judge, count=9, batch=b, seed=7) for b in (2, 9)]
-    assert scores[0].outcomes == scores[1].outcomes
-    assert scores[0].figures == scores[1].figures
+    few, many = (score.outcomes for score in scores)
+    # Features are sums in another order: float32 over 576 products.
+    assert [o.change for o in few] == pytest.approx([o.change for o in many], abs=1e-4)
+    assert [replace(o, change=None) for o in few] == [replace(o, change=None) for o in many]
+    for name, figure in scores[0].figures.items():
+        assert figure.value == pytest.approx(scores[1].figures[name].value, abs=1e-4), name
 
 
 def test_the_settings_tell_all_that_it_takes_to_repeat(judge, asked):

@@ -1,19 +1,27 @@
 """The judge: right about digits it never saw, wherever they lie; silent about what shows none."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from other_defaults import defaults
+from PIL import Image
 from torch.nn import functional
 
 from contar.data import MovingDigits
 from contar.data.digits import load_digits
 from contar.evaluation import DigitJudge, train_judge
-from contar.evaluation.judge_training import distort
+from contar.evaluation.broken import break_strokes, likeness
+from contar.evaluation.judge import BROKEN
+from contar.evaluation.judge_training import UNCLEAR, distort, whole_and_broken
 from contar.evaluation.votes import majority
 
+HERE = Path(__file__).parent
 TEST = load_digits("test")
 
 
@@ -33,19 +41,34 @@ def accuracy(judge, count):
     return float((judge.majority(frames) == digits).double().mean()), float(single.double().mean())
 
 
+def agreement(judge):
+    """Return how often it agrees with each of three raters on which ends show their digit.
+
+    The clips are 100 of the first model `moving-digits`, whose digits often melted: ends.png has
+    the last four frames of each. It calls an end whole where it sees the digit in all four.
+    """
+    told = json.loads((HERE / "ends.json").read_text())
+    grey = torch.from_numpy(np.asarray(Image.open(HERE / "ends.png")).copy())
+    frames = grey.view(20, 64, 20, 64).transpose(1, 2).reshape(400, 64, 64, 1)
+    seen = judge.digits(frames.expand(-1, -1, -1, 3).contiguous()).view(100, 4)
+    whole = (seen == torch.tensor(told["digits"])[:, None]).all(1)
+    raters = [torch.tensor([i in good for i in range(100)]) for good in map(set, told["whole"])]
+    return [float((whole == rater).double().mean()) for rater in raters]
+
+
 def test_it_is_right_about_the_clips_of_digits_that_it_never_saw(judge):
-    clips, frames = accuracy(judge, 200)
-    assert clips >= 0.95
-    assert frames >= 0.95
+    clips, frames = accuracy(judge, 300)
+    assert clips >= 0.94  # it calls some whole ones broken
+    assert frames >= 0.94
 
 
-@pytest.mark.slow
-def test_trained_in_full_it_is_right_about_99_in_100():
-    """Last measured with seed 0 and 500 steps: 99.8% of 500 clips, 99.7% of their frames."""
-    clips, frames = accuracy(train_judge(), 500)
-    print(f"clips {clips:.4f}, frames {frames:.4f}")
-    assert clips >= 0.98
-    assert frames >= 0.98
+def test_it_agrees_with_raters_about_digits_that_melted(judge):
+    assert min(agreement(judge)) >= 0.85  # docs/evaluation.md has the figures
+
+
+def test_a_judge_learns():
+    clips, _ = accuracy(train_judge(steps=60), 100)
+    assert clips >= 0.6  # by chance 0.1
 
 
 @given(
@@ -125,11 +148,49 @@ def test_training_pictures_are_distorted_and_still_digits(judge):
     assert (judge(pictures).argmax(1) == TEST.labels).double().mean() > 0.9
 
 
+def test_it_sees_that_broken_strokes_show_no_digit(judge):
+    draws = torch.Generator().manual_seed(0)
+    whole = TEST.pictures.float()
+    broken = break_strokes(whole, whole[torch.randperm(600, generator=draws)], draws).clamp(0, 255)
+    far = likeness(whole, broken) < 0.7
+    assert far.sum() > 200
+    said = [
+        judge.digits(torch.cat([placed(picture.byte(), 18, 18) for picture in pictures[far]]))
+        for pictures in (whole, broken)
+    ]
+    assert (said[0] == -1).double().mean() < 0.1
+    assert (said[1] == -1).double().mean() > 0.7
+
+
+def test_half_of_what_it_learns_from_is_broken_and_classed_by_what_is_left():
+    draws = torch.Generator().manual_seed(0)
+    shown, classes = whole_and_broken(TEST.pictures, TEST.labels, TEST.pictures, draws)
+    assert torch.equal(classes[300:], TEST.labels[300:])
+    kept = (classes[:300] != BROKEN) & (classes[:300] != UNCLEAR)
+    assert torch.equal(classes[:300][kept], TEST.labels[:300][kept])
+    alike = likeness(TEST.pictures.float(), shown.float())
+    assert alike[:300][classes[:300] == BROKEN].max() < 0.79  # whole grey levels
+    assert alike[:300][kept].min() > 0.87
+    assert (classes == BROKEN).sum() > 100
+
+
+def test_the_change_of_a_writing_is_none_to_itself_small_when_it_moves_large_to_others(judge):
+    frames = torch.cat([placed(picture, 18, 18) for picture in TEST.pictures[:20]])
+    moved = torch.cat([placed(picture, 3, 30) for picture in TEST.pictures[:20]])
+    assert judge.change(frames, frames).max() < 1e-3
+    assert judge.change(frames, moved).max() < 1e-2
+    assert judge.change(frames, frames.roll(1, 0)).mean() > 3
+    assert judge.change(frames[:1], torch.zeros_like(frames[:1])).isnan().all()
+
+
 def test_a_saved_judge_judges_as_before_and_is_small(judge, asked, tmp_path):
     path = judge.save(tmp_path / "judge.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == ["judge.safetensors"]
     assert path.stat().st_size < 500_000
-    loaded = DigitJudge.load(str(path))
+    state = torch.random.get_rng_state()
+    with defaults(torch.bfloat16, "meta"):
+        loaded = DigitJudge.load(str(path))
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert loaded.fingerprint() == judge.fingerprint()
     assert torch.equal(loaded.features(asked[0].frames), judge.features(asked[0].frames))
 

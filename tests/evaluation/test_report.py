@@ -13,7 +13,9 @@ from contar.evaluation.chart import draw
 from contar.evaluation.figures import share
 from contar.evaluation.outcomes import Outcome
 
-SEEN = Outcome("text", 3, 7, 7, None, "left", None, 1.3, None, asked_score=0.1, score=0.2)
+SEEN = Outcome(
+    "text", 3, 7, 7, None, "left", None, 1.3, None, asked_score=0.1, score=0.2, frames=(7, -1)
+)
 
 
 def scores(hits, distance):
@@ -101,7 +103,9 @@ def test_it_has_a_picture_whatever_was_measured(names, tmp_path):
 def test_its_table_has_a_line_a_figure_and_a_column_a_model(report):
     lines = report.table().splitlines()
     assert lines[0] == "| figure | model | real clips | untrained |"
-    assert lines[2].startswith("| text to video: digit, judge | 95.0% (91.0% to 97.3%) | 99.0% (")
+    assert lines[2].startswith(
+        "| text to video: digit, most frames | 95.0% (91.0% to 97.3%) | 99.0% ("
+    )
     assert lines[-1] == "| tokenizer: PSNR | 31.2 dB | – | 31.2 dB |"
     assert len(lines) == 2 + 4
 

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contar.data import MovingDigits
+from contar.data import BouncingDigits, MovingDigits
 from contar.data.captions import DIRECTIONS
 from contar.data.digits import load_digits
 from contar.data.moving_digits import SPEEDS, render
 from contar.evaluation import direction_of, speed_of, track
-from contar.evaluation.mass import FAINTEST, WIDEST, brightness, centres
+from contar.evaluation.mass import FAINTEST, WIDEST, brightness, centres, sharpness
+from contar.evaluation.tracking import bounced
 
 PICTURES = load_digits("train").pictures
 rows = st.integers(0, len(PICTURES) - 1)
@@ -126,3 +127,40 @@ def test_frames_that_are_no_pixels_are_refused(measure, refuses):
 def test_one_frame_has_no_motion(measure, refuses):
     with refuses("frames", "at least 2"):
         measure(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("index", range(20))
+def test_a_digit_on_its_course_is_thrown_back_and_one_that_stays_at_the_wall_is_not(index):
+    sample = BouncingDigits("test", 20, seed=5, frames=49)[index]
+    frames, along = sample.frames, sample.speed if sample.direction else 0.0
+    along *= 1 if sample.direction in ("up", "down", "left", "right") else math.sqrt(0.5)
+    # A wall is 18 pixels from the middle, where the mass is within some 4 of that of the frame.
+    surely, never = along * 38 > 22, along * 43 < 14
+    stays = torch.cat([frames[:17], frames[16:17].expand(32, -1, -1, -1)])
+    assert bounced(frames, 17) in ((True,) if surely else (None,) if never else (True, None))
+    assert bounced(stays, 17) is (None if bounced(frames, 17) is None else False)
+    assert bounced(frames[:17], 17) is None  # it met none yet
+
+
+def test_what_stands_still_meets_no_wall():
+    frames = render(PICTURES[0], None, 0, start=torch.zeros(2)).repeat(3, 1, 1, 1)
+    assert bounced(frames, 17) is None
+
+
+def test_black_frames_meet_no_wall():
+    assert bounced(torch.zeros(49, 64, 64, 3, dtype=torch.uint8), 17) is None
+
+
+def test_sharpness_falls_as_strokes_blur_and_sees_neither_place_thickness_nor_brightness():
+    frames = torch.zeros(5, 64, 64)
+    frames[0, 10:38, 20:23] = 255
+    frames[1, 30:58, 40:43] = 255
+    frames[2, 10:38, 20:26] = 255
+    frames[3, 10:38, 20:23] = 0.6 * 255
+    blurred = torch.nn.functional.avg_pool2d(frames[:1, None], 3, 1, padding=1)[0]
+    frames = torch.cat([frames, blurred])[..., None].expand(-1, -1, -1, 3).round().byte()
+    there, moved, thick, dim, none, soft = sharpness(frames).tolist()
+    assert there == moved == thick == pytest.approx(1)
+    assert dim == pytest.approx(1, abs=0.01)
+    assert math.isnan(none)
+    assert soft < 0.5

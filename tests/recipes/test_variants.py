@@ -2,7 +2,6 @@
 
 import ast
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import recipes.variants
 from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
-from contar.evaluation import train_judge
 from contar.tokenizers.causal_vae import CausalVAE
 from recipes import compare, nova
+from recipes.digits_judge import load_judge
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
 from recipes.variants.moving_clips import MovingClips
@@ -128,7 +127,7 @@ def pipeline(tmp_path_factory):
 
 def test_video_variants_learn_draw_and_are_judged(pipeline, tmp_path):
     task = MovingClips(pipeline, tmp_path / "cache", clips=6)
-    judge, kinds = train_judge(steps=1), {"digit", "direction", "frechet"}
+    judge, kinds = load_judge(), {"digit", "direction", "frechet"}
     for make in compare.VIDEOS.values():
         torch.manual_seed(0)
         model = make()
@@ -181,16 +180,7 @@ def test_batches_follow_from_seed_and_step_and_hide_a_tenth_of_the_labels():
     assert first[0].max() <= 1
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """A folder with a judge that has hardly learned, to save the time of its training."""
-    folder = tmp_path_factory.mktemp("comparison")
-    train_judge(steps=3).save(folder / "judge.safetensors")
-    return folder
-
-
-def test_a_comparison_writes_every_run_and_goes_on_where_it_ended(out, tmp_path, refuses):
-    shutil.copy(out / "judge.safetensors", tmp_path)
+def test_a_comparison_writes_every_run_and_goes_on_where_it_ended(tmp_path, refuses):
     two = compare.Comparison(variants=("masked-energy", "whole-flow"), **SHORT)  # type: ignore[arg-type]
     runs = compare.compare(two, tmp_path)
     assert [(run.variant, run.steps, run.diverged) for run in runs] == [
@@ -234,9 +224,8 @@ LOSSES = {
 
 @pytest.mark.parametrize("what", LOSSES)
 def test_a_run_whose_loss_or_weights_are_no_numbers_is_counted_as_diverged(
-    out, tmp_path, monkeypatch, what
+    tmp_path, monkeypatch, what
 ):
-    shutil.copy(out / "judge.safetensors", tmp_path)
     monkeypatch.setattr(compare.WholeFlow, "loss", LOSSES[what])
     steps = {"loss": 3, "gradient": 1}[what]  # the former ends at once
     one = compare.Comparison(variants=("whole-flow",), **{**SHORT, "steps": steps})  # type: ignore[arg-type]
@@ -269,8 +258,7 @@ def test_a_comparison_refuses_what_is_outside_its_range(name, options, refuses):
         compare.Comparison(**options)
 
 
-def test_the_command_trains_for_the_steps_that_it_is_told(main, out, tmp_path, capsys):
-    shutil.copy(out / "judge.safetensors", tmp_path)
+def test_the_command_trains_for_the_steps_that_it_is_told(main, tmp_path, capsys):
     short = "--variants raster-flow --steps 2 --batch 4 --samples 20 --seeds 5"
     main("compare", "--out", str(tmp_path), *short.split())
     (run,) = compare.read_runs(tmp_path / "runs.json")
@@ -297,7 +285,7 @@ def test_a_comparison_keeps_to_its_own_files_and_alone_in_its_folder(tmp_path, r
     with refuses("out", "its own table.md"):
         compare.compare(one, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
-    settings = json.loads(json.dumps(asdict(one)))
+    settings = json.loads(json.dumps({**asdict(one), "judge": load_judge().fingerprint()}))
     for runs in (3, [3], [{"variant": "whole-flow"}], None):
         (tmp_path / "runs.json").write_text(json.dumps({"settings": settings, "runs": runs}))
         with refuses("runs.json", "the runs of a comparison"):
