@@ -47,6 +47,8 @@ def generate(
     model: str = "moving-digits",
     out: Path = Path("nova.mp4"),
     frames: int | None = None,
+    chunk: int | None = None,
+    overlap: int | None = None,
     steps: int | None = None,
     diffusion_steps: int | None = None,
     guidance: float | None = None,
@@ -69,6 +71,10 @@ def generate(
             layout; or its id on the hub.
         out: file to write: .mp4, .gif, or .png of one frame.
         frames: of the result, given ones included.
+        chunk: frames of a clip that the model learned (17 for moving-digits), for longer videos:
+            after them it begins anew with the last ones. None if left out.
+        overlap: latent frames that a chunk begins with, of as many frames each as the tokenizer
+            puts together (4 for moving-digits); 2 if left out.
         steps: sets in which each frame's tokens are generated.
         diffusion_steps: of each set.
         guidance: scale of classifier-free guidance.
@@ -120,13 +126,26 @@ def generate(
     count = defaults["num_frames"] if frames is None else frames
     rate = defaults["fps"] if fps is None else fps
     latents = tokenizer.latent_frames(count, "frames")
+    changes = None
+    if chunk is not None:
+        changes = {"overlap": 2 if overlap is None else check_count("overlap", overlap)}
+        changes["chunk"] = tokenizer.latent_frames(chunk, "chunk")
+        if changes["chunk"] <= changes["overlap"]:
+            allowed = (
+                f"more than {tokenizer.pixel_frames(changes['overlap'])}, those of the overlap"
+            )
+            raise bad("chunk", chunk, allowed)
+    elif overlap is not None:
+        raise bad("overlap", overlap, "none without a chunk")
     check_output(out, fps=rate, frames=count, name="out")
     height, width = (side * tokenizer.space_stride for side in pipe.transformer.sizes.latent)
     given = {}
     if picture is not None:
         given["image"] = fit_frames(picture, height, width)[0]
     if video is not None:
-        length = longest_clip(tokenizer, tokenizer.pixel_frames(max(1, latents // 2)))
+        most = max(1, latents // 2)
+        most = most if changes is None else min(most, changes["chunk"])
+        length = longest_clip(tokenizer, tokenizer.pixel_frames(most))
         given["video"] = fit_frames(read_tail(video, length, fps=rate, name="video"), height, width)
     result = pipe(
         prompt,
@@ -138,6 +157,7 @@ def generate(
         motion_flow=motion_flow,
         fps=fps,
         generator=draws,
+        plan_changes=changes,
         **given,
     )
     write_video(result.frames[0], out, fps=rate)
@@ -166,7 +186,7 @@ def evaluate(
     out: Path = Path("scores"),
     count: int = 200,
     seed: int = 1000,
-    bouncing: bool = False,
+    fast: bool = False,
 ) -> None:
     """Judge a pipeline of moving digits on prompts that training never saw; print a table.
 
@@ -175,8 +195,7 @@ def evaluate(
         out: folder for the scores as JSON, their picture, and a line for each clip.
         count: clips asked for, in each task.
         seed: of the clips.
-        bouncing: ask with clips as `contar train moving-digits` trains on them, for a model that it
-            made; moving-digits itself was trained on straight ways and unvaried handwriting.
+        fast: in a quarter of the sets and few steps of each.
     """
     import torch
 
@@ -185,7 +204,7 @@ def evaluate(
 
     pipe = nova.from_pretrained(model, dtype=torch.float32)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = evaluate_pipeline(pipe, out, count=count, seed=seed, bouncing=bouncing)
+    report = evaluate_pipeline(pipe, out, count=count, seed=seed, fast=fast)
     print(report.table())
     print(f"scores.json and scores.png: {out}")
 

@@ -163,8 +163,9 @@ def generate(
 def _check_plan(model: Mar, plan: GenerationPlan) -> None:
     if plan.frames != 1:
         raise bad("plan.frames", plan.frames, "1: this model makes images")
-    if plan.window is not None:
-        raise bad("plan.window", plan.window, "None: this model makes images")
+    for name in ("window", "chunk"):
+        if (value := getattr(plan, name)) is not None:
+            raise bad(f"plan.{name}", value, "None: this model makes images")
     latent = model.sizes.latent
     if plan.grid is not None and tuple(plan.grid) != latent:
         raise bad("plan.grid", plan.grid, f"None or {latent}: positions are learned")

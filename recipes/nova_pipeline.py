@@ -214,6 +214,9 @@ class NovaPipeline(DiffusionPipeline):
             raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
         batch = len(texts) * copies
         clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts))
+        if clip is not None and plan.chunk and pixels.latent_frames(clip.shape[2]) > plan.chunk:
+            most = pixels.pixel_frames(plan.chunk)
+            raise bad("video", f"{clip.shape[2]} frames", f"at most {most}, those of a chunk")
         motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
         generator = check_generator(generator, batch, device)
 

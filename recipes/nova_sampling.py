@@ -47,8 +47,8 @@ class _Call:
     batch: int
     backend: Any
     graphs: Graphs | None
-    frames: int = 0  # of a chunk
-    first: int = 0  # of its frames, in the whole
+    clip_frames: int  # that the temporal tower's times are for
+    first: int = 0  # of them, in the whole
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -168,6 +168,7 @@ def stream(
         batch=batch,
         backend=backend,
         graphs=graphs,
+        clip_frames=min(plan.frames, plan.chunk or plan.frames),
     )
     given = 0 if context is None else context.shape[2]
     total = (plan.frames - given) * len(sizes)
@@ -233,13 +234,12 @@ def motion_numbers(
 def _frames(call: _Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yield all frames, chunk after chunk: each goes on from the last frames of the one before."""
     frames, overlap = call.plan.frames, call.plan.overlap
-    length = min(frames, call.plan.chunk or frames)
     done, context = 0, call.context
     with monitor:
         while done < frames:
             given = overlap if done else 0  # which the caller has already
             latest: deque[Tensor] = deque(maxlen=overlap)
-            one = replace(call, context=context, frames=length, first=done - given)
+            one = replace(call, context=context, first=done - given)
             for frame in islice(_chunk(one, monitor), frames - one.first):
                 latest.append(frame)
                 if given:
@@ -255,7 +255,7 @@ def _chunk(call: _Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     prefix, places, cache = _begin(call)
     given = 0 if call.context is None else call.context.shape[2]
     previous = anchor = schedule = None
-    for t in range(call.frames):
+    for t in range(call.clip_frames):
         features = _observe(call, prefix, cache, t, previous)
         condition, anchor = _anchored(call.model, anchor, features)
         if call.context is not None and t < given:
@@ -270,7 +270,7 @@ def _chunk(call: _Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
 def _begin(call: _Call) -> tuple[Tensor, tuple[Positions, Positions], KVCache]:
     """Return the tokens before the first frame, the places of a frame's tokens, and a cache."""
     prefix = call.model.prefix(call.text, call.flow, call.fps)
-    window, frames = call.plan.window, call.frames
+    window, frames = call.plan.window, call.clip_frames
     pinned = call.plan.pinned if window else 0
     blocks = min(frames, window + pinned) if window else frames
     capacity = prefix.shape[1] + blocks * call.coarse[0] * call.coarse[1]
@@ -291,7 +291,7 @@ def _observe(
     before = None if previous is None else previous[:, :, None]
     x = model.frame_tokens(before, call.batch, call.coarse[0] * call.coarse[1])
     length = prefix.shape[1] if first else 0
-    added, turn = model.frame_positions(call.frames, call.coarse, length, frame=t)
+    added, turn = model.frame_positions(call.clip_frames, call.coarse, length, frame=t)
     x = x if added is None else x + added
     x = x.repeat(len(call.text) // call.batch, 1, 1, 1)
     options: Any = {"turn": turn, "cache": cache, "backend": call.backend}

@@ -12,6 +12,8 @@ from films import film
 from PIL import Image
 
 from contar import cli
+from contar.evaluation import direction_of
+from contar.evaluation.tracking import bounced
 from contar.media import fit_frames, read_video
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
@@ -50,8 +52,6 @@ def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_where(tmp_path, c
 
 
 def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path):
-    from contar.evaluation import direction_of
-
     out = tmp_path / "seven.mp4"
     result = contar("generate", "a seven moves to the left", "--out", str(out))
     assert result.returncode == 0, result.stderr
@@ -69,6 +69,27 @@ def test_info_counts_the_parameters_of_a_preset(capsys):
 def generate(prompt: str, out: Path, **options) -> None:
     quick = {"steps": 2, "diffusion_steps": 1, "heads": (4, 4)}
     cli.generate(prompt, str(CHECKPOINT), out, **{**quick, **options})
+
+
+def test_a_long_video_is_made_in_chunks_and_the_digit_comes_back_from_the_wall(main, tmp_path):
+    out = tmp_path / "long.mp4"
+    chunks = ("--frames", "49", "--chunk", "17", "--steps", "4")
+    main("generate", "a five moves fast to the left", "--out", str(out), *chunks)
+    frames, _ = read_video(out)
+    assert frames.shape == (49, 64, 64, 3)
+    assert bounced(frames, 17)
+    with pytest.raises(SystemExit, match="chunk: got 18"):
+        main("generate", "a five", "--out", str(out), "--frames", "49", "--chunk", "18")
+    with pytest.raises(
+        SystemExit, match="chunk: got 5, allowed: more than 5, those of the overlap"
+    ):
+        main("generate", "a five", "--out", str(out), "--chunk", "5")
+    with pytest.raises(SystemExit, match="overlap: got 1, allowed: none without a chunk"):
+        main("generate", "a five", "--out", str(out), "--overlap", "1")
+    longer = tmp_path / "longer.mp4"
+    given = ("--video", str(out), "--frames", "65", "--chunk", "17", "--steps", "2")
+    main("generate", "a five moves", "--out", str(longer), *given)
+    assert len(read_video(longer)[0]) == 65
 
 
 def test_generate_writes_a_video_of_the_right_size_rate_and_number_of_frames(tmp_path, capsys):

@@ -56,9 +56,9 @@ class GenerationPlan:
             condition cache, Yan et al. 2025, arXiv 2503.12450).
         context_noise: deviation of the noise that is added to what the temporal tower sees of
             earlier frames, for a model that was trained so.
-        chunk: frames after which the temporal tower begins anew, as if with a new clip of so many,
+        chunk: frames after which the temporal tower begins anew, as with another clip of so many,
             from the last `overlap` of them: for videos longer than those that the model learned.
-            Memory does not grow with their length. None is one clip.
+            Its cache does not grow with their length. None is one clip.
         overlap: frames that a chunk begins with, fewer than `chunk`.
 
     What follows `pinned` up to `guidance_every` trades exactness for time, as `scheduler`

@@ -20,7 +20,7 @@ def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]
     """Return changes of a `GenerationPlan` that leave out most of the work, and some exactness.
 
     A quarter of the sets, each in few steps of a solver of higher order: what the measurements on
-    the model that contar carries support (docs/performance.md), where reused features and guidance
+    a small model of digits support (docs/performance.md), where reused features and guidance
     cost more than they save. For a large network add `refresh` and `guidance_every`.
 
     Args:

@@ -30,10 +30,9 @@ def model(request) -> nova.Nova:
         return model
 
 
-def make(model, generator, context=None, **plan):
-    return nova.generate(
-        model, TEXT, replace(PLAN, **plan), generator=generator, context=context, fps=8.0
-    )
+def make(model, generator, context=None, *, order=None, **plan):
+    options = {"generator": generator, "context": context, "order": order, "fps": 8.0}
+    return nova.generate(model, TEXT, replace(PLAN, **plan), **options)
 
 
 def seeded() -> torch.Generator:
@@ -57,6 +56,25 @@ def test_chunks_are_generations_one_after_the_other_from_one_generator(model, da
         one = torch.stack([next(stream) for _ in range(count)], dim=2)
         made = torch.cat([made, one[:, :, overlap if made.shape[2] else 0 :]], dim=2)
     assert torch.equal(whole, made)
+
+
+def test_samples_with_generators_of_their_own_do_not_depend_on_their_neighbours(model):
+    plan = {"frames": 7, "chunk": 3, "overlap": 2, "context_noise": 0.3}
+    draws = [[torch.Generator().manual_seed(s) for s in seeds] for seeds in ((1, 2), (3, 2))]
+    one, other = (make(model, each, **plan) for each in draws)
+    torch.testing.assert_close(one[1], other[1])
+    assert not torch.allclose(one[0], other[0])
+
+
+def test_a_given_order_and_a_window_hold_in_every_chunk(model):
+    order = torch.arange(16).flip(0).expand(2, -1)
+    plan = {"chunk": 3, "overlap": 1, "window": 1, "pinned": 0}
+    whole = make(model, generator := seeded(), order=order, frames=5, **plan)
+    first = make(model, again := seeded(), order=order, frames=3, window=1, pinned=0)
+    assert torch.equal(whole[:, :, :3], first)
+    second = make(model, again, first[:, :, -1:], order=order, frames=3, window=1, pinned=0)
+    assert torch.equal(whole[:, :, 3:], second[:, :, 1:])
+    assert torch.equal(generator.get_state(), again.get_state())
 
 
 @pytest.mark.parametrize("chunk", [3, 4, 9])
