@@ -58,7 +58,7 @@ def compare(rev: str, pairs: int, out: Path, arguments: list[str]) -> str:
     for name, both in seconds.items():
         if [len(both.get(side, [])) for side in sides] == [pairs, pairs]:
             ordered = {side: both[side] for side in sides}
-            rows += timed_rows(name, ordered, flops=None, peak=1.0)
+            rows += timed_rows(name, ordered)
     return table(rows)
 
 

@@ -68,7 +68,11 @@ class Row:
 
 
 def timed_rows(
-    title: str, seconds: Mapping[str, list[float]], *, flops: float | None, peak: float
+    title: str,
+    seconds: Mapping[str, list[float]],
+    *,
+    flops: float | None = None,
+    peak: float | None = None,
 ) -> list[Row]:
     """Return a row for each run; the first is the one that the others are compared with.
 
@@ -76,7 +80,7 @@ def timed_rows(
         title: of the case, with its shapes.
         seconds: of each run, in turn.
         flops: of one run, where all do the same work.
-        peak: operations a second of the machine.
+        peak: operations a second of the machine, where they were measured.
     """
     rows, first = [], next(iter(seconds))
     for name, values in seconds.items():
@@ -95,7 +99,7 @@ def timed_rows(
         if flops:
             rate = flops / quantile(values, 0.5)
             cells["TFLOP/s"] = f"{rate / 1e12:.3g}"
-            cells["of peak"] = f"{rate / peak:.1%}"
+            cells |= {"of peak": f"{rate / peak:.1%}"} if peak else {}
         rows.append(Row(f"{title}: {name}", cells))
     return rows
 

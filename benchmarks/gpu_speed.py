@@ -102,8 +102,7 @@ def _nova(asked: Asked, rows: list[Row], batch: int, rounds: int, **changes: Any
     if asked.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = in_turn(runs, device=asked.device, rounds=rounds)
-    of_peak = asked.peak.get("bfloat16", 1.0)
-    rows += timed_rows(title, seconds, flops=flops, peak=of_peak)
+    rows += timed_rows(title, seconds, flops=flops, peak=asked.peak.get("bfloat16"))
     if asked.device == "cuda":
         most = torch.cuda.max_memory_allocated() / 2**30
         rows[-1].cells["memory of all, GiB"] = f"{most:.1f}"
@@ -174,7 +173,7 @@ def nova_paper(asked: Asked, rows: list[Row]) -> None:
         {"contar, graphs": lambda: run(generator=drawn(asked))}, device=asked.device, rounds=1
     )
     title = f"{plan.frames} frames, {plan.sets} sets, {plan.diffusion_steps} steps, guidance 7"
-    rows += timed_rows(f"{title}, bf16, batch 1", seconds, flops=None, peak=1.0)
+    rows += timed_rows(f"{title}, bf16, batch 1", seconds)
 
 
 def nova_parts(asked: Asked, rows: list[Row]) -> None:
@@ -318,7 +317,7 @@ def heads(asked: Asked, rows: list[Row]) -> None:
             rows.append(Row(title, {"error": f"{found:.0e}"}, held=False))
             continue
         made = timed_rows(
-            title, seconds, flops=counter.get_total_flops(), peak=asked.peak.get("bfloat16", 1.0)
+            title, seconds, flops=counter.get_total_flops(), peak=asked.peak.get("bfloat16")
         )
         made[-1].cells["error"] = f"{found:.0e}"
         rows += made
@@ -368,7 +367,7 @@ def attention(asked: Asked, rows: list[Row]) -> None:
     flops = 4 * sum(
         blocks.sizes[i] * sum(blocks.sizes[: i + 1]) for i in range(frames)
     ) * 16 * 64  # fmt: skip
-    rows += timed_rows(title, seconds, flops=flops, peak=asked.peak.get("bfloat16", 1.0))
+    rows += timed_rows(title, seconds, flops=flops, peak=asked.peak.get("bfloat16"))
 
 
 def _by(kind: str, q: Any, k: Any, v: Any, mask: BlockLayout) -> torch.Tensor:
@@ -400,7 +399,7 @@ def mar_huge(asked: Asked, rows: list[Row]) -> None:
             "contar, graphs": lambda: run(generator=drawn(asked), graphs=graphs),
         }
         seconds = in_turn(runs, device=asked.device, rounds=1)
-        made = timed_rows(title, seconds, flops=None, peak=1.0)
+        made = timed_rows(title, seconds)
         for row, (took,) in zip(made, seconds.values(), strict=True):
             row.cells["s an image"] = f"{took / batch:.3f}"
         made[-1].cells["error"], made[-1].held = f"{found:.0e}", found < 1e-2
@@ -432,4 +431,4 @@ def moving_digits(asked: Asked, rows: list[Row]) -> None:
         title = f"moving digits, {plan.frames} frames, {sets} sets, {steps} steps"
         title += f", float32, batch {batch}"
         seconds = in_turn(runs, device=asked.device, rounds=1 if asked.tiny else 3)
-        rows += timed_rows(title, seconds, flops=None, peak=1.0)
+        rows += timed_rows(title, seconds)

@@ -4,8 +4,8 @@
 texts and motion scores), RUN/images (text to image), RUN/video (text to video, from the images'
 weights), RUN/model, a pipeline for `nova.from_pretrained` in bfloat16 with curves.png beside it,
 RUN/glance (a sheet of videos and what a judge sees in them) and RUN/scores. Each stage goes on from
-its saves. The numbers are for a GPU, which is taken where there is one. The clips are those of
-`BouncingDigits`; the model that contar carries is an earlier one, trained on `MovingDigits`.
+its saves. The numbers are for a GPU, which is taken where there is one; they are about those of the
+model that contar carries, whose card says how it was made.
 """
 
 import json
@@ -22,7 +22,6 @@ from contar._errors import bad, check_count, check_number, keep_plain
 from contar.conditioning import text_package
 from contar.data import BouncingDigits
 from contar.data.moving_digits import FRAMES
-from contar.evaluation import train_judge
 from contar.evaluation.distances import require_torchmetrics
 from contar.media import motion_score
 from contar.tokenizers.causal_vae import CausalVAE
@@ -33,6 +32,7 @@ from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
 from recipes.digits_glance import glance
+from recipes.digits_judge import load_judge
 from recipes.digits_latents import digits_latents, scored
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
@@ -61,7 +61,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """The network's; those of the model that contar carries, if left out.
+    """The network's sizes.
 
     Args:
         width: of the towers.
@@ -86,10 +86,10 @@ class NetworkSizes:
         network(5, self)  # which refuses what makes no network
 
 
-def _stage(steps: int, **other: Any) -> NovaStage:
+def _stage(steps: int, batch: int, **other: Any) -> NovaStage:
     run = RunConfig(
-        steps=steps, batch=256, learning_rate=1e-3, warmup=500, ema=0.9995, precision="bf16",
-        log_every=50, validate_every=2000, sample_every=4000,
+        steps=steps, batch=batch, learning_rate=1.5e-3, warmup=300, ema=0.9995, precision="bf16",
+        log_every=50, validate_every=2000, sample_every=2000,
     )  # fmt: skip
     return NovaStage(run, repeats=4, shares=SHARES, **other)
 
@@ -110,15 +110,14 @@ class MovingDigitsRecipe:
         diffusion_steps: in which the pipeline draws a token.
         looked: videos of the look at the model, 0 leaves it out.
         judged: test clips of the evaluation, 2 or more; 0 leaves it out.
-        judge_steps: of the training of a judge, for the look and for the evaluation.
     """
 
     vae: VaeStage = field(
         default_factory=lambda: VaeStage(
             widths=(32, 64, 88), kl=2e-4, absolute=0.05, bright=4.0,
             run=RunConfig(
-                steps=4000, batch=64, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
-                precision="bf16", log_every=50, validate_every=1000, sample_every=4000,
+                steps=2250, batch=64, learning_rate=2e-3, weight_decay=1e-4, betas=(0.9, 0.99),
+                precision="bf16", log_every=50, validate_every=1000, sample_every=2250,
             ),
         )
     )  # fmt: skip
@@ -128,16 +127,15 @@ class MovingDigitsRecipe:
     network: NetworkSizes = field(
         default_factory=lambda: NetworkSizes(width=192, heads=6, encoder=2)
     )
-    images: NovaStage = field(default_factory=lambda: _stage(4000))
+    images: NovaStage = field(default_factory=lambda: _stage(500, 1024))
     video: NovaStage = field(
         default_factory=lambda: _stage(
-            12000, context_noise=(0.0, 0.3), frames=5, later=0.4, drop_motion=0.6
+            6000, 512, context_noise=(0.0, 0.3), frames=5, later=0.4, drop_motion=0.6
         )
     )
     diffusion_steps: int = 25
     looked: int = 100
     judged: int = 200
-    judge_steps: int = 500
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -152,7 +150,6 @@ class MovingDigitsRecipe:
         check_count("looked", self.looked, 0)
         if check_count("judged", self.judged, 0) == 1:
             raise bad("judged", 1, "0, or 2 and more")
-        check_count("judge_steps", self.judge_steps)
 
 
 def smoke() -> MovingDigitsRecipe:
@@ -172,7 +169,6 @@ def smoke() -> MovingDigitsRecipe:
         diffusion_steps=5,
         looked=4,
         judged=4,
-        judge_steps=5,
     )
 
 
@@ -270,13 +266,12 @@ def _train_networks(
     pipeline(video).to(torch.bfloat16).save_pretrained(target)
     save_curves({title: out / name for name, title in STAGES.items()}, target / "curves.png")
     if recipe.looked and not (resume and (out / "glance" / "glance.json").exists()):
-        look(recipe, target, out / "glance", device)
+        look(target, out / "glance", device, count=recipe.looked)
     if recipe.judged and not (resume and (out / "scores" / "scores.json").exists()):
         from recipes.digits_evaluation import evaluate_pipeline
 
         pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
-        numbers: dict[str, Any] = {"count": recipe.judged, "judge_steps": recipe.judge_steps}
-        evaluate_pipeline(pipe, out / "scores", bouncing=True, **numbers)
+        evaluate_pipeline(pipe, out / "scores", count=recipe.judged)
     return target
 
 
@@ -299,8 +294,7 @@ def load_text() -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
-def look(recipe: MovingDigitsRecipe, model: Path, out: Path, device: torch.device) -> None:
+def look(model: Path, out: Path, device: torch.device, *, count: int) -> None:
     """Have the model make videos, and print what a judge sees in them."""
     pipe = nova.from_pretrained(model, dtype=torch.float32).to(device)
-    judge = train_judge(steps=recipe.judge_steps).to(device)
-    print(json.dumps(glance(pipe, judge, out, count=recipe.looked)))
+    print(json.dumps(glance(pipe, load_judge().to(device), out, count=count)))

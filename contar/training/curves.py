@@ -7,7 +7,7 @@ from typing import Any
 from contar._errors import bad
 from contar.training.log import read_log
 
-_SMOOTHED = 10  # rows of the log
+_SMOOTHED = 20  # part of the log over which losses are averaged: a twentieth
 
 
 def require_matplotlib() -> Any:
@@ -23,7 +23,7 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> Path:
     """Write the losses of runs as PNG, side by side; return its path.
 
     Each shows "error" on a logarithmic axis if its objective has one, else "loss": in training the
-    mean of the last 10 rows of the log, in validation each row.
+    mean over a twentieth of the log, in validation each row.
 
     Args:
         runs: folders of `contar.training.train`, by what they shall be called.
@@ -40,7 +40,8 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> Path:
         columns = _read(folder / "log.csv")
         name = "error" if "error" in columns else "loss"
         steps, values = columns[name]
-        recent = [values[max(0, i - _SMOOTHED) : i] for i in range(1, len(values) + 1)]
+        span = max(1, len(values) // _SMOOTHED)
+        recent = [values[max(0, i - span) : i] for i in range(1, len(values) + 1)]
         smooth = [sum(rows) / len(rows) for rows in recent]
         axes.plot(steps, smooth, linewidth=0.8, label="training")
         axes.set(title=title, xlabel="step", ylabel=name)
