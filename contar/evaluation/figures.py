@@ -18,7 +18,7 @@ _COUNTED = {
     "digit_all": ("digit, every frame", "share"),
     "digit_read": ("digit, reader", "share"),
     "change": ("change of the writing", "distance"),
-    "sharpness": ("sharpness of the last frame over the first", "ratio"),
+    "sharpness": ("sharpness, last over first", "ratio"),
     "direction": ("direction", "share"),
     "still": ("stands still", "share"),
     "speed": ("speed within 25%", "share"),

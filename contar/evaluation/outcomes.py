@@ -61,9 +61,6 @@ class Outcome:
     sharpness: float | None = None
     bounced: bool | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "frames", tuple(self.frames))  # from JSON
-
 
 def watch(
     task: str,

@@ -100,6 +100,7 @@ class Report:
             lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
             for told in map(json.loads, lines):
                 seen = {key: value for key, value in told.items() if key in known}
+                seen["frames"] = tuple(seen.get("frames", ()))  # JSON has lists
                 outcomes[told["model"]].append(Outcome(**seen))
             rows = {
                 name: Scores(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from contar._errors import bad, check_choice, check_count, check_number, keep_plain
@@ -266,7 +267,7 @@ def _average(model: nn.Module, decay: float) -> Any:
                 if not a.is_floating_point():
                     a.copy_(b)
             old, new = [a for a, _ in moved], [b for _, b in moved]
-            torch._foreach_lerp_(old, new, weight=1.0 - decay)
+            get_ema_multi_avg_fn(decay)(old, new, 0)
 
     return Average(model, decay=decay, use_warmup=True)
 

@@ -26,6 +26,7 @@ def model(request) -> nova.Nova:
         torch.manual_seed(0)
         model = nova.build(replace(SIZES, positions=request.param)).eval()
         torch.nn.init.normal_(model.head.network.out.weight, std=0.1)
+        assert model.adapter is not None
         torch.nn.init.normal_(model.adapter.up.weight, std=0.1)
         return model
 
