@@ -42,7 +42,7 @@ def glance(
     asked = [digits[i] for i in range(count)]
     plan, texts = _plan(pipe), _texts(pipe, [clip.caption for clip in asked])
     began = time.monotonic()
-    frames = _decode(pipe, _generate(pipe, plan, texts, _SEED))
+    frames = _decode(pipe, _generate(pipe, plan, texts))
     seconds, wanted = time.monotonic() - began, torch.tensor([clip.digit for clip in asked])
     real = torch.stack([clip.frames for clip in asked])
     figures: dict[str, Any] = {"count": count, "seconds": seconds}
@@ -51,7 +51,7 @@ def glance(
         figures[name] = {**_right(judge, clips, wanted), "direction": sum(ways) / count}
     length = LONGER * (plan.frames - 1) + 1
     chunked = replace(plan, frames=length, chunk=plan.frames, overlap=OVERLAP)
-    longer = _decode(pipe, _generate(pipe, chunked, texts, _SEED))
+    longer = _decode(pipe, _generate(pipe, chunked, texts))
     figures["longer"] = _right(judge, longer, wanted)
     _sheet(frames[:_SHOWN], asked, out / "sheet.png")
     _sheet(real[:_BESIDE], asked, out / "real.png")
@@ -95,12 +95,11 @@ def _generate(
     pipe: nova.NovaPipeline,
     plan: nova.GenerationPlan,
     texts: list[Tensor],
-    seed: int,
 ) -> Float[Tensor, "b c t h w"]:
     defaults = pipe.config["defaults"]
     return nova.generate(
         pipe.transformer, texts, plan,
-        motion_flow=defaults["motion_flow"], fps=defaults["fps"], generator=seeded(seed, "glance"),
+        motion_flow=defaults["motion_flow"], fps=defaults["fps"], generator=seeded(_SEED, "glance"),
     )  # fmt: skip
 
 
