@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from contar._linear import apply_linear, linear
+from contar._mlp import Mlp, apply_mlp, packed
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
@@ -14,8 +16,6 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from contar._linear import apply_linear, linear
-from contar._mlp import Mlp, apply_mlp, packed
 from contar.heads import MeanFlowHead
 
 PRODUCT = torch.ops.mkldnn._linear_pointwise.default

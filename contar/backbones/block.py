@@ -14,8 +14,7 @@ from contar._errors import (
     check_size,
     check_tensor,
 )
-from contar._linear import apply_linear, is_bare, linear
-from contar._mlp import Mlp, apply_mlp
+from contar._layers import Mlp, weight_of
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, TokenCache, attend, rotate
@@ -63,8 +62,8 @@ class SelfAttention(nn.Module):
             ValueError: as `attend` and the cache's `write`; another width, or a table that does not
                 fit.
         """
-        width, weight = self.qkv.in_features, self.qkv.weight
-        check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
+        width = self.qkv.in_features
+        check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight_of(self.qkv))
         if turn is not None:
             check_table("turn", turn, len(x), x.shape[1], width // self.heads)
         if cache is not None:
@@ -76,15 +75,9 @@ class SelfAttention(nn.Module):
         if rows is not None:
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
             check_ids("rows", rows, x.shape[1])
-        if rows is None or not is_bare(self.qkv, nn.Linear):  # such a layer is called as it is
-            q_k_v = apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1))
-            q, k, v = q_k_v.permute(2, 0, 3, 1, 4)
-            q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)
-        else:
-            q = linear(take(x, rows), weight[:width], self.qkv.bias[:width])
-            k_v = linear(x, weight[width:], self.qkv.bias[width:])
-            q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            k, v = k_v.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if rows is not None:
+            q = q.take_along_dim(rows[:, None, :, None], dim=2)
         if turn is not None and rows is not None:
             each = rows[..., None, None]
             q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
@@ -94,7 +87,7 @@ class SelfAttention(nn.Module):
             memory, layer = cache
             k, v = memory.write(layer, k, v)
         out = attend(q, k, v, mask=mask, backend=backend, dropout=dropout)
-        out = apply_linear(self.proj, out.transpose(1, 2).flatten(2))
+        out = self.proj(out.transpose(1, 2).flatten(2))
         return out if dropout is None else dropout(out)
 
 
@@ -156,14 +149,14 @@ class Block(nn.Module):
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
             x = kept + self.attn(self.norm1(x), **attention)
-            return x + apply_mlp(self.mlp, self.norm2(x), dropout)
+            return x + self.mlp(self.norm2(x), dropout)
         x = kept + self.norm1(self.attn(x, **attention))
-        return x + self.norm2(apply_mlp(self.mlp, x, dropout))
+        return x + self.norm2(self.mlp(x, dropout))
 
     def _check(self, x: object, rows: object) -> None:
         """Raise a ValueError for what norms and rows would meet before the attention does."""
-        weight = self.attn.qkv.weight
-        check_tensor("x", x, (None, None, self.attn.qkv.in_features), "[b, n, width]", like=weight)
+        qkv = self.attn.qkv
+        check_tensor("x", x, (None, None, qkv.in_features), "[b, n, width]", like=weight_of(qkv))
         if rows is not None:
             check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")  # type: ignore[arg-type]
             check_ids("rows", rows, x.shape[1])  # type: ignore[arg-type, union-attr]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from contar._errors import DEEPEST, bad, check_ids, check_instance, check_size, check_tensor
+from contar._layers import weight_of
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, Positions, TokenCache
 from contar.attention.cache import as_it_was
@@ -110,7 +111,7 @@ class SpatialTower(nn.Module):
         check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
         shape = (batch, None, self.prefix_width)
-        check_tensor("prefix", prefix, shape, "[b, p, width]", like=self.embed.weight)
+        check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
         check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", kind="int")
         check_ids("visible_ids", visible_ids, count)
         if rows is not None:
@@ -175,7 +176,7 @@ class SpatialTower(nn.Module):
         return self.norm(x if rows is not None else x[:, length:])
 
     def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
-        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        x = self.embed(take(tokens, ids).to(weight_of(self.embed).dtype))
         return x if places.add is None else x + places.add
 
     def _renew(

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_instance, check_size, check_tensor
+from contar._layers import weight_of
 from contar._typing import Float, Tensor
 from contar.attention import sinusoid
 
@@ -41,7 +42,7 @@ class ScalarEmbedding(nn.Module):
         """
         check_tensor("values", values, (...,), "[...]")
         waves = sinusoid(values, self.frequencies, cosine_first=self.cosine_first)
-        return self.fc2(self.act(self.fc1(waves.to(self.fc1.weight.dtype))))
+        return self.fc2(self.act(self.fc1(waves.to(weight_of(self.fc1).dtype))))
 
 
 class MotionTokens(nn.Module):

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_choice, check_ids, check_instance, check_size, check_tensor
-from contar._mlp import packed
+from contar._layers import weight_of
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
+from contar.cpu import laid_out
 from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, variance_bound
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_sample
@@ -126,7 +127,7 @@ class DiffusionHead(nn.Module):
             ValueError: shapes that do not fit, `repeats` below 1, or indices that the process does
                 not have.
         """
-        check_loss(self, target, cond, repeats, generator, like=self.network.token.weight)
+        check_loss(self, target, cond, repeats, generator, like=weight_of(self.network.token))
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
         process = NoiseProcess.on(self.scheduler, device)
@@ -179,9 +180,9 @@ class DiffusionHead(nn.Module):
             ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
                 frame without `frame`, or a temperature or steps that the solver lacks.
         """
-        like = self.network.token.weight
-        checked = check_sample(self, cond, uncond, guidance, temperature, noise, like=like)
-        guidance, uncond, source = checked
+        guidance, uncond, source = check_sample(
+            self, cond, uncond, guidance, temperature, noise, like=weight_of(self.network.token)
+        )
         self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
         if frame is None:
@@ -199,12 +200,11 @@ class DiffusionHead(nn.Module):
         table, network = self.table(steps), self.network
         condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
         modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
-        mlps = [packed(block.mlp, condition, len(table)) for block in network.blocks]
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)
             tokens = torch.cat([x[:, :count]] * (1 + guided))
-            outputs = network.denoise(tokens, next(modulations), mlps)
+            outputs = network.denoise(tokens, next(modulations))
             prediction, log_variance = outputs.tensor_split([self.token_dim], dim=-1)
             others = x[:, count:]
             if guided and guidance.renorm_over == "frame":
@@ -219,7 +219,9 @@ class DiffusionHead(nn.Module):
             log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
             return torch.cat([prediction, log_variance], dim=-1)
 
-        return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
+        mlps = [block.mlp for block in network.blocks]  # of which each step calls every layer
+        with laid_out(mlps, condition[..., 0].numel(), len(table)):
+            return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None

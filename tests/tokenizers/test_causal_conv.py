@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from contar.tokenizers.causal_conv import CausalConv3d
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-from contar.tokenizers.causal_conv import CausalConv3d
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
