@@ -65,9 +65,9 @@ def speed_up(model: Model) -> Model:
 def plain(model: Model) -> Model:
     """Undo `speed_up`, in place, and return the model."""
     for module in model.modules():
-        for kind, fast in _FAST.items():
-            if type(module) is fast:
-                module.__class__ = kind
+        kind = _replaced(type(module))
+        if kind is not type(module):
+            module.__class__ = kind
     return model
 
 
@@ -115,11 +115,13 @@ class _Faster(type):
 
 
 def _replaced(kind: Any) -> Any:
-    return next((plain for plain, fast in _FAST.items() if fast is kind), kind)
+    return vars(kind).get("replaces", kind) if isinstance(kind, _Faster) else kind
 
 
 class FastLinear(nn.Linear, metaclass=_Faster):
     """A linear layer by oneDNN where that suits."""
+
+    replaces = nn.Linear
 
     def forward(self, input: Tensor) -> Tensor:
         """Return input @ weight.T + bias."""
@@ -128,6 +130,8 @@ class FastLinear(nn.Linear, metaclass=_Faster):
 
 class FastCausalConv3d(CausalConv3d, metaclass=_Faster):
     """A causal convolution by oneDNN where that suits."""
+
+    replaces = CausalConv3d
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve."""
