@@ -125,7 +125,16 @@ class FastLinear(nn.Linear, metaclass=_Faster):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return input @ weight.T + bias."""
-        return _linear(input, self.weight, self.bias, self)
+        if torch.compiler.is_compiling():  # whose graphs should know no number of tokens
+            return super().forward(input)
+        outputs, weight = self.out_features, self.weight
+        few = self.in_features * outputs < _LARGE and input.numel() * outputs < _MUCH
+        if (few and input.dtype == torch.float32) or not _at_hand(input, weight):
+            return functional.linear(input, weight, self.bias)
+        if torch.is_grad_enabled():
+            return _Product.apply(input, weight, self.bias)  # type: ignore[return-value]
+        weight = (_laid_out.get() or {}).get(self, weight)
+        return _product(input, weight, self.bias, "none", [], "")
 
 
 class FastCausalConv3d(CausalConv3d, metaclass=_Faster):
@@ -143,22 +152,6 @@ class FastCausalConv3d(CausalConv3d, metaclass=_Faster):
 
 
 _FAST: dict[type, type] = {nn.Linear: FastLinear, CausalConv3d: FastCausalConv3d}
-
-
-def _linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, layer: nn.Module | None = None
-) -> Tensor:
-    if torch.compiler.is_compiling():  # whose graphs should know no number of tokens
-        return functional.linear(x, weight, bias)
-    few = weight.numel() < _LARGE and x.numel() * len(weight) < _MUCH
-    if (few and x.dtype == torch.float32) or not _at_hand(x, weight):
-        return functional.linear(x, weight, bias)
-    if torch.is_grad_enabled():
-        return _Product.apply(x, weight, bias)  # type: ignore[return-value]
-    laid = _laid_out.get()
-    if laid and layer is not None:
-        weight = laid.get(layer, weight)
-    return _product(x, weight, bias, "none", [], "")
 
 
 def _at_hand(x: Tensor, weight: Tensor) -> bool:
@@ -201,9 +194,12 @@ class _Product(torch.autograd.Function):
         """Return the gradients of what wants one."""
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        rows = grad.reshape(-1, grad.shape[-1])
+        rows, back = grad.reshape(-1, grad.shape[-1]), None
+        if of_x:
+            suits = _at_hand(grad, weight)
+            back = _Product.apply(grad, weight.t(), None) if suits else grad @ weight
         return (
-            _linear(grad, weight.t()) if of_x else None,
+            back,  # type: ignore[return-value]
             rows.t() @ x.reshape(-1, x.shape[-1]) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
