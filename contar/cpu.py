@@ -72,21 +72,21 @@ def plain(model: Model) -> Model:
 
 
 @contextmanager
-def laid_out(modules: Iterable[nn.Module], rows: int, calls: int) -> Iterator[None]:
-    """Within it, the faster linear layers of `modules` are called many times alike.
+def laid_out(layers: Iterable[nn.Module], rows: int, calls: int) -> Iterator[None]:
+    """Within it, layers are called many times alike.
 
     oneDNN multiplies in blocks of its own, into which each call has to lay the weight. Here that is
-    done once, where it pays, for the calls of this thread. Nothing may change the weights
-    meanwhile.
+    done once, where it pays, for the calls of this thread; layers that are not faster ones are as
+    they were. Nothing may change the weights meanwhile.
 
     Args:
-        modules: whose layers are called.
+        layers: linear ones.
         rows: of a call.
         calls: that will come.
     """
     weights: dict[nn.Module, Tensor] = {}
     if calls >= _OFTEN and not torch.is_grad_enabled():
-        for layer in (layer for module in modules for layer in module.modules()):
+        for layer in layers:
             if isinstance(layer, FastLinear) and min(layer.weight.shape) >= _WIDE:
                 weight = layer.weight.detach()
                 if _at_hand(weight, weight):

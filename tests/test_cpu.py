@@ -121,7 +121,7 @@ def test_products_are_those_of_torch(batch, rows, width, out, biased, dtype):
 @pytest.mark.parametrize("rows", [1, 5, 7])
 def test_weights_laid_out_for_many_calls_give_the_same_for_any_rows(rows, calls, dtype):
     mlp, x = fast_mlp(dtype=dtype), made(2, 5, 512, seed=9, dtype=dtype)
-    with torch.no_grad(), laid_out([mlp], rows, calls):
+    with torch.no_grad(), laid_out(mlp.children(), rows, calls):
         results = [mlp(x), mlp(x)]
     expected = without(lambda: mlp(x))
     for result in results:
@@ -132,7 +132,7 @@ def test_weights_laid_out_for_many_calls_give_the_same_for_any_rows(rows, calls,
 def test_a_weight_is_laid_out_within_alone_and_never_kept():
     mlp, x = fast_mlp(), made(3, 512)
     with torch.no_grad(), Seen() as seen:
-        with laid_out([mlp], 3, calls=20):
+        with laid_out(mlp.children(), 3, calls=20):
             mlp(x), mlp(x)
         mlp.fc1.weight.data.zero_()  # which no counter of versions notices
         mlp.fc2.weight.data.zero_()

@@ -219,8 +219,7 @@ class DiffusionHead(nn.Module):
             log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
             return torch.cat([prediction, log_variance], dim=-1)
 
-        mlps = [block.mlp for block in network.blocks]  # of which each step calls every layer
-        with laid_out(mlps, condition[..., 0].numel(), len(table)):
+        with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
             return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
 
     def check_draws(

@@ -140,6 +140,11 @@ class DiffusionMLP(nn.Module):
             x = block(x, *vectors)
         return self.out(self.norm.modulate(x, *modulations[-1])).float()
 
+    def layers_of_a_step(self) -> list[nn.Module]:
+        """Return the wide linear layers that `denoise` calls."""
+        mlps: Any = [block.mlp for block in self.blocks]
+        return [layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2)]
+
     def in_steps(
         self,
         condition: Tensor,
