@@ -51,8 +51,12 @@ class Headed(Model):
             raise bad("head", type(self.head).__name__, allowed)
         super().save_pretrained(save_directory, **options)
 
+    def rename_saved(self, state: dict[str, Any]) -> None:
+        """Rename in place the weights of a file that an earlier version has saved."""
+        named_head_weights(state, self.state_dict())
+
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
-        named_head_weights(state_dict, self.state_dict())
+        self.rename_saved(state_dict)
 
 
 def learning_head(

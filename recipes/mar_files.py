@@ -20,7 +20,6 @@ from contar.tokenizers.vae import VAETokenizer
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official
 from recipes.mar_model import Mar
-from recipes.sizes import named_head_weights
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
 # Of the tokenizer; what else its file may hold was needed in training only.
@@ -66,7 +65,7 @@ def from_pretrained(
         config = MarConfig.from_dict(sizes)
         state = read_weights(path)
         model = _empty(config, state)
-        named_head_weights(state, model.state_dict())
+        model.rename_saved(state)
     else:
         checkpoint = _read_pickle(path)
         weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")

@@ -7,21 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import bad, check_ids, check_tensor
+from contar._errors import check_ids, check_tensor
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import KVCache, TokenCache
-from contar.attention.cache import as_it_was
-from contar.backbones import Block, SpatialMemory
-from contar.backbones.block import run_blocks, take
-from contar.backbones.spatial_memory import check_memory
+from contar.attention import Positions
+from contar.backbones import SpatialMemory, SpatialTower
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionHead, TokenHead
 from recipes.building import compile_parts
 from recipes.headed import Headed, choose_head
 from recipes.mar_config import MarConfig
-from recipes.mar_keys import from_official, to_official
-from recipes.sizes import Tower
+from recipes.mar_keys import MASK_TOKEN, from_official, to_official
 
 EPS = 1e-6  # of every layer norm
 
@@ -42,27 +38,21 @@ class Mar(Headed):
         width, places = c.encoder.width, c.buffer + c.tokens
         self.classes = nn.Embedding(c.classes, width)
         self.no_class = nn.Parameter(torch.empty(1, width))
-        self.embed = nn.Linear(c.values, width)
-        self.embed_norm = nn.LayerNorm(width, eps=EPS)
         self.encoder_positions = nn.Parameter(torch.empty(1, places, width))
-        self.encoder = self._half(c.encoder)
-        self.encoder_norm = nn.LayerNorm(width, eps=EPS)
-        width = c.decoder.width
-        self.join = nn.Linear(c.encoder.width, width)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.decoder_positions = nn.Parameter(torch.empty(1, places, width))
-        self.decoder = self._half(c.decoder)
-        self.decoder_norm = nn.LayerNorm(width, eps=EPS)
-        self.head_positions = nn.Parameter(torch.empty(1, c.tokens, width))
-        self.head: Any = choose_head(head, c.head, c.values, width)
-        self._draw_weights(own=head is not None)
-
-    def _half(self, tower: Tower) -> nn.ModuleList:
-        c = self.sizes
-        return nn.ModuleList(
-            Block(tower.width, tower.heads, mlp_ratio=c.mlp_ratio, prenorm=True, eps=EPS)
-            for _ in range(tower.depth)
+        self.decoder_positions = nn.Parameter(torch.empty(1, places, c.decoder.width))
+        self.head_positions = nn.Parameter(torch.empty(1, c.tokens, c.decoder.width))
+        self.spatial = SpatialTower(
+            c.values,
+            width,
+            encoder=c.encoder,
+            decoder=c.decoder,
+            mlp_ratio=c.mlp_ratio,
+            prenorm=True,
+            eps=EPS,
+            decoder_positions="all",
         )
+        self.head: Any = choose_head(head, c.head, c.values, c.decoder.width)
+        self._draw_weights(own=head is not None)
 
     def _draw_weights(self, *, own: bool) -> None:
         """Draw as the official code does; of another head than its own, leave the weights."""
@@ -73,7 +63,7 @@ class Mar(Headed):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         drawn = [
-            self.classes.weight, self.no_class, self.mask_token, self.encoder_positions,
+            self.classes.weight, self.no_class, self.spatial.mask_token, self.encoder_positions,
             self.decoder_positions, self.head_positions,
         ]  # fmt: skip
         if network is not None:
@@ -111,111 +101,42 @@ class Mar(Headed):
             dropout: of attention and MLPs, in training.
 
         Raises:
-            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit, dropout beside a
-                memory, or a memory as `SpatialTower` refuses it.
+            ValueError: shapes, dtypes or numbers (on the CPU) that do not fit, or what
+                `SpatialTower` refuses.
         """
         c = self.sizes
         check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
-        batch = len(tokens)
-        check_tensor("labels", labels, (batch,), "[b]", kind="int")
+        check_tensor("labels", labels, (len(tokens),), "[b]", kind="int")
         check_ids("labels", labels, c.classes + 1)
-        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", kind="int")
-        check_ids("visible_ids", visible_ids, c.tokens)
-        if rows is not None:
-            check_tensor("rows", rows, (batch, None), "[b, m]", kind="int")
-            check_ids("rows", rows, c.tokens)
-        if filled is not None:
-            check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
-
-        every = (tokens, labels, visible_ids, filled, rows)
-        if memory is None:
-            return self._compute(*every, backend=backend, dropout=dropout)
-        if dropout is not None:
-            raise bad("dropout", dropout, "None beside a memory")
-        options: Any = {"like": self.no_class, "backend": backend, "alone": filled is None}
-        places = c.buffer + c.tokens
-        check_memory(memory, self._halves(), places, visible_ids, rows, **options)
-        with as_it_was(memory):
-            if memory.full and rows is not None:
-                return self._renew(tokens, visible_ids, rows, memory, backend)
-            memory.reserve_all(c.buffer, visible_ids.shape[1])
-            return self._compute(*every, (memory.encoder, memory.decoder), backend=backend)
-
-    def _compute(
-        self,
-        tokens: Tensor,
-        labels: Tensor,
-        visible_ids: Tensor,
-        filled: Tensor | None,
-        rows: Tensor | None,
-        caches: tuple[KVCache | None, TokenCache | None] = (None, None),
-        *,
-        backend: Any,
-        dropout: Dropout | None = None,
-    ) -> Tensor:
-        """Compute everything; what is kept of it goes into the caches of both halves."""
-        c, batch = self.sizes, len(tokens)
-        of_encoder, of_decoder = caches
+        of_encoder, of_decoder = self.encoder_positions[0], self.decoder_positions[0]
         steer = torch.cat([self.classes.weight, self.no_class])[labels]
-        buffer = steer[:, None] + self.encoder_positions[0, : c.buffer]
-        x = self.embed_norm(torch.cat([buffer, self._embed(tokens, visible_ids)], dim=1))
-        mask = None
-        if filled is not None:
-            seen = torch.cat([filled.new_ones(batch, c.buffer), ~filled], dim=1)
-            mask = seen[:, None, None, :]
-        options: Any = {"backend": backend, "dropout": dropout}
-        x = run_blocks(self.encoder, x, cache=of_encoder, mask=mask, **options)
-
-        x = self.join(self.encoder_norm(x))
-        buffer, x = x[:, : c.buffer], x[:, c.buffer :]
-        if filled is not None:
-            x = torch.where(filled[..., None], self.mask_token.to(x.dtype), x)
-        hidden = self.mask_token.expand(batch, c.tokens, -1).to(x.dtype)
-        x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x)
-        x = torch.cat([buffer, x], dim=1) + self.decoder_positions
-        rows_of_all = None if rows is None else rows + c.buffer
-        x = run_blocks(self.decoder, x, cache=of_decoder, rows=rows_of_all, mask=None, **options)
-        if rows is None:
-            return self.decoder_norm(x)[:, c.buffer :] + self.head_positions
-        return self.decoder_norm(x) + self.head_positions[0][rows]
-
-    def _halves(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        encoder, decoder = self.sizes.encoder, self.sizes.decoder
-        return (encoder.depth, encoder.width, encoder.heads), (
-            decoder.depth, decoder.width, decoder.heads,
-        )  # fmt: skip
+        z = self.spatial(
+            tokens,
+            steer[:, None] + of_encoder[: c.buffer],
+            visible_ids,
+            positions=(Positions(add=of_encoder[c.buffer :]), Positions(add=of_decoder)),
+            filled=filled,
+            rows=rows,
+            memory=memory,
+            backend=backend,
+            dropout=dropout,
+        )
+        return z + (self.head_positions if rows is None else self.head_positions[0][rows])
 
     def allocate_memory(self, batch: int) -> SpatialMemory:
         """Return an empty memory for so many samples."""
-        tokens = self.sizes.buffer + self.sizes.tokens
-        return SpatialMemory.allocate(self._halves(), batch, tokens, like=self.embed.weight)
+        return self.spatial.allocate_memory(batch, self.sizes.tokens, self.sizes.buffer)
 
-    def _embed(self, tokens: Tensor, ids: Tensor) -> Tensor:
-        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
-        return x + self.encoder_positions[0, self.sizes.buffer :][ids]
-
-    def _renew(
-        self,
-        tokens: Tensor,
-        visible_ids: Tensor,
-        rows: Tensor,
-        memory: SpatialMemory,
-        backend: Any,
-    ) -> Tensor:
-        """Compute what has become visible since, and `rows`, among what the memory holds."""
-        buffer = self.sizes.buffer
-        new, ids = memory.reserve_new(buffer, visible_ids, rows)
-        x = self.mask_token.expand(*rows.shape, -1)
-        if new.shape[1]:
-            seen = self.embed_norm(self._embed(tokens, new))
-            options: Any = {"mask": None, "backend": backend}
-            seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
-            x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
-        x = x + self.decoder_positions[0, buffer:][ids]
-        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
-        options = {"rows": wanted, "mask": None, "backend": backend}
-        x = run_blocks(self.decoder, x, cache=memory.decoder, **options)
-        return self.decoder_norm(x) + self.head_positions[0][rows]
+    def rename_saved(self, state: dict[str, Any]) -> None:
+        """Rename in place the weights of a file that an earlier version has saved."""
+        super().rename_saved(state)
+        for name in self.state_dict():
+            part = name.removeprefix("spatial.")
+            saved = part.replace("norm.", "decoder_norm.", 1) if part[:5] == "norm." else part
+            if name not in state and saved in state:
+                state[name] = state.pop(saved)
+        if MASK_TOKEN in state and state[MASK_TOKEN].ndim == 3:
+            state[MASK_TOKEN] = state[MASK_TOKEN][0]
 
     def compile(self, **options: Any) -> None:
         """Compile what sampling repeats: the blocks and the head's network.
@@ -226,7 +147,7 @@ class Mar(Headed):
         Args:
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
-        compile_parts([*self.encoder, *self.decoder, self.head], options)
+        compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names of official checkpoints."""

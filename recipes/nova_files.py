@@ -33,7 +33,6 @@ from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official
 from recipes.nova_model import Nova
 from recipes.nova_pipeline import NovaPipeline
-from recipes.sizes import named_head_weights
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {
@@ -182,7 +181,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
     state, name = read_weights(folder), f"transformer/{WEIGHTS}"
     model, released = open_network(folder, state, num_heads)
     state = _cast(state, dtype)
-    named_head_weights(state, model.state_dict())
+    model.rename_saved(state)
     if released:
         depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)

@@ -107,7 +107,7 @@ def of_mar() -> tuple[nn.Module, list[nn.Module], Callable[..., Tensor], Any]:
         ids = torch.arange(visible).expand(2, -1)
         return model(tokens, labels, ids, rows=torch.tensor(rows).expand(2, -1), memory=memory)
 
-    parts: list[Any] = [model.encoder[0], model.decoder[1], model.decoder_norm]
+    parts: list[Any] = [model.spatial.encoder[0], model.spatial.decoder[1], model.spatial.norm]
     return model, parts, call, lambda: model.allocate_memory(2)
 
 

@@ -168,7 +168,7 @@ def test_so_is_that_of_a_mar(seed: int, ends: list[int]) -> None:
     def find(end: int, **options: Any) -> Tensor:
         return model(tokens, labels, order[:, :end], rows=order[:, end:], **options)
 
-    check_block_causal(model.encoder, 2, 7, find, model.allocate_memory(2), ends)
+    check_block_causal(model.spatial.encoder, 2, 7, find, model.allocate_memory(2), ends)
 
 
 @torch.no_grad()
