@@ -27,13 +27,13 @@ from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses
-from recipes.building import build_model
-from recipes.headed import learning_head
-from recipes.mar_config import PRESETS, MarConfig, official_head
-from recipes.mar_files import from_pretrained, load_tokenizer
+from recipes._mar.config import PRESETS, MarConfig, official_head
+from recipes._mar.files import from_pretrained, load_tokenizer
+from recipes._shared.building import build_model
+from recipes._shared.headed import learning_head
+from recipes._shared.sizes import Tower
 from recipes.mar_model import Mar
 from recipes.mar_sampling import PLAN, generate
-from recipes.sizes import Tower
 
 __all__ = [
     "PLAN",

@@ -14,10 +14,10 @@ from contar.attention import Positions
 from contar.backbones import SpatialMemory, SpatialTower
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionHead, TokenHead
-from recipes.building import compile_parts
-from recipes.headed import Headed, choose_head
-from recipes.mar_config import MarConfig
-from recipes.mar_keys import MASK_TOKEN, from_official, to_official
+from recipes._mar.config import MarConfig
+from recipes._mar.keys import MASK_TOKEN, from_official, to_official
+from recipes._shared.building import compile_parts
+from recipes._shared.headed import Headed, choose_head
 
 EPS = 1e-6  # of every layer norm
 

@@ -29,13 +29,13 @@ from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.tokenizers import patchify
 from contar.training import FrameLosses, frame_losses
-from recipes.building import build_model
-from recipes.headed import learning_head
-from recipes.nova_config import PRESETS, NovaConfig, Tower
-from recipes.nova_files import from_pretrained
-from recipes.nova_inputs import read_noise
+from recipes._nova.config import PRESETS, NovaConfig, Tower
+from recipes._nova.files import from_pretrained
+from recipes._nova.inputs import read_noise
+from recipes._nova.pipeline import NovaOutput, NovaPipeline
+from recipes._shared.building import build_model
+from recipes._shared.headed import learning_head
 from recipes.nova_model import Nova
-from recipes.nova_pipeline import NovaOutput, NovaPipeline
 from recipes.nova_sampling import UNSET, Numbers, Texts, generate, motion_numbers, stream
 
 __all__ = [

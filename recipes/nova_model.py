@@ -19,10 +19,10 @@ from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
 from contar.heads import TokenHead
 from contar.tokenizers import patchify
-from recipes.building import compile_parts
-from recipes.headed import Headed, choose_head
-from recipes.nova_config import NovaConfig
-from recipes.nova_keys import from_official, to_official
+from recipes._nova.config import NovaConfig
+from recipes._nova.keys import from_official, to_official
+from recipes._shared.building import compile_parts
+from recipes._shared.headed import Headed, choose_head
 
 
 class Nova(Headed):

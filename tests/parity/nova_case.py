@@ -18,7 +18,7 @@ from contar.heads import DiffusionHead, Noise
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify
 from recipes import nova, nova_sampling
-from recipes.nova_keys import official_name
+from recipes._nova.keys import official_name
 
 SCHEDULERS = {
     "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},

@@ -12,7 +12,8 @@ from tiny_mar import SIZES, tiny_mar
 from torch import nn
 
 from contar.tokenizers.vae import VAETokenizer
-from recipes import mar, mar_config
+from recipes import mar
+from recipes._mar import config as mar_config
 
 
 def same(model, other):

@@ -16,7 +16,7 @@ from contar._errors import (
 )
 from contar.attention.positions import rotary_sections
 from contar.heads import check_head
-from recipes.sizes import Tower, check_fields, check_tower, named_head
+from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
 
 # Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
 RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}

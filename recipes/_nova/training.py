@@ -24,7 +24,7 @@ from contar.training.draws import draw_step
 from contar.training.latents import Latents
 from contar.training.processes import processes
 from recipes import nova
-from recipes.nova_inputs import read_noise
+from recipes._nova.inputs import read_noise
 from recipes.nova_model import Nova
 from recipes.nova_sampling import UNSET
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from contar._files import check_finite, check_weights
-from recipes.key_map import renamed
+from recipes._shared.key_map import renamed
 
 MASK_TOKEN = "spatial.mask_token"  # [1, d], of official checkpoints [1, 1, d]
 # Ours, official. `{i}` is a block's number.

@@ -17,8 +17,8 @@ from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
 from contar.tokenizers.vae import VAETokenizer
-from recipes.mar_config import MarConfig
-from recipes.mar_keys import from_official
+from recipes._mar.config import MarConfig
+from recipes._mar.keys import from_official
 from recipes.mar_model import Mar
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1

@@ -10,7 +10,7 @@ from contar._errors import bad, check_instance, check_size
 from contar._models import Model
 from contar._typing import Tensor
 from contar.heads import DiffusionHead, TokenHead, make_head
-from recipes.sizes import named_head_weights
+from recipes._shared.sizes import named_head_weights
 
 
 def choose_head(
