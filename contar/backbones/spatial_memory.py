@@ -52,6 +52,11 @@ class SpatialMemory:
         )
 
     @property
+    def batch(self) -> int:
+        """Of how many samples it is."""
+        return self.decoder.fits["batch"]
+
+    @property
     def full(self) -> bool:
         """Whether everything was computed once."""
         return self.decoder.full

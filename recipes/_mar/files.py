@@ -19,7 +19,7 @@ from contar._files import WEIGHTS, load_exactly, read_json, read_weights
 from contar.tokenizers.vae import VAETokenizer
 from recipes._mar.config import MarConfig
 from recipes._mar.keys import from_official
-from recipes.mar_model import Mar
+from recipes._mar.network import Mar
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
 # Of the tokenizer; what else its file may hold was needed in training only.

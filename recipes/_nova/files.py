@@ -31,8 +31,8 @@ from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.vae import KNOWN
 from recipes._nova.config import NovaConfig
 from recipes._nova.keys import from_official
+from recipes._nova.network import Nova
 from recipes._nova.pipeline import NovaPipeline
-from recipes.nova_model import Nova
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {

@@ -16,7 +16,7 @@ from contar.tokenizers.vae import VAETokenizer
 from recipes._nova.config import PRESETS
 from recipes._nova.defaults import default_values
 from recipes._nova.files import open_network, open_vae
-from recipes.nova_model import Nova
+from recipes._nova.network import Nova
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

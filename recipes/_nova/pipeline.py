@@ -18,6 +18,7 @@ from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
 from contar.tokenizers.vae import VAETokenizer
+from recipes._nova.call import Texts, motion_numbers, read_plan
 from recipes._nova.defaults import check_parts, default_values
 from recipes._nova.inputs import (
     Pixels,
@@ -29,8 +30,8 @@ from recipes._nova.inputs import (
     read_texts,
     show,
 )
-from recipes.nova_model import Nova
-from recipes.nova_sampling import Texts, generate, motion_numbers, read_plan
+from recipes._nova.network import Nova
+from recipes.nova import generate
 
 
 @dataclass
@@ -199,7 +200,7 @@ class NovaPipeline(DiffusionPipeline):
             grid=grid,
         )
         plan = change_plan(plan, plan_changes)
-        sizes = read_plan(model, plan)[1]
+        sizes = read_plan(model, plan).sizes
         if graphs is not None:
             plan.check_graphs(graphs)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)

@@ -16,7 +16,6 @@ from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionHead, TokenHead
 from recipes._mar.config import MarConfig
 from recipes._mar.keys import MASK_TOKEN, from_official, to_official
-from recipes._shared.building import compile_parts
 from recipes._shared.headed import Headed, choose_head
 
 EPS = 1e-6  # of every layer norm
@@ -138,25 +137,8 @@ class Mar(Headed):
         if MASK_TOKEN in state and state[MASK_TOKEN].ndim == 3:
             state[MASK_TOKEN] = state[MASK_TOKEN][0]
 
-    def compile(self, **options: Any) -> None:
-        """Compile what sampling repeats: the blocks and the head's network.
+    def _to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return to_official(state)
 
-        Each is one graph, of any number of tokens; the first samples wait for the compiler. Of use
-        where launches cost more than what they run, as small sets on a GPU do.
-
-        Args:
-            options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
-        """
-        compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
-
-    def official_state_dict(self) -> dict[str, Tensor]:
-        """Return the state dict in the names of official checkpoints."""
-        return to_official(self.state_dict())
-
-    def load_official_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load a state dict in the names of official checkpoints.
-
-        Raises:
-            ValueError: missing, unexpected or misshapen weights, all listed; nothing is loaded.
-        """
-        self.load_state_dict(from_official(state, self.state_dict()))
+    def _from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return from_official(state, self.state_dict())
