@@ -13,11 +13,11 @@ from unittest import mock
 import numpy as np
 import torch
 
+from contar.backbones.block import take
 from contar.generation import plan as plan_module
 from contar.heads import DiffusionHead, Noise
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify
-from contar.backbones.block import take
 from recipes import nova
 from recipes._nova.keys import official_name
 
