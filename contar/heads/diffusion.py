@@ -180,24 +180,25 @@ class DiffusionHead(nn.Module):
             ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
                 frame without `frame`, or a temperature or steps that the solver lacks.
         """
-        guidance, uncond, source = check_sample(
-            self, cond, uncond, guidance, temperature, noise, like=weight_of(self.network.token)
-        )
-        self.check_sample(guidance, temperature, steps)
+        like = weight_of(self.network.token)
+        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
+        table = self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
         if frame is None:
             if guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame":
                 raise bad("frame", None, "the tokens of the frame, over which is renormalised")
             frame = count
-        elif check_size("frame", frame) < count:
+        elif frame < count:
             raise bad("frame", frame, f"at least the {count} predicted tokens")
 
         def draw() -> Tensor:
             drawn = source.normal(batch, frame, self.token_dim)
-            check_tensor("noise", drawn, (batch, frame, self.token_dim), "[b, m, token_dim]")
+            if drawn.shape != (batch, frame, self.token_dim):
+                allowed = f"[b, m, token_dim] = {(batch, frame, self.token_dim)}"
+                raise bad("noise", tuple(drawn.shape), allowed)
             return drawn.float()
 
-        table, network = self.table(steps), self.network
+        network = self.network
         condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
         modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
 
@@ -220,7 +221,7 @@ class DiffusionHead(nn.Module):
             return torch.cat([prediction, log_variance], dim=-1)
 
         with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
-            return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
+            return table.run(predict, draw(), draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
@@ -234,11 +235,16 @@ class DiffusionHead(nn.Module):
             check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
             check_ids("index", index, len(self.process))
 
-    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
-        """Raise a ValueError unless `sample` takes these."""
+    def check_sample(
+        self, guidance: Guidance, temperature: float, steps: int | None
+    ) -> SamplerTable:
+        """Return the solver of so many steps; a ValueError unless `sample` takes these."""
         table = self.table(steps)
-        self._check_kind("scheduler", table.noise_high is not None)
-        table.check_temperature("temperature", temperature)
+        if (table.noise_high is not None) != self.network.learned_variance:
+            self._check_kind("scheduler", table.noise_high is not None)
+        if temperature != 1:
+            table.check_temperature("temperature", temperature)
+        return table
 
     def _check_kind(self, name: str, learned: bool) -> None:
         if learned != self.network.learned_variance:
