@@ -20,14 +20,14 @@ import torch
 
 from contar._errors import check_instance
 from contar._random import Generators, normal
-from contar._typing import Float, Int, Tensor
+from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, Positions
 from contar.backbones import SpatialMemory
 from contar.backbones.block import take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
 from contar.heads import Noise, TokenHead
-from contar.ordering import SetSchedule, TrainingMask
+from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
 from recipes._nova.call import UNSET, Call, Numbers, Texts, read_call
@@ -117,6 +117,8 @@ def stream(
     motion_flow: Numbers = None,
     fps: Numbers = None,
     context: Float[Tensor, "b c n h w"] | None = None,
+    latents: Float[Tensor, "b c t h w"] | None = None,
+    keep: Bool[Tensor, "*t h2 w2"] | None = None,
     order: Int[Tensor, "b m"] | None = None,
     generator: Generators | None = None,
     progress: bool = False,
@@ -127,7 +129,8 @@ def stream(
 ) -> Iterator[Float[Tensor, "b c h w"]]:
     """Generate latent frames and yield each, [b, c, h, w], as it is finished.
 
-    Frames are float32, or of the context's dtype if that is wider; they are the caller's to change.
+    Frames are float32, or of the given ones' dtype if that is wider; they are the caller's to
+    change.
 
     Every argument is checked at the call, before the first frame is asked for. Randomness comes
     from `generator` alone, in the official order: on the first generated frame a uniform number
@@ -147,7 +150,11 @@ def stream(
         fps: frames per second, likewise; None is 12. Videos only.
         context: [b, c, n, h, w], given first frames, yielded as they are: none makes an image or
             video of the text, one goes on from an image, n continue a video.
-        order: [b, tokens], the order of a frame's tokens; None draws one.
+        latents: [b, c, t, h, w], a video of which some tokens are given and the others made anew.
+        keep: [rows, columns] of tokens, of every frame, or [t, rows, columns]: True where the token
+            of `latents` is given, which comes back as it is. What is given of later frames informs
+            none before them.
+        order: [b, tokens], the order of a frame's tokens, given ones apart; None draws one.
         generator: one, or one for each sample; a CPU generator works for every device. None is
             freshly seeded.
         progress: show a bar.
@@ -164,10 +171,10 @@ def stream(
     call = read_call(
         model, GenerationPlan() if plan is None else plan,
         prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds,
-        motion_flow=motion_flow, fps=fps, context=context, order=order, generator=generator,
-        backend=backend, graphs=graphs,
+        motion_flow=motion_flow, fps=fps, context=context, latents=latents, keep=keep, order=order,
+        generator=generator, backend=backend, graphs=graphs,
     )  # fmt: skip
-    total = (call.plan.frames - call.given) * len(call.sizes)
+    total = sum(map(len, call.sets))
     monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
     return _frames(call, monitor)
 
@@ -197,7 +204,7 @@ class _State:
     cache: KVCache  # of the temporal tower
     positions: tuple[Positions, Positions]  # of a frame's tokens, in the halves of the spatial one
     anchor: Float[Tensor, "b2 n d"] | None = None  # the first frame's features
-    schedule: SetSchedule | None = None  # drawn with the first frame that is not given
+    order: Int[Tensor, "b m"] | None = None  # drawn with the first frame that is not given
 
 
 def _chunk(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
@@ -205,9 +212,8 @@ def _chunk(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     state, frame = _begin(call), None
     for t in range(call.chunk_frames):
         condition = _condition(call, state, t, frame)
-        if call.context is not None and t < call.given:
-            frame = call.context[:, :, t]
-        else:
+        frame = call.given_frame(t)
+        if frame is None:
             frame = _draw_frame(call, state, condition, t, monitor)
         yield frame
 
@@ -252,19 +258,15 @@ def _draw_frame(
 ) -> Float[Tensor, "b c h w"]:
     """Return a frame, filled set by set in a random order (section 3.3)."""
     c, plan, device = call.model.sizes, call.plan, call.model.begin.device
-    if state.schedule is None:
-        draws: Any = {"generator": call.generator, "device": device}
-        order = (
-            plan.draw_order(call.batch, call.grid, **draws) if call.order is None else call.order
-        )
-        state.schedule = SetSchedule(order, call.sizes)
-    shape = (call.batch, c.channels, *call.latent)
-    tokens = patchify(torch.zeros(shape, dtype=torch.float32, device=device), c.patch)
+    if state.order is None:
+        state.order = call.draw_order()
+    tokens, schedule = call.begin_frame(t, state.order)
+    steps, shape = call.steps(len(schedule)), (call.batch, c.channels, *call.latent)
     places = [x for half in state.positions for x in (half.add, half.turn)]
     memory = None
     if call.graphs is not None:  # which other generations may have had in between
         call.graphs.bind(call.model)
-    for step in state.schedule:
+    for step in schedule:
         monitor.before()
         guidance = plan.guidance.at((step.index + 1) / step.sets)
         steering = condition if guidance.scale > 1 else condition[: call.batch]
@@ -272,13 +274,13 @@ def _draw_frame(
             sizes = len(steering), tokens.shape[1], steering.shape[1]
             if step.index % plan.refresh == 0 or memory is None or memory.batch != sizes[0]:
                 memory = call.model.spatial.allocate_memory(*sizes)
-        draw = partial(_draw_set, call, guidance, call.steps[step.index], memory)
+        draw = partial(_draw_set, call, guidance, steps[step.index], memory)
         noise = FrameNoise(call.generator, step, shape, c.patch, device)
         given = (tokens, steering, step.known, step.current, *places)
         if call.graphs is None:
             drawn = draw(noise, *given)
         else:
-            kind = (guidance, plan.temperature, plan.draws_by(call.head, call.steps[step.index]))
+            kind = (guidance, plan.temperature, plan.draws_by(call.head, steps[step.index]))
             drawn = call.graphs((*kind, call.backend), draw, noise, *given)
         tokens = fill(tokens, step.current, drawn)
         now = (call.first + t, plan.frames, step.index, step.sets)
@@ -295,9 +297,7 @@ def _draw_set(
     passes = len(condition) // call.batch
     positions = (Positions(*places[:2]), Positions(*places[2:]))
     options: Any = {"positions": positions, "memory": memory, "backend": call.backend}
-    tokens, known, current = (
-        x.repeat(passes, *[1] * (x.ndim - 1)) for x in (tokens, known, current)
-    )
+    tokens, known, current = (torch.cat([x] * passes) for x in (tokens, known, current))
     z = call.model.spatial(tokens, condition, known, rows=current, **options)
     return call.head.sample(
         z[: call.batch],
@@ -389,11 +389,8 @@ def training_losses(
     if ids is None:
         target, z, row = (x[mask.hidden] for x in (clean, z, row.expand_as(mask.hidden)))
     else:
-        target, z, row = (
-            take(clean, ids).flatten(0, 1),
-            z.flatten(0, 1),
-            row.expand_as(ids).flatten(),
-        )
+        target, z = take(clean, ids).flatten(0, 1), z.flatten(0, 1)
+        row = row.expand_as(ids).flatten()
     losses = step.head.loss(target, z, **step.head_options)
     if given is not None:
         losses = losses * (row % frames >= given[row // frames])

@@ -16,7 +16,7 @@ from contar._errors import (
     keep_plain,
 )
 from contar._random import Generators
-from contar._typing import Int, Tensor
+from contar._typing import Bool, Int, Tensor
 from contar.conditioning import Guidance
 from contar.generation.graphs import Graphs
 from contar.heads import DiffusionHead, TokenHead
@@ -138,6 +138,30 @@ class GenerationPlan:
         if self.sets - self.filling_sets > first:
             allowed = f"at most {first + self.filling_sets}, as {first} tokens come first"
             raise bad("sets", self.sets, allowed)
+        return cut(first, self.sets - self.filling_sets) + cut(second, self.filling_sets)
+
+    def sizes_around(self, keep: Bool[Tensor, "h w"]) -> tuple[int, ...]:
+        """Return the set sizes for the tokens of a frame that are not kept.
+
+        They are cut as a frame of so many tokens is, in as many sets, or in fewer where fewer
+        tokens are left; none is left where all are kept.
+
+        Args:
+            keep: [rows, columns], True where a token is given; on the CPU.
+        """
+
+        def cut(count: int, sets: int) -> tuple[int, ...]:
+            if not count:
+                return ()
+            sets = min(sets, count)
+            return set_sizes(count, sets, curve=self.curve, rounding=self.rounding)
+
+        left = ~keep
+        if self.filling_sets is None:
+            return cut(int(left.sum()), self.sets)
+        row, column = (torch.arange(side, device=keep.device) for side in keep.shape)
+        later = (row[:, None] + column) % 2 == 1
+        first, second = int((left & ~later).sum()), int((left & later).sum())
         return cut(first, self.sets - self.filling_sets) + cut(second, self.filling_sets)
 
     def check_order(self) -> None:

@@ -2,9 +2,9 @@
 
 import torch
 
-from contar._errors import bad, check_device, check_size, check_total
+from contar._errors import bad, check_device, check_size, check_tensor, check_total
 from contar._random import Generators, check_generator, uniform
-from contar._typing import Int, Tensor
+from contar._typing import Bool, Int, Tensor
 
 
 def random_order(
@@ -71,3 +71,20 @@ def checkerboard_order(
     order = random_order(batch, tokens, generator=generator, device=device)
     later = (order // columns + order % columns) % 2
     return order.gather(1, later.argsort(dim=1, stable=True))
+
+
+def kept_first(order: Int[Tensor, "b n"], keep: Bool[Tensor, " n"]) -> Int[Tensor, "b n"]:
+    """Return orders in which the positions that are kept come before the others.
+
+    Among either the order stays.
+
+    Args:
+        order: [b, n] permutations.
+        keep: [n], True where a position's token is given.
+
+    Raises:
+        ValueError: other shapes or dtypes.
+    """
+    check_tensor("order", order, (None, None), "[b, n]", kind="int")
+    check_tensor("keep", keep, (order.shape[1],), "[n]", kind="bool")
+    return order.gather(1, (~keep)[order].byte().argsort(dim=1, stable=True))

@@ -16,7 +16,7 @@ class SetStep:
     Attributes:
         index: number of the set, from 0.
         sets: how many there are.
-        known: [b, m] positions predicted before.
+        known: [b, m] positions given, or predicted before.
         current: [b, n] positions to predict now.
         remaining: [b, r] positions to predict later.
     """
@@ -34,14 +34,17 @@ class SetSchedule:
 
     Args:
         order: [b, n], a permutation of the positions for each sample.
-        sizes: tokens of each set; positive, adding up to n.
+        sizes: tokens of each set; positive, adding up to n - given.
+        given: how many first positions of each order are known before the first set.
 
     Raises:
-        ValueError: sizes that are not positive or do not add up, or an order that is none.
+        ValueError: sizes that are not positive or do not add up, an order that is none, or `given`
+            below 0.
     """
 
     order: Int[Tensor, "b n"]
     sizes: tuple[int, ...]
+    given: int = 0
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -51,10 +54,9 @@ class SetSchedule:
             raise bad("sizes", self.sizes, "sizes of at least one set")
         for size in self.sizes:
             check_size("sizes", size)
-        if sum(self.sizes) != self.order.shape[1]:
-            allowed = (
-                f"positive numbers that add up to the tokens of order {tuple(self.order.shape)}"
-            )
+        rest = self.order.shape[1] - check_size("given", self.given, 0)
+        if sum(self.sizes) != rest:
+            allowed = f"positive numbers that add up to the {rest} tokens of order that are to come"
             raise bad("sizes", self.sizes, allowed)
         if not (self.order.sort(dim=1).values == _positions(self.order)).all():
             raise bad("order", "rows with repeated or missing positions", "permutations")
@@ -67,7 +69,7 @@ class SetSchedule:
             raise bad("index", index, "the number of a set")
         if not 0 <= index < len(self.sizes):
             raise IndexError(index)
-        ends = (0, *accumulate(self.sizes))
+        ends = (*accumulate(self.sizes, initial=self.given),)
         start, stop = ends[index], ends[index + 1]
         order = self.order
         known, current, remaining = order[:, :start], order[:, start:stop], order[:, stop:]

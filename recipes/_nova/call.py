@@ -8,12 +8,13 @@ import torch
 
 from contar._errors import bad, check_instance, check_number, check_tensor, plain
 from contar._random import Generators, check_generator
-from contar._typing import Float, Int, Tensor
+from contar._typing import Bool, Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.generation import GenerationPlan, Graphs
 from contar.heads import DiffusionHead, TokenHead
 from contar.heads.protocol import check_plan
-from contar.ordering import SetSchedule
+from contar.ordering import SetSchedule, kept_first
+from contar.tokenizers import patchify
 from recipes._nova.network import Nova
 
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
@@ -31,8 +32,11 @@ class Settings:
     latent: tuple[int, int]
     grid: tuple[int, int]  # of a frame's tokens, (rows, columns)
     head: TokenHead  # as it draws
-    sizes: tuple[int, ...]  # of the sets
-    steps: tuple[int | None, ...]  # of each set
+    sizes: tuple[int, ...]  # of the sets of a frame of which nothing is given
+
+    def steps(self, sets: int) -> tuple[int | None, ...]:
+        """Return the diffusion steps of each of so many sets."""
+        return self.plan.steps(sets, getattr(self.model.head, "steps", None))
 
     @property
     def coarse(self) -> tuple[int, int]:
@@ -65,6 +69,9 @@ class Call(Settings):
     flow: Float[Tensor, " b2"] | None
     fps: Float[Tensor, " b2"] | None
     context: Float[Tensor, "b c n h w"] | None
+    latents: Float[Tensor, "b c t h w"] | None  # of which the tokens of `keep` are given
+    keep: Bool[Tensor, "t n"] | None
+    sets: tuple[tuple[int, ...], ...]  # the sizes of each frame's; none where all of it is given
     order: Int[Tensor, "b m"] | None
     generator: Generators
     backend: Any
@@ -79,10 +86,25 @@ class Call(Settings):
         options: Any = {"generator": self.generator, "device": device}
         return self.plan.draw_order(self.batch, self.grid, **options)
 
-    @property
-    def given(self) -> int:
-        """How many first frames are given."""
-        return 0 if self.context is None else self.context.shape[2]
+    def given_frame(self, t: int) -> Float[Tensor, "b c h w"] | None:
+        """Return frame t of the chunk if all of it is given."""
+        if self.context is not None and t < self.context.shape[2]:
+            return self.context[:, :, t]
+        whole = self.latents is not None and not self.sets[self.first + t]
+        return self.latents[:, :, self.first + t] if whole else None  # type: ignore[index]
+
+    def begin_frame(
+        self, t: int, order: Int[Tensor, "b m"]
+    ) -> tuple[Float[Tensor, "b m c"], SetSchedule]:
+        """Return the given tokens of frame t, else 0, and the sets in which the rest is made."""
+        c, t = self.model.sizes, self.first + t
+        if self.latents is None or self.keep is None:
+            shape = (self.batch, self.tokens, c.patch**2 * c.channels)
+            tokens = torch.zeros(shape, dtype=torch.float32, device=order.device)
+            return tokens, SetSchedule(order, self.sizes)
+        keep, sizes = self.keep[t], self.sets[t]
+        tokens = patchify(self.latents[:, :, t], c.patch).masked_fill(~keep[:, None], 0)
+        return tokens, SetSchedule(kept_first(order, keep), sizes, self.tokens - sum(sizes))
 
 
 def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
@@ -97,10 +119,14 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
     grid = latent[0] // c.patch, latent[1] // c.patch
     sizes = plan.sizes(grid[0] * grid[1])
     head = plan.solver_of(model.head)
-    steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
-    for count in dict.fromkeys(steps):
-        check_plan(head, plan.guidance.at(1), plan.temperature, count)
-    return Settings(model, plan, latent, grid, head, sizes, steps)
+    settings = Settings(model, plan, latent, grid, head, sizes)
+    _check_steps(settings, len(sizes))
+    return settings
+
+
+def _check_steps(settings: Settings, sets: int) -> None:
+    for count in dict.fromkeys(settings.steps(sets)):
+        check_plan(settings.head, settings.plan.guidance.at(1), settings.plan.temperature, count)
 
 
 def read_call(
@@ -112,6 +138,8 @@ def read_call(
     motion_flow: Numbers,
     fps: Numbers,
     context: Float[Tensor, "b c n h w"] | None,
+    latents: Float[Tensor, "b c t h w"] | None,
+    keep: Bool[Tensor, "*t h2 w2"] | None,
     order: Int[Tensor, "b m"] | None,
     generator: Generators | None,
     backend: Any,
@@ -132,6 +160,15 @@ def read_call(
             if (most := getattr(plan, name)) is not None and context.shape[2] > most:
                 raise bad("context", f"{context.shape[2]} frames", f"at most plan.{name}={most}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
+    sets = ((),) * (0 if context is None else context.shape[2])
+    sets += (settings.sizes,) * (plan.frames - len(sets))
+    if latents is not None or keep is not None:
+        keep = read_keep(settings, batch, latents, keep, context)
+        sets = tuple(map(plan.sizes_around, keep))
+        for count in {len(sizes) for sizes in sets if sizes}:
+            _check_steps(settings, count)
+        keep = keep.flatten(1).to(device)
+        latents = latents.to(device, torch.promote_types(latents.dtype, torch.float32))
     if order is not None:
         plan.check_order()
         check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
@@ -154,11 +191,46 @@ def read_call(
         flow=flow,
         fps=rate,
         context=context,
+        latents=latents,
+        keep=keep,
+        sets=sets,
         order=order,
         generator=check_generator(generator, batch, device),
         backend=backend,
         graphs=graphs,
     )
+
+
+def read_keep(
+    settings: Settings, batch: int, latents: Any, keep: Any, context: Any
+) -> Bool[Tensor, "t h2 w2"]:
+    """Return which tokens of each frame are given, on the CPU.
+
+    Raises:
+        ValueError: one of `latents` and `keep` without the other, or beside a context; other
+            shapes; nothing to be made; a frame that nothing is given of before one that is given.
+    """
+    plan, c = settings.plan, settings.model.sizes
+    if context is not None:
+        raise bad("context", "a tensor beside keep", "None: keep all tokens of those frames")
+    for name, value, other in (("keep", keep, "latents"), ("latents", latents, "keep")):
+        if value is None:
+            raise bad(name, None, f"a tensor, with {other}")
+    shape = (batch, c.channels, plan.frames, *settings.latent)
+    check_tensor("latents", latents, shape, "[b, c, t, h, w]")
+    one = keep.ndim == 2 if isinstance(keep, Tensor) else True
+    shape, axes = settings.grid, "[rows, columns]"
+    if not one:
+        shape, axes = (plan.frames, *shape), "[t, rows, columns]"
+    check_tensor("keep", keep, shape, axes, kind="bool")
+    keep = keep.cpu().expand(plan.frames, -1, -1)
+    if keep.all():
+        raise bad("keep", "all tokens", "at least one to be made")
+    given, anew = keep.flatten(1).all(1).tolist(), (~keep).flatten(1).all(1).tolist()
+    if any(anew) and any(given[(first := anew.index(True)) :]):
+        got = f"nothing of frame {first} and all of frame {given.index(True, first)}"
+        raise bad("keep", got, "no such frame before a given one, which it does not see")
+    return keep
 
 
 def motion_numbers(
