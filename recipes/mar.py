@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from contar._errors import check_instance
+from contar._errors import check_ids, check_instance, check_number, check_tensor
 from contar._random import Generators
-from contar._typing import Float, Int, Tensor
+from contar._typing import Bool, Float, Int, Tensor
 from contar.backbones import SpatialMemory
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
 from contar.heads import Noise, TokenHead
-from contar.ordering import SetSchedule, TrainingMask
+from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses
 from recipes._mar.call import PLAN, Call, read_call
@@ -44,6 +44,7 @@ __all__ = [
     "from_pretrained",
     "generate",
     "load_tokenizer",
+    "mix",
     "official_head",
     "training_losses",
 ]
@@ -82,9 +83,11 @@ def build(
 
 def generate(
     model: Mar,
-    labels: Int[Tensor, " b"],
+    labels: Int[Tensor, " b"] | Float[Tensor, "b d"],
     plan: GenerationPlan | None = None,
     *,
+    latents: Float[Tensor, "b c h w"] | None = None,
+    keep: Bool[Tensor, "h2 w2"] | None = None,
     order: Int[Tensor, "b n"] | None = None,
     generator: Generators | None = None,
     progress: bool = False,
@@ -103,9 +106,13 @@ def generate(
 
     Args:
         model: a MAR; it is left as it is.
-        labels: [b], classes by number; the number of classes itself stands for none.
+        labels: [b], classes by number; the number of classes itself stands for none. Or what `mix`
+            returns.
         plan: sets, diffusion steps, guidance, temperature; None is `PLAN`. Its `scheduler` None
             means IDDPM's own sampler; another has to read a learned variance.
+        latents: [b, c, h, w], of which some tokens are given and the others made anew.
+        keep: [rows, columns], True where the token of `latents` is given, which comes back as it
+            is. Guidance with a `start` counts it among the known.
         order: [b, tokens], the order of the tokens; None draws one for each sample.
         generator: one, or one for each sample; a CPU generator works for every device. None is
             freshly seeded.
@@ -122,7 +129,8 @@ def generate(
     check_instance("model", model, Mar)
     call = read_call(
         model, PLAN if plan is None else plan, labels,
-        order=order, generator=generator, backend=backend, graphs=graphs,
+        latents=latents, keep=keep, order=order, generator=generator, backend=backend,
+        graphs=graphs,
     )  # fmt: skip
     monitor = Monitor(len(call.sizes), progress=progress, callback=callback, cancel=cancel)
     return _draw(call, monitor)
@@ -132,8 +140,7 @@ def generate(
 def _draw(call: Call, monitor: Monitor) -> Float[Tensor, "b c h w"]:
     """Return latents, filled set by set: conditions of the tower, then what the head draws."""
     c, plan, device = call.model.sizes, call.plan, call.model.device
-    tokens = torch.zeros(call.batch, c.tokens, c.values, dtype=torch.float32, device=device)
-    schedule = SetSchedule(call.draw_order(), call.sizes)
+    tokens, schedule = call.tokens, call.draw_schedule()
     noise, memory = Noise(call.generator, device), None
     if call.graphs is not None:  # which other generations may have had in between
         call.graphs.bind(call.model)
@@ -178,6 +185,30 @@ def _draw_set(
         noise=noise,
         steps=steps,
     )
+
+
+@torch.no_grad()
+def mix(
+    model: Mar, labels: Int[Tensor, " b"], others: Int[Tensor, " b"], weight: float
+) -> Float[Tensor, "b d"]:
+    """Return what steers between two classes each, for `generate` in place of labels.
+
+    Args:
+        model: a MAR.
+        labels: [b], as in `generate`.
+        others: [b], likewise.
+        weight: in [0, 1]: 0 is `labels` and 1 is `others`, to the last bit.
+
+    Raises:
+        ValueError: labels that `generate` refuses, others of another number, or another weight.
+    """
+    check_instance("model", model, Mar)
+    check_tensor("labels", labels, (None,), "[b]", kind="int")
+    check_tensor("others", others, (len(labels),), "[b]", kind="int")
+    for name, ids in (("labels", labels), ("others", others)):
+        check_ids(name, ids, model.sizes.classes + 1)
+    first, second = (model.embed(ids.to(model.device)) for ids in (labels, others))
+    return first.lerp(second, check_number("weight", weight, 0, 1))
 
 
 def training_losses(

@@ -30,7 +30,7 @@ from contar.heads import Noise, TokenHead
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
-from recipes._nova.call import UNSET, Call, Numbers, Texts, read_call
+from recipes._nova.call import UNSET, Call, Numbers, Texts, mix, read_call
 from recipes._nova.config import PRESETS, NovaConfig
 from recipes._nova.network import Nova
 from recipes._nova.noise import FrameNoise
@@ -57,6 +57,7 @@ __all__ = [
     "from_pretrained",
     "frozen_parts",
     "generate",
+    "mix",
     "stream",
     "training_losses",
 ]
@@ -154,7 +155,7 @@ def stream(
         keep: [rows, columns] of tokens, of every frame, or [t, rows, columns]: True where the token
             of `latents` is given, which comes back as it is. What is given of later frames informs
             none before them.
-        order: [b, tokens], the order of a frame's tokens, given ones apart; None draws one.
+        order: [b, tokens], the order of a frame's tokens; None draws one.
         generator: one, or one for each sample; a CPU generator works for every device. None is
             freshly seeded.
         progress: show a bar.

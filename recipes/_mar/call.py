@@ -5,15 +5,16 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_ids, check_instance, check_tensor
+from contar._errors import bad, check_instance, check_tensor
 from contar._random import Generators, check_generator
-from contar._typing import Int, Tensor
+from contar._typing import Bool, Float, Int, Tensor
 from contar.attention.attend import check_backend
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs
 from contar.heads import TokenHead
 from contar.heads.protocol import check_plan
-from contar.ordering import SetSchedule, SetStep
+from contar.ordering import SetSchedule, SetStep, kept_first
+from contar.tokenizers import patchify
 from recipes._mar.network import Mar
 
 # As the official evaluation has it: guidance that rises with the share of tokens known, set sizes
@@ -31,14 +32,16 @@ class Call:
     sizes: tuple[int, ...]  # of the sets
     steps: tuple[int | None, ...]  # of each set
     batch: int
-    labels: Int[Tensor, " b2"]  # those of no class follow, where guidance may act
+    labels: Int[Tensor, " b2"] | Float[Tensor, "b2 d"]  # no class follows, where guidance may act
+    tokens: Float[Tensor, "b n c"]  # 0 where they are to be made
+    keep: Bool[Tensor, " n"] | None
     order: Int[Tensor, "b n"] | None
     generator: Generators
     backend: Any
     graphs: Graphs | None
 
-    def draw_order(self) -> Int[Tensor, "b n"]:
-        """Return the order that was given, or one that is drawn now.
+    def draw_schedule(self) -> SetSchedule:
+        """Return the sets of the order that was given, or of one that is drawn now.
 
         Within a set it is the raster order, as the official code draws noise.
         """
@@ -46,7 +49,11 @@ class Call:
         if order is None:
             draws: Any = {"generator": self.generator, "device": self.model.device}
             order = self.plan.draw_order(self.batch, self.model.sizes.grid, **draws)
-        return torch.cat([ids.sort(dim=1).values for ids in order.split(self.sizes, dim=1)], dim=1)
+        if self.keep is not None:
+            order = kept_first(order, self.keep)
+        given = order.shape[1] - sum(self.sizes)
+        ids = [ids.sort(dim=1).values for ids in order.split((given, *self.sizes), dim=1)]
+        return SetSchedule(torch.cat(ids, dim=1), self.sizes, given)
 
     def done(self, step: SetStep) -> float:
         """Return the share of tokens known after a set; one counts as hidden at the end."""
@@ -57,8 +64,10 @@ class Call:
 def read_call(
     model: Mar,
     plan: GenerationPlan,
-    labels: Int[Tensor, " b"],
+    labels: Int[Tensor, " b"] | Float[Tensor, "b d"],
     *,
+    latents: Float[Tensor, "b c h w"] | None,
+    keep: Bool[Tensor, "h2 w2"] | None,
     order: Int[Tensor, "b n"] | None,
     generator: Generators | None,
     backend: Any,
@@ -68,8 +77,7 @@ def read_call(
     check_instance("plan", plan, GenerationPlan)
     c, device = model.sizes, model.device
     _check_plan(model, plan)
-    check_tensor("labels", labels, (None,), "[b]", kind="int")
-    check_ids("labels", labels, c.classes + 1)
+    model.check_labels(labels)
     batch = len(labels)
     if not batch:
         raise bad("labels", "none", "at least one")
@@ -77,19 +85,41 @@ def read_call(
     if graphs is not None:
         plan.check_graphs(graphs)
     sizes = plan.sizes(c.tokens)
+    tokens = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
+    if latents is not None or keep is not None:
+        tokens, keep = _read_keep(model, batch, latents, keep)
+        sizes = plan.sizes_around(keep)
+        keep = keep.flatten().to(device)
+        tokens = tokens.masked_fill(~keep[:, None], 0)
     if order is not None:
         plan.check_order()
         check_tensor("order", order, (batch, c.tokens), "[b, tokens]", kind="int")
-        order = SetSchedule(order.to(device), sizes).order
+        order = SetSchedule(order.to(device), (c.tokens,)).order
     head = plan.solver_of(model.head)
     steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
     for count in dict.fromkeys(steps):
         check_plan(head, plan.guidance.at(1), plan.temperature, count)
     labels = labels.to(device)
     if plan.guidance.active:
-        labels = torch.cat([labels, torch.full_like(labels, c.classes)])
+        none = torch.full((batch,), c.classes, dtype=torch.int64, device=device)
+        labels = torch.cat([labels, none if labels.ndim == 1 else model.embed(none)])
     draws = check_generator(generator, batch, device)
-    return Call(model, plan, head, sizes, steps, batch, labels, order, draws, backend, graphs)
+    given = (labels, tokens, keep, order)
+    return Call(model, plan, head, sizes, steps, batch, *given, draws, backend, graphs)
+
+
+def _read_keep(model: Mar, batch: int, latents: Any, keep: Any) -> tuple[Tensor, Tensor]:
+    """Return the tokens of latents and which of them are given, the latter on the CPU."""
+    c = model.sizes
+    for name, value, other in (("keep", keep, "latents"), ("latents", latents, "keep")):
+        if value is None:
+            raise bad(name, None, f"a tensor, with {other}")
+    check_tensor("latents", latents, (batch, c.channels, *c.latent), "[b, c, h, w]")
+    check_tensor("keep", keep, c.grid, "[rows, columns]", kind="bool")
+    if keep.all():
+        raise bad("keep", "all tokens", "at least one to be made")
+    latents = latents.to(model.device, torch.promote_types(latents.dtype, torch.float32))
+    return patchify(latents, c.patch, channel_first=True), keep.cpu()
 
 
 def _check_plan(model: Mar, plan: GenerationPlan) -> None:

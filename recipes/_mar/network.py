@@ -78,7 +78,7 @@ class Mar(Headed):
     def forward(
         self,
         tokens: Float[Tensor, "b n c"],
-        labels: Int[Tensor, " b"],
+        labels: Int[Tensor, " b"] | Float[Tensor, "b d2"],
         visible_ids: Int[Tensor, "b v"],
         *,
         filled: Bool[Tensor, "b v"] | None = None,
@@ -91,7 +91,8 @@ class Mar(Headed):
 
         Args:
             tokens: [b, n, values]; only the visible ones are read.
-            labels: [b], classes by number; the number of classes itself stands for none.
+            labels: [b], classes by number; the number of classes itself stands for none. Or their
+                embeddings, [b, width].
             visible_ids: [b, v], positions of the visible tokens, none twice.
             filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
             rows: [b, m], positions whose condition is wanted; None is all.
@@ -105,10 +106,9 @@ class Mar(Headed):
         """
         c = self.sizes
         check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
-        check_tensor("labels", labels, (len(tokens),), "[b]", kind="int")
-        check_ids("labels", labels, c.classes + 1)
+        self.check_labels(labels, len(tokens))
         of_encoder, of_decoder = self.encoder_positions[0], self.decoder_positions[0]
-        steer = torch.cat([self.classes.weight, self.no_class])[labels]
+        steer = self.embed(labels) if labels.ndim == 1 else labels
         z = self.spatial(
             tokens,
             steer[:, None] + of_encoder[: c.buffer],
@@ -121,6 +121,18 @@ class Mar(Headed):
             dropout=dropout,
         )
         return z + (self.head_positions if rows is None else self.head_positions[0][rows])
+
+    def embed(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Return what steers, for classes by number."""
+        return torch.cat([self.classes.weight, self.no_class])[labels]
+
+    def check_labels(self, labels: Any, batch: int | None = None) -> None:
+        """Raise a ValueError unless they are classes by number, or embeddings."""
+        width = self.sizes.encoder.width
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            return check_tensor("labels", labels, (batch, width), "[b, width]", like=self.no_class)
+        check_tensor("labels", labels, (batch,), "[b]", kind="int")
+        check_ids("labels", labels, self.sizes.classes + 1)
 
     def allocate_memory(self, batch: int) -> SpatialMemory:
         """Return an empty memory for so many samples."""

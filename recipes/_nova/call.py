@@ -233,6 +233,27 @@ def read_keep(
     return keep
 
 
+@torch.no_grad()
+def mix(model: Nova, prompt_embeds: Texts, others: Texts, weight: float) -> Float[Tensor, "b l e"]:
+    """Return states between those of two prompts each, to be taken for `prompt_embeds`.
+
+    Args:
+        model: a NOVA, whose stored rows pad either to `text_length`.
+        prompt_embeds: as in `nova.stream`.
+        others: of as many prompts.
+        weight: in [0, 1]: 0 is `prompt_embeds` and 1 is `others`, to the last bit.
+
+    Raises:
+        ValueError: states that `nova.stream` refuses, others of another number, or another weight.
+    """
+    check_instance("model", model, Nova)
+    count = model.text.check("prompt_embeds", prompt_embeds)
+    if model.text.check("others", others) != count:
+        raise bad("others", f"{len(others)} texts", f"{count}, one for each prompt")
+    first, second = (model.text.pad(states) for states in (prompt_embeds, others))
+    return first.lerp(second, check_number("weight", weight, 0, 1))
+
+
 def motion_numbers(
     model: Nova, batch: int, flow: Numbers, fps: Numbers
 ) -> tuple[Tensor | None, Tensor | None]:
