@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import typechecking
 from hypothesis import HealthCheck, settings
 from jaxtyping import config as jaxtyping_config
-from jaxtyping import install_import_hook
 
 logging.getLogger("xformers").setLevel(logging.ERROR)  # says that it has no kernels for the CPU
 # Health checks of time are off: what is slow here is the first call into torch, not the law.
@@ -36,7 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # the profile of 1,000 examples a law and a GPU's run leave it to the short one.
     thorough = config.getoption("--hypothesis-profile") == "thorough"
     if not thorough and not config.getoption("--device"):
-        install_import_hook(["contar", "recipes"], "typechecking.checked")
+        typechecking.install(["contar", "recipes"])
+
+
+def pytest_runtest_setup() -> None:
+    typechecking.seen.clear()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
