@@ -1,6 +1,7 @@
 """What every test runs under: shapes enforced by jaxtyping, Hypothesis profiles, --slow."""
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -37,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
     thorough = config.getoption("--hypothesis-profile") == "thorough"
     if not thorough and not config.getoption("--device"):
         typechecking.install(["contar", "recipes"])
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays: to look through it for garbage takes longer than most tests.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # else libraries take it for a leak
 
 
 def pytest_runtest_setup() -> None:

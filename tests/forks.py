@@ -4,6 +4,7 @@ It is forked from a server that has imported what takes long and has done nothin
 compute gradients in a fork of a process that has.
 """
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -20,7 +21,7 @@ class Fork:
 
     Args:
         printed: a file to be written: what they print.
-        function: of a module, not of another function.
+        function: of a module, not of another function; what it returns is the exit code.
         arguments: that can be pickled.
         processes: how many.
     """
@@ -40,13 +41,13 @@ class Fork:
 
 
 def _run(printed: Path, processes: int, function: Callable[..., Any], arguments: Any) -> None:
+    gc.freeze()  # as conftest.py does
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (sys.stdout, sys.stderr):
         standard.flush()
         os.dup2(file, standard.fileno())
     if processes == 1:
-        function(*arguments)
-        return
+        sys.exit(function(*arguments))
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
