@@ -40,7 +40,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
 
-@settings(max_examples=8)  # of about 40 that there are
+@settings(max_examples=8 if settings().max_examples < 1000 else 1000)
 @given(st.data())
 def test_chunks_are_generations_one_after_the_other_from_one_generator(model, data):
     chunk = data.draw(st.integers(2, 4), "chunk")
