@@ -22,6 +22,9 @@ settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
 settings.register_profile("thorough", max_examples=1000, **_common)
 settings.load_profile("ci")  # another one: pytest --hypothesis-profile=thorough
 
+# Files that begin first, so that no worker is left with one of them when the others have ended.
+LONGEST = ("test_docs.py", "test_benchmarks.py", "test_compiled.py", "test_digits_road.py")
+
 # The models are tiny: a second thread costs more than it brings, in processes of tests as well.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -61,6 +64,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:

@@ -9,6 +9,7 @@ import ast
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -21,6 +22,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pytest
+import typechecking
+
+FORKED = multiprocessing.get_context("fork")  # what is imported here, no mutant imports again
 ROOT = Path(__file__).parents[1]
 TESTS = {  # of each room, fastest first: a mutant's tests end at the first that fails
     "attention": "attention laws/test_attention_laws.py backbones laws/test_generation_laws.py",
@@ -171,21 +176,32 @@ def copy_to(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
+def run_tests(folder: Path, tests: list[str], printed: Path) -> None:
+    """Run the tests of a copy, in a process of its own that has not imported contar."""
+    with printed.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    os.environ.update(PYTHONPATH=str(folder), OMP_NUM_THREADS="1")
+    sys.path[0] = str(folder)
+    quiet = ["-q", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
+    sys.exit(pytest.main(["-x", *quiet, "-W", "ignore:Module already imported", *tests]))
+
+
 def outcome(folder: Path, room: str, timeout: float | None = None) -> str:
-    """Run the room's tests in the folder: "survived", or what ended them."""
-    tests = [f"tests/{name}" for name in TESTS[room].split()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
-    env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    try:
-        run = subprocess.run(
-            [*command, *tests], cwd=folder, env=env, timeout=timeout, capture_output=True, text=True
-        )
-    except subprocess.TimeoutExpired:
+    """Run the room's tests in the copy: "survived", or what killed the mutant."""
+    tests, printed = [f"tests/{name}" for name in TESTS[room].split()], folder / "printed.txt"
+    process = FORKED.Process(target=run_tests, args=(folder, tests, printed))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
         return "killed by the clock"
-    if run.returncode == 0:
+    if process.exitcode == 0:
         return "survived"
-    words = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return "killed by " + (words[0].split(" - ")[0] if words else run.stderr[-200:])
+    lines = printed.read_text().splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return "killed by " + (failed or lines or [f"exit {process.exitcode}"])[-1].split(" - ")[0]
 
 
 def main() -> None:
@@ -203,11 +219,7 @@ def main() -> None:
     known = {Mutant(**entry["mutant"]) for entry in entries}
     drawn = draw([options.only] if options.only else list(TESTS), options.count, options.seed)
 
-    def save() -> None:
-        part = options.results.with_suffix(".part")
-        part.write_text(json.dumps(results, indent=1) + "\n")
-        part.replace(options.results)
-
+    typechecking.import_large()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         copy_to(folder)
@@ -220,13 +232,14 @@ def main() -> None:
                 if (said := outcome(folder, room)) != "survived":
                     parser.error(f"the tests of {room} fail before any change: {said}")
                 seconds[room] = time.perf_counter() - began
-                save()
             source = file.read_text()
             file.write_text(mutant.of(source))
             said = outcome(folder, room, timeout=3 * seconds[room] + 30)
             file.write_text(source)
             entries.append({"mutant": asdict(mutant), "outcome": said})
-            save()
+            part = options.results.with_suffix(".part")
+            part.write_text(json.dumps(results, indent=1) + "\n")
+            part.replace(options.results)
             print(f"{mutant}: {said}", flush=True)
     lost = [Mutant(**e["mutant"]) for e in entries if e["outcome"] == "survived"]
     print(f"\n{len(lost)} of {len(entries)} mutants survived", *sorted(lost), sep="\n")

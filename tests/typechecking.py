@@ -45,9 +45,13 @@ def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
     return decorated
 
 
-def install(packages: list[str]) -> None:
-    """Check the shapes and types of what is imported from these packages from now on."""
+def import_large() -> None:
     for name in LARGE:
         importlib.import_module(name)
+
+
+def install(packages: list[str]) -> None:
+    """Check the shapes and types of what is imported from these packages from now on."""
+    import_large()
     jaxtyping.jaxtyped = jaxtyped
     jaxtyping.install_import_hook(packages, f"{__name__}.checked")
