@@ -120,7 +120,7 @@ def test_a_real_video_is_continued_after_its_last_frames(tmp_path):
 
 
 def test_the_frames_that_a_video_gives_are_its_last_ones_half_of_all(tmp_path, monkeypatch):
-    from recipes.nova_pipeline import NovaPipeline
+    from recipes._nova.pipeline import NovaPipeline
 
     seen, call = {}, NovaPipeline.__call__
 
@@ -237,7 +237,7 @@ def test_a_program_refuses_bytes_that_are_no_text_by_name_and_without_a_tracebac
 
 
 def test_a_picture_and_a_video_of_a_phone_are_given_upright(tmp_path, monkeypatch):
-    from recipes.nova_pipeline import NovaPipeline
+    from recipes._nova.pipeline import NovaPipeline
 
     seen, call = {}, NovaPipeline.__call__
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from contar._typing import Float
 from contar.ordering import random_order
-from recipes import nova_keys
+from recipes import mar
 
 
 def test_what_is_imported_is_checked():
     wrong: object = "tokens"
-    for function in (random_order, nova_keys.official_name):
+    for function in (random_order, mar.official_head):
         with pytest.raises(TypeCheckError):
             function(wrong, wrong)  # type: ignore[arg-type]
 
