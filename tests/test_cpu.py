@@ -207,6 +207,14 @@ def test_derivatives_of_first_and_second_order_are_those_of_torch(dtype, shape, 
         )
 
 
+def test_a_gradient_is_the_same_where_onednn_is_off_by_then():
+    layer, x = fast_layer(), made(3, 512).requires_grad_()
+    out = layer(x).sum()
+    with one_dnn_off():
+        (grad,) = torch.autograd.grad(out, x)
+    torch.testing.assert_close(grad, layer.weight.sum(0).expand(3, -1))
+
+
 @ONE_DNN
 @pytest.mark.parametrize(("frozen", "kept"), [((), 2), (("x",), 1), (("weight",), 1)])
 def test_no_factor_is_kept_that_no_gradient_needs(frozen, kept):
