@@ -1,4 +1,4 @@
-"""The command line: demo, generate, info, evaluate; others in `cli_training`, `cli_bench`."""
+"""The command line: demo, generate, info, evaluate; others in `recipes._cli`."""
 
 import sys
 import time
@@ -8,8 +8,9 @@ from typing import Literal
 
 import tyro
 
-from contar import cli_bench, cli_training
 from contar._errors import bad, check_count, check_device, check_text
+from recipes._cli import bench as bench_commands
+from recipes._cli import training
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:
@@ -200,7 +201,7 @@ def evaluate(
     import torch
 
     from recipes import nova
-    from recipes.digits_evaluation import evaluate_pipeline
+    from recipes.moving_digits import evaluate_pipeline
 
     pipe = nova.from_pretrained(model, dtype=torch.float32)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -233,14 +234,14 @@ def main() -> None:
     }  # fmt: skip
     program, words = "contar", sys.argv[1:]
     if words[:1] == ["train"]:  # the import of recipes takes seconds
-        commands, program, words = cli_training.recipes(), "contar train", words[1:]
+        commands, program, words = training.recipes(), "contar train", words[1:]
     else:
-        commands |= {"cache": cli_training.cache, "compare": cli_training.compare}
+        commands |= {"cache": training.cache, "compare": training.compare}
     if words[:1] == ["compare"]:
-        commands["compare"] = cli_training.comparison()
+        commands["compare"] = training.comparison()
     try:
         if words[:2] == ["bench", "heads"]:
-            return tyro.cli(cli_bench.heads, prog="contar bench heads", args=words[2:])
+            return tyro.cli(bench_commands.heads, prog="contar bench heads", args=words[2:])
         tyro.extras.subcommand_cli_from_dict(commands, prog=program, args=words)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"contar: {error}") from None

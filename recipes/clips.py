@@ -14,18 +14,17 @@ import torch
 from tqdm import tqdm
 
 from contar._errors import bad
-from contar.data.cache import Cache, write_cache
-from contar.data.captioned import captioned_files
+from contar.data import Cache, captioned_files, write_cache
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
+from contar.training.autoencoder import VaeStage, train_vae
 from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
 from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
 from recipes.moving_digits import SHARES
 from recipes.nova_training import NovaStage, train_network
-from recipes.vae_training import VaeStage, train_vae
 
 CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said
 

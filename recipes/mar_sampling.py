@@ -8,7 +8,7 @@ import torch
 from contar._errors import bad, check_ids, check_instance, check_tensor
 from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention.attending import check_backend
 from contar.conditioning import Guidance
 from contar.generation import (
     GenerationPlan,

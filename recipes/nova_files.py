@@ -43,7 +43,7 @@ _OFFICIAL = {
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
 _TIMESTEPS = 1_000_000  # of a scheduler, which makes tables of them
-SHIPPED = Path(__file__).parent / "models"  # trained by this project, by name
+SHIPPED = Path(__file__).parent / "moving_digits" / "weights"  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 

@@ -12,7 +12,7 @@ from contar._errors import bad, check_instance, check_number, check_tensor, plai
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, Positions
-from contar.attention.attend import check_backend
+from contar.attention.attending import check_backend
 from contar.backbones import SpatialMemory
 from contar.backbones.block import take
 from contar.conditioning import Guidance

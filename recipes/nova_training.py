@@ -12,7 +12,7 @@ from torch.nn import functional
 from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded
 from contar._typing import Float, Tensor
-from contar.data.cache import Cache
+from contar.data import Cache
 from contar.diffusion import NoiseProcess
 from contar.heads import DiffusionHead, head_scheduler
 from contar.media import save_gif, save_sheet

@@ -11,10 +11,9 @@ import pytest
 from films import film
 from PIL import Image
 
-from contar import cli
-from contar.evaluation import direction_of
-from contar.evaluation.tracking import bounced
 from contar.media import fit_frames, read_video
+from recipes import cli
+from recipes.moving_digits import bounced, direction_of
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
 
@@ -28,7 +27,7 @@ def clip(name: str) -> Path:
 
 
 def contar(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "contar.cli", *arguments]
+    command = [sys.executable, "-m", "recipes.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -237,7 +236,7 @@ def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
 @pytest.mark.parametrize("option", ["prompt", "--negative"])
 def test_bytes_that_are_no_text_are_refused_by_name_before_the_model_is_read(option, tmp_path):
     words: list[str | bytes] = [b"\xff"] if option == "prompt" else ["x", option, b"a \xff"]
-    command = [sys.executable, "-m", "contar.cli", "generate", *words, "--model", "none"]
+    command = [sys.executable, "-m", "recipes.cli", "generate", *words, "--model", "none"]
     result = subprocess.run([*command, "--out", str(tmp_path / "a.mp4")], capture_output=True)
     name = option.removeprefix("--").encode()
     assert result.returncode == 1

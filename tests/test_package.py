@@ -22,7 +22,8 @@ HEAVY = (
 @pytest.mark.parametrize(
     "module", ["contar", "contar.attention", "contar.ordering", "contar.diffusion",
                "contar.conditioning", "contar.tokenizers", "contar.generation", "contar.training",
-               "contar.media", "contar.evaluation", "contar.cli"]
+               "contar.media", "contar.evaluation", "contar.data",
+               "contar.backbones", "contar.heads", "recipes.cli"]
 )  # fmt: skip
 def test_importing_a_room_imports_nothing_heavy(module):
     result = run(f"""

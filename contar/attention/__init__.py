@@ -1,7 +1,7 @@
 """Who may look at whom: block layouts, masks, `attend`, caches, positions."""
 
 from contar._random import Dropout
-from contar.attention.attend import attend, prepare_mask, why_unavailable
+from contar.attention.attending import attend, prepare_mask, why_unavailable
 from contar.attention.cache import KVCache
 from contar.attention.layout import BlockLayout
 from contar.attention.masks import dense_mask, flex_mask, xformers_bias

@@ -8,7 +8,7 @@ from torch import nn
 from contar._errors import DEEPEST, bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import BlockLayout, KVCache, prepare_mask
-from contar.attention.attend import check_backend
+from contar.attention.attending import check_backend
 from contar.attention.cache import as_it_was
 from contar.attention.positions import check_table
 from contar.backbones.block import Block, run_blocks

@@ -1,6 +1,6 @@
 """Pixels to latents and back, latents to tokens and back."""
 
-from contar.tokenizers.patchify import patchify, unpatchify
+from contar.tokenizers.patches import patchify, unpatchify
 from contar.tokenizers.protocol import Tokenizer
 
 __all__ = ["Tokenizer", "patchify", "unpatchify"]

@@ -1,6 +1,6 @@
 """How a training run goes: losses of a step, parts kept from training, the loop and its saves."""
 
-from contar.training.freeze import freeze
+from contar.training.freezing import freeze
 from contar.training.loop import RunConfig, train
 from contar.training.losses import FrameLosses, frame_losses
 

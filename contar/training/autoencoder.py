@@ -15,12 +15,11 @@ from contar._defaults import fixed_defaults
 from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import keyed_normal, keys
-from contar.data import BouncingDigits
-from contar.media import save_sheet
+from contar.media import frames_to_pixels, save_sheet
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig, train
 from contar.training.caching import fingerprint
+from contar.training.loop import RunConfig, train
 from contar.training.processes import processes
 from contar.training.saves import check_own, complete_saves
 
@@ -63,6 +62,15 @@ class Clips(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@runtime_checkable
+class PixelClips(Clips, Protocol):
+    """Clips that are drawn many at once, on any device."""
+
+    def pixels(self, indices: Sequence[int], device: torch.device | str, /) -> Tensor:
+        """Return clips [b, 3, t, h, w] in [-1, 1]."""
+        ...
+
+
 class VaeObjective(nn.Module):
     """An autoencoder as a function from pixels and noise to losses."""
 
@@ -94,11 +102,9 @@ class VaeObjective(nn.Module):
 
 
 def _pixels(clips: Clips, indices: Sequence[int], device: Any = "cpu") -> Tensor:
-    if isinstance(clips, BouncingDigits):  # all at once, and where they are wanted
-        grey = clips.show(clips.draw(indices, device))
-        return (grey.float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1, -1)
-    frames = torch.stack([clips[index].frames for index in indices])
-    return frames.permute(0, 4, 1, 2, 3).float().to(device) / 127.5 - 1
+    if isinstance(clips, PixelClips):  # all at once, and where they are wanted
+        return clips.pixels(indices, device)
+    return frames_to_pixels(torch.stack([clips[index].frames for index in indices])).to(device)
 
 
 def _fingerprint(clips: Clips) -> str:

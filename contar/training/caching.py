@@ -13,10 +13,10 @@ from torch import nn
 from contar._errors import bad, check_choice, check_count, check_number, check_text
 from contar._typing import Tensor, UInt8
 from contar.conditioning import encode_texts
-from contar.data.cache import Cache, Sample
-from contar.data.captioned import CaptionedFile
+from contar.data import Cache, CaptionedFile, Sample
 from contar.media import (
     fit_frames,
+    frames_to_pixels,
     glance_image,
     glance_video,
     motion_score,
@@ -156,7 +156,7 @@ def _encode(
 ) -> Iterator[Sample]:
     texts = encode_texts([clip.caption for clip in clips], words, encoder, length=length)
     for clip, text in zip(clips, texts, strict=True):
-        pixels = clip.frames.permute(3, 0, 1, 2)[None].to(tokenizer.vae.device) / 127.5 - 1
+        pixels = frames_to_pixels(clip.frames[None].to(tokenizer.vae.device))
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
             mean, deviation = tokenizer.posterior(pixels)
         latents = torch.cat([mean, deviation], dim=1)[0]

@@ -12,7 +12,7 @@ import torch
 from contar._errors import bad
 from contar._files import read_json, read_weights, write_whole
 from contar._typing import Bool, Float, Int, Tensor
-from contar.data.cache import Cache
+from contar.data import Cache
 from contar.training.caching import check_samples
 
 _FILE, _FACTS = "latents.safetensors", "latents.json"

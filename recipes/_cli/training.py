@@ -28,7 +28,7 @@ def cache(
     import torch
 
     from recipes import nova
-    from recipes.own_clips import make_cache
+    from recipes.clips import make_cache
 
     if out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
@@ -65,7 +65,7 @@ def compare() -> None:
 
 def recipes() -> dict[str, Callable[..., None]]:
     """Return the commands of `contar train`, whose options are those of the recipes."""
-    from recipes import moving_digits, own_clips
+    from recipes import clips, moving_digits
 
     def say(model: Path) -> None:
         print(f'a pipeline: contar generate "..." --model {model}')
@@ -93,7 +93,7 @@ def recipes() -> dict[str, Callable[..., None]]:
 
     def cached(
         out: Path,
-        recipe: Annotated[own_clips.CachedRecipe, tyro.conf.arg(name="")],
+        recipe: Annotated[clips.CachedRecipe, tyro.conf.arg(name="")],
         resume: bool = False,
     ) -> None:
         """Train a model on with a cache of one's own clips, to a pipeline in OUT/model.
@@ -103,11 +103,11 @@ def recipes() -> dict[str, Callable[..., None]]:
             recipe: of the training.
             resume: go on where the run in `out` ended.
         """
-        say(own_clips.train_cached(recipe, out, resume=resume))
+        say(clips.train_cached(recipe, out, resume=resume))
 
     def tokenizer(
         out: Path,
-        recipe: Annotated[own_clips.TokenizerRecipe, tyro.conf.arg(name="")],
+        recipe: Annotated[clips.TokenizerRecipe, tyro.conf.arg(name="")],
         resume: bool = False,
     ) -> None:
         """Train a model's tokenizer on with one's own clips; train its network next.
@@ -117,7 +117,7 @@ def recipes() -> dict[str, Callable[..., None]]:
             recipe: of the training.
             resume: go on where the run in `out` ended.
         """
-        model = own_clips.train_tokenizer(recipe, out, resume=resume)
+        model = clips.train_tokenizer(recipe, out, resume=resume)
         print(f"next: contar cache {recipe.folder} --model {model} --out CACHE")
 
     return {"moving-digits": digits, "tokenizer": tokenizer, "cached": cached}

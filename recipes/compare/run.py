@@ -7,14 +7,13 @@ and writes RESULT/runs.json (every run), RESULT/table.md and RESULT/compare.png.
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, Literal, Protocol, runtime_checkable
+from statistics import mean
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -23,55 +22,13 @@ from contar._files import read_json, write_whole
 from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
-from contar.evaluation import DigitJudge
-from contar.evaluation.distances import require_torchmetrics
+from contar.evaluation import require_torchmetrics
 from contar.media import save_sheet
-from recipes.digits_judge import load_judge
-from recipes.variants import checkerboard
-from recipes.variants.canvas import HEADS
-from recipes.variants.digit_pixels import CANVAS, DigitPixels
-from recipes.variants.masked import Masked
+from recipes.compare.results import Run, plot, read_runs, table
+from recipes.compare.tasks import TASKS, Task
+from recipes.moving_digits import DigitJudge, load_judge
+from recipes.variants.digit_pixels import DigitPixels
 from recipes.variants.moving_clips import MovingClips
-from recipes.variants.nova_no_temporal import NoTemporal
-from recipes.variants.nova_video import NovaVideo
-from recipes.variants.raster import Raster
-from recipes.variants.whole_flow import WholeFlow
-
-Variants = dict[str, Callable[[], nn.Module]]
-IMAGES: Variants = {
-    **{f"masked-{name}": lambda head=head: Masked(CANVAS, head) for name, head in HEADS.items()},
-    "raster-flow": lambda: Raster(CANVAS, HEADS["flow"]),
-    "checkerboard-flow": lambda: checkerboard.build(CANVAS, HEADS["flow"]),
-    "whole-flow": lambda: WholeFlow(CANVAS),
-}
-VIDEOS: Variants = {
-    "nova": lambda: NovaVideo(),
-    "nova-no-adapter": lambda: NovaVideo(adapter=None),
-    "nova-no-temporal": lambda: NoTemporal(),
-}
-TASKS = {"digits": IMAGES, "moving-digits": VIDEOS}
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What variants are trained and judged on."""
-
-    def batch(self, seed: int, step: int, size: int) -> tuple[Any, ...]:
-        """Return what `loss` takes before the generator, from seed and step alone."""
-        ...
-
-    def asked(self, first: int, count: int) -> Any:
-        """Return what `generate` takes first, for samples by number."""
-        ...
-
-    def judged(self, made: Tensor, judge: DigitJudge) -> dict[str, float]:
-        """Return figures of the samples from number 0 on."""
-        ...
-
-    def sheet(self, made: Tensor) -> Tensor:
-        """Return a few samples as clips [b, c, t, h, w] in [0, 1]."""
-        ...
-
 
 BATCH = 100  # samples generated together
 MINUTES = 2.0  # of training, unless said
@@ -131,35 +88,6 @@ class Comparison:
         check_number("guidance", self.guidance, 0)
 
 
-@dataclass(frozen=True)
-class Run:
-    """One variant with one seed.
-
-    Attributes:
-        variant: its name.
-        seed: of the run.
-        steps: of training that the budget allowed.
-        diverged: whether the loss or a weight ended as no number, after which nothing is judged.
-        parameters: of the model.
-        minutes: of training.
-        seconds: to generate one sample, in a batch of up to 100.
-        gigaflops: to generate one sample.
-        figures: of the judged samples.
-        losses: at every 100th step, the mean since the one before.
-    """
-
-    variant: str
-    seed: int
-    steps: int
-    diverged: bool
-    parameters: int
-    minutes: float
-    seconds: float = math.nan
-    gigaflops: float = math.nan
-    figures: dict[str, float] = field(default_factory=dict)
-    losses: tuple[float, ...] = ()
-
-
 def compare(comparison: Comparison, out: Path) -> list[Run]:
     """Train and judge all; return the runs. A folder with runs is gone on with.
 
@@ -208,20 +136,6 @@ def _compare(comparison: Comparison, out: Path) -> list[Run]:
     (out / "table.md").write_text(table(done))
     plot(done, out / "compare.png")
     return done
-
-
-def read_runs(file: Path) -> list[Run]:
-    """Return the runs of a `runs.json`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no runs.
-    """
-    try:
-        rows = read_json(file)["runs"]
-        return [Run(**{**row, "losses": tuple(row["losses"])}) for row in rows]
-    except (LookupError, TypeError) as error:
-        raise bad(file.name, f"{file}: {error!r}", "the runs of a comparison") from error
 
 
 def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out: Path) -> Run:
@@ -283,68 +197,3 @@ def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) ->
         bar.set_postfix(loss=f"{losses[-1]:.3f}", steps=step + 1, refresh=False)
     bar.close()
     return losses
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    known = [value for value in values if math.isfinite(value)]
-    if not known:
-        return "-"
-    text = f"{mean(known):.{digits}f}"
-    return text if len(known) < 2 else f"{text} ± {stdev(known):.{digits}f}"
-
-
-# What each figure is called, in which unit and with how many digits it is written.
-_FIGURES = {
-    "digit": ("digit right, %", 100, 1),
-    "direction": ("direction right, %", 100, 1),
-    "frechet": ("Fréchet distance", 1, 2),
-}
-
-
-def table(runs: Sequence[Run]) -> str:
-    """Return a Markdown table, a row a variant: means over its seeds ± standard deviations."""
-    figures = list(dict.fromkeys(name for run in runs for name in run.figures))
-    columns = ["variant", *(_FIGURES[name][0] for name in figures)]
-    columns += ["diverged", "steps", "s a sample", "GFLOP a sample", "parameters"]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for name in dict.fromkeys(run.variant for run in runs):
-        of_it = [run for run in runs if run.variant == name]
-        cells = [name]
-        for figure in figures:
-            _, factor, digits = _FIGURES[figure]
-            cells.append(_spread([factor * r.figures.get(figure, math.nan) for r in of_it], digits))
-        cells += [
-            f"{sum(run.diverged for run in of_it)} of {len(of_it)}",
-            _spread([run.steps for run in of_it], 0),
-            _spread([run.seconds for run in of_it], 3),
-            _spread([run.gigaflops for run in of_it], 2),
-            f"{of_it[0].parameters:,}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def plot(runs: Sequence[Run], path: Path) -> None:
-    """Draw each run's digits and distance against the time of a sample."""
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import ScalarFormatter
-
-    runs = [run for run in runs if run.figures]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for number, name in enumerate(dict.fromkeys(run.variant for run in runs)):
-        of_it = [run for run in runs if run.variant == name]
-        milliseconds = [1e3 * run.seconds for run in of_it]
-        marks: Any = {"color": f"C{number}", "label": name}
-        left.plot(milliseconds, [100 * run.figures["digit"] for run in of_it], "o", **marks)
-        right.plot(milliseconds, [run.figures["frechet"] for run in of_it], "o", **marks)
-    left.set(xlabel="ms a sample", ylabel="digit right, %")
-    right.set(xlabel="ms a sample", ylabel="Fréchet distance")
-    if runs:
-        left.set_xscale("log", base=2)
-        right.set_xscale("log", base=2)
-        right.set_yscale("log", base=2)
-        for axis in (left.xaxis, right.xaxis, right.yaxis):
-            axis.set_major_formatter(ScalarFormatter())
-        figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(path)
-    plt.close(figure)

@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from contar.data.cache import Cache, Sample, write_cache
+from contar.data import Cache, Sample, write_cache
 
 MADE = {"tokenizer": "abc", "text_encoder": "def"}
 

@@ -35,7 +35,7 @@ from contar.attention import (
     why_unavailable,
     xformers_bias,
 )
-from contar.backbones.temporal import TemporalTower
+from contar.backbones import TemporalTower
 
 Refuses = Callable[..., AbstractContextManager[None]]
 
@@ -246,7 +246,7 @@ def test_values_and_gradients_agree_with_a_softmax_written_out(
 def test_so_do_those_of_blocks_of_many_tokens_which_attend_one_by_one(
     layout: BlockLayout, seed: int, dtype: torch.dtype
 ) -> None:
-    with mock.patch.object(sys.modules["contar.attention.attend"], "_COARSE", 0):
+    with mock.patch.object(sys.modules["contar.attention.attending"], "_COARSE", 0):
         check_values_and_gradients(None, layout, layout, seed, draw_qkv(layout, seed, dtype))
 
 

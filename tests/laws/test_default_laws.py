@@ -20,7 +20,6 @@ from contar.attention import (
     sincos_2d,
 )
 from contar.conditioning import encode_texts
-from contar.data import BouncingDigits, MovingDigits
 from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, sampler
 from contar.ordering import (
     checkerboard_order,
@@ -32,6 +31,7 @@ from contar.ordering import (
 from contar.training.draws import draw_step
 from contar.training.loop import batch_indices
 from recipes import mar, nova
+from recipes.moving_digits import BouncingDigits, MovingDigits
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 

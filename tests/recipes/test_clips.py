@@ -14,16 +14,17 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from PIL import Image
 
-from contar import cli_training
 from contar._lock import locked
-from contar.data.cache import Cache, write_cache
+from contar.data import Cache, write_cache
 from contar.media import read_video
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
-from recipes import nova, own_clips
+from contar.training.autoencoder import VaeStage
+from recipes import clips as own
+from recipes import nova
+from recipes._cli import training as commands
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
 from recipes.nova_training import NovaStage
-from recipes.vae_training import VaeStage
 
 PAGE = Path(__file__).parents[2] / "docs" / "train.md"
 QUICK = RunConfig(
@@ -107,72 +108,72 @@ def test_pictures_train_the_same_network(model, tmp_path):
         Image.new("RGB", (80, 60), color).save(place / f"{name}.jpg")
         (place / f"{name}.txt").write_text(color)
     pipe = nova.from_pretrained(model)
-    own_clips.make_cache(place, pipe, tmp_path / "latents", frames=1)
-    recipe = own_clips.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
-    trained = own_clips.train_cached(recipe, tmp_path / "run")
+    own.make_cache(place, pipe, tmp_path / "latents", frames=1)
+    recipe = own.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
+    trained = own.train_cached(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "network" / "samples-000002.png").stat().st_size > 1000
     assert nova.from_pretrained(trained).config["defaults"]["num_frames"] == 1
 
 
 def test_the_tokenizer_goes_on_and_its_old_cache_is_refused(folder, model, tmp_path, refuses):
     stage = VaeStage(widths=None, run=QUICK)
-    recipe = own_clips.TokenizerRecipe(folder, model, frames=5, stage=stage)
-    other = own_clips.train_tokenizer(recipe, tmp_path / "first")
+    recipe = own.TokenizerRecipe(folder, model, frames=5, stage=stage)
+    other = own.train_tokenizer(recipe, tmp_path / "first")
     before, after = (nova.from_pretrained(name).vae for name in (model, other))
     assert before.config["latents_std"] is None
     assert all(deviation > 0 for deviation in after.config["latents_std"])
-    cli_training.cache(folder, tmp_path / "latents", model, frames=5)
-    stale = own_clips.CachedRecipe(tmp_path / "latents", str(other), NovaStage(QUICK, repeats=1))
+    commands.cache(folder, tmp_path / "latents", model, frames=5)
+    stale = own.CachedRecipe(tmp_path / "latents", str(other), NovaStage(QUICK, repeats=1))
     with refuses("cache", "tokenizer"):
-        own_clips.train_cached(stale, tmp_path / "run")
+        own.train_cached(stale, tmp_path / "run")
 
 
 def test_the_rate_is_kept_and_another_cache_is_refused_on_resuming(
     folder, model, tmp_path, refuses
 ):
     for name, fps in (("slow", 4.0), ("fast", 12.0)):
-        cli_training.cache(folder, tmp_path / name, model, frames=5, fps=fps)
+        commands.cache(folder, tmp_path / name, model, frames=5, fps=fps)
     stage = NovaStage(QUICK, repeats=1)
-    recipes = [own_clips.CachedRecipe(tmp_path / name, model, stage) for name in ("slow", "fast")]
-    trained = own_clips.train_cached(recipes[0], tmp_path / "run")
+    recipes = [own.CachedRecipe(tmp_path / name, model, stage) for name in ("slow", "fast")]
+    trained = own.train_cached(recipes[0], tmp_path / "run")
     assert nova.from_pretrained(trained).config["defaults"]["fps"] == pytest.approx(4, rel=0.01)
     with refuses("resume", "samples"):
-        own_clips.train_cached(recipes[1], tmp_path / "run", resume=True)
+        own.train_cached(recipes[1], tmp_path / "run", resume=True)
     cache = Cache(tmp_path / "slow")
     swapped = (cache[index] for index in reversed(range(len(cache))))
     write_cache(swapped, tmp_path / "swapped", made_with=cache.made_with)
-    other = own_clips.CachedRecipe(tmp_path / "swapped", model, stage)
+    other = own.CachedRecipe(tmp_path / "swapped", model, stage)
     with refuses("resume", "content"):
-        own_clips.train_cached(other, tmp_path / "run", resume=True)
+        own.train_cached(other, tmp_path / "run", resume=True)
 
 
 def test_a_damaged_cache_is_trained_on_only_if_asked(folder, model, tmp_path, refuses):
-    cli_training.cache(folder, tmp_path / "whole", model, frames=5)
+    commands.cache(folder, tmp_path / "whole", model, frames=5)
     whole = Cache(tmp_path / "whole")
     samples = (whole[index] for index in range(4))
     place = write_cache(samples, tmp_path / "latents", made_with=whole.made_with, shard=2)
     (place / "shard-00000.tar").write_bytes(b"damaged")
-    recipe = own_clips.CachedRecipe(place, model, NovaStage(QUICK, repeats=1))
+    recipe = own.CachedRecipe(place, model, NovaStage(QUICK, repeats=1))
     with refuses("cache", "shard-00000.tar", "skip_corrupted"):
-        own_clips.train_cached(recipe, tmp_path / "run")
-    trained = own_clips.train_cached(replace(recipe, skip_corrupted=True), tmp_path / "run")
+        own.train_cached(recipe, tmp_path / "run")
+    trained = own.train_cached(replace(recipe, skip_corrupted=True), tmp_path / "run")
     assert (trained / "model_index.json").is_file()
 
 
 def test_what_is_no_folder_of_clips_is_refused_and_leaves_nothing(folder, model, tmp_path, refuses):
     with pytest.raises(FileNotFoundError, match="folder: no folder"):
-        cli_training.cache(tmp_path / "none", tmp_path / "latents", model)
+        commands.cache(tmp_path / "none", tmp_path / "latents", model)
     with refuses("frames", "5 or 9"):
-        cli_training.cache(folder, tmp_path / "latents", model, frames=7)
+        commands.cache(folder, tmp_path / "latents", model, frames=7)
     (tmp_path / "there").mkdir()
     with refuses("out", "does not exist yet"):
-        cli_training.cache(folder, tmp_path / "there", model)
+        commands.cache(folder, tmp_path / "there", model)
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "a.mp4").write_bytes(b"no video")
     (bad / "a.txt").write_text("nothing")
     with refuses(str(bad / "a.mp4")):
-        cli_training.cache(bad, tmp_path / "latents", model)
+        commands.cache(bad, tmp_path / "latents", model)
     assert not (tmp_path / "latents").exists()
 
 
@@ -183,15 +184,15 @@ def test_a_model_that_the_run_did_not_make_is_kept_and_a_second_run_refused(
     shutil.copytree(model, out / "model")
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     stage = VaeStage(widths=None, run=QUICK)
-    recipe = own_clips.TokenizerRecipe(folder, str(out / "model"), frames=5, stage=stage)
+    recipe = own.TokenizerRecipe(folder, str(out / "model"), frames=5, stage=stage)
     for resume in (False, True):
         with refuses("out", str(out), "model, which no run here made"):
-            own_clips.train_tokenizer(recipe, out, resume=resume)
-    make = own_clips.make_cache(folder, nova.from_pretrained(model), tmp_path / "latents", frames=5)
+            own.train_tokenizer(recipe, out, resume=resume)
+    make = own.make_cache(folder, nova.from_pretrained(model), tmp_path / "latents", frames=5)
     assert len(make) > 1
-    cached = own_clips.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
+    cached = own.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
     with refuses("out", str(out), "model, which no run here made"):
-        own_clips.train_cached(cached, out, resume=True)
+        own.train_cached(cached, out, resume=True)
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
     with locked(tmp_path / "other"), refuses("out", "another run goes on"):
-        own_clips.train_cached(cached, tmp_path / "other")
+        own.train_cached(cached, tmp_path / "other")

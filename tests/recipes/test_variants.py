@@ -17,8 +17,7 @@ from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.tokenizers.causal_vae import CausalVAE
 from recipes import compare, nova
-from recipes.digits_judge import load_judge
-from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_judge, load_text, network
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
 from recipes.variants.moving_clips import MovingClips
 

@@ -11,8 +11,7 @@ import torch
 from films import film, greys, seconds
 from PIL import Image
 
-from contar.data.cache import Cache, Sample, write_cache
-from contar.data.captioned import captioned_files
+from contar.data import Cache, Sample, captioned_files, write_cache
 from contar.media import write_video
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer

@@ -7,7 +7,7 @@ from tiny_run import COUNT, SIZES, make_cache
 from torch import nn
 
 from contar.backbones import Block
-from contar.data.cache import Cache, Sample, write_cache
+from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
 from contar.heads import head_scheduler
 from contar.training import RunConfig, freeze

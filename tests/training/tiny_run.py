@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from contar.data.cache import Cache, Sample, write_cache
+from contar.data import Cache, Sample, write_cache
 from contar.training import RunConfig, saves, train
 from contar.training.processes import processes
 from recipes import nova

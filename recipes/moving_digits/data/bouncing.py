@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 from contar._errors import check_count, check_number
 from contar._random import keyed_normal, keyed_uniform, keys
 from contar._typing import Bool, Float, Int, Tensor, UInt8
-from contar.data.captions import DIRECTIONS, caption
-from contar.data.digits import Split, load_digits
-from contar.data.moving_digits import AROUND, DIGIT, FRAMES, SAID, SIDE, SPEEDS, MovingDigit
+from contar.media import frames_to_pixels
+from recipes.moving_digits.data.captions import DIRECTIONS, caption
+from recipes.moving_digits.data.handwriting import Split, load_digits
+from recipes.moving_digits.data.moving import AROUND, DIGIT, FRAMES, SAID, SIDE, SPEEDS, MovingDigit
 
 ROOM = (SIDE - DIGIT) / 2  # pixels from the middle to a wall
 LONG = 240  # frames of a course within which clips are cut
@@ -147,6 +148,13 @@ class BouncingDigits(Dataset[MovingDigit]):
             tables = (self.digits.pictures, self.digits.labels, speeds)
             self._placed[place] = tuple(table.to(device) for table in tables)  # type: ignore[assignment]
         return self._placed[place]
+
+    def pixels(
+        self, indices: Sequence[int], device: torch.device | str = "cpu"
+    ) -> Float[Tensor, "n 3 t 64 64"]:
+        """Return the frames of samples in [-1, 1], as `contar.training.train_vae` takes them."""
+        grey = self.show(self.draw(indices, device))
+        return frames_to_pixels(grey[..., None]).expand(-1, 3, -1, -1, -1)
 
     def captions(self, drawn: Drawn) -> list[str]:
         """Return the sentences of samples."""

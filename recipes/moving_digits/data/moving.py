@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from contar._errors import bad, check_count
 from contar._random import seeded, uniform
 from contar._typing import Tensor, UInt8
-from contar.data.captions import DIRECTIONS, caption
-from contar.data.digits import Split, load_digits
+from recipes.moving_digits.data.captions import DIRECTIONS, caption
+from recipes.moving_digits.data.handwriting import Split, load_digits
 
 FRAMES, SIDE, DIGIT = 17, 64, 28
 SPEEDS = (0.4, 0.55, 0.7, 0.85, 1.0)  # pixels a frame

@@ -8,14 +8,14 @@ import torch
 
 from contar._errors import check_callable
 from contar._typing import Tensor
-from contar.data import MovingDigit
+from recipes.moving_digits.data import MovingDigit
 
 GIVEN = 9  # frames that a continuation goes on from
 
 
 @runtime_checkable
 class Clips(Protocol):
-    """A data set that asks: `contar.data.MovingDigits`, or any list of its samples."""
+    """A data set that asks: `MovingDigits`, or any list of its samples."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> MovingDigit: ...

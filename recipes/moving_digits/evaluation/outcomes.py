@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from contar._typing import Int, Tensor, UInt8
-from contar.data import MovingDigit
-from contar.evaluation.judge import DigitJudge
-from contar.evaluation.mass import sharpness
-from contar.evaluation.tracking import bounced, direction_of, speed_of
-from contar.evaluation.votes import majority
+from recipes.moving_digits.data import MovingDigit
+from recipes.moving_digits.judges import (
+    DigitJudge,
+    bounced,
+    direction_of,
+    majority,
+    sharpness,
+    speed_of,
+)
 
 
 @runtime_checkable
@@ -27,7 +31,7 @@ class Outcome:
     """One clip: what was asked, and what is seen in the frames that were generated.
 
     Attributes:
-        task: what the model was given, as in `contar.evaluation.TASKS`.
+        task: what the model was given, as in `TASKS`.
         index: of the clip in the data set that asks.
         digit: asked.
         seen: by the judge, -1 for none.

@@ -8,16 +8,17 @@ import torch
 
 from contar._errors import check_count
 from contar._typing import Tensor, UInt8
-from contar.data import BouncingDigits
-from contar.evaluation import Abilities, Reader, Report, evaluate, real
+from contar.evaluation import Report
 from contar.generation import fast_changes
+from contar.media import frames_to_pixels, pixels_to_frames
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
-from recipes.digits_glance import LONGER, OVERLAP
-from recipes.digits_judge import load_judge
-from recipes.moving_digits import build
-
-FRAMES = 17
+from recipes.moving_digits.data import FRAMES, BouncingDigits
+from recipes.moving_digits.evaluation.abilities import Abilities, real
+from recipes.moving_digits.evaluation.figures import FIGURES
+from recipes.moving_digits.evaluation.scoring import evaluate
+from recipes.moving_digits.judges import Reader, load_judge
+from recipes.moving_digits.model import LONGER, OVERLAP, build
 
 
 def abilities_of(pipe: nova.NovaPipeline, **settings: Any) -> Abilities:
@@ -37,9 +38,8 @@ def abilities_of(pipe: nova.NovaPipeline, **settings: Any) -> Abilities:
 
     def reconstruct(clips: UInt8[Tensor, "b t h w 3"]) -> UInt8[Tensor, "b t h w 3"]:
         tokenizer = VAETokenizer(pipe.vae)
-        pixels = clips.permute(0, 4, 1, 2, 3).to(pipe.vae.device) / 127.5 - 1
-        again = tokenizer.decode(tokenizer.encode(pixels)).cpu().permute(0, 2, 3, 4, 1)
-        return again.mul(127.5).add(127.5).clamp(0, 255).round().byte()
+        pixels = frames_to_pixels(clips.to(pipe.vae.device))
+        return pixels_to_frames(tokenizer.decode(tokenizer.encode(pixels))).cpu()
 
     chunks = {"chunk": pipe.transformer.sizes.frames, "overlap": OVERLAP}
     chunks |= settings.get("plan_changes") or {}
@@ -105,7 +105,7 @@ def evaluate_pipeline(
         )
         for name, abilities in models.items()
     }  # fmt: skip
-    report = Report(scores)
+    report = Report(scores, FIGURES)
     report.save(out)
     return report
 

@@ -12,30 +12,12 @@ from tqdm import tqdm
 import contar
 from contar._errors import bad, check_count, check_instance
 from contar._typing import Tensor
-from contar.evaluation import distances
-from contar.evaluation.abilities import GIVEN, TASKS, Abilities, Clips
-from contar.evaluation.figures import Figure, count_up
-from contar.evaluation.judge import DigitJudge
-from contar.evaluation.mass import check_pixels
-from contar.evaluation.outcomes import Outcome, watch
-from contar.evaluation.reader import Reader
-from contar.evaluation.tracking import STILL
-from contar.media import motion_score
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What came out, and all that it takes to repeat it.
-
-    Attributes:
-        figures: by the names in `figures.FIGURES`.
-        settings: data set, seeds, counts, judges, versions, and the notes of the caller.
-        outcomes: clip by clip.
-    """
-
-    figures: Mapping[str, Figure]
-    settings: Mapping[str, Any]
-    outcomes: tuple[Outcome, ...] = ()
+from contar.evaluation import Figure, Scores, psnr, require_torchmetrics, ssim
+from contar.media import check_pixels, motion_score
+from recipes.moving_digits.evaluation.abilities import GIVEN, TASKS, Abilities, Clips
+from recipes.moving_digits.evaluation.figures import count_up
+from recipes.moving_digits.evaluation.outcomes import Outcome, watch
+from recipes.moving_digits.judges import STILL, DigitJudge, Reader, frechet_clips, frechet_frames
 
 
 def evaluate(
@@ -105,7 +87,7 @@ def evaluate(
     }
     # What is not installed is missed now rather than after the first task's minutes.
     if reference is not None or not {"motion", "tokenizer"}.isdisjoint(chosen):
-        distances.require_torchmetrics()
+        require_torchmetrics()
     if "motion" in chosen:
         motion_score(dataset[0].frames)
     run = _Run(abilities, dataset, judge, reader, batch, seed, count)
@@ -171,8 +153,8 @@ class _Run:
         """Return the distances from real clips."""
         count = min(len(clips), len(reference))
         others = torch.stack([reference[index].frames for index in range(count)])
-        near = distances.frechet_frames(self.judge, others.flatten(0, 1), clips.flatten(0, 1))
-        far = distances.frechet_clips(self.judge, others, clips)
+        near = frechet_frames(self.judge, others.flatten(0, 1), clips.flatten(0, 1))
+        far = frechet_clips(self.judge, others, clips)
         return {
             "text.frechet_frames": Figure(near, len(clips)),
             "text.frechet_clips": Figure(far, len(clips)),
@@ -190,10 +172,10 @@ class _Run:
             before.append(frames.flatten(0, 1))
             after.append(clips.flatten(0, 1))
         real, other = torch.cat(before), torch.cat(after)
-        decibels = distances.psnr(real, other)
+        decibels = psnr(real, other)
         return {
             "tokenizer.psnr": Figure(decibels if math.isfinite(decibels) else None, len(real)),
-            "tokenizer.ssim": Figure(distances.ssim(real, other), len(real)),
+            "tokenizer.ssim": Figure(ssim(real, other), len(real)),
         }
 
 

@@ -1,10 +1,10 @@
-"""The judge of digits that contar carries, as `train_judge()` made it."""
+"""The judge of digits that is carried along, as `train_judge()` made it."""
 
 from pathlib import Path
 
-from contar.evaluation import DigitJudge
+from recipes.moving_digits.judges.judge import DigitJudge
 
-_FILE = Path(__file__).parent / "judges" / "digits.safetensors"
+_FILE = Path(__file__).parents[1] / "weights" / "judge.safetensors"
 
 
 def load_judge() -> DigitJudge:

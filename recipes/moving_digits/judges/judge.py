@@ -12,8 +12,9 @@ from contar._defaults import fixed_defaults
 from contar._errors import bad
 from contar._files import load_exactly, read_weights, write_whole
 from contar._typing import Float, Int, Tensor, UInt8
-from contar.evaluation.mass import brightness, centres, check_pixels, windows
-from contar.evaluation.votes import NONE, majority
+from contar.media import check_pixels
+from recipes.moving_digits.judges.mass import brightness, centres, windows
+from recipes.moving_digits.judges.votes import NONE, majority
 
 FEATURES = 32
 BROKEN = 10  # the class of what is no digit

@@ -3,34 +3,13 @@
 import torch
 from torch.nn import functional
 
-from contar._errors import bad, check_shape
 from contar._typing import Float, Tensor, UInt8
+from contar.media import check_pixels
 
 FLOOR = 40 / 255  # what is no brighter counts as black: noise, and the haze that a decoder leaves
 FAINTEST = 4.0  # of ink, in wholly bright pixels; the thinnest 1 of the data has 17
 WINDOW = 28
 WIDEST = WINDOW / 2  # pixels from the centre, root mean square; the widest digit has 9
-
-
-def check_pixels(name: str, frames: object, axes: str) -> Tensor:
-    """Return frames.
-
-    Args:
-        name: the argument.
-        frames: what came.
-        axes: that it must have, as in "[n, h, w, 3]".
-
-    Raises:
-        ValueError: no uint8 tensor of that many axes, the last of 3, or one without pixels.
-    """
-    if not isinstance(frames, Tensor):
-        raise bad(name, type(frames).__name__, f"a uint8 tensor {axes}")
-    if frames.dtype != torch.uint8:
-        raise bad(name, frames.dtype, "uint8")
-    check_shape(name, frames.shape, (*[None] * axes.count(","), 3), axes)
-    if 0 in frames.shape[1:]:
-        raise bad(name, tuple(frames.shape), f"{axes}, h and w at least 1")
-    return frames
 
 
 def brightness(frames: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n h w"]:

@@ -4,8 +4,9 @@ import math
 
 from contar._errors import bad
 from contar._typing import Float, Tensor, UInt8
-from contar.data.captions import DIRECTIONS
-from contar.evaluation.mass import WINDOW, brightness, centres, check_pixels
+from contar.media import check_pixels
+from recipes.moving_digits.data import DIRECTIONS
+from recipes.moving_digits.judges.mass import WINDOW, brightness, centres
 
 STILL = 0.2  # pixels a frame; half the slowest speed of the moving digits
 LOST = "lost"
@@ -15,7 +16,7 @@ def track(frames: UInt8[Tensor, "t h w 3"]) -> Float[Tensor, "t 2"]:
     """Return the centre of mass (y, x) of each frame in pixels, NaN where it shows nothing.
 
     What is no brighter than 40 of 255 has no mass, so noise below that moves nothing; of brighter
-    pixels the excess counts, see `contar.evaluation.mass`.
+    pixels the excess counts, see `recipes.moving_digits.judges.mass`.
 
     Raises:
         ValueError: no uint8 [t, h, w, 3].
@@ -59,7 +60,7 @@ def direction_of(frames: UInt8[Tensor, "t h w 3"]) -> str | None:
     """Return where the bright mass moves to.
 
     Returns:
-        The nearest of the eight `contar.data.captions.DIRECTIONS`; None, it stands still, below
+        The nearest of the eight `DIRECTIONS` of captions; None, it stands still, below
         0.2 pixels a frame, which is 3.2 over a clip of 17 and half of the slowest 0.4; "lost" if
         not more than half of the frames show anything.
 

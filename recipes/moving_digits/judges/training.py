@@ -8,10 +8,16 @@ from torch.nn import functional
 from contar._defaults import fixed_defaults
 from contar._errors import check_count
 from contar._typing import Float, Int, Tensor, UInt8
-from contar.data.digits import load_digits
-from contar.evaluation.broken import BROKEN_BELOW, WHOLE_ABOVE, bend, break_strokes, likeness
-from contar.evaluation.judge import BROKEN, DigitJudge
-from contar.evaluation.mass import centres, windows
+from recipes.moving_digits.data import load_digits
+from recipes.moving_digits.judges.broken import (
+    BROKEN_BELOW,
+    WHOLE_ABOVE,
+    bend,
+    break_strokes,
+    likeness,
+)
+from recipes.moving_digits.judges.judge import BROKEN, DigitJudge
+from recipes.moving_digits.judges.mass import centres, windows
 
 _BATCH = 192
 _RATE = 4e-3
@@ -20,9 +26,9 @@ UNCLEAR = -100  # the class of what teaches nothing
 
 @fixed_defaults()
 def train_judge(*, seed: int = 0, steps: int = 1500) -> DigitJudge:
-    """Return a judge trained on the train digits of `contar.data.digits`, ready to judge.
+    """Return a judge trained on the train digits of `load_digits`, ready to judge.
 
-    Half of what it sees is broken as `contar.evaluation.broken` does it, and no digit where too
+    Half of what it sees is broken as `broken` does it, and no digit where too
     little of it is left.
 
     The same numbers give the same weights, on one kind of machine with one number of threads; the

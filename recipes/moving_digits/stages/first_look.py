@@ -12,14 +12,13 @@ import torch
 from contar._random import seeded
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
-from contar.data import BouncingDigits
-from contar.evaluation import DigitJudge, direction_of
-from contar.media import save_sheet
+from contar.media import pixels_to_frames, save_sheet
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
+from recipes.moving_digits.data import BouncingDigits
+from recipes.moving_digits.judges import DigitJudge, direction_of
+from recipes.moving_digits.model import LONGER, OVERLAP
 
-OVERLAP = 2  # latent frames from which a longer clip goes on
-LONGER = 3  # times the trained length
 _SHOWN, _BESIDE, _SEED = 40, 20, 7
 
 
@@ -104,8 +103,7 @@ def _generate(
 
 
 def _decode(pipe: nova.NovaPipeline, latents: Tensor) -> UInt8[Tensor, "b t h w 3"]:
-    pixels = VAETokenizer(pipe.vae).decode(latents).permute(0, 2, 3, 4, 1)
-    return pixels.mul(127.5).add(127.5).clamp(0, 255).round().byte().cpu()
+    return pixels_to_frames(VAETokenizer(pipe.vae).decode(latents)).cpu()
 
 
 def _sheet(clips: UInt8[Tensor, "n t h w 3"], asked: Sequence[Any], path: Path) -> None:

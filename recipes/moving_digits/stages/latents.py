@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
-from contar.data import BouncingDigits
-from contar.media import motion_score
+from contar.media import frames_to_pixels, motion_score
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.vae import VAETokenizer
 from contar.training.caching import fingerprint
 from contar.training.latents import Latents
 from contar.training.processes import processes
+from recipes.moving_digits.data import BouncingDigits
 
 # A digit moves evenly, so its first pairs of frames say as much as all: the scores of 80 clips
 # correlate to 0.99999 and take a quarter of the time.
@@ -122,8 +122,7 @@ def _encode(
     moments, begins, captions = [], [], []
     for start in tqdm(range(0, len(digits), _CHUNK // 2), desc="latents"):
         drawn = digits.draw(range(start, min(start + _CHUNK // 2, len(digits))), device)
-        grey = digits.show(drawn).float() / 127.5 - 1
-        pixels = grey[:, None].expand(-1, 3, -1, -1, -1)
+        pixels = frames_to_pixels(digits.show(drawn)[..., None]).expand(-1, 3, -1, -1, -1)
         with torch.autocast(device.type, torch.bfloat16):
             posterior: Any = vae.encode(pixels, return_dict=False)[0]
         mean, deviation = posterior.mean.float(), (0.5 * posterior.logvar.float()).exp()

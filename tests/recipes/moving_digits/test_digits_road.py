@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from contar._files import read_weights
-from contar.evaluation import Report
+from contar.training.autoencoder import VaeStage
 from recipes import moving_digits, nova
+from recipes.nova_training import NovaStage
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_the_pipeline_is_written_in_bfloat16_and_its_curves_beside_it(road):
 
 
 def test_the_road_ends_before_the_judges(road):
-    report = Report.load(road / "scores" / "scores.json")
+    report = moving_digits.load_report(road / "scores" / "scores.json")
     assert set(report.rows) == {"model", "real clips", "untrained"}
     for name in ("text.direction", "image.digit", "continuation.direction", "motion.rank"):
         assert name in report.rows["model"].figures, sorted(report.rows["model"].figures)
@@ -126,7 +127,7 @@ def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(timed,
 def test_two_processes_go_the_same_road(road, tmp_path):
     out = tmp_path / "road"
     launch = "-m torch.distributed.run --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
-    train = ["-m", "contar.cli", "train", "moving-digits", "--smoke", "--out", str(out)]
+    train = ["-m", "recipes.cli", "train", "moving-digits", "--smoke", "--out", str(out)]
     result = subprocess.run(
         [sys.executable, *launch.split(), "--nproc-per-node=2", *train],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
@@ -143,7 +144,15 @@ def test_two_processes_go_the_same_road(road, tmp_path):
 
 
 def test_the_command_line_takes_any_number_of_the_recipe(tmp_path):
-    command = [sys.executable, "-m", "contar.cli", "train", "moving-digits", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "recipes.cli",
+        "train",
+        "moving-digits",
+        "--out",
+        str(tmp_path),
+    ]
     result = subprocess.run(
         [*command, "--vae.run.steps", "0"], capture_output=True, text=True, timeout=120
     )
@@ -174,8 +183,8 @@ def test_what_is_not_installed_is_missed_before_the_first_stage(
     assert not (tmp_path / "run").exists()
 
 
-def video(frames: int) -> moving_digits.NovaStage:
-    return moving_digits.NovaStage(moving_digits.smoke().vae.run, frames=frames)
+def video(frames: int) -> NovaStage:
+    return NovaStage(moving_digits.smoke().vae.run, frames=frames)
 
 
 @pytest.mark.parametrize(
@@ -188,13 +197,13 @@ def video(frames: int) -> moving_digits.NovaStage:
         ("cut", lambda: moving_digits.MovingDigitsRecipe(cut=1.1)),
         ("looked", lambda: moving_digits.MovingDigitsRecipe(looked=-1)),
         ("temporal.heads", lambda: moving_digits.NetworkSizes(width=64, heads=5)),
-        ("absolute", lambda: moving_digits.VaeStage(absolute=-0.1)),
-        ("bright", lambda: moving_digits.VaeStage(bright=float("nan"))),
+        ("absolute", lambda: VaeStage(absolute=-0.1)),
+        ("bright", lambda: VaeStage(bright=float("nan"))),
         ("judged", lambda: moving_digits.MovingDigitsRecipe(judged=1)),
         ("diffusion_steps", lambda: moving_digits.MovingDigitsRecipe(diffusion_steps=0)),
-        ("kl", lambda: moving_digits.VaeStage(kl=-1)),
-        ("repeats", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, repeats=0)),
-        ("drop_text", lambda: moving_digits.NovaStage(moving_digits.smoke().vae.run, drop_text=2)),
+        ("kl", lambda: VaeStage(kl=-1)),
+        ("repeats", lambda: NovaStage(moving_digits.smoke().vae.run, repeats=0)),
+        ("drop_text", lambda: NovaStage(moving_digits.smoke().vae.run, drop_text=2)),
     ],
 )
 def test_a_recipe_refuses_what_is_outside_its_range(name, make, refuses):

@@ -7,11 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from contar.data import BouncingDigits, MovingDigits
-from contar.data.captions import DIRECTIONS
-from contar.data.digits import load_digits
-from contar.data.moving_digits import SPEEDS, render
-from contar.evaluation import TASKS, Abilities, Reader, Scores, evaluate, real
+from contar.evaluation import Scores
+from recipes.moving_digits import (
+    TASKS,
+    Abilities,
+    BouncingDigits,
+    MovingDigits,
+    Reader,
+    evaluate,
+    load_digits,
+    real,
+)
+from recipes.moving_digits.data import DIRECTIONS, SPEEDS, render
 
 REFERENCE = MovingDigits("test", 40, seed=1)
 

@@ -13,13 +13,11 @@ from other_defaults import defaults
 from PIL import Image
 from torch.nn import functional
 
-from contar.data import MovingDigits
-from contar.data.digits import load_digits
-from contar.evaluation import DigitJudge, train_judge
-from contar.evaluation.broken import break_strokes, likeness
-from contar.evaluation.judge import BROKEN
-from contar.evaluation.judge_training import UNCLEAR, distort, whole_and_broken
-from contar.evaluation.votes import majority
+from recipes.moving_digits import DigitJudge, MovingDigits, load_digits, train_judge
+from recipes.moving_digits.judges import majority
+from recipes.moving_digits.judges.broken import break_strokes, likeness
+from recipes.moving_digits.judges.judge import BROKEN
+from recipes.moving_digits.judges.training import UNCLEAR, distort, whole_and_broken
 
 HERE = Path(__file__).parent
 TEST = load_digits("test")

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contar.data import MovingDigits
-from contar.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, DIRECTIONS, NAMES
-from contar.data.digits import Split, load_digits
-from contar.data.moving_digits import SPEEDS, render
+from recipes.moving_digits import MovingDigits, load_digits
+from recipes.moving_digits.data import DIRECTIONS, SPEEDS, Split, render
+from recipes.moving_digits.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, NAMES
 
 few = settings(max_examples=min(settings().max_examples, 100))
 indices = st.integers(0, 10**6 - 1)

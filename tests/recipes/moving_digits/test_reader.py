@@ -8,8 +8,7 @@ import sys
 import pytest
 import torch
 
-from contar.data.digits import load_digits
-from contar.evaluation import Reader
+from recipes.moving_digits import Reader, load_digits
 
 
 @pytest.fixture(scope="module")

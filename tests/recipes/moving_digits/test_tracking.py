@@ -7,13 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contar.data import BouncingDigits, MovingDigits
-from contar.data.captions import DIRECTIONS
-from contar.data.digits import load_digits
-from contar.data.moving_digits import SPEEDS, render
-from contar.evaluation import direction_of, speed_of, track
-from contar.evaluation.mass import FAINTEST, WIDEST, brightness, centres, sharpness
-from contar.evaluation.tracking import bounced
+from recipes.moving_digits import (
+    BouncingDigits,
+    MovingDigits,
+    bounced,
+    direction_of,
+    load_digits,
+    speed_of,
+    track,
+)
+from recipes.moving_digits.data import DIRECTIONS, SPEEDS, render
+from recipes.moving_digits.judges import sharpness
+from recipes.moving_digits.judges.mass import FAINTEST, WIDEST, brightness, centres
 
 PICTURES = load_digits("train").pictures
 rows = st.integers(0, len(PICTURES) - 1)
