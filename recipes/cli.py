@@ -102,8 +102,7 @@ def generate(
         read_video,
         write_video,
     )
-    from contar.tokenizers.protocol import longest_clip
-    from contar.tokenizers.vae import VAETokenizer
+    from contar.tokenizers import VAETokenizer, longest_clip
     from recipes import nova
 
     check_text("prompt", prompt)

@@ -15,13 +15,20 @@ from tqdm import tqdm
 
 from contar._errors import bad
 from contar.data import Cache, captioned_files, write_cache
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig
-from contar.training.autoencoder import VaeStage, train_vae
-from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
-from contar.training.processes import one_run, processes
-from contar.training.saves import check_own
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import (
+    Clip,
+    RunConfig,
+    VaeStage,
+    check_own,
+    check_samples,
+    encode_clips,
+    fingerprint,
+    one_run,
+    processes,
+    read_clips,
+    train_vae,
+)
 from recipes import nova
 from recipes.moving_digits import SHARES
 from recipes.nova_training import NovaStage, train_network

@@ -20,7 +20,7 @@ from contar._errors import (
 )
 from contar._random import Dropout, check_generator, uniform
 from contar._typing import Float, Int, Tensor
-from contar.attention.attending import check_backend
+from contar.attention import check_backend
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs
 from contar.heads import TokenHead

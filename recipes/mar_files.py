@@ -16,7 +16,7 @@ from contar._building import TooLargeError, build_for
 from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes.mar_config import MarConfig
 from recipes.mar_keys import from_official
 from recipes.mar_model import Mar

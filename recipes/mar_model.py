@@ -10,11 +10,8 @@ from torch import nn
 from contar._errors import bad, check_ids, check_tensor
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import KVCache, TokenCache
-from contar.attention.cache import as_it_was
-from contar.backbones import Block, SpatialMemory
-from contar.backbones.block import run_blocks, take
-from contar.backbones.spatial_memory import check_memory
+from contar.attention import KVCache, TokenCache, as_it_was
+from contar.backbones import Block, SpatialMemory, check_memory, run_blocks, take
 from contar.conditioning import AdaptiveLayerNorm
 from contar.heads import DiffusionHead, TokenHead
 from recipes.building import compile_parts

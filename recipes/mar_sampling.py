@@ -8,7 +8,7 @@ import torch
 from contar._errors import bad, check_ids, check_instance, check_tensor
 from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
-from contar.attention.attending import check_backend
+from contar.attention import check_backend
 from contar.conditioning import Guidance
 from contar.generation import (
     GenerationPlan,
@@ -18,8 +18,7 @@ from contar.generation import (
     fill,
     guided_passes,
 )
-from contar.heads import Noise
-from contar.heads.protocol import check_plan
+from contar.heads import Noise, check_plan
 from contar.ordering import SetSchedule, SetStep
 from contar.tokenizers import unpatchify
 from recipes.mar_model import Mar

@@ -21,8 +21,8 @@ from contar._errors import (
 )
 from contar._random import check_generator, normal, uniform
 from contar._typing import Float, Int, Tensor
-from contar.attention.attending import check_backend
-from contar.backbones.block import take
+from contar.attention import check_backend
+from contar.backbones import take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs
 from contar.heads import TokenHead

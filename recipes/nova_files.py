@@ -26,9 +26,7 @@ from contar._files import (
 from contar._saving import written_beside
 from contar.conditioning import text_package
 from contar.diffusion import load_scheduler
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import KNOWN
+from contar.tokenizers import KNOWN_VAES, CausalVAE, OpenSoraVAE
 from recipes.nova_config import NovaConfig
 from recipes.nova_keys import from_official
 from recipes.nova_model import Nova
@@ -164,8 +162,8 @@ def open_vae(folder: Path, state: Mapping[str, Any] | None = None) -> Any:
     config = read_json(folder / "config.json")
     name = str(config.get("_class_name"))
     name = {"AutoencoderKLOpenSora": "OpenSoraVAE"}.get(name, name)
-    if name not in KNOWN:
-        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join(KNOWN))
+    if name not in KNOWN_VAES:
+        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join(KNOWN_VAES))
     ours = {"OpenSoraVAE": OpenSoraVAE, "CausalVAE": CausalVAE}
     cls = ours.get(name) or getattr(diffusers, name)
     try:

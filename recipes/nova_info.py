@@ -12,7 +12,7 @@ from contar._errors import bad
 from contar._files import read_json, read_weights, weight_files
 from contar._memory import peak_bytes
 from contar.conditioning import text_package
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes.nova_config import PRESETS
 from recipes.nova_defaults import default_values
 from recipes.nova_files import open_network, open_vae

@@ -11,14 +11,11 @@ import torch
 from contar._errors import bad, check_instance, check_number, check_tensor, plain
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
-from contar.attention import KVCache, Positions
-from contar.attention.attending import check_backend
-from contar.backbones import SpatialMemory
-from contar.backbones.block import take
+from contar.attention import KVCache, Positions, check_backend
+from contar.backbones import SpatialMemory, take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill, guided_passes
-from contar.heads import DiffusionHead, Noise, TokenHead
-from contar.heads.protocol import check_plan
+from contar.heads import DiffusionHead, Noise, TokenHead, check_plan
 from contar.ordering import SetSchedule, SetStep
 from contar.tokenizers import patchify, unpatchify
 from recipes.nova_model import Nova

@@ -17,12 +17,8 @@ from contar.diffusion import NoiseProcess
 from contar.heads import DiffusionHead, head_scheduler
 from contar.media import save_gif, save_sheet
 from contar.ordering import TrainingMask
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig, freeze, train
-from contar.training.caching import fingerprint
-from contar.training.draws import draw_step
-from contar.training.latents import Latents
-from contar.training.processes import processes
+from contar.tokenizers import VAETokenizer
+from contar.training import Latents, RunConfig, draw_step, fingerprint, freeze, processes, train
 from recipes import nova
 from recipes.nova_inputs import read_noise
 from recipes.nova_model import Nova

@@ -33,10 +33,8 @@ from contar.diffusion import NoiseProcess, SamplerTable
 from contar.heads import DiffusionMLP, EnergyHead, MeanFlowHead, MixtureHead
 from contar.ordering import SetSchedule, full_mask, random_order, raster_order, set_sizes
 from contar.ordering import truncated_normal_mask as normal_mask
-from contar.tokenizers import patchify
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.tiles import tiled
+from contar.tokenizers import CausalVAE, OpenSoraVAE, patchify
+from contar.tokenizers._tiles import tiled
 from recipes import mar, nova
 from recipes.sizes import check_tower
 

@@ -16,9 +16,8 @@ from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.media import read_tail, read_video, save_gif, write_video
 from contar.ordering import truncated_normal_mask
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.training import RunConfig
-from contar.training.autoencoder import VaeStage
+from contar.tokenizers import CausalVAE
+from contar.training import RunConfig, VaeStage
 from recipes import mar, nova
 from recipes.compare import Comparison
 from recipes.moving_digits import MovingDigitsRecipe

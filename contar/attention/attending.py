@@ -134,16 +134,16 @@ def attend(
     if dense is not None and dense.ndim < 2:  # SDPA reads the queries' axis, too
         dense = dense.expand(1, k.shape[2])
     if backend == "plain":
-        return plain(q, k, v, dense, dropout)
+        return _plain(q, k, v, dense, dropout)
     return fused(q, k, v, dense)
 
 
-def plain(
+def _plain(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout | None = None
 ) -> Tensor:
     """Attention as its formula reads; the oracle of every other backend."""
     if q.dtype == torch.float16:  # which ends at 65,504, as a product before its scale does not
-        return plain(q.float(), k.float(), v.float(), mask, dropout).half()
+        return _plain(q.float(), k.float(), v.float(), mask, dropout).half()
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     if mask is None:
         weights = scores.softmax(dim=-1)
@@ -189,7 +189,7 @@ def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     twice as fast, and round the scores to bfloat16.
     """
     samples = zip(q.split(1), k.split(1), v.split(1), strict=True)
-    return torch.cat([plain(*sample, None) for sample in samples])
+    return torch.cat([_plain(*sample, None) for sample in samples])
 
 
 def _is_coarse(layout: BlockLayout) -> bool:

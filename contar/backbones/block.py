@@ -18,8 +18,7 @@ from contar._linear import apply_linear, is_bare, linear
 from contar._mlp import Mlp, apply_mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import KVCache, TokenCache, attend, rotate
-from contar.attention.positions import check_table
+from contar.attention import KVCache, TokenCache, attend, check_table, rotate
 
 
 class SelfAttention(nn.Module):

@@ -7,8 +7,7 @@ from torch import nn
 
 from contar._errors import DEEPEST, bad, check_ids, check_instance, check_size, check_tensor
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import KVCache, Positions, TokenCache
-from contar.attention.cache import as_it_was
+from contar.attention import KVCache, Positions, TokenCache, as_it_was
 from contar.backbones.block import Block, run_blocks, take
 from contar.backbones.spatial_memory import SpatialMemory, check_memory
 

@@ -7,10 +7,14 @@ from torch import nn
 
 from contar._errors import DEEPEST, bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
-from contar.attention import BlockLayout, KVCache, prepare_mask
-from contar.attention.attending import check_backend
-from contar.attention.cache import as_it_was
-from contar.attention.positions import check_table
+from contar.attention import (
+    BlockLayout,
+    KVCache,
+    as_it_was,
+    check_backend,
+    check_table,
+    prepare_mask,
+)
 from contar.backbones.block import Block, run_blocks
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from contar._errors import bad, check_instance
 from contar._files import read_json, write_whole
-from contar.evaluation.chart import draw
+from contar.evaluation._chart import draw
 from contar.evaluation.figures import Figure, Scores
 
 Titles = Mapping[str, tuple[str, str]]

@@ -20,6 +20,7 @@ from torch.nn import functional
 from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
 from contar._models import Model
 from contar._typing import Float, Tensor
+from contar.tokenizers._tiles import tiled, tiles
 from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
     Downsample,
@@ -29,7 +30,6 @@ from contar.tokenizers.opensora_layers import (
     conv,
 )
 from contar.tokenizers.protocol import check_clip, latent_frames
-from contar.tokenizers.tiles import tiled, tiles
 
 STRIDES = (4, 8)  # frames, pixels
 

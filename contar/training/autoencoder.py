@@ -16,11 +16,10 @@ from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import keyed_normal, keys
 from contar.media import frames_to_pixels, save_sheet
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training.caching import fingerprint
+from contar.training.distributed import processes
 from contar.training.loop import RunConfig, train
-from contar.training.processes import processes
 from contar.training.saves import check_own, complete_saves
 
 

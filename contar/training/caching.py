@@ -23,7 +23,7 @@ from contar.media import (
     open_video,
     read_image,
 )
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 
 
 class Clip(NamedTuple):

@@ -11,10 +11,8 @@ from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.data import Cache, write_cache
 from contar.media import pixels_to_frames
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training.caching import Clip, encode_clips, fingerprint
-from contar.training.processes import processes
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import Clip, encode_clips, fingerprint, processes
 from recipes import nova
 from recipes.moving_digits import (
     FPS,

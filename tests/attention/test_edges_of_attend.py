@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
 from contar.attention import attend
-from contar.attention.attending import _blindfold, plain
+from contar.attention.attending import _blindfold, _plain
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -64,7 +64,7 @@ def test_a_gpu_s_kernel_never_meets_a_query_that_sees_nothing(shape: tuple[int, 
         return attention(q, k, v, attn_mask=attn_mask)
 
     results = []
-    for run in (plain, _blindfold):
+    for run in (_plain, _blindfold):
         inputs = [x.requires_grad_() for x in draw()]
         with mock.patch("torch.nn.functional.scaled_dot_product_attention", kernel):
             out = run(*inputs, mask)  # type: ignore[reportCallIssue]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from contar.evaluation import Figure, Report, Scores, share
-from contar.evaluation.chart import draw
+from contar.evaluation._chart import draw
 
 TITLES = {
     "text.digit": ("text to video: digit", "share"),

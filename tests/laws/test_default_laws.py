@@ -28,8 +28,7 @@ from contar.ordering import (
     raster_order,
     truncated_normal_mask,
 )
-from contar.training.draws import draw_step
-from contar.training.loop import batch_indices
+from contar.training import batch_indices, draw_step
 from recipes import mar, nova
 from recipes.moving_digits import BouncingDigits, MovingDigits
 

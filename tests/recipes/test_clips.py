@@ -17,9 +17,8 @@ from PIL import Image
 from contar._lock import locked
 from contar.data import Cache, write_cache
 from contar.media import read_video
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.training import RunConfig
-from contar.training.autoencoder import VaeStage
+from contar.tokenizers import CausalVAE
+from contar.training import RunConfig, VaeStage
 from recipes import clips as own
 from recipes import nova
 from recipes._cli import training as commands

@@ -11,7 +11,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 import torch
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes.nova_files import open_vae
 from recipes.nova_info import vae_memory

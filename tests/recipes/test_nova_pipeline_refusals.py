@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from contar._files import read_weights
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import OpenSoraVAE, VAETokenizer
 from recipes import nova, nova_pipeline
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"

@@ -14,8 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from tiny_mar import tiny_mar
 
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
+from contar.tokenizers import CausalVAE, OpenSoraVAE
 from recipes import mar, nova
 from recipes.moving_digits import DigitJudge
 

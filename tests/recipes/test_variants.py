@@ -15,7 +15,7 @@ import recipes.variants
 from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
-from contar.tokenizers.causal_vae import CausalVAE
+from contar.tokenizers import CausalVAE
 from recipes import compare, nova
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_judge, load_text, network
 from recipes.variants.digit_pixels import CANVAS, DigitPixels

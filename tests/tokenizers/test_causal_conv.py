@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from contar.tokenizers.causal_conv import CausalConv3d
+from contar.tokenizers import CausalConv3d
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 

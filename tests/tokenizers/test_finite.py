@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_vaes import KINDS, make
 
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 
 LARGE = 4e4  # of a weight: as float16 holds it, with sums of products beyond what float16 holds
 

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig
-from contar.training.autoencoder import VaeStage, train_vae
-from contar.training.caching import fingerprint
+from contar.tokenizers import VAETokenizer
+from contar.training import RunConfig, VaeStage, fingerprint, train_vae
 from recipes.moving_digits import MovingDigits
 
 STAGE = VaeStage(widths=(8, 16, 16), run=RunConfig(steps=1, batch=2, warmup=1))

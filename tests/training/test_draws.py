@@ -8,7 +8,7 @@ import torch
 
 from contar._random import keyed_normal, keyed_uniform, keys
 from contar.diffusion import NoiseProcess
-from contar.training.draws import Draws, draw_step
+from contar.training import Draws, draw_step
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}

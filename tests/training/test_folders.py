@@ -333,7 +333,7 @@ def test_a_loss_that_comes_and_goes_has_a_column_of_its_own(tmp_path):
 
 
 def test_the_curves_of_such_a_log_are_drawn(tmp_path):
-    from contar.training.curves import save_curves
+    from contar.training import save_curves
 
     run(tmp_path, Coming())
     assert save_curves({"run": tmp_path}, tmp_path / "curves.png").stat().st_size > 1000
@@ -353,7 +353,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from contar.training import RunConfig, train
-from contar.training.processes import processes
+from contar.training import processes
 
 rank = processes().process_index
 

@@ -11,10 +11,8 @@ import torch
 from tiny_run import COUNT, SIZES, make_cache
 
 from contar.data import Cache, Sample, write_cache
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig
-from contar.training.latents import Latents
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import Latents, RunConfig
 from recipes import nova
 from recipes.moving_digits import BouncingDigits, load_text
 from recipes.moving_digits.stages import digits_latents, scored

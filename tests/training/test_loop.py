@@ -17,8 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from contar.training import RunConfig, saves, train
-from contar.training.loop import batch_indices
+from contar.training import RunConfig, batch_indices, saves, train
 
 PROGRAM = Path(__file__).with_name("tiny_run.py")
 UNCLIPPED = ("--steps", "1", "--clip", "1e9")  # a clipped gradient has lost its scale

@@ -10,8 +10,7 @@ from contar.backbones import Block
 from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
 from contar.heads import head_scheduler
-from contar.training import RunConfig, freeze
-from contar.training.draws import Draws, draw_step
+from contar.training import Draws, RunConfig, draw_step, freeze
 from recipes import nova
 from recipes.nova_training import (
     NovaObjective,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contar._random import seeded
-from contar.training.order import batch_indices
+from contar.training import batch_indices
 
 COUNTS = [1, 2, 7, 1000, 32768, 32769, 65537, 100_003]
 

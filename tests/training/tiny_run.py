@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from contar.data import Cache, Sample, write_cache
-from contar.training import RunConfig, saves, train
-from contar.training.processes import processes
+from contar.training import RunConfig, processes, saves, train
 from recipes import nova
 from recipes.nova_training import NovaObjective, NovaStage, batches_of
 

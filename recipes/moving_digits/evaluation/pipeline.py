@@ -11,7 +11,7 @@ from contar._typing import Tensor, UInt8
 from contar.evaluation import Report
 from contar.generation import fast_changes
 from contar.media import frames_to_pixels, pixels_to_frames
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes.moving_digits.data import FRAMES, BouncingDigits
 from recipes.moving_digits.evaluation.abilities import Abilities, real

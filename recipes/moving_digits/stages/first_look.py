@@ -13,7 +13,7 @@ from contar._random import seeded
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
 from contar.media import pixels_to_frames, save_sheet
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes.moving_digits.data import BouncingDigits
 from recipes.moving_digits.judges import DigitJudge, direction_of

@@ -15,11 +15,8 @@ from tqdm import tqdm
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.media import frames_to_pixels, motion_score
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training.caching import fingerprint
-from contar.training.latents import Latents
-from contar.training.processes import processes
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import Latents, fingerprint, processes
 from recipes.moving_digits.data import BouncingDigits
 
 # A digit moves evenly, so its first pairs of frames say as much as all: the scores of 80 clips

@@ -21,13 +21,18 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from contar._errors import bad, check_count, check_number, keep_plain
 from contar.evaluation import require_torchmetrics
 from contar.media import motion_score
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.training import RunConfig
-from contar.training.autoencoder import VaeStage, train_vae
-from contar.training.curves import require_matplotlib, save_curves
-from contar.training.latents import Latents
-from contar.training.processes import one_run, processes
-from contar.training.saves import check_own
+from contar.tokenizers import CausalVAE
+from contar.training import (
+    Latents,
+    RunConfig,
+    VaeStage,
+    check_own,
+    one_run,
+    processes,
+    require_matplotlib,
+    save_curves,
+    train_vae,
+)
 from recipes import nova
 from recipes.moving_digits.data import FRAMES, BouncingDigits
 from recipes.moving_digits.evaluation import evaluate_pipeline

@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 
 from contar.evaluation import Scores
-from contar.tokenizers.causal_vae import CausalVAE
+from contar.tokenizers import CausalVAE
 from recipes import nova
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
 from recipes.moving_digits.evaluation import pipeline

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from contar._files import read_weights
-from contar.training.autoencoder import VaeStage
+from contar.training import VaeStage
 from recipes import moving_digits, nova
 from recipes.nova_training import NovaStage
 
