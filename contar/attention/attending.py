@@ -13,12 +13,12 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from contar._errors import bad, check_choice, check_device, check_instance, check_tensor
 from contar._random import Dropout
-from contar._typing import Bool, Float, Tensor
+from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
 from contar.attention.masks import dense_mask, flex_mask, xformers_bias
 
 Backend = Literal["plain", "sdpa", "flex", "xformers"]
-Mask = Bool[Tensor, "*b q kv"] | BlockLayout | BlockMask | None
+Mask = Tensor | BlockLayout | BlockMask | None
 _COARSE = 128  # tokens that blocks have on average, from which each is a call of its own
 _FEW, _MANY = 64, 2**20  # queries, and scores of a sample, between which `_by_products` is faster
 BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "flex", "xformers")
@@ -84,7 +84,7 @@ def attend(
     k: Float[Tensor, "b s kv k"],
     v: Float[Tensor, "b s kv k"],
     *,
-    mask: Any = None,
+    mask: Mask = None,
     backend: Backend | None = None,
     dropout: Dropout | None = None,
 ) -> Float[Tensor, "b s q k"]:

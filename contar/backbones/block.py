@@ -18,7 +18,7 @@ from contar._linear import apply_linear, is_bare, linear
 from contar._mlp import Mlp, apply_mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import KVCache, TokenCache, attend, check_table, rotate
+from contar.attention import Backend, KVCache, Mask, TokenCache, attend, check_table, rotate
 
 
 class SelfAttention(nn.Module):
@@ -41,8 +41,8 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "b n d"],
         *,
         turn: Float[Tensor, "*b n k 2"] | None = None,
-        mask: Any = None,
-        backend: Any = None,
+        mask: Mask = None,
+        backend: Backend | None = None,
         cache: tuple[KVCache | TokenCache, int] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,

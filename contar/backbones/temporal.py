@@ -8,6 +8,7 @@ from torch import nn
 from contar._errors import DEEPEST, bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
 from contar.attention import (
+    Backend,
     BlockLayout,
     KVCache,
     as_it_was,
@@ -60,7 +61,7 @@ class TemporalTower(nn.Module):
         cache: KVCache | None = None,
         window: int | None = None,
         pinned: int = 0,
-        backend: Any = None,
+        backend: Backend | None = None,
         checkpoint: bool = False,
     ) -> Float[Tensor, "b t n d"]:
         """Transform the tokens of frames; the prefix's output is left out.
@@ -122,7 +123,13 @@ class TemporalTower(nn.Module):
         return x.unflatten(1, (count, tokens))
 
     def _run(
-        self, x: Tensor, length: int, layout: BlockLayout, *, backend: Any, **options: Any
+        self,
+        x: Tensor,
+        length: int,
+        layout: BlockLayout,
+        *,
+        backend: Backend | None,
+        **options: Any,
     ) -> Tensor:
         mask = prepare_mask(layout, backend, x.device)
         x = run_blocks(self.blocks, x, mask=mask, backend=backend, **options)

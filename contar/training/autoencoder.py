@@ -100,7 +100,7 @@ class VaeObjective(nn.Module):
         return (each * weight / weight.mean((1, 2, 3, 4), keepdim=True)).mean()
 
 
-def _pixels(clips: Clips, indices: Sequence[int], device: Any = "cpu") -> Tensor:
+def _pixels(clips: Clips, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     if isinstance(clips, PixelClips):  # all at once, and where they are wanted
         return clips.pixels(indices, device)
     return frames_to_pixels(torch.stack([clips[index].frames for index in indices])).to(device)
