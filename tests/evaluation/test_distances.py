@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from frechet import noisy, oracle
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -24,22 +25,6 @@ class Mean(nn.Module):
     def forward(self, pictures):
         flat = pictures.flatten(1).float() / 255
         return torch.stack([flat.mean(1), flat @ self.weight], dim=1)
-
-
-def noisy(frames, sigma):
-    draws = torch.Generator().manual_seed(0)
-    noise = sigma * torch.randn(frames.shape, generator=draws)
-    return (frames + noise).clamp(0, 255).round().byte()
-
-
-def oracle(a, b):
-    """Return the Fréchet distance of features [n, d] by roots of symmetric matrices alone."""
-    a, b = a.double(), b.double()
-    values, vectors = torch.linalg.eigh(a.T.cov())
-    root = vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp_min(0).sqrt().sum()
-    means = (a.mean(0) - b.mean(0)).square().sum()
-    return float(means + a.T.cov().trace() + b.T.cov().trace() - 2 * cross)
 
 
 def shapes(count=17):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from frechet import noisy, oracle
 
 from recipes.moving_digits import MovingDigits, frechet_clips, frechet_frames
 from recipes.moving_digits.judges.features import ClipFeatures
@@ -11,22 +12,6 @@ from recipes.moving_digits.judges.features import ClipFeatures
 
 def stacked(dataset, count=40):
     return torch.stack([dataset[i].frames for i in range(count)])
-
-
-def noisy(frames, sigma):
-    draws = torch.Generator().manual_seed(0)
-    noise = sigma * torch.randn(frames.shape, generator=draws)
-    return (frames + noise).clamp(0, 255).round().byte()
-
-
-def oracle(a, b):
-    """Return the Fréchet distance of features [n, d] by roots of symmetric matrices alone."""
-    a, b = a.double(), b.double()
-    values, vectors = torch.linalg.eigh(a.T.cov())
-    root = vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp_min(0).sqrt().sum()
-    means = (a.mean(0) - b.mean(0)).square().sum()
-    return float(means + a.T.cov().trace() + b.T.cov().trace() - 2 * cross)
 
 
 def test_equal_sets_have_distance_zero_in_any_order(judge, asked):
