@@ -48,7 +48,7 @@ def report():
     )
 
 
-def test_it_comes_back_from_its_file_as_it_was(report, tmp_path):
+def test_a_report_comes_back_from_its_file_as_it_was(report, tmp_path):
     file, picture = report.save(tmp_path / "new" / "folder")
     assert Report.load(file, TITLES, Clip) == report
     written = sorted(p.name for p in file.parent.iterdir())
@@ -89,7 +89,7 @@ def pixels(path):
     return np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
 
 
-def test_its_picture_shows_each_model_in_a_color_of_its_own(report, tmp_path):
+def test_a_reports_picture_shows_each_model_in_a_color_of_its_own(report, tmp_path):
     shown = pixels(report.save(tmp_path)[1])
     counts = [
         int((np.abs(shown.astype(int) - color).max(1) < 8).sum())
@@ -100,7 +100,7 @@ def test_its_picture_shows_each_model_in_a_color_of_its_own(report, tmp_path):
     assert bars[1] > 1.3 * bars[0]
 
 
-def test_its_picture_changes_with_a_figure_and_not_by_itself(report, tmp_path):
+def test_a_reports_picture_changes_with_a_figure_and_not_by_itself(report, tmp_path):
     one, again = (pixels(draw(report.rows, TITLES, tmp_path / name)) for name in ("a.png", "b.png"))
     assert np.array_equal(one, again)
     other = {**report.rows, "model": scores(150, 2.5)}
@@ -108,14 +108,14 @@ def test_its_picture_changes_with_a_figure_and_not_by_itself(report, tmp_path):
 
 
 @pytest.mark.parametrize("names", [[], ["text.digit"], ["tokenizer.psnr"], list(TITLES)])
-def test_it_has_a_picture_whatever_was_measured(names, tmp_path):
+def test_a_report_has_a_picture_whatever_was_measured(names, tmp_path):
     figures = {name: Figure(0.5, 10, 0.4, 0.6) for name in names}
     report = Report({"model": Scores(figures, {}), "other": Scores({}, {})}, TITLES)
     _, picture = report.save(tmp_path)
     assert len(np.unique(pixels(picture), axis=0)) > 2
 
 
-def test_its_table_has_a_line_a_figure_and_a_column_a_model(report):
+def test_a_reports_table_has_a_line_a_figure_and_a_column_a_model(report):
     lines = report.table().splitlines()
     assert lines[0] == "| figure | model | real clips | untrained |"
     assert lines[2].startswith("| text to video: digit | 95.0% (91.0% to 97.3%) | 99.0% (")

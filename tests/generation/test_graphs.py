@@ -50,7 +50,7 @@ def test_a_plan_that_reuses_features_is_refused(make, refuses):
 
 
 @pytest.mark.parametrize("changes", [{"refresh": 2}, {"guidance_every": 3}])
-def test_a_plan_says_so_itself(changes, refuses):
+def test_check_graphs_of_a_plan_refuses_reused_features(changes, refuses):
     GenerationPlan().check_graphs(Graphs())
     with refuses("graphs", "reuses features"):
         GenerationPlan(**changes).check_graphs(Graphs())

@@ -243,7 +243,7 @@ def test_values_and_gradients_agree_with_a_softmax_written_out(
 @example(WINDOWED, 0, torch.float64)
 @example(UNBOUNDED, 0, torch.float64)
 @given(layouts(), seeds, dtypes)
-def test_so_do_those_of_blocks_of_many_tokens_which_attend_one_by_one(
+def test_values_and_gradients_of_blocks_that_attend_one_by_one_agree_with_a_softmax_written_out(
     layout: BlockLayout, seed: int, dtype: torch.dtype
 ) -> None:
     with mock.patch.object(sys.modules["contar.attention.attending"], "_COARSE", 0):

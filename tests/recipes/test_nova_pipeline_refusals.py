@@ -266,7 +266,7 @@ def test_a_bad_argument_of_a_call_is_refused_before_any_work(
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_good_call_is_work(pipe):
+def test_a_call_without_a_bad_argument_does_reach_the_network(pipe):
     with pytest.raises(AssertionError, match="work"):
         pipe(**GOOD)
 

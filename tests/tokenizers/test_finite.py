@@ -44,7 +44,7 @@ def test_float16_with_force_upcast_is_decoded_and_encoded_in_float32() -> None:
         assert all(value is before[name] for name, value in half.named_parameters())
 
 
-def test_it_is_float16_again_after_a_call_that_failed() -> None:
+def test_an_upcast_autoencoder_is_float16_again_after_a_call_that_failed() -> None:
     half, _ = strained("decoder", force_upcast=True, dtype=torch.float16)
     half.decoder.conv_out.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

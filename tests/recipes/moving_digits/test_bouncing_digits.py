@@ -175,7 +175,7 @@ def test_a_wall_throws_a_digit_back_at_once():
         ("cut", {"cut": float("nan")}),
     ],
 )  # fmt: skip
-def test_bad_numbers_are_refused(name, options, refuses):
+def test_bouncing_digits_refuse_numbers_out_of_range(name, options, refuses):
     with refuses(name):
         BouncingDigits(**{"split": "train", "count": 1, **options})
 

@@ -305,7 +305,7 @@ def test_a_tokenizer_that_returns_other_sizes_is_named(judge, asked, refuses):
         ("notes", {"notes": {"a": float("nan")}}),
     ],
 )
-def test_bad_arguments_are_refused(judge, asked, refuses, name, changes):
+def test_evaluate_refuses_bad_arguments_by_name(judge, asked, refuses, name, changes):
     arguments = {"abilities": clips_of((2, 17, 64, 64, 3)), "dataset": asked, "judge": judge}
     with refuses(name):
         evaluate(**(arguments | changes))

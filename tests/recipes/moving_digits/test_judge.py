@@ -54,13 +54,13 @@ def agreement(judge):
     return [float((whole == rater).double().mean()) for rater in raters]
 
 
-def test_it_is_right_about_the_clips_of_digits_that_it_never_saw(judge):
+def test_the_judge_is_right_about_clips_of_digits_that_it_never_saw(judge):
     clips, frames = accuracy(judge, 300)
     assert clips >= 0.94  # it calls some whole ones broken
     assert frames >= 0.94
 
 
-def test_it_agrees_with_raters_about_digits_that_melted(judge):
+def test_the_judge_agrees_with_raters_about_digits_that_melted(judge):
     assert min(agreement(judge)) >= 0.85  # docs/evaluation.md has the figures
 
 
@@ -75,7 +75,7 @@ def test_a_judge_learns():
     width=st.integers(40, 130),
     data=st.data(),
 )
-def test_it_sees_the_same_wherever_the_digit_lies_in_frames_of_any_size(
+def test_the_judge_sees_the_same_wherever_the_digit_lies_in_frames_of_any_size(
     judge, row, height, width, data
 ):
     top = data.draw(st.integers(0, height - 28))
@@ -86,7 +86,7 @@ def test_it_sees_the_same_wherever_the_digit_lies_in_frames_of_any_size(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 90), (28, 28), (300, 200)])
-def test_it_looks_at_frames_of_any_size(judge, size):
+def test_the_judge_looks_at_frames_of_any_size(judge, size):
     white = torch.full((2, *size, 3), 255, dtype=torch.uint8)
     assert judge.digits(white).shape == (2,)
     assert judge.features(white).isfinite().all()
@@ -146,7 +146,7 @@ def test_training_pictures_are_distorted_and_still_digits(judge):
     assert (judge(pictures).argmax(1) == TEST.labels).double().mean() > 0.9
 
 
-def test_it_sees_that_broken_strokes_show_no_digit(judge):
+def test_the_judge_sees_that_broken_strokes_show_no_digit(judge):
     draws = torch.Generator().manual_seed(0)
     whole = TEST.pictures.float()
     broken = break_strokes(whole, whole[torch.randperm(600, generator=draws)], draws).clamp(0, 255)
@@ -232,6 +232,6 @@ def test_a_judge_in_training_is_refused(refuses, asked):
 
 
 @pytest.mark.parametrize(("name", "seed", "steps"), [("seed", -1, 1), ("steps", 0, 0)])
-def test_bad_numbers_are_refused(name, seed, steps, refuses):
+def test_the_training_of_a_judge_refuses_numbers_out_of_range(name, seed, steps, refuses):
     with refuses(name):
         train_judge(seed=seed, steps=steps)

@@ -115,7 +115,7 @@ def test_an_unknown_split_is_refused(split, refuses):
 
 
 @pytest.mark.parametrize(("name", "count", "seed"), [("count", 0, 0), ("seed", 1, -1)])
-def test_bad_numbers_are_refused(name, count, seed, refuses):
+def test_moving_digits_refuse_numbers_out_of_range(name, count, seed, refuses):
     with refuses(name):
         MovingDigits("train", count, seed=seed)
 

@@ -16,7 +16,7 @@ def reader() -> Reader:
     return Reader(frames=3)
 
 
-def test_it_reads_digits_that_are_right_without_a_network(reader, monkeypatch):
+def test_a_reader_reads_digits_right_without_the_internet(reader, monkeypatch):
     """Last measured: 38 of 40, and 571 of all 600 test digits."""
 
     def refuse(*_args, **_kwargs):
@@ -33,14 +33,14 @@ def test_it_reads_digits_that_are_right_without_a_network(reader, monkeypatch):
     Reader()
 
 
-def test_it_reads_clips_by_their_majority(reader, asked):
+def test_a_reader_reads_clips_by_their_majority(reader, asked):
     clips = torch.stack([asked[i].frames for i in range(10)])
     digits = torch.tensor([asked[i].digit for i in range(10)])
     assert int((reader.majority(clips) == digits).sum()) >= 8
     assert reader.majority(clips[:1, :1]).shape == (1,)
 
 
-def test_it_reads_nothing_where_there_is_nothing(reader):
+def test_a_reader_reads_nothing_where_there_is_nothing(reader):
     draws = torch.Generator().manual_seed(0)
     black = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
     noise = torch.randint(0, 256, (2, 64, 64, 3), generator=draws).byte()
@@ -66,7 +66,7 @@ def test_without_its_package_or_its_model_it_says_what_is_missing(monkeypatch, t
         Reader()
 
 
-def test_bad_input_is_refused(reader, refuses):
+def test_a_reader_refuses_no_frames_and_other_tensors(reader, refuses):
     with refuses("frames", "0"):
         Reader(frames=0)
     with refuses("frames", "torch.float32"):
