@@ -41,7 +41,7 @@ class TokenizerRecipe:
     """A training of a pipeline's tokenizer on a folder of clips.
 
     Args:
-        folder: of captioned videos, as `contar.data.captioned.captioned_files` reads it.
+        folder: of captioned videos, as `contar.data.captioned_files` reads it.
         model: the pipeline.
         frames: of a clip, 1 for pictures; None is the model's default.
         fps: frames per second, likewise.
@@ -117,7 +117,7 @@ def make_cache(
     """Encode a folder of captioned videos or pictures with a pipeline's tokenizer and text encoder.
 
     Args:
-        folder: as `contar.data.captioned.captioned_files` reads it.
+        folder: as `contar.data.captioned_files` reads it.
         pipe: whose frames give the size of the clips.
         out: folder of the cache, to be made.
         frames: of a clip, 1 for pictures; None is the pipeline's default.

@@ -159,7 +159,7 @@ def batches_of(
     """Return the function from samples of a cache and a step to the step's batch.
 
     Args:
-        data: of `contar.training.caching.encode_clips`, of clips of one shape, read once, into
+        data: of `contar.training.encode_clips`, of clips of one shape, read once, into
             memory; or what was read already, on whose device batches are made.
         sizes: of the network; one of 1 frame takes each clip's first.
         stage: which says what is drawn, and what is left out how often.
@@ -272,7 +272,7 @@ def train_network(
     Args:
         stage: of the training.
         pipe: whose network is trained, and whose other parts make samples of it.
-        cache: of `contar.training.caching.encode_clips`, made with the pipeline's parts; or what
+        cache: of `contar.training.encode_clips`, made with the pipeline's parts; or what
             was read of it.
         out: folder of the run.
         prompts: of the samples.

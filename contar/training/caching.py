@@ -45,7 +45,7 @@ def read_clips(
     first clip; each is read when its clips are asked for, one clip at a time.
 
     Args:
-        files: of `contar.data.captioned.captioned_files`.
+        files: of `contar.data.captioned_files`.
         frames: of a clip; 1 makes pictures.
         fps: frames per second.
         height: in pixels; what a file has more is cut off evenly.

@@ -49,7 +49,7 @@ class Latents:
 
     @classmethod
     def of(cls, cache: Cache) -> "Latents":
-        """Read a cache of `contar.training.caching.encode_clips`, of clips of one shape.
+        """Read a cache of `contar.training.encode_clips`, of clips of one shape.
 
         Raises:
             ValueError: a sample of another kind; it is named.
