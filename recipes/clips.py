@@ -30,8 +30,8 @@ from contar.training import (
     train_vae,
 )
 from recipes import nova
+from recipes._nova.training import NovaStage, train_network
 from recipes.moving_digits import SHARES
-from recipes.nova_training import NovaStage, train_network
 
 CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said
 

@@ -36,7 +36,7 @@ from contar.ordering import truncated_normal_mask as normal_mask
 from contar.tokenizers import CausalVAE, OpenSoraVAE, patchify
 from contar.tokenizers._tiles import tiled
 from recipes import mar, nova
-from recipes.sizes import check_tower
+from recipes._shared.sizes import check_tower
 
 HUGE = [2**62, 2**63, 2**100, 2**40, 10**9]
 SIZES: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [

@@ -22,8 +22,8 @@ from contar.training import RunConfig, VaeStage
 from recipes import clips as own
 from recipes import nova
 from recipes._cli import training as commands
+from recipes._nova.training import NovaStage
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
-from recipes.nova_training import NovaStage
 
 PAGE = Path(__file__).parents[2] / "docs" / "train.md"
 QUICK = RunConfig(

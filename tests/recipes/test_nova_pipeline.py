@@ -26,7 +26,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from contar.conditioning import encode_texts
 from contar.media import read_image
 from contar.tokenizers import VAETokenizer, patchify
-from recipes import nova, nova_defaults
+from recipes import nova
+from recipes._nova import defaults as nova_defaults
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -9,7 +9,7 @@ import torch
 
 from contar.ordering import TrainingMask, full_mask
 from recipes import nova
-from recipes.nova_keys import official_name, to_official
+from recipes._nova.keys import official_name, to_official
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNTS = [0, -1, 2.0, NAN, INF, True, None, "2"]

@@ -14,9 +14,9 @@ from contar.data import Cache, Sample, write_cache
 from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training import Latents, RunConfig
 from recipes import nova
+from recipes._nova.training import NovaObjective, NovaStage, batches_of
 from recipes.moving_digits import BouncingDigits, load_text
 from recipes.moving_digits.stages import digits_latents, scored
-from recipes.nova_training import NovaObjective, NovaStage, batches_of
 
 
 def numbered(clips: int = 6, frames: int = 9) -> Latents:

@@ -12,7 +12,7 @@ from contar.diffusion import NoiseProcess
 from contar.heads import head_scheduler
 from contar.training import Draws, RunConfig, draw_step, freeze
 from recipes import nova
-from recipes.nova_training import (
+from recipes._nova.training import (
     NovaObjective,
     NovaStage,
     batches_of,

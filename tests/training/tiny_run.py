@@ -15,7 +15,7 @@ import torch
 from contar.data import Cache, Sample, write_cache
 from contar.training import RunConfig, processes, saves, train
 from recipes import nova
-from recipes.nova_training import NovaObjective, NovaStage, batches_of
+from recipes._nova.training import NovaObjective, NovaStage, batches_of
 
 TOWER = nova.Tower(depth=1, width=16, heads=2)
 SIZES = nova.NovaConfig(

@@ -34,6 +34,7 @@ from contar.training import (
     train_vae,
 )
 from recipes import nova
+from recipes._nova.training import NovaStage, load_parts, quieten, train_network
 from recipes.moving_digits.data import FRAMES, BouncingDigits
 from recipes.moving_digits.evaluation import evaluate_pipeline
 from recipes.moving_digits.judges import load_judge
@@ -50,7 +51,6 @@ from recipes.moving_digits.model import (
 )
 from recipes.moving_digits.stages.first_look import glance
 from recipes.moving_digits.stages.latents import digits_latents, scored
-from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 
 # Folders of the trainings, and what their curves are called.
 STAGES = {

@@ -16,7 +16,7 @@ from PIL import Image
 from contar._files import read_weights
 from contar.training import VaeStage
 from recipes import moving_digits, nova
-from recipes.nova_training import NovaStage
+from recipes._nova.training import NovaStage
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from typing import Any
 
 from contar._errors import bad, check_choice, check_count, check_instance, check_number, plain
 from contar.tokenizers import Tokenizer, VAETokenizer, longest_clip
-from recipes.nova_model import Nova
-from recipes.nova_sampling import UNSET
+from recipes._nova.call import MOTION, UNSET
+from recipes._nova.network import Nova
 
 # What the released models are made for; a model of fewer latent frames makes as many as it has.
 RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
-    "guidance_renorm": 1.0, "motion_flow": 5.0, "fps": 12.0,
+    "guidance_renorm": 1.0, **MOTION,
 }  # fmt: skip
 
 

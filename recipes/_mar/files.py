@@ -17,10 +17,9 @@ from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
 from contar.tokenizers import VAETokenizer
-from recipes.mar_config import MarConfig
-from recipes.mar_keys import from_official
-from recipes.mar_model import Mar
-from recipes.sizes import named_head_weights
+from recipes._mar.config import MarConfig
+from recipes._mar.keys import from_official
+from recipes._mar.network import Mar
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
 # Of the tokenizer; what else its file may hold was needed in training only.
@@ -66,7 +65,7 @@ def from_pretrained(
         config = MarConfig.from_dict(sizes)
         state = read_weights(path)
         model = _empty(config, state)
-        named_head_weights(state, model.state_dict())
+        model.rename_saved(state)
     else:
         checkpoint = _read_pickle(path)
         weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")

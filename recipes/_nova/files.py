@@ -27,11 +27,10 @@ from contar._saving import written_beside
 from contar.conditioning import text_package
 from contar.diffusion import load_scheduler
 from contar.tokenizers import KNOWN_VAES, CausalVAE, OpenSoraVAE
-from recipes.nova_config import NovaConfig
-from recipes.nova_keys import from_official
-from recipes.nova_model import Nova
-from recipes.nova_pipeline import NovaPipeline
-from recipes.sizes import named_head_weights
+from recipes._nova.config import NovaConfig
+from recipes._nova.keys import from_official
+from recipes._nova.network import Nova
+from recipes._nova.pipeline import NovaPipeline
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {
@@ -41,7 +40,9 @@ _OFFICIAL = {
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
 _TIMESTEPS = 1_000_000  # of a scheduler, which makes tables of them
-SHIPPED = Path(__file__).parent / "moving_digits" / "weights"  # trained by this project, by name
+SHIPPED = (
+    Path(__file__).parents[1] / "moving_digits" / "weights"
+)  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
@@ -180,7 +181,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
     state, name = read_weights(folder), f"transformer/{WEIGHTS}"
     model, released = open_network(folder, state, num_heads)
     state = _cast(state, dtype)
-    named_head_weights(state, model.state_dict())
+    model.rename_saved(state)
     if released:
         depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)

@@ -20,9 +20,9 @@ from contar.ordering import TrainingMask
 from contar.tokenizers import VAETokenizer
 from contar.training import Latents, RunConfig, draw_step, fingerprint, freeze, processes, train
 from recipes import nova
-from recipes.nova_inputs import read_noise
-from recipes.nova_model import Nova
-from recipes.nova_sampling import UNSET
+from recipes._nova.call import UNSET
+from recipes._nova.network import Nova
+from recipes._nova.step import read_noise
 
 _APART = ("run", "checkpoint")  # of a stage: kept elsewhere, or of no effect on any number
 
