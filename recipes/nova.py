@@ -268,9 +268,9 @@ def _draw_frame(
         guidance = plan.guidance.at((step.index + 1) / step.sets)
         steering = condition if guidance.scale > 1 else condition[: call.batch]
         if plan.refresh > 1:
-            memory = call.model.spatial.renewed(
-                memory, steering, tokens.shape[1], fresh=step.index % plan.refresh == 0
-            )
+            sizes = len(steering), tokens.shape[1], steering.shape[1]
+            if step.index % plan.refresh == 0 or memory is None or memory.batch != sizes[0]:
+                memory = call.model.spatial.allocate_memory(*sizes)
         draw = partial(_draw_set, call, guidance, call.steps[step.index], memory)
         noise = FrameNoise(call.generator, step, shape, c.patch, device)
         given = (tokens, steering, step.known, step.current, *places)

@@ -8,17 +8,15 @@ from torch.utils.checkpoint import checkpoint as recompute
 from contar._errors import (
     LARGEST,
     bad,
-    check_ids,
     check_instance,
     check_number,
     check_size,
-    check_tensor,
 )
 from contar._linear import apply_linear, is_bare, linear
 from contar._mlp import Mlp, apply_mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import Backend, KVCache, Mask, TokenCache, attend, check_table, rotate
+from contar.attention import Backend, KVCache, Mask, TokenCache, attention, turned
 
 
 class SelfAttention(nn.Module):
@@ -47,7 +45,7 @@ class SelfAttention(nn.Module):
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """Attend.
+        """Attend; a block has checked what comes.
 
         Args:
             x: [b, n, width].
@@ -57,24 +55,9 @@ class SelfAttention(nn.Module):
             cache: the cache of keys and values, and this layer's number in it.
             rows: [b, m], the tokens that attend; None is all. All are attended to.
             dropout: of the attention's weights and of what is returned, in training.
-
-        Raises:
-            ValueError: as `attend` and the cache's `write`; another width, or a table that does not
-                fit.
         """
         width, weight = self.qkv.in_features, self.qkv.weight
-        check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
-        if turn is not None:
-            check_table("turn", turn, len(x), x.shape[1], width // self.heads)
-        if cache is not None:
-            pair = isinstance(cache, tuple) and len(cache) == 2
-            if not pair or not isinstance(cache[0], KVCache | TokenCache):
-                got = type(cache[0] if pair else cache).__name__
-                raise bad("cache", got, "(KVCache or TokenCache, number of the layer)")
         q_turn = turn
-        if rows is not None:
-            check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
-            check_ids("rows", rows, x.shape[1])
         if rows is None or not is_bare(self.qkv, nn.Linear):  # such a layer is called as it is
             q_k_v = apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1))
             q, k, v = q_k_v.permute(2, 0, 3, 1, 4)
@@ -88,11 +71,11 @@ class SelfAttention(nn.Module):
             each = rows[..., None, None]
             q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
         if turn is not None and q_turn is not None:
-            q, k = rotate(q, q_turn), rotate(k, turn)
+            q, k = turned(q, q_turn), turned(k, turn)
         if cache is not None:
             memory, layer = cache
             k, v = memory.write(layer, k, v)
-        out = attend(q, k, v, mask=mask, backend=backend, dropout=dropout)
+        out = attention(q, k, v, mask=mask, backend=backend, dropout=dropout)
         out = apply_linear(self.proj, out.transpose(1, 2).flatten(2))
         return out if dropout is None else dropout(out)
 
@@ -141,31 +124,25 @@ class Block(nn.Module):
         *,
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
-        **attention: Any,
+        **options: Any,
     ) -> Float[Tensor, "b m d"]:
         """Transform tokens, or the tokens `rows` of them only.
 
         Keyword arguments are those of `SelfAttention`; `dropout` is the MLP's, too.
 
         Raises:
-            ValueError: as `SelfAttention`.
+            ValueError: another width than the block's. What goes along is checked by the towers.
         """
-        self._check(x, rows)
-        attention |= {"rows": rows, "dropout": dropout}
+        if x.ndim != 3 or x.shape[2] != self.attn.qkv.in_features:
+            width = self.attn.qkv.in_features
+            raise bad("x", tuple(x.shape), f"shape [b, n, width] = [any, any, {width}]")
+        options |= {"rows": rows, "dropout": dropout}
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
-            x = kept + self.attn(self.norm1(x), **attention)
+            x = kept + self.attn(self.norm1(x), **options)
             return x + apply_mlp(self.mlp, self.norm2(x), dropout)
-        x = kept + self.norm1(self.attn(x, **attention))
+        x = kept + self.norm1(self.attn(x, **options))
         return x + self.norm2(apply_mlp(self.mlp, x, dropout))
-
-    def _check(self, x: object, rows: object) -> None:
-        """Raise a ValueError for what norms and rows would meet before the attention does."""
-        weight = self.attn.qkv.weight
-        check_tensor("x", x, (None, None, self.attn.qkv.in_features), "[b, n, width]", like=weight)
-        if rows is not None:
-            check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")  # type: ignore[arg-type]
-            check_ids("rows", rows, x.shape[1])  # type: ignore[arg-type, union-attr]
 
 
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:

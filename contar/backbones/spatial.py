@@ -9,7 +9,6 @@ from contar._errors import (
     DEEPEST,
     bad,
     check_choice,
-    check_ids,
     check_instance,
     check_size,
     check_tensor,
@@ -131,14 +130,12 @@ class SpatialTower(nn.Module):
         batch, count, _ = tokens.shape
         shape = (batch, None, self.prefix_width)
         check_tensor("prefix", prefix, shape, "[b, p, width]", like=self.embed.weight)
-        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", kind="int")
-        check_ids("visible_ids", visible_ids, count)
+        ids: Any = {"kind": "int", "below": count}
+        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
         if rows is not None:
-            check_tensor("rows", rows, (batch, None), "[b, m]", kind="int")
-            check_ids("rows", rows, count)
+            check_tensor("rows", rows, (batch, None), "[b, m]", **ids)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
-        check_instance("checkpoint", checkpoint, bool)
         length = prefix.shape[1]
         self._check_positions(positions, count, length)
         every = (tokens, prefix, visible_ids, positions, filled, rows)
@@ -242,11 +239,10 @@ class SpatialTower(nn.Module):
         for half, (_, width, heads), count in zip(
             positions, self.halves, (tokens, more + tokens), strict=True
         ):
-            if half.add is not None:
-                check_tensor("positions.add", half.add, (count, width), "[n, d]")
-            if half.turn is not None:
-                shape = (tokens, width // heads // 2, 2)
-                check_tensor("positions.turn", half.turn, shape, "[n, k / 2, 2]")
+            table = (tokens, width // heads // 2, 2)
+            for name, x, shape in (("add", half.add, (count, width)), ("turn", half.turn, table)):
+                if x is not None and tuple(x.shape) != shape:
+                    raise bad(f"positions.{name}", tuple(x.shape), f"{shape}")
 
 
 def _check_half(name: str, half: Any, least: int) -> None:

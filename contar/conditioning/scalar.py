@@ -5,7 +5,7 @@ from torch import nn
 
 from contar._errors import bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
-from contar.attention import sinusoid
+from contar.attention import waves
 
 
 class ScalarEmbedding(nn.Module):
@@ -34,14 +34,9 @@ class ScalarEmbedding(nn.Module):
         self.fc2 = nn.Linear(width, width)
 
     def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
-        """Embed float32 numbers [...] as [..., width].
-
-        Raises:
-            ValueError: values that are no float tensor.
-        """
-        check_tensor("values", values, (...,), "[...]")
-        waves = sinusoid(values, self.frequencies, cosine_first=self.cosine_first)
-        return self.fc2(self.act(self.fc1(waves.to(self.fc1.weight.dtype))))
+        """Embed float32 numbers [...] as [..., width]."""
+        x = waves(values, self.frequencies, self.cosine_first).to(self.fc1.weight.dtype)
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class MotionTokens(nn.Module):

@@ -1,6 +1,6 @@
 """Filling in a frame's tokens."""
 
-from contar._errors import check_shape
+from contar._errors import bad
 from contar._typing import Float, Int, Tensor
 
 
@@ -12,5 +12,6 @@ def fill(
     Raises:
         ValueError: `drawn` of another shape.
     """
-    check_shape("drawn", drawn.shape, (*ids.shape, tokens.shape[2]), "[b, m, c]")
+    if drawn.shape != (*ids.shape, tokens.shape[2]):
+        raise bad("drawn", tuple(drawn.shape), f"[b, m, c] = {(*ids.shape, tokens.shape[2])}")
     return tokens.scatter(1, ids[..., None].expand_as(drawn), drawn.to(tokens.dtype))

@@ -190,23 +190,24 @@ class DiffusionHead(nn.Module):
                 frame without `frame`, or a temperature or steps that the solver lacks.
         """
         like = self.network.token.weight
-        checked = check_sample(self, cond, uncond, guidance, temperature, noise, like=like)
-        guidance, uncond, source = checked
-        self.check_sample(guidance, temperature, steps)
+        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
+        table = self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
         if frame is None:
             if guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame":
                 raise bad("frame", None, "the tokens of the frame, over which is renormalised")
             frame = count
-        elif check_size("frame", frame) < count:
+        elif frame < count:
             raise bad("frame", frame, f"at least the {count} predicted tokens")
 
         def draw() -> Tensor:
             drawn = source.normal(batch, frame, self.token_dim)
-            check_tensor("noise", drawn, (batch, frame, self.token_dim), "[b, m, token_dim]")
+            if drawn.shape != (batch, frame, self.token_dim):
+                allowed = f"[b, m, token_dim] = {(batch, frame, self.token_dim)}"
+                raise bad("noise", tuple(drawn.shape), allowed)
             return drawn.float()
 
-        table, network = self.table(steps), self.network
+        network = self.network
         condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
         modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
         mlps = [packed(block.mlp, condition, len(table)) for block in network.blocks]
@@ -229,7 +230,7 @@ class DiffusionHead(nn.Module):
             log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
             return torch.cat([prediction, log_variance], dim=-1)
 
-        return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
+        return table.run(predict, draw(), draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
@@ -243,11 +244,16 @@ class DiffusionHead(nn.Module):
             check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
             check_ids("index", index, len(self.process))
 
-    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
-        """Raise a ValueError unless `sample` takes these."""
+    def check_sample(
+        self, guidance: Guidance, temperature: float, steps: int | None
+    ) -> SamplerTable:
+        """Return the solver of so many steps; a ValueError unless `sample` takes these."""
         table = self.table(steps)
-        self._check_kind("scheduler", table.noise_high is not None)
-        table.check_temperature("temperature", temperature)
+        if (table.noise_high is not None) != self.network.learned_variance:
+            self._check_kind("scheduler", table.noise_high is not None)
+        if temperature != 1:
+            table.check_temperature("temperature", temperature)
+        return table
 
     def _check_kind(self, name: str, learned: bool) -> None:
         if learned != self.network.learned_variance:

@@ -113,7 +113,7 @@ class EnergyHead(nn.Module):
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
         guidance, uncond, source = check_sample(
-            self, cond, uncond, guidance, temperature, noise, like=self.out.weight
+            self, cond, uncond, guidance, noise, like=self.out.weight
         )
         self.check_sample(guidance, temperature, steps)
         if uncond is not None:
@@ -123,5 +123,6 @@ class EnergyHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
+        check_number("temperature", temperature, 0)
         check_plain(guidance)
         check_one_pass(steps)

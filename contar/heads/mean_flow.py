@@ -134,9 +134,7 @@ class MeanFlowHead(nn.Module):
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
         like = self.network.token.weight
-        guidance, uncond, source = check_sample(
-            self, cond, uncond, guidance, temperature, noise, like=like
-        )
+        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
         self.check_sample(guidance, temperature, steps)
         count = self.steps if steps is None else steps
         passes = 1 + (uncond is not None)
@@ -152,6 +150,7 @@ class MeanFlowHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
+        check_number("temperature", temperature, 0)
         check_plain(guidance)
         if steps is not None:
             check_size("steps", steps, 1, DEEPEST)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
 from contar.tokenizers.causal_conv import CausalConv3d
-from contar.tokenizers.patches import patchify, unpatchify
+from contar.tokenizers.patching import patches, patchify, unpatchify
 from contar.tokenizers.protocol import Tokenizer, latent_frames, longest_clip
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "VAETokenizer",
     "latent_frames",
     "longest_clip",
+    "patches",
     "patchify",
     "unpatchify",
 ]

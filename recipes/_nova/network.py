@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from contar._typing import Float, Tensor
-from contar.attention import Positions, grid_coordinates, rotary_table, sincos_2d
+from contar.attention import Positions, grid_coordinates, grid_waves, rotary_table
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
 from contar.heads import TokenHead
@@ -87,7 +87,7 @@ class Nova(Headed):
             coordinates[:, 0] += frame or 0
             table = rotary_table(coordinates, tower.width // tower.heads)
             return None, Positions(turn=table).behind(prefix).turn
-        space = sincos_2d(grid, tower.width, base=self.sizes.frame_grid, device=device)
+        space = grid_waves(grid, tower.width, self.sizes.frame_grid, device)
         return self.times(frames, frame=frame)[:, None] + space.to(self.begin.dtype), None
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
@@ -101,7 +101,7 @@ class Nova(Headed):
         if self.times is None:
             coordinates = grid_coordinates(1, *grid, device=self.begin.device)
             return Positions(turn=rotary_table(coordinates, half.width // half.heads))
-        table = sincos_2d(grid, half.width, base=self.sizes.grid, device=self.begin.device)
+        table = grid_waves(grid, half.width, self.sizes.grid, self.begin.device)
         return Positions(add=table.to(self.begin.dtype))
 
     def adapt(

@@ -7,7 +7,7 @@ from contar._random import Generators
 from contar.backbones import take
 from contar.heads import Noise
 from contar.ordering import SetStep
-from contar.tokenizers import patchify
+from contar.tokenizers import patches
 
 
 class FrameNoise(Noise):
@@ -42,4 +42,4 @@ class FrameNoise(Noise):
         ids = step.current
         if shape[1] > tokens:
             ids = torch.cat([step.current, step.known, step.remaining], dim=1)
-        return take(patchify(super().normal(*self.latent), self.patch), ids)
+        return take(patches(super().normal(*self.latent), self.patch), ids)
