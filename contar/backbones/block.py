@@ -12,8 +12,7 @@ from contar._errors import (
     check_number,
     check_size,
 )
-from contar._linear import apply_linear, is_bare, linear
-from contar._mlp import Mlp, apply_mlp
+from contar._layers import Mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
 from contar.attention import Backend, KVCache, Mask, TokenCache, attention, turned
@@ -56,17 +55,10 @@ class SelfAttention(nn.Module):
             rows: [b, m], the tokens that attend; None is all. All are attended to.
             dropout: of the attention's weights and of what is returned, in training.
         """
-        width, weight = self.qkv.in_features, self.qkv.weight
         q_turn = turn
-        if rows is None or not is_bare(self.qkv, nn.Linear):  # such a layer is called as it is
-            q_k_v = apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1))
-            q, k, v = q_k_v.permute(2, 0, 3, 1, 4)
-            q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)
-        else:
-            q = linear(take(x, rows), weight[:width], self.qkv.bias[:width])
-            k_v = linear(x, weight[width:], self.qkv.bias[width:])
-            q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            k, v = k_v.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if rows is not None:
+            q = q.take_along_dim(rows[:, None, :, None], dim=2)
         if turn is not None and rows is not None:
             each = rows[..., None, None]
             q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
@@ -76,7 +68,7 @@ class SelfAttention(nn.Module):
             memory, layer = cache
             k, v = memory.write(layer, k, v)
         out = attention(q, k, v, mask=mask, backend=backend, dropout=dropout)
-        out = apply_linear(self.proj, out.transpose(1, 2).flatten(2))
+        out = self.proj(out.transpose(1, 2).flatten(2))
         return out if dropout is None else dropout(out)
 
 
@@ -140,9 +132,9 @@ class Block(nn.Module):
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
             x = kept + self.attn(self.norm1(x), **options)
-            return x + apply_mlp(self.mlp, self.norm2(x), dropout)
+            return x + self.mlp(self.norm2(x), dropout)
         x = kept + self.norm1(self.attn(x, **options))
-        return x + self.norm2(apply_mlp(self.mlp, x, dropout))
+        return x + self.norm2(self.mlp(x, dropout))
 
 
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:

@@ -13,6 +13,7 @@ from contar._errors import (
     check_size,
     check_tensor,
 )
+from contar._layers import weight_of
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, Positions, TokenCache, as_it_was
@@ -129,7 +130,7 @@ class SpatialTower(nn.Module):
         check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
         shape = (batch, None, self.prefix_width)
-        check_tensor("prefix", prefix, shape, "[b, p, width]", like=self.embed.weight)
+        check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
         ids: Any = {"kind": "int", "below": count}
         check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
         if rows is not None:
@@ -198,7 +199,7 @@ class SpatialTower(nn.Module):
         return self.norm(x if rows is not None else x[:, length:])
 
     def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
-        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        x = self.embed(take(tokens, ids).to(weight_of(self.embed).dtype))
         return x if places.add is None else x + places.add
 
     def _renew(

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_instance, check_size, check_tensor
+from contar._layers import weight_of
 from contar._typing import Float, Tensor
 from contar.attention import waves
 
@@ -35,7 +36,7 @@ class ScalarEmbedding(nn.Module):
 
     def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
         """Embed float32 numbers [...] as [..., width]."""
-        x = waves(values, self.frequencies, self.cosine_first).to(self.fc1.weight.dtype)
+        x = waves(values, self.frequencies, self.cosine_first).to(weight_of(self.fc1).dtype)
         return self.fc2(self.act(self.fc1(x)))
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_choice, check_ids, check_instance, check_size, check_tensor
-from contar._mlp import packed
+from contar._layers import weight_of
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
+from contar.cpu import laid_out
 from contar.diffusion import (
     NoiseProcess,
     SamplerTable,
@@ -136,7 +137,7 @@ class DiffusionHead(nn.Module):
             ValueError: shapes that do not fit, `repeats` below 1, or indices that the process does
                 not have.
         """
-        check_loss(self, target, cond, repeats, generator, like=self.network.token.weight)
+        check_loss(self, target, cond, repeats, generator, like=weight_of(self.network.token))
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
         process = NoiseProcess.on(self.scheduler, device)
@@ -189,7 +190,7 @@ class DiffusionHead(nn.Module):
             ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
                 frame without `frame`, or a temperature or steps that the solver lacks.
         """
-        like = self.network.token.weight
+        like = weight_of(self.network.token)
         guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
         table = self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
@@ -210,12 +211,11 @@ class DiffusionHead(nn.Module):
         network = self.network
         condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
         modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
-        mlps = [packed(block.mlp, condition, len(table)) for block in network.blocks]
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)
             tokens = torch.cat([x[:, :count]] * (1 + guided))
-            outputs = network.denoise(tokens, next(modulations), mlps)
+            outputs = network.denoise(tokens, next(modulations))
             prediction, log_variance = outputs.tensor_split([self.token_dim], dim=-1)
             others = x[:, count:]
             if guided and guidance.renorm_over == "frame":
@@ -230,7 +230,8 @@ class DiffusionHead(nn.Module):
             log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
             return torch.cat([prediction, log_variance], dim=-1)
 
-        return table.run(predict, draw(), draw, temperature)[:, :count]
+        with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
+            return table.run(predict, draw(), draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None

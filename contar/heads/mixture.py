@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import check_number, check_size
-from contar._mlp import Mlp
+from contar._layers import Mlp
 from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance

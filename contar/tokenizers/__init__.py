@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
-from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.patching import patches, patchify, unpatchify
 from contar.tokenizers.protocol import Tokenizer, latent_frames, longest_clip
 
@@ -23,7 +22,6 @@ else:  # these import diffusers
 
 __all__ = [
     "KNOWN_VAES",
-    "CausalConv3d",
     "CausalVAE",
     "OpenSoraVAE",
     "Tokenizer",

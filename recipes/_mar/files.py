@@ -16,6 +16,7 @@ from contar._building import TooLargeError, build_for
 from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
+from contar.cpu import speed_up
 from contar.tokenizers import VAETokenizer
 from recipes._mar.config import MarConfig
 from recipes._mar.keys import from_official
@@ -73,7 +74,7 @@ def from_pretrained(
         state = from_official(weights, model.state_dict())
     state = {name: x.detach().to(dtype or x.dtype) for name, x in state.items()}
     load_exactly(model, state, WEIGHTS)
-    return model.eval()
+    return speed_up(model.eval())
 
 
 def _empty(sizes: MarConfig, state: Mapping[str, Any]) -> Mar:
@@ -131,7 +132,7 @@ def load_tokenizer(path: str | Path) -> VAETokenizer:
     except (ArithmeticError, LookupError, ValueError) as error:
         raise bad("path", str(path), f"an autoencoder's weights: {error!r}") from error
     load_exactly(vae, converted, "path")
-    return VAETokenizer(vae.eval())
+    return VAETokenizer(speed_up(vae.eval()))
 
 
 def _tokenizer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:

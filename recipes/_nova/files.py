@@ -25,6 +25,7 @@ from contar._files import (
 )
 from contar._saving import written_beside
 from contar.conditioning import text_package
+from contar.cpu import speed_up
 from contar.diffusion import load_scheduler
 from contar.tokenizers import KNOWN_VAES, CausalVAE, OpenSoraVAE
 from recipes._nova.config import NovaConfig
@@ -186,7 +187,7 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
         depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)
     load_exactly(model, state, name)
-    return model.eval()
+    return speed_up(model.eval())
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
@@ -197,7 +198,7 @@ def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
     if not isinstance(vae, OpenSoraVAE | CausalVAE):  # diffusers' hold more than their weights
         vae = type(vae).from_config(vae.config)
     load_exactly(vae, _cast(state, dtype), name)
-    return vae.eval()
+    return speed_up(vae.eval())
 
 
 def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
