@@ -89,6 +89,7 @@ def sincos_2d(
     """
     if check_size("width", width) % 4:
         raise bad("width", width, "a multiple of 4")
+    check_device("device", device)
     check_grid("grid", grid)
     if base is not None:
         check_grid("base", base)

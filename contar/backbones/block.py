@@ -11,11 +11,21 @@ from contar._errors import (
     check_instance,
     check_number,
     check_size,
+    check_tensor,
 )
 from contar._layers import Mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import Backend, KVCache, Mask, TokenCache, attention, turned
+from contar.attention import (
+    Backend,
+    KVCache,
+    Mask,
+    TokenCache,
+    attend,
+    attention,
+    check_table,
+    turned,
+)
 
 
 class SelfAttention(nn.Module):
@@ -43,8 +53,9 @@ class SelfAttention(nn.Module):
         cache: tuple[KVCache | TokenCache, int] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
+        checked: bool = False,
     ) -> Float[Tensor, "b m d"]:
-        """Attend; a block has checked what comes.
+        """Attend.
 
         Args:
             x: [b, n, width].
@@ -54,7 +65,14 @@ class SelfAttention(nn.Module):
             cache: the cache of keys and values, and this layer's number in it.
             rows: [b, m], the tokens that attend; None is all. All are attended to.
             dropout: of the attention's weights and of what is returned, in training.
+            checked: whether a tower has checked all this.
+
+        Raises:
+            ValueError: as `attend` and the cache's `write`; another width, or a table or rows that
+                do not fit.
         """
+        if not checked:
+            self._check(x, turn, cache, rows)
         q_turn = turn
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rows is not None:
@@ -67,9 +85,24 @@ class SelfAttention(nn.Module):
         if cache is not None:
             memory, layer = cache
             k, v = memory.write(layer, k, v)
-        out = attention(q, k, v, mask=mask, backend=backend, dropout=dropout)
+        attends = attention if checked else attend
+        out = attends(q, k, v, mask=mask, backend=backend, dropout=dropout)
         out = self.proj(out.transpose(1, 2).flatten(2))
         return out if dropout is None else dropout(out)
+
+    def _check(self, x: Tensor, turn: Tensor | None, cache: Any, rows: Tensor | None) -> None:
+        width, weight = self.qkv.in_features, self.qkv.weight
+        check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
+        if turn is not None:
+            check_table("turn", turn, len(x), x.shape[1], width // self.heads)
+        if cache is not None:
+            pair = isinstance(cache, tuple) and len(cache) == 2
+            if not pair or not isinstance(cache[0], KVCache | TokenCache):
+                got = type(cache[0] if pair else cache).__name__
+                raise bad("cache", got, "(KVCache or TokenCache, number of the layer)")
+        if rows is not None:
+            shape: Any = ((len(x), None), "[b, m]")
+            check_tensor("rows", rows, *shape, kind="int", below=x.shape[1])
 
 
 class Block(nn.Module):
@@ -123,11 +156,10 @@ class Block(nn.Module):
         Keyword arguments are those of `SelfAttention`; `dropout` is the MLP's, too.
 
         Raises:
-            ValueError: another width than the block's. What goes along is checked by the towers.
+            ValueError: as `SelfAttention`.
         """
-        if x.ndim != 3 or x.shape[2] != self.attn.qkv.in_features:
-            width = self.attn.qkv.in_features
-            raise bad("x", tuple(x.shape), f"shape [b, n, width] = [any, any, {width}]")
+        if not options.get("checked"):  # before the norm and the rows
+            self.attn._check(x, None, None, rows)
         options |= {"rows": rows, "dropout": dropout}
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
@@ -151,7 +183,7 @@ def run_blocks(
     checkpoint: bool = False,
     **attention: Any,
 ) -> Float[Tensor, "b m d"]:
-    """Return what blocks make of tokens, one after the other.
+    """Return what blocks make of tokens, one after the other; a tower has checked the arguments.
 
     Args:
         blocks: in order.
@@ -163,6 +195,7 @@ def run_blocks(
     """
     for layer, block in enumerate(blocks):
         options = {**attention, "cache": None if cache is None else (cache, layer)}
+        options["checked"] = True
         options["rows"] = rows if layer == len(blocks) - 1 else None
         x = run_block(block, x, checkpoint=checkpoint, **options)
     return x
