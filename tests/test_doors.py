@@ -10,7 +10,6 @@ import torch
 from contar.attention import (
     BlockLayout,
     KVCache,
-    Positions,
     TokenCache,
     dense_mask,
     flex_mask,
@@ -119,8 +118,6 @@ def test_a_size_that_no_memory_holds_is_refused_within_a_tuple_or_a_config(
         SamplerTable.from_config({**config, "num_train_timesteps": huge}, 2)
     with refuses("width", str(huge)):
         rotary_table(torch.zeros(1, 3), huge)
-    with refuses("prefix", str(huge)):
-        Positions(turn=torch.zeros(1, 2, 2)).behind(huge)
     with refuses("patch", str(huge)):
         patchify(torch.zeros(1, 2, 2), huge)
 

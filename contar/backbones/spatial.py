@@ -137,6 +137,8 @@ class SpatialTower(nn.Module):
             check_tensor("rows", rows, (batch, None), "[b, m]", **ids)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
+        if checkpoint is not False:
+            check_instance("checkpoint", checkpoint, bool)
         if backend is not None:
             check_backend(backend, tokens.device)
         length = prefix.shape[1]

@@ -203,9 +203,8 @@ class DiffusionHead(nn.Module):
 
         def draw() -> Tensor:
             drawn = source.normal(batch, frame, self.token_dim)
-            if drawn.shape != (batch, frame, self.token_dim):
-                allowed = f"[b, m, token_dim] = {(batch, frame, self.token_dim)}"
-                raise bad("noise", tuple(drawn.shape), allowed)
+            if drawn.shape != start.shape:
+                raise bad("noise", tuple(drawn.shape), f"[b, m, token_dim] = {(*start.shape,)}")
             return drawn.float()
 
         network = self.network
@@ -231,7 +230,9 @@ class DiffusionHead(nn.Module):
             return torch.cat([prediction, log_variance], dim=-1)
 
         with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
-            return table.run(predict, draw(), draw, temperature)[:, :count]
+            start = source.normal(batch, frame, self.token_dim)
+        check_tensor("noise", start, (batch, frame, self.token_dim), "[b, m, token_dim]")
+        return table.run(predict, start.float(), draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
