@@ -12,7 +12,7 @@ from recipes import mar
 from recipes._mar.keys import official_name, to_official
 
 NAN, INF = float("nan"), float("inf")
-NO_COUNTS = [0, -1, 2.0, NAN, INF, True, None, "2"]
+NO_COUNTS = [0, 2.0]  # test_errors.py has all
 LABELS = torch.tensor([2, 0])
 LATENTS = torch.zeros(2, 2, 4, 8)
 
@@ -125,7 +125,7 @@ OFFICIAL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", OFFICIAL)
-@pytest.mark.parametrize("value", [0, -1, 2.0, NAN, "16", None, True])
+@pytest.mark.parametrize("value", [0, "16"])
 def test_an_official_config_names_the_key_of_a_value_that_is_none(key, value, refuses):
     square = {**SIZES, "latent": (4, 4), "patch": 1}
     assert mar.MarConfig.from_official(OFFICIAL) == mar.MarConfig(**square)

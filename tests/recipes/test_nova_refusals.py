@@ -12,7 +12,7 @@ from recipes import nova
 from recipes._nova.keys import official_name, to_official
 
 NAN, INF = float("nan"), float("inf")
-NO_COUNTS = [0, -1, 2.0, NAN, INF, True, None, "2"]
+NO_COUNTS = [0, 2.0]  # test_errors.py has all
 SIZES: dict[str, Any] = {
     "temporal": nova.Tower(1, 16, 2),
     "encoder": nova.Tower(1, 16, 2),
@@ -54,19 +54,19 @@ def image_model() -> nova.Nova:
 # Building.
 
 
-@pytest.mark.parametrize("preset", ["nova-d48w1024", "", None, 3, {}, SIZES, [], "__class__"])
+@pytest.mark.parametrize("preset", ["nova-d48w1024", None, SIZES, "__class__"])
 def test_an_unknown_preset_is_refused_with_the_list(preset, refuses):
     with refuses("preset", repr(preset), *nova.PRESETS):
         nova.build(preset)
 
 
-@pytest.mark.parametrize("device", ["tpu5", "", 1.5, "cuda:99"])
+@pytest.mark.parametrize("device", ["cuda:99"])
 def test_an_unknown_device_is_refused(device, refuses):
     with refuses("device", repr(device)):
         nova.build(device=device)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", torch.int8, torch.bool, 16, float])
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.int8])
 def test_a_dtype_without_fractions_is_refused(dtype, refuses):
     with refuses("dtype", repr(dtype)):
         nova.build(nova.NovaConfig(**SIZES), dtype=dtype)
