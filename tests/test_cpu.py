@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from contar._layers import CausalConv3d, Mlp
 from contar.cpu import FastCausalConv3d, FastLinear, laid_out, plain, speed_up
 from contar.heads import MeanFlowHead
-from contar.tokenizers.causal_vae import CausalVAE
+from contar.tokenizers import CausalVAE
 from recipes import mar, nova
 
 PRODUCT = torch.ops.mkldnn._linear_pointwise.default
