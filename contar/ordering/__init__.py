@@ -8,9 +8,11 @@ from contar.ordering.orders import (
     raster_order,
 )
 from contar.ordering.schedule import SetSchedule, SetStep
-from contar.ordering.sizes import set_sizes
+from contar.ordering.sizes import Curve, Rounding, set_sizes
 
 __all__ = [
+    "Curve",
+    "Rounding",
     "SetSchedule",
     "SetStep",
     "TrainingMask",

@@ -8,11 +8,10 @@ import torch
 from contar._errors import bad, check_instance, check_tensor
 from contar._random import Generators, check_generator
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention import check_backend
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs
-from contar.heads import TokenHead
-from contar.heads.protocol import check_plan
+from contar.heads import TokenHead, check_plan
 from contar.ordering import SetSchedule, SetStep, kept_first
 from contar.tokenizers import patchify
 from recipes._mar.network import Mar
