@@ -225,11 +225,19 @@ def read_keep(
     keep = keep.cpu().expand(plan.frames, -1, -1)
     if keep.all():
         raise bad("keep", "all tokens", "at least one to be made")
+    check_kept("keep", keep)
+    return keep
+
+
+def check_kept(name: str, keep: Bool[Tensor, "t h2 w2"]) -> None:
+    """Raise a ValueError if nothing of a frame is kept, but all of a later one.
+
+    The one would be made without a look at the other, which it cannot lead to.
+    """
     given, anew = keep.flatten(1).all(1).tolist(), (~keep).flatten(1).all(1).tolist()
     if any(anew) and any(given[(first := anew.index(True)) :]):
-        got = f"nothing of frame {first} and all of frame {given.index(True, first)}"
-        raise bad("keep", got, "no such frame before a given one, which it does not see")
-    return keep
+        got = f"nothing kept of latent frame {first}, all of {given.index(True, first)}"
+        raise bad(name, got, "no such frame before a given one: frames see earlier ones only")
 
 
 @torch.no_grad()
