@@ -195,7 +195,7 @@ def evaluate(
         out: folder for the scores as JSON, their picture, and a line for each clip.
         count: clips asked for, in each task.
         seed: of the clips.
-        fast: in a quarter of the sets and few steps of each.
+        fast: in a quarter of the sets, but four if there are so many, and few steps of each.
     """
     import torch
 
