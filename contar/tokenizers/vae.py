@@ -13,7 +13,7 @@ from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
 from contar.tokenizers.protocol import State, latent_frames
 
-OVERLAP = 2  # latent frames, see docs/tokenizers.md
+OVERLAP = 4  # latent frames, with which pieces are as long as the Open-Sora-Plan VAE's own tiles
 
 
 def _by_blocks(config: Any) -> int:
@@ -260,7 +260,7 @@ class VAETokenizer:
         check_finite("latents", latents)
 
     def _check_state(self, state: Any, latents: Tensor) -> None:
-        """Raise a ValueError unless a state may be of these clips; an autoencoder sees to its own."""
+        """Raise a ValueError unless a state may be of these clips; ours looks closer at it."""
         batch, channels, _, *grid = latents.shape
         tensors = isinstance(state, tuple) and all(isinstance(x, Tensor) for x in state)
         if not tensors or any(x.shape[:1] != (batch,) for x in state):
