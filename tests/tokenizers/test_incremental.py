@@ -132,9 +132,9 @@ def test_a_call_that_fails_leaves_the_state_and_the_weights_as_they_were(error, 
     weights = {name: value.clone() for name, value in vae.state_dict().items()}
     piece, state = tokenizer.decode_next(latents[:, :, :2])
     before = held(state)
-    with mock.patch.object(vae.decoder[layer], "forward", side_effect=error):
-        with pytest.raises(type(error)):
-            tokenizer.decode_next(latents[:, :, 2:], state)
+    failing = mock.patch.object(vae.decoder[layer], "forward", side_effect=error)
+    with failing, pytest.raises(type(error)):
+        tokenizer.decode_next(latents[:, :, 2:], state)
     assert all(map(torch.equal, state, before))
     assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
     made = torch.cat([piece, tokenizer.decode_next(latents[:, :, 2:], state)[0]], dim=2)
