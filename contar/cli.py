@@ -183,9 +183,10 @@ def _write_live(pieces: Iterable[Any], out: Path, *, fps: float, count: int) -> 
                 bar.update()
                 yield frame
 
+    bar = tqdm(total=count, unit="frame")
     usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with tqdm(total=count, unit="frame") as bar:
+        with bar:
             write_video(counted(), out, fps=fps)
     except KeyboardInterrupt:
         kept = f"the frames that were finished are in {out}" if bar.n else "nothing is written"

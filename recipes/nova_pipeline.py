@@ -1,7 +1,7 @@
 """From words to pixels: NOVA's network with its tokenizer and text encoder, as a pipeline."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,8 @@ class NovaOutput(BaseOutput):
 class _Call:
     """What a call has checked."""
 
-    texts: list[str | Tensor]
-    negatives: list[str | Tensor] | None
+    texts: Sequence[str | Tensor]
+    negatives: Sequence[str | Tensor] | None
     copies: int  # samples of each text
     alone: bool  # one text and one sample, no list of them
     clip: Tensor | None  # given first frames, in [-1, 1]
@@ -316,7 +316,7 @@ class NovaPipeline(DiffusionPipeline):
         finally:
             self.maybe_free_model_hooks()
 
-    def _latents(self, call: _Call) -> Iterator[Float[Tensor, "b c h w"]]:
+    def _latents(self, call: _Call) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""
         states, context = self._conditions(call)
         given = 0 if context is None else context.shape[2]
