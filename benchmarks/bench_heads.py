@@ -9,6 +9,7 @@ from machine import HEADS as SIZES
 from oracles import close, largest, plain
 
 from contar.conditioning import Guidance
+from contar.cpu import speed_up
 from contar.heads import Noise, make_head
 
 COND, VALUES = 384, 16
@@ -30,7 +31,7 @@ def test_diffusion_mlp_samples_a_set(row, size, tokens, steps, dtype, device):
     generator = torch.Generator().manual_seed(0)
     named = {"name": "flow", "width": width, "depth": depth, "steps": steps}
     head: Any = make_head(named, values, cond_width)
-    head = head.to(device, getattr(torch, dtype))
+    head = speed_up(head.to(device, getattr(torch, dtype)))
     like = head.network.token.weight
     cond, uncond = torch.randn(2, 1, tokens, cond_width, generator=generator).to(like)
     start = torch.randn(1, tokens, values, generator=generator).to(device)
@@ -77,7 +78,8 @@ HEADS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_heads_of_like_size_draw_16_tokens(row, kind, device):
-    head: Any = make_head(HEADS[kind], VALUES, COND).to(device)  # type: ignore[attr-defined]
+    head: Any = make_head(HEADS[kind], VALUES, COND)
+    head = speed_up(head.to(device))
     cond = torch.randn(1, 16, COND, generator=torch.Generator().manual_seed(0)).to(device)
 
     def sample():

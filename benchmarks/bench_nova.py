@@ -6,7 +6,7 @@ import pytest
 import torch
 from oracles import check_gradients, close, plain
 
-from contar.generation import generate_sets
+from contar.generation import fill
 from contar.ordering import SetSchedule, random_order, set_sizes
 from recipes import nova
 
@@ -103,12 +103,10 @@ def test_the_set_loop_itself(row):
     tokens = torch.randn(1, TOKENS, 16, generator=seeded(1))
 
     def run():
-        *_, (_, filled) = generate_sets(
-            lambda _, step: tokens.take_along_dim(step.current[..., None], 1),
-            lambda z, _: z,
-            schedule,
-            torch.zeros_like(tokens),
-        )
+        filled = torch.zeros_like(tokens)
+        for step in schedule:
+            drawn = tokens.take_along_dim(step.current[..., None], 1)
+            filled = fill(filled, step.current, drawn)
         return filled
 
     def check(filled):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from contar.cpu import speed_up
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.vae import VAETokenizer
@@ -28,7 +29,7 @@ def test_tokenizer(row, kind, size, way, dtype, device):
         pytest.skip("of the size of a GPU's work")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vae = KINDS[kind]().eval().to(device, getattr(torch, dtype))
+        vae = speed_up(KINDS[kind]().eval().to(device, getattr(torch, dtype)))
     tokenizer = VAETokenizer(vae)
     pixels = torch.rand(1, 3, frames, side, side, generator=torch.Generator().manual_seed(0))
     pixels = (2 * pixels - 1).to(device)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_rows import Asked, Row, rms_error
-from recipes import nova, nova_sampling
+from contar.backbones.block import take
+from recipes import nova
 
 ROOT = Path(__file__).parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -103,7 +104,7 @@ def conditions(
     def recorded(cond: torch.Tensor, **_: Any) -> torch.Tensor:
         t, k = next(turns)
         seen.append(cond.float())
-        return nova_sampling.take(z[f"sample.{t}.{k}"], z["order"][:, ends[k] : ends[k + 1]])
+        return take(z[f"sample.{t}.{k}"], z["order"][:, ends[k] : ends[k + 1]])
 
     with mock.patch.object(model.head, "sample", recorded):
         nova.generate(

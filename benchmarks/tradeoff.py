@@ -49,7 +49,6 @@ def options(pipe: nova.NovaPipeline) -> dict[str, dict[str, Any]]:
     rows |= {f"annealed to {n} steps": {"last_diffusion_steps": n} for n in (12, 5)}
     rows |= {f"{n} sets": {"sets": n} for n in (8, 4)}
     rows |= {f"features every {n} sets": {"refresh": n} for n in (2, 4, 8)}
-    rows |= {f"difference every {n} sets": {"guidance_every": n} for n in (2, 4)}
     rows["checkerboard"] = {"order": "checkerboard"}
     rows |= {
         f"checkerboard, {n} filling": {

@@ -112,7 +112,8 @@ def check_numbers(name: str, values: object, count: int | None = None) -> None:
     if not listed or not values or len(values) != (count or len(values)):  # type: ignore[arg-type]
         raise bad(name, values, f"{count or 'one or more'} finite numbers")
     for value in values:  # type: ignore[union-attr]
-        check_number(name, value)
+        if type(value) is not float or not math.isfinite(value):
+            check_number(name, value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -179,6 +180,7 @@ def check_tensor(
     *,
     kind: Literal["float", "int", "bool"] = "float",
     like: Tensor | None = None,
+    below: int | None = None,
 ) -> None:
     """Raise a ValueError unless `value` is a tensor of that kind and shape.
 
@@ -189,12 +191,16 @@ def check_tensor(
         axes: as in `check_shape`.
         kind: of its values; "int" is for what torch indexes with.
         like: a tensor that it meets, on the same device and, except under autocast, of its dtype.
+        below: of ids, how many things they may name, as in `check_ids`.
     """
     if not isinstance(value, Tensor):
         raise bad(name, type(value).__name__, f"a {kind} tensor {axes}")
-    check_shape(name, value.shape, allowed, axes)
+    if not _fits(value.shape, allowed):
+        raise _misshapen(name, value.shape, allowed, axes)
     if value.dtype not in _KINDS[kind]:
         raise bad(name, value.dtype, "one of " + ", ".join(map(str, _KINDS[kind])))
+    if below is not None:
+        _refuse_outside(name, value, below)
     if like is None:
         return
     if value.device != like.device:
@@ -228,6 +234,10 @@ def check_ids(name: str, ids: Tensor, count: int) -> None:
     Only ids on the CPU are looked at, outside `torch.compile`: elsewhere a look would wait for the
     device or break the graph.
     """
+    _refuse_outside(name, ids, count)
+
+
+def _refuse_outside(name: str, ids: Tensor, count: int) -> None:
     if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
         return
     low, high = (int(bound) for bound in ids.aminmax())
@@ -246,9 +256,22 @@ def check_shape(
         allowed: one size per axis, None for any; a first `...` stands for any leading axes.
         axes: the axes in words for the message, for example "[b, n, d]".
     """
+    if not _fits(shape, allowed):
+        raise _misshapen(name, shape, allowed, axes)
+
+
+def _fits(shape: Sequence[int], allowed: Sequence[int | EllipsisType | None]) -> bool:
+    if allowed and allowed[0] is ...:
+        shape, allowed = shape[max(0, len(shape) - len(allowed) + 1) :], allowed[1:]
+    return len(shape) == len(allowed) and all(
+        a is None or a == s for s, a in zip(shape, allowed, strict=True)
+    )
+
+
+def _misshapen(
+    name: str, shape: Sequence[int], allowed: Sequence[int | EllipsisType | None], axes: str
+) -> ValueError:
     if allowed and allowed[0] is ...:
         allowed = (*[None] * (len(shape) - len(allowed) + 1), *allowed[1:])
-    fits = len(shape) == len(allowed)
-    if not fits or any(a is not None and a != s for s, a in zip(shape, allowed, strict=True)):
-        sizes = ", ".join("any" if a is None else str(a) for a in allowed)
-        raise bad(name, tuple(shape), f"shape {axes} = [{sizes}]")
+    sizes = ", ".join("any" if a is None else str(a) for a in allowed)
+    return bad(name, tuple(shape), f"shape {axes} = [{sizes}]")

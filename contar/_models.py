@@ -9,6 +9,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from contar._building import build_for
 from contar._files import apart, check_finite, read_json, read_weights
 from contar._saving import written_beside
+from contar.cpu import speed_up
 
 
 class Model(ModelMixin, ConfigMixin):
@@ -35,7 +36,7 @@ class Model(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:  # type: ignore[override]
-        """Load as diffusers does, whose options it takes.
+        """Load as diffusers does, whose options it takes, with faster layers on a CPU.
 
         Raises:
             ValueError: sizes of a model far larger than its weights, or NaN or infinite weights.
@@ -48,6 +49,7 @@ class Model(ModelMixin, ConfigMixin):
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         check_finite(cls.__name__, model.state_dict())
+        speed_up(model)
         return loaded
 
 

@@ -208,9 +208,9 @@ def info(
         frames: that memory is stated for; the model's own default if left out.
         heads: as in `generate`.
     """
-    from recipes import nova_info
+    from recipes._nova import info
 
-    print(nova_info.describe(model, frames=frames, num_heads=heads))
+    print(info.describe(model, frames=frames, num_heads=heads))
 
 
 def evaluate(

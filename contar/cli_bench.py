@@ -36,6 +36,7 @@ def heads(
     from contar._errors import check_count, check_device
     from contar._timing import in_turn, quantile
     from contar.conditioning import Guidance
+    from contar.cpu import speed_up
     from contar.generation import Graphs
     from contar.heads import Noise, make_head
 
@@ -45,7 +46,7 @@ def heads(
             check_count(name, count)
     check_count("rounds", rounds)
     head: Any = make_head({"name": "flow", "width": width, "depth": depth}, values, cond_width)
-    head = head.to(device, getattr(torch, dtype)).eval()
+    head = speed_up(head.to(device, getattr(torch, dtype)).eval())
     graphs = Graphs()
     graphs.bind(head)
     parameters = sum(p.numel() for p in head.parameters())

@@ -23,6 +23,7 @@ from contar._files import read_json, write_whole
 from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
+from contar.cpu import speed_up
 from contar.evaluation import DigitJudge
 from contar.evaluation.distances import require_torchmetrics
 from contar.media import save_sheet
@@ -227,7 +228,7 @@ def read_runs(file: Path) -> list[Run]:
 def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out: Path) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = TASKS[c.task][name]()
+        model: Any = speed_up(TASKS[c.task][name]())
     parameters = sum(p.numel() for p in model.parameters())
     start = time.monotonic()
     losses = _train(model, name, seed, c, task)

@@ -7,33 +7,29 @@ steered by a class, goes from set to set of a latent's tokens, and a diffusion M
     latents = generate(model, torch.tensor([207, 360]))
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
-from contar._errors import (
-    bad,
-    check_ids,
-    check_instance,
-    check_number,
-    check_tensor,
-)
-from contar._random import Dropout, check_generator, uniform
+from contar._errors import check_instance
+from contar._random import Generators
 from contar._typing import Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.backbones import SpatialMemory
 from contar.conditioning import Guidance
-from contar.generation import GenerationPlan, Graphs
-from contar.heads import TokenHead
-from contar.ordering import TrainingMask, truncated_normal_mask
-from contar.tokenizers import patchify
+from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
+from contar.heads import Noise, TokenHead
+from contar.ordering import SetSchedule, TrainingMask
+from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses
-from recipes.building import build_model
-from recipes.headed import learning_head
-from recipes.mar_config import PRESETS, MarConfig, official_head
-from recipes.mar_files import from_pretrained, load_tokenizer
-from recipes.mar_model import Mar
-from recipes.mar_sampling import PLAN, generate
-from recipes.sizes import Tower
+from recipes._mar.call import PLAN, Call, read_call
+from recipes._mar.config import PRESETS, MarConfig, official_head
+from recipes._mar.files import from_pretrained, load_tokenizer
+from recipes._mar.network import Mar
+from recipes._mar.step import read_step
+from recipes._shared.building import build_model
+from recipes._shared.sizes import Tower
 
 __all__ = [
     "PLAN",
@@ -84,6 +80,106 @@ def build(
     return build_model(Mar, preset, PRESETS, **options)
 
 
+def generate(
+    model: Mar,
+    labels: Int[Tensor, " b"],
+    plan: GenerationPlan | None = None,
+    *,
+    order: Int[Tensor, "b n"] | None = None,
+    generator: Generators | None = None,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    backend: Any = None,
+    graphs: Graphs | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Generate latents, one for each label, in float32.
+
+    Every argument is checked before the first set. Randomness comes from `generator` alone: the
+    order, unless it is given; then for each set a normal [b, m, values] for its tokens in raster
+    order, and one for each diffusion step that adds noise. A guidance with a `start` rises with the
+    share of tokens known when the set is done, but counts one as still hidden at the end, as the
+    official code does.
+
+    Args:
+        model: a MAR; it is left as it is.
+        labels: [b], classes by number; the number of classes itself stands for none.
+        plan: sets, diffusion steps, guidance, temperature; None is `PLAN`. Its `scheduler` None
+            means IDDPM's own sampler; another has to read a learned variance.
+        order: [b, tokens], the order of the tokens; None draws one for each sample.
+        generator: one, or one for each sample; a CPU generator works for every device. None is
+            freshly seeded.
+        progress: show a bar.
+        callback: called with a `Progress` after each set.
+        cancel: asked before each set; True raises `contar.generation.Cancelled`.
+        backend: of `attend`.
+        graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
+            generation by the same model. A plan that reuses features is refused.
+
+    Raises:
+        ValueError: an argument that does not fit the model, the plan or the others.
+    """
+    check_instance("model", model, Mar)
+    call = read_call(
+        model, PLAN if plan is None else plan, labels,
+        order=order, generator=generator, backend=backend, graphs=graphs,
+    )  # fmt: skip
+    monitor = Monitor(len(call.sizes), progress=progress, callback=callback, cancel=cancel)
+    return _draw(call, monitor)
+
+
+@torch.no_grad()
+def _draw(call: Call, monitor: Monitor) -> Float[Tensor, "b c h w"]:
+    """Return latents, filled set by set: conditions of the tower, then what the head draws."""
+    c, plan, device = call.model.sizes, call.plan, call.model.device
+    tokens = torch.zeros(call.batch, c.tokens, c.values, dtype=torch.float32, device=device)
+    schedule = SetSchedule(call.draw_order(), call.sizes)
+    noise, memory = Noise(call.generator, device), None
+    if call.graphs is not None:  # which other generations may have had in between
+        call.graphs.bind(call.model)
+    with monitor:
+        for step in schedule:
+            monitor.before()
+            guidance = plan.guidance.at(call.done(step))
+            labels = call.labels if guidance.scale > 1 else call.labels[: call.batch]
+            if plan.refresh > 1 and (
+                step.index % plan.refresh == 0 or memory is None or memory.batch != len(labels)
+            ):
+                memory = call.model.allocate_memory(len(labels))
+            draw = partial(_draw_set, call, guidance, call.steps[step.index], memory)
+            given = (tokens, labels, step.known, step.current)
+            if call.graphs is None:
+                drawn = draw(noise, *given)
+            else:
+                kind = (
+                    guidance,
+                    plan.temperature,
+                    plan.draws_by(call.head, call.steps[step.index]),
+                )
+                drawn = call.graphs((*kind, call.backend), draw, noise, *given)
+            tokens = fill(tokens, step.current, drawn)
+            monitor.after(Progress(0, 1, step.index, step.sets, tokens.clone()))
+    return unpatchify(tokens, c.grid, c.patch, channel_first=True)
+
+
+def _draw_set(
+    call: Call, guidance: Guidance, steps: int | None, memory: SpatialMemory | None,
+    noise: Noise, tokens: Tensor, labels: Tensor, known: Tensor, current: Tensor,
+) -> Float[Tensor, "b m c"]:  # fmt: skip
+    """Return a set's tokens: conditions by the spatial tower, each token by the head."""
+    passes = len(labels) // call.batch
+    tokens, known, current = (torch.cat([x] * passes) for x in (tokens, known, current))
+    z = call.model(tokens, labels, known, rows=current, memory=memory, backend=call.backend)
+    return call.head.sample(
+        z[: call.batch],
+        uncond=z[call.batch :] if passes > 1 else None,
+        guidance=guidance,
+        temperature=call.plan.temperature,
+        noise=noise,
+        steps=steps,
+    )
+
+
 def training_losses(
     model: Mar,
     latents: Float[Tensor, "b c h w"],
@@ -120,47 +216,14 @@ def training_losses(
         ValueError: an argument that does not fit the model or the others.
     """
     check_instance("model", model, Mar)
-    c, device = model.sizes, model.device
-    check_tensor("latents", latents, (None, c.channels, *c.latent), "[b, c, h, w]")
-    batch = len(latents)
-    if not batch or latents.device != device:
-        got = f"{batch} samples on {latents.device}"
-        raise bad("latents", got, f"at least one sample, on {device}")
-    check_tensor("labels", labels, (batch,), "[b]", kind="int")
-    check_ids("labels", labels, c.classes + 1)
-    check_number("label_drop", label_drop, 0, 1)
-    if check_number("dropout", dropout, 0, 1) == 1:
-        raise bad("dropout", dropout, "a number from 0 to below 1")
-    if dropout and backend not in (None, "plain"):
-        raise bad("backend", backend, "None or 'plain' with dropout")
-    check_backend(backend, device)
-    generator = check_generator(generator, batch, device)  # type: ignore[assignment]
-    if not isinstance(generator, torch.Generator):
-        raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
-    if mask is None:
-        mask = truncated_normal_mask(
-            batch, c.tokens, rounding="floor", generator=generator, device=device
-        )
-    else:
-        check_instance("mask", mask, TrainingMask)
-        mask.check(batch, c.tokens, device)
-    count = int(mask.hidden.sum())
-    head, given = learning_head(model.head, repeats, count, noise=noise, index=index)
-
-    labels = labels.to(device)
-    if label_drop:
-        dropped = uniform(batch, generator=generator, device=device) < label_drop
-        labels = labels.masked_fill(dropped, c.classes)
-    clean = patchify(latents, c.patch, channel_first=True)
-    hidden_ids = mask.hidden_ids()
-    options: Any = {"filled": mask.filled, "rows": hidden_ids, "backend": backend}
-    options["dropout"] = Dropout(dropout, generator) if dropout else None
-    z = model(clean, labels, mask.visible_ids, **options)
-    loss = head.loss(
-        clean[mask.hidden],
-        z[mask.hidden] if hidden_ids is None else z.flatten(0, 1),
-        repeats=repeats,
-        generator=generator,
-        **given,
-    ).mean()
+    step = read_step(
+        model, latents, labels, repeats=repeats, label_drop=label_drop, dropout=dropout, mask=mask,
+        generator=generator, noise=noise, index=index, backend=backend,
+    )  # fmt: skip
+    clean = patchify(latents, model.sizes.patch, channel_first=True)
+    hidden, ids = step.mask.hidden, step.hidden_ids
+    options: Any = {"filled": step.mask.filled, "rows": ids, "backend": backend}
+    z = model(clean, step.labels, step.mask.visible_ids, dropout=step.dropout, **options)
+    z = z[hidden] if ids is None else z.flatten(0, 1)
+    loss = step.head.loss(clean[hidden], z, **step.head_options).mean()
     return FrameLosses(loss, loss)

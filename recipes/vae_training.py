@@ -15,6 +15,7 @@ from contar._defaults import fixed_defaults
 from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
 from contar._random import keyed_normal, keys
+from contar.cpu import speed_up
 from contar.data import BouncingDigits
 from contar.media import save_sheet
 from contar.tokenizers.causal_vae import CausalVAE
@@ -140,7 +141,7 @@ def train_vae(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             with fixed_defaults():
-                vae = CausalVAE(widths=stage.widths)
+                vae = speed_up(CausalVAE(widths=stage.widths))
     elif isinstance(start, CausalVAE):
         vae = deepcopy(start)
     else:

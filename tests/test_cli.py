@@ -138,7 +138,7 @@ def test_a_live_video_that_is_stopped_by_ctrl_c_is_a_file_of_the_frames_so_far(t
 
 @pytest.mark.parametrize("after", [0, 5])
 def test_sigterm_stops_a_live_video_likewise(tmp_path, main, monkeypatch, capsys, after):
-    from recipes.nova_pipeline import NovaPipeline
+    from recipes._nova.pipeline import NovaPipeline
 
     stream = NovaPipeline.stream
 
@@ -203,7 +203,7 @@ def test_a_real_video_is_continued_after_its_last_frames(tmp_path):
 
 
 def test_the_frames_that_a_video_gives_are_its_last_ones_half_of_all(tmp_path, monkeypatch):
-    from recipes.nova_pipeline import NovaPipeline
+    from recipes._nova.pipeline import NovaPipeline
 
     seen, call = {}, NovaPipeline.__call__
 
@@ -325,7 +325,7 @@ def test_bytes_that_are_no_text_are_refused_by_name_before_the_model_is_read(opt
 
 
 def test_a_picture_and_a_video_of_a_phone_are_given_upright(tmp_path, monkeypatch):
-    from recipes.nova_pipeline import NovaPipeline
+    from recipes._nova.pipeline import NovaPipeline
 
     seen, call = {}, NovaPipeline.__call__
 

@@ -38,7 +38,7 @@ from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.tiles import tiled
 from recipes import mar, nova
-from recipes.sizes import check_tower
+from recipes._shared.sizes import check_tower
 
 HUGE = [2**62, 2**63, 2**100, 2**40, 10**9]
 SIZES: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [

@@ -19,9 +19,9 @@ from contar.ordering import truncated_normal_mask
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
 from recipes import mar, nova
+from recipes._nova.training import NovaStage
 from recipes.compare import Comparison
 from recipes.moving_digits import MovingDigitsRecipe
-from recipes.nova_training import NovaStage
 from recipes.vae_training import VaeStage
 
 RATES = [np.int64(8), np.uint8(8), np.float32(8), np.float64(8), np.float16(8), Fraction(8)]

@@ -117,11 +117,19 @@ def attend(
         check_instance("dropout", dropout, Dropout)
         if backend not in (None, "plain"):
             raise bad("backend", backend, "None or 'plain' with dropout")
+    check_backend(backend, q.device)
+    return attention(q, k, v, mask=mask, backend=backend, dropout=dropout)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Any, backend: Backend | None, dropout: Dropout | None
+) -> Tensor:
+    """Return what `attend` does, of tensors and a mask that a tower has checked."""
+    if dropout is not None:
         backend = "plain"
     fused = _sdpa if backend == "sdpa" else _fastest
     if backend is None:
         backend = "flex" if isinstance(mask, BlockMask) else "sdpa"
-    check_backend(backend, q.device)
     if isinstance(mask, BlockMask) and backend != "flex":
         raise bad("mask", "a BlockMask", f"for backend {backend!r}: a BlockLayout or a tensor")
     if backend == "flex":

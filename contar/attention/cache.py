@@ -12,7 +12,6 @@ from contar._errors import (
     check_choice,
     check_device,
     check_size,
-    check_tensor,
     check_total,
 )
 from contar._typing import Float, Tensor
@@ -185,10 +184,10 @@ class KVCache:
                 reserved.
         """
         layers = self._memory.shape[0]
-        if check_size("layer", layer, 0) >= layers:
+        if not 0 <= layer < layers:
             raise bad("layer", layer, f"fewer than the {layers} layers")
-        for name, x in (("k", k), ("v", v)):
-            check_tensor(name, x, [None] * 4, "[b, s, q, k]")
+        if k.ndim != 4:
+            raise bad("k", tuple(k.shape), "[b, s, q, k]")
         stop = self._used
         start = stop - k.shape[2]
         _, _, batch, heads, _, width = self._memory.shape

@@ -13,7 +13,6 @@ from contar._errors import (
     bad,
     check_device,
     check_grid,
-    check_ids,
     check_instance,
     check_number,
     check_size,
@@ -35,6 +34,10 @@ def grid_coordinates(
     named = {"frames": frames, "height": height, "width": width}
     sizes = [check_size(name, size) for name, size in named.items()]
     check_total("frames, height, width", *sizes)
+    return _coordinates(*sizes, device=device)
+
+
+def _coordinates(*sizes: int, device: torch.device | str) -> Tensor:
     axes = [torch.arange(size, dtype=torch.float32, device=device) for size in sizes]
     return torch.cartesian_prod(*axes)
 
@@ -53,6 +56,11 @@ def sinusoid(
         raise bad("width", width, "an even number")
     check_tensor("values", values, (...,), "[...]")
     check_instance("cosine_first", cosine_first, bool)
+    return waves(values, width, cosine_first)
+
+
+def waves(values: Tensor, width: int, cosine_first: bool = False) -> Tensor:
+    """Return what `sinusoid` does, unchecked."""
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
     angles = values.float()[..., None] * (steps * (-math.log(10000) / half)).exp()
@@ -81,14 +89,22 @@ def sincos_2d(
     """
     if check_size("width", width) % 4:
         raise bad("width", width, "a multiple of 4")
+    check_device("device", device)
     check_grid("grid", grid)
     if base is not None:
         check_grid("base", base)
-    coordinates = grid_coordinates(1, *grid, device=device)
+    return grid_waves(grid, width, base, device)
+
+
+def grid_waves(
+    grid: tuple[int, int], width: int, base: tuple[int, int] | None, device: torch.device | str
+) -> Tensor:
+    """Return what `sincos_2d` does, unchecked."""
+    coordinates = _coordinates(1, *grid, device=device)
     rows, columns = coordinates[:, 1], coordinates[:, 2]
     if base is not None:
         rows, columns = rows * (base[0] / grid[0]), columns * (base[1] / grid[1])
-    return torch.cat([sinusoid(columns, width // 2), sinusoid(rows, width // 2)], dim=-1)
+    return torch.cat([waves(columns, width // 2), waves(rows, width // 2)], dim=-1)
 
 
 def rotary_sections(width: int) -> tuple[int, int, int]:
@@ -157,10 +173,15 @@ def rotate(
     if x.shape[3] % 2:
         raise bad("x", tuple(x.shape), "[b, s, n, k] with an even k")
     check_table("table", table, x.shape[0], x.shape[2], x.shape[3])
+    return turned(x, table)
+
+
+def turned(x: Tensor, table: Tensor) -> Tensor:
+    """Return what `rotate` does, unchecked."""
     cosine, sine = table.unsqueeze(-4).unbind(-1)  # a new axis for the heads
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+    return pairs.flatten(-2).to(x.dtype)
 
 
 def check_table(name: str, table: Tensor, batch: int, tokens: int, width: int) -> None:
@@ -184,46 +205,19 @@ class Positions:
     Attributes:
         add: [n, d] or [b, n, d], added to the tokens.
         turn: [n, k/2, 2] or [b, n, k/2, 2], a rotary table for queries and keys.
-
-    Raises:
-        ValueError: other shapes.
     """
 
     add: Float[Tensor, "*b n d"] | None = None
     turn: Float[Tensor, "*b2 n2 k 2"] | None = None
 
-    def __post_init__(self) -> None:
-        if self.add is not None:
-            _check_positions("add", self.add, (None, None), "[n, d] or [b, n, d]")
-        if self.turn is not None:
-            _check_positions(
-                "turn", self.turn, (None, None, 2), "[n, k / 2, 2] or [b, n, k / 2, 2]"
-            )
-
     def take(self, ids: Int[Tensor, "b m"]) -> "Positions":
-        """Return the positions of the tokens `ids` of each sample, from one grid for all.
-
-        Raises:
-            ValueError: ids that are no integers [b, m] or not in the grid, or positions that
-                differ by sample.
-        """
-        check_tensor("ids", ids, (None, None), "[b, m]", kind="int")
-        for name, table, axes in (("add", self.add, 2), ("turn", self.turn, 3)):
-            if table is not None and table.ndim != axes:
-                raise bad(name, tuple(table.shape), "one grid for all samples, without a batch")
-            if table is not None:
-                check_ids("ids", ids, len(table))
+        """Return the positions of the tokens `ids` of each sample, from one grid for all."""
         add = None if self.add is None else self.add[ids]
         turn = None if self.turn is None else self.turn[ids]
         return Positions(add, turn)
 
     def behind(self, prefix: int) -> "Positions":
-        """Return the positions with `prefix` tokens before them that are not turned.
-
-        Raises:
-            ValueError: a `prefix` below 0.
-        """
-        check_size("prefix", prefix, 0)
+        """Return the positions with `prefix` tokens before them that are not turned."""
         if self.turn is None or not prefix:
             return self
         still = self.turn.new_zeros(*self.turn.shape[:-3], prefix, *self.turn.shape[-2:])

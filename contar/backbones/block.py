@@ -8,18 +8,17 @@ from torch.utils.checkpoint import checkpoint as recompute
 from contar._errors import (
     LARGEST,
     bad,
-    check_ids,
     check_instance,
     check_number,
     check_size,
     check_tensor,
 )
-from contar._linear import apply_linear, is_bare, linear
-from contar._mlp import Mlp, apply_mlp
+from contar._layers import Mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import KVCache, TokenCache, attend, rotate
-from contar.attention.positions import check_table
+from contar.attention import KVCache, TokenCache, attend
+from contar.attention.attend import attention
+from contar.attention.positions import check_table, turned
 
 
 class SelfAttention(nn.Module):
@@ -47,6 +46,7 @@ class SelfAttention(nn.Module):
         cache: tuple[KVCache | TokenCache, int] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
+        checked: bool = False,
     ) -> Float[Tensor, "b m d"]:
         """Attend.
 
@@ -58,11 +58,32 @@ class SelfAttention(nn.Module):
             cache: the cache of keys and values, and this layer's number in it.
             rows: [b, m], the tokens that attend; None is all. All are attended to.
             dropout: of the attention's weights and of what is returned, in training.
+            checked: whether a tower has checked all this.
 
         Raises:
-            ValueError: as `attend` and the cache's `write`; another width, or a table that does not
-                fit.
+            ValueError: as `attend` and the cache's `write`; another width, or a table or rows that
+                do not fit.
         """
+        if not checked:
+            self._check(x, turn, cache, rows)
+        q_turn = turn
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if rows is not None:
+            q = q.take_along_dim(rows[:, None, :, None], dim=2)
+        if turn is not None and rows is not None:
+            each = rows[..., None, None]
+            q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
+        if turn is not None and q_turn is not None:
+            q, k = turned(q, q_turn), turned(k, turn)
+        if cache is not None:
+            memory, layer = cache
+            k, v = memory.write(layer, k, v)
+        attends = attention if checked else attend
+        out = attends(q, k, v, mask=mask, backend=backend, dropout=dropout)
+        out = self.proj(out.transpose(1, 2).flatten(2))
+        return out if dropout is None else dropout(out)
+
+    def _check(self, x: Tensor, turn: Tensor | None, cache: Any, rows: Tensor | None) -> None:
         width, weight = self.qkv.in_features, self.qkv.weight
         check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
         if turn is not None:
@@ -72,30 +93,9 @@ class SelfAttention(nn.Module):
             if not pair or not isinstance(cache[0], KVCache | TokenCache):
                 got = type(cache[0] if pair else cache).__name__
                 raise bad("cache", got, "(KVCache or TokenCache, number of the layer)")
-        q_turn = turn
         if rows is not None:
-            check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")
-            check_ids("rows", rows, x.shape[1])
-        if rows is None or not is_bare(self.qkv, nn.Linear):  # such a layer is called as it is
-            q_k_v = apply_linear(self.qkv, x).unflatten(2, (3, self.heads, -1))
-            q, k, v = q_k_v.permute(2, 0, 3, 1, 4)
-            q = q if rows is None else q.take_along_dim(rows[:, None, :, None], dim=2)
-        else:
-            q = linear(take(x, rows), weight[:width], self.qkv.bias[:width])
-            k_v = linear(x, weight[width:], self.qkv.bias[width:])
-            q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            k, v = k_v.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if turn is not None and rows is not None:
-            each = rows[..., None, None]
-            q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
-        if turn is not None and q_turn is not None:
-            q, k = rotate(q, q_turn), rotate(k, turn)
-        if cache is not None:
-            memory, layer = cache
-            k, v = memory.write(layer, k, v)
-        out = attend(q, k, v, mask=mask, backend=backend, dropout=dropout)
-        out = apply_linear(self.proj, out.transpose(1, 2).flatten(2))
-        return out if dropout is None else dropout(out)
+            shape: Any = ((len(x), None), "[b, m]")
+            check_tensor("rows", rows, *shape, kind="int", below=x.shape[1])
 
 
 class Block(nn.Module):
@@ -142,7 +142,7 @@ class Block(nn.Module):
         *,
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
-        **attention: Any,
+        **options: Any,
     ) -> Float[Tensor, "b m d"]:
         """Transform tokens, or the tokens `rows` of them only.
 
@@ -151,22 +151,15 @@ class Block(nn.Module):
         Raises:
             ValueError: as `SelfAttention`.
         """
-        self._check(x, rows)
-        attention |= {"rows": rows, "dropout": dropout}
+        if not options.get("checked"):  # before the norm and the rows
+            self.attn._check(x, None, None, rows)
+        options |= {"rows": rows, "dropout": dropout}
         kept = x if rows is None else take(x, rows)
         if self.prenorm:
-            x = kept + self.attn(self.norm1(x), **attention)
-            return x + apply_mlp(self.mlp, self.norm2(x), dropout)
-        x = kept + self.norm1(self.attn(x, **attention))
-        return x + self.norm2(apply_mlp(self.mlp, x, dropout))
-
-    def _check(self, x: object, rows: object) -> None:
-        """Raise a ValueError for what norms and rows would meet before the attention does."""
-        weight = self.attn.qkv.weight
-        check_tensor("x", x, (None, None, self.attn.qkv.in_features), "[b, n, width]", like=weight)
-        if rows is not None:
-            check_tensor("rows", rows, (len(x), None), "[b, m]", kind="int")  # type: ignore[arg-type]
-            check_ids("rows", rows, x.shape[1])  # type: ignore[arg-type, union-attr]
+            x = kept + self.attn(self.norm1(x), **options)
+            return x + self.mlp(self.norm2(x), dropout)
+        x = kept + self.norm1(self.attn(x, **options))
+        return x + self.norm2(self.mlp(x, dropout))
 
 
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
@@ -183,7 +176,7 @@ def run_blocks(
     checkpoint: bool = False,
     **attention: Any,
 ) -> Float[Tensor, "b m d"]:
-    """Return what blocks make of tokens, one after the other.
+    """Return what blocks make of tokens, one after the other; a tower has checked the arguments.
 
     Args:
         blocks: in order.
@@ -195,6 +188,7 @@ def run_blocks(
     """
     for layer, block in enumerate(blocks):
         options = {**attention, "cache": None if cache is None else (cache, layer)}
+        options["checked"] = True
         options["rows"] = rows if layer == len(blocks) - 1 else None
         x = run_block(block, x, checkpoint=checkpoint, **options)
     return x

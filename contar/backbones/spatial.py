@@ -1,13 +1,23 @@
 """The spatial tower: a masked autoencoder over the tokens of one frame."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from contar._errors import DEEPEST, bad, check_ids, check_instance, check_size, check_tensor
+from contar._errors import (
+    DEEPEST,
+    bad,
+    check_choice,
+    check_instance,
+    check_size,
+    check_tensor,
+)
+from contar._layers import weight_of
+from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, Positions, TokenCache
+from contar.attention.attend import check_backend
 from contar.attention.cache import as_it_was
 from contar.backbones.block import Block, run_blocks, take
 from contar.backbones.spatial_memory import SpatialMemory, check_memory
@@ -26,10 +36,15 @@ class SpatialTower(nn.Module):
         encoder: (depth, width, heads) of the encoder half; a depth of 0 leaves it out.
         decoder: (depth, width, heads) of the decoder half.
         mlp_ratio: hidden width of the MLPs over the half's width.
+        prenorm: blocks that normalise what a branch reads, a norm at either end of the encoder
+            half, and a linear layer between the halves, as MAR has them; else NOVA's.
+        eps: of the norms.
+        decoder_positions: what the decoder half's positions are added to: "hidden" tokens (NOVA),
+            or "all", the prefix included (MAR).
 
     Raises:
-        ValueError: a size below 1 (the encoder's depth: below 0), or a width that the heads do not
-            divide.
+        ValueError: a size below 1 (the encoder's depth: below 0), a width that the heads do not
+            divide, or an unknown choice.
     """
 
     def __init__(
@@ -40,6 +55,9 @@ class SpatialTower(nn.Module):
         encoder: tuple[int, int, int],
         decoder: tuple[int, int, int],
         mlp_ratio: float = 4.0,
+        prenorm: bool = False,
+        eps: float = 1e-5,
+        decoder_positions: Literal["hidden", "all"] = "hidden",
     ) -> None:
         super().__init__()
         check_size("values", values)
@@ -47,19 +65,20 @@ class SpatialTower(nn.Module):
         _check_half("encoder", encoder, 0)
         _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
+        check_instance("prenorm", prenorm, bool)
+        check_choice("decoder_positions", decoder_positions, ("hidden", "all"))
         self.values, self.prefix_width = values, prefix_width
-        self.halves = (encoder, decoder)
+        self.halves, self.decoder_positions = (encoder, decoder), decoder_positions
+        options: Any = {"mlp_ratio": mlp_ratio, "prenorm": prenorm, "eps": eps}
         self.embed = nn.Linear(values, width_e)
         self.prefix = _join(prefix_width, width_e)
-        self.join = _join(width_e, width_d)
+        self.embed_norm = nn.LayerNorm(width_e, eps=eps) if prenorm else nn.Identity()
+        self.encoder = nn.ModuleList(Block(width_e, heads_e, **options) for _ in range(depth_e))
+        self.encoder_norm = nn.LayerNorm(width_e, eps=eps) if prenorm else nn.Identity()
+        self.join = nn.Linear(width_e, width_d) if prenorm else _join(width_e, width_d)
         self.mask_token = nn.Parameter(torch.randn(1, width_d) * 0.02)
-        self.encoder = nn.ModuleList(
-            Block(width_e, heads_e, mlp_ratio=mlp_ratio) for _ in range(depth_e)
-        )
-        self.decoder = nn.ModuleList(
-            Block(width_d, heads_d, mlp_ratio=mlp_ratio) for _ in range(depth_d)
-        )
-        self.norm = nn.LayerNorm(width_d)
+        self.decoder = nn.ModuleList(Block(width_d, heads_d, **options) for _ in range(depth_d))
+        self.norm = nn.LayerNorm(width_d, eps=eps)
 
     def allocate_memory(self, batch: int, tokens: int, prefix: int) -> SpatialMemory:
         """Return an empty memory for frames of so many tokens behind such a prefix.
@@ -83,6 +102,7 @@ class SpatialTower(nn.Module):
         memory: SpatialMemory | None = None,
         backend: Any = None,
         checkpoint: bool = False,
+        dropout: Dropout | None = None,
     ) -> Float[Tensor, "b m d"]:
         """Return the condition z of every position, or of those of `rows`.
 
@@ -90,7 +110,8 @@ class SpatialTower(nn.Module):
             tokens: [b, n, values]; only the visible ones are read.
             prefix: [b, p, prefix_width], seen by all.
             visible_ids: [b, v], positions of the visible tokens, none twice.
-            positions: of the n tokens, for the encoder half and for the decoder half.
+            positions: of the n tokens, for the encoder half and for the decoder half; with
+                `decoder_positions="all"` the latter's `add` is of the p prefix tokens, too.
             filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
             rows: [b, m], positions whose condition is wanted; None is all. The last block leaves
                 the others out, whose conditions nothing reads.
@@ -100,31 +121,34 @@ class SpatialTower(nn.Module):
                 as it was then.
             backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
+            dropout: of attention and MLPs, in training.
 
         Raises:
             ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are
                 seen on the CPU only: a look would make a GPU wait. A memory of another tower or
-                batch, with gradients on, beside `filled` or `checkpoint`, filled with more than is
-                visible, or filled and no `rows`.
+                batch, with gradients on, beside `filled`, `checkpoint` or `dropout`, filled with
+                more than is visible, or filled and no `rows`.
         """
         check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
         batch, count, _ = tokens.shape
         shape = (batch, None, self.prefix_width)
-        check_tensor("prefix", prefix, shape, "[b, p, width]", like=self.embed.weight)
-        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", kind="int")
-        check_ids("visible_ids", visible_ids, count)
+        check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
+        ids: Any = {"kind": "int", "below": count}
+        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
         if rows is not None:
-            check_tensor("rows", rows, (batch, None), "[b, m]", kind="int")
-            check_ids("rows", rows, count)
+            check_tensor("rows", rows, (batch, None), "[b, m]", **ids)
         if filled is not None:
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
-        check_instance("checkpoint", checkpoint, bool)
-        _check_positions(positions, count, *(half[1:] for half in self.halves))
+        if backend is not None:
+            check_backend(backend, tokens.device)
         length = prefix.shape[1]
+        self._check_positions(positions, count, length)
         every = (tokens, prefix, visible_ids, positions, filled, rows)
         if memory is None:
-            return self._compute(*every, backend=backend, checkpoint=checkpoint)
-        alone, like = filled is None and not checkpoint, self.norm.weight
+            training: Any = {"checkpoint": checkpoint, "dropout": dropout}
+            return self._compute(*every, backend=backend, **training)
+        alone = filled is None and not checkpoint and dropout is None
+        like = self.norm.weight
         options: Any = {"like": like, "backend": backend, "alone": alone}
         check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
         with as_it_was(memory):
@@ -132,7 +156,7 @@ class SpatialTower(nn.Module):
                 return self._renew(tokens, visible_ids, rows, positions, length, memory, backend)
             memory.reserve_all(length, visible_ids.shape[1])
             caches = (memory.encoder, memory.decoder)
-            return self._compute(*every, caches=caches, backend=backend, checkpoint=False)
+            return self._compute(*every, caches=caches, backend=backend)
 
     def _compute(
         self,
@@ -145,7 +169,7 @@ class SpatialTower(nn.Module):
         *,
         caches: tuple[KVCache | None, TokenCache | None] = (None, None),
         backend: Any,
-        checkpoint: bool,
+        **training: Any,
     ) -> Tensor:
         """Compute everything; what is kept of it goes into the caches of both halves."""
         batch, count, _ = tokens.shape
@@ -158,24 +182,28 @@ class SpatialTower(nn.Module):
             seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
             mask = seen[:, None, None, :]
         options: Any = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
-        x = run_blocks(self.encoder, x, cache=of_encoder, checkpoint=checkpoint, **options)
+        x = self.embed_norm(x)
+        x = run_blocks(self.encoder, x, cache=of_encoder, **options, **training)
 
-        x = self.join(x)
+        x = self.join(self.encoder_norm(x))
         prefix, x = x[:, :length], x[:, length:]
-        hidden = self.mask_token.expand(count, -1)
-        hidden = hidden if for_decoder.add is None else hidden + for_decoder.add
+        hidden, add = self.mask_token.expand(count, -1), for_decoder.add
+        if add is not None and self.decoder_positions == "hidden":
+            hidden = hidden + add
         hidden = hidden.expand(batch, -1, -1)
         if filled is not None:
             x = torch.where(filled[..., None], take(hidden, visible_ids), x)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
+        if add is not None and self.decoder_positions == "all":
+            x = x + add
         options = {"turn": for_decoder.behind(length).turn, "mask": None, "backend": backend}
         options["rows"] = None if rows is None else rows + length
-        x = run_blocks(self.decoder, x, cache=of_decoder, checkpoint=checkpoint, **options)
+        x = run_blocks(self.decoder, x, cache=of_decoder, **options, **training)
         return self.norm(x if rows is not None else x[:, length:])
 
     def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
-        x = self.embed(take(tokens, ids).to(self.embed.weight.dtype))
+        x = self.embed(take(tokens, ids).to(weight_of(self.embed).dtype))
         return x if places.add is None else x + places.add
 
     def _renew(
@@ -191,19 +219,35 @@ class SpatialTower(nn.Module):
         """Compute what has become visible since, and `rows`, among what the memory holds."""
         for_encoder, for_decoder = positions
         new, ids = memory.reserve_new(length, visible_ids, rows)
-        hidden = self.mask_token.expand(*rows.shape, -1)
-        add = for_decoder.take(rows).add
-        x = hidden = hidden if add is None else hidden + add
+        add, everywhere = for_decoder.add, self.decoder_positions == "all"
+        x = self.mask_token.expand(*rows.shape, -1)
+        if add is not None and not everywhere:
+            x = x + add[rows]
         if new.shape[1]:
             places = for_encoder.take(new)
-            x = self._embed(tokens, new, places)
+            seen = self.embed_norm(self._embed(tokens, new, places))
             options: Any = {"turn": places.turn, "mask": None, "backend": backend}
-            x = self.join(run_blocks(self.encoder, x, cache=memory.encoder, **options))
-            x = torch.cat([x, hidden], dim=1)
+            seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
+            x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
+        if add is not None and everywhere:
+            x = x + add[ids + length]
         wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
-        options = {"turn": for_decoder.take(ids).turn, "mask": None, "backend": backend}
-        options["rows"] = wanted
+        turn = None if for_decoder.turn is None else for_decoder.turn[ids]
+        options = {"turn": turn, "mask": None, "backend": backend, "rows": wanted}
         return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
+
+    def _check_positions(self, positions: Any, tokens: int, prefix: int) -> None:
+        both = isinstance(positions, tuple) and len(positions) == 2
+        if not both or not all(isinstance(half, Positions) for half in positions):
+            raise bad("positions", positions, "two of Positions, for encoder and decoder")
+        more = prefix if self.decoder_positions == "all" else 0
+        for half, (_, width, heads), count in zip(
+            positions, self.halves, (tokens, more + tokens), strict=True
+        ):
+            table = (tokens, width // heads // 2, 2)
+            for name, x, shape in (("add", half.add, (count, width)), ("turn", half.turn, table)):
+                if x is not None and tuple(x.shape) != shape:
+                    raise bad(f"positions.{name}", tuple(x.shape), f"{shape}")
 
 
 def _check_half(name: str, half: Any, least: int) -> None:
@@ -213,18 +257,6 @@ def _check_half(name: str, half: Any, least: int) -> None:
     check_size(f"{name} depth", depth, least, DEEPEST)
     if check_size(f"{name} width", width) % check_size(f"{name} heads", heads):
         raise bad(f"{name} heads", heads, f"a divisor of the width {width}")
-
-
-def _check_positions(positions: Any, tokens: int, *halves: tuple[int, int]) -> None:
-    both = isinstance(positions, tuple) and len(positions) == 2
-    if not both or not all(isinstance(half, Positions) for half in positions):
-        raise bad("positions", positions, "two of Positions, for encoder and decoder")
-    for half, (width, heads) in zip(positions, halves, strict=True):
-        if half.add is not None:
-            check_tensor("positions.add", half.add, (tokens, width), "[n, d]")
-        if half.turn is not None:
-            shape = (tokens, width // heads // 2, 2)
-            check_tensor("positions.turn", half.turn, shape, "[n, k / 2, 2]")
 
 
 def _join(width: int, out: int) -> nn.Module:

@@ -52,6 +52,11 @@ class SpatialMemory:
         )
 
     @property
+    def batch(self) -> int:
+        """Of how many samples it is."""
+        return self.decoder.fits["batch"]
+
+    @property
     def full(self) -> bool:
         """Whether everything was computed once."""
         return self.decoder.full
@@ -124,7 +129,7 @@ def check_memory(
     if ours != asked:
         raise bad("memory", f"one for {ours}", f"one for {asked}")
     if not alone:
-        raise bad("memory", "a SpatialMemory", "None beside filled or checkpoint")
+        raise bad("memory", "a SpatialMemory", "None beside filled, checkpoint or dropout")
     if torch.is_grad_enabled() and like.requires_grad:
         raise bad("memory", "a SpatialMemory", "None, or torch.no_grad(), as it is written to")
     check_backend(backend, like.device)

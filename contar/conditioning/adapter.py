@@ -3,6 +3,7 @@
 from torch import nn
 
 from contar._errors import check_broadcast, check_size, check_tensor
+from contar._layers import weight_of
 from contar._typing import Float, Tensor
 
 
@@ -38,7 +39,7 @@ class ScaleShiftAdapter(nn.Module):
             ValueError: another width, or shapes that do not broadcast.
         """
         width = self.up.out_features // 2
-        weight = self.up.weight
+        weight = weight_of(self.up)
         check_tensor("features", features, (..., None, width), "[..., n, width]", like=weight)
         check_tensor("anchor", anchor, (..., None, width), "[..., n, width]", like=weight)
         check_broadcast("anchor", anchor.shape, features.shape)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from contar._errors import bad, check_choice, check_number, check_tensor, keep_plain
+from contar._errors import bad, check_choice, check_number, keep_plain
 from contar._typing import Float, Tensor
 
 
@@ -67,7 +67,8 @@ class Guidance:
         Raises:
             ValueError: a share outside [0, 1].
         """
-        check_number("done", done, 0, 1)
+        if not 0 <= done <= 1:
+            raise bad("done", done, "a share in [0, 1]")
         scale = self.scale
         if not self.interval[0] <= done <= self.interval[1]:
             scale = 1.0
@@ -76,6 +77,11 @@ class Guidance:
         elif self.interval == (0, 1):
             return self
         return replace(self, scale=scale, start=None, interval=(0.0, 1.0))
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same in all sets."""
+        return self.start is None and self.interval == (0, 1)
 
     def check_constant(self) -> None:
         """Raise a ValueError for a guidance that changes from set to set."""
@@ -87,25 +93,14 @@ class Guidance:
                 raise bad(f"guidance.{name}", value, f"{constant}: take guidance.at(share done)")
 
     def applies(self, timestep: float) -> bool:
-        """Whether a constant guidance acts at this timestep.
-
-        Raises:
-            ValueError: a timestep that is no finite number.
-        """
-        check_number("timestep", timestep)
+        """Whether a constant guidance acts at this timestep."""
         below = self.ceiling is None or timestep <= self.ceiling
         return self.scale > 1 and below and timestep >= self.truncation
 
     def combine(
         self, cond: Float[Tensor, "b n c"], uncond: Float[Tensor, "b n c"]
     ) -> Float[Tensor, "b n c"]:
-        """Return the guided prediction; renormalised over the tokens that are given.
-
-        Raises:
-            ValueError: shapes that differ, or are not [b, n, c].
-        """
-        check_tensor("cond", cond, (None, None, None), "[b, n, c]")
-        check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, c]", like=cond)
+        """Return the guided prediction; renormalised over the tokens that are given."""
         guided = uncond + self.scale * (cond - uncond)
         if self.renorm >= 1:
             return guided

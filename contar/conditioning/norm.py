@@ -10,7 +10,7 @@ from contar._errors import (
     check_size,
     check_tensor,
 )
-from contar._linear import apply_linear
+from contar._layers import weight_of
 from contar._typing import Float, Tensor
 
 
@@ -49,16 +49,18 @@ class AdaptiveLayerNorm(nn.Module):
         Raises:
             ValueError: another width, or a condition that does not broadcast to x.
         """
-        width, weight = self.proj.in_features, self.proj.weight
+        width = self.proj.in_features
         check_tensor("x", x, (..., width), "[..., width]")
-        check_tensor("condition", condition, (..., width), "[..., width]", like=weight)
+        check_tensor(
+            "condition", condition, (..., width), "[..., width]", like=weight_of(self.proj)
+        )
         check_broadcast("condition", condition.shape, x.shape)
         factor, shift, *rest = self.vectors(self.act(condition))
         return self.modulate(x, factor, shift), tuple(rest)
 
     def vectors(self, activated: Float[Tensor, "*m d"]) -> tuple[Float[Tensor, "*m d"], ...]:
         """Return 1 + scale, shift and the further vectors of an activated condition, unchecked."""
-        scale, *rest = apply_linear(self.proj, activated).chunk(self.outputs, dim=-1)
+        scale, *rest = self.proj(activated).chunk(self.outputs, dim=-1)
         return 1 + scale, *rest
 
     def modulate(

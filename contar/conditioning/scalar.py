@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_instance, check_size, check_tensor
+from contar._layers import weight_of
 from contar._typing import Float, Tensor
-from contar.attention import sinusoid
+from contar.attention.positions import waves
 
 
 class ScalarEmbedding(nn.Module):
@@ -34,14 +35,9 @@ class ScalarEmbedding(nn.Module):
         self.fc2 = nn.Linear(width, width)
 
     def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
-        """Embed float32 numbers [...] as [..., width].
-
-        Raises:
-            ValueError: values that are no float tensor.
-        """
-        check_tensor("values", values, (...,), "[...]")
-        waves = sinusoid(values, self.frequencies, cosine_first=self.cosine_first)
-        return self.fc2(self.act(self.fc1(waves.to(self.fc1.weight.dtype))))
+        """Embed float32 numbers [...] as [..., width]."""
+        x = waves(values, self.frequencies, self.cosine_first).to(weight_of(self.fc1).dtype)
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class MotionTokens(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_size, check_tensor, check_total
+from contar._layers import weight_of
 from contar._typing import Float, Tensor
 
 
@@ -80,5 +81,5 @@ class TextProjection(nn.Module):
             ValueError: another shape.
         """
         allowed = (None, None, self.proj.in_features)
-        check_tensor("states", states, allowed, "[b, l, width]", like=self.proj.weight)
+        check_tensor("states", states, allowed, "[b, l, width]", like=weight_of(self.proj))
         return self.norm(self.proj(states))

@@ -71,8 +71,8 @@ class SamplerTable:
                 raise bad(name, column, f"one for each of {len(self)} timesteps")
             if len(column) != len(self.timestep):
                 raise bad(name, f"{len(column)} rows", f"one for each of {len(self)} timesteps")
-            for row in column:
-                check_numbers(name, row if name in ("state", "prediction") else [row])
+            rows = column if name in ("state", "prediction") else [column]
+            check_numbers(name, [value for row in rows for value in row])
         check_numbers("timestep", self.timestep)
         check_number("initial", self.initial, 0)
 
@@ -93,9 +93,10 @@ class SamplerTable:
                 `load_scheduler` refuses; a scheduler that is not linear in what it is given, or
                 that makes NaN or infinities of it (some do near noise 20000).
         """
-        steps = check_size("steps", steps)
         if flow_shift is not None:
             flow_shift = check_number("flow_shift", flow_shift, 1e-6)
+        if type(steps) is not int:
+            steps = check_size("steps", steps)
         key = _key(config)
         if key is None:
             return _make(config, steps, flow_shift)
@@ -130,11 +131,31 @@ class SamplerTable:
         check_tensor("x", x, (..., None), "[..., c]")
         temperature = self.check_temperature("temperature", temperature)
         channels = x.shape[-1] * (1 if self.noise_high is None else 2)
+
+        def predicted(state: Tensor, timestep: float) -> Tensor:
+            output = predict(state, timestep)
+            check_shape("predict", output.shape, (*x.shape[:-1], channels), "[..., c]")
+            return output
+
+        def drawn() -> Tensor:
+            fresh = draw_noise()
+            check_shape("draw_noise", fresh.shape, tuple(x.shape), "[..., c]")
+            return fresh
+
+        return self.run(predicted, x, drawn, temperature)
+
+    def run(
+        self,
+        predict: Callable[[Tensor, float], Tensor],
+        x: Tensor,
+        draw_noise: Callable[[], Tensor],
+        temperature: float,
+    ) -> Tensor:
+        """Return what `sample` does, of arguments that a head has checked."""
         states, predictions = [x * self.initial], []
         for i, timestep in enumerate(self.timestep):
             scale = self.input_scale[i]
             output = predict(states[0] if scale == 1 else states[0] * scale, timestep)
-            check_shape("predict", output.shape, (*x.shape[:-1], channels), "[..., c]")
             spread = None
             if self.noise_high is not None:
                 output, spread = output.chunk(2, dim=-1)
@@ -144,9 +165,7 @@ class SamplerTable:
             first, *others = [c * value for c, value in terms if c] or [torch.zeros_like(x)]
             result = sum(others, start=first)
             if self.noise[i]:
-                fresh = draw_noise()
-                check_shape("draw_noise", fresh.shape, tuple(x.shape), "[..., c]")
-                result = result + self._deviation(i, spread) * temperature * fresh
+                result = result + self._deviation(i, spread) * temperature * draw_noise()
             states = [result, *states[: len(self.state[i]) - 1]]
         return states[0]
 
@@ -184,6 +203,7 @@ def _remembered(key: str, steps: int, flow_shift: float | None) -> SamplerTable:
 @fixed_defaults()
 def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     """Return the table, checked against its scheduler."""
+    steps = check_size("steps", steps)
     scheduler = _fresh(config, flow_shift)
     trained = getattr(scheduler.config, "num_train_timesteps", None)
     if steps > (trained or steps):

@@ -1,11 +1,9 @@
-"""In which loop frames and sets come out: set loop, frame loop, context frames, streaming."""
+"""What a generation is asked for, and what its loops over frames and sets call."""
 
-from contar.generation.frames import generate_frames
 from contar.generation.graphs import Graphs
 from contar.generation.monitor import Cancelled, Monitor, Progress
-from contar.generation.passes import guided_passes
 from contar.generation.plan import GenerationPlan
-from contar.generation.sets import fill, generate_sets
+from contar.generation.sets import fill
 from contar.generation.speed import fast_changes
 
 __all__ = [
@@ -16,7 +14,4 @@ __all__ = [
     "Progress",
     "fast_changes",
     "fill",
-    "generate_frames",
-    "generate_sets",
-    "guided_passes",
 ]

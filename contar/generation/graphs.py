@@ -17,7 +17,7 @@ Asked = tuple[str, tuple[int, ...]]  # a method of `Noise` and the shape that it
 @dataclass(frozen=True)
 class _Captured:
     graph: Any  # a torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor | None, ...]
     output: Tensor
 
 
@@ -92,7 +92,7 @@ class Graphs:
             self._places, self._model = places, model  # kept, so that no other has its id
 
     def __call__(
-        self, kind: Hashable, step: Callable[..., Tensor], noise: Noise, *tensors: Tensor
+        self, kind: Hashable, step: Callable[..., Tensor], noise: Noise, *tensors: Tensor | None
     ) -> Tensor:
         """Return `step(noise, *tensors)`.
 
@@ -102,19 +102,19 @@ class Graphs:
             step: computes with the noise, the tensors and the bound model alone, without a look at
                 a value; it asks for the same shapes of noise each time.
             noise: the source; what it draws is drawn before the graph is replayed.
-            tensors: at least one.
+            tensors: the first one has to be one; None is passed on.
 
         Raises:
             ValueError: a step that cannot be called, or no tensors.
         """
         check_callable("step", step)
         check_instance("noise", noise, Noise)
-        if not tensors:
+        if not tensors or tensors[0] is None:
             raise bad("tensors", "none", "at least one")
         if tensors[0].device.type != "cuda":
             return step(noise, *tensors)
         cast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-        key = (kind, cast, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        key = (kind, cast, *(x if x is None else (x.shape, x.dtype) for x in tensors))
         if key not in self._asked:
             listening = _Listening(noise)
             result = step(listening, *tensors)
@@ -126,15 +126,18 @@ class Graphs:
             self._captured[key] = self._capture(step, given, len(tensors))
         captured = self._captured[key]
         for ours, theirs in zip(captured.inputs, given, strict=True):
-            ours.copy_(theirs)
+            if ours is not None:
+                ours.copy_(theirs)
         captured.graph.replay()
         return captured.output.clone()
 
     def _capture(
-        self, step: Callable[..., Tensor], tensors: tuple[Tensor, ...], count: int
+        self, step: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], count: int
     ) -> _Captured:
         # Not torch.cuda.graph(), which collects garbage and empties the allocator each time.
-        inputs = tuple(self._input(place, tensor) for place, tensor in enumerate(tensors))
+        inputs = tuple(
+            None if x is None else self._input(place, x) for place, x in enumerate(tensors)
+        )
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize(tensors[0].device)

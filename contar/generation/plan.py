@@ -51,9 +51,6 @@ class GenerationPlan:
         refresh: sets from one that computes the features of all tokens to the next; in between
             only tokens that are new or predicted are computed, see
             `contar.backbones.SpatialMemory`.
-        guidance_every: guided sets from one with an unconditional pass to the next; in between the
-            difference that the condition makes is taken from the latest such pass (LazyMAR's
-            condition cache, Yan et al. 2025, arXiv 2503.12450).
         context_noise: deviation of the noise that is added to what the temporal tower sees of
             earlier frames, for a model that was trained so.
         chunk: frames after which the temporal tower begins anew, as with another clip of so many,
@@ -61,7 +58,7 @@ class GenerationPlan:
             Its cache does not grow with their length. None is one clip.
         overlap: frames that a chunk begins with, fewer than `chunk`.
 
-    What follows `pinned` up to `guidance_every` trades exactness for time, as `scheduler`
+    What follows `pinned` up to `refresh` trades exactness for time, as `scheduler`
     may, and all go together.
 
     Raises:
@@ -84,7 +81,6 @@ class GenerationPlan:
     order: Literal["random", "checkerboard"] = "random"
     filling_sets: int | None = None
     refresh: int = 1
-    guidance_every: int = 1
     context_noise: float = 0.0
     chunk: int | None = None
     overlap: int = 1
@@ -118,7 +114,6 @@ class GenerationPlan:
             if check_size("filling_sets", self.filling_sets) >= self.sets:
                 raise bad("filling_sets", self.filling_sets, f"fewer than the {self.sets} sets")
         check_size("refresh", self.refresh)
-        check_size("guidance_every", self.guidance_every)
         check_number("context_noise", self.context_noise, 0)
         check_size("overlap", self.overlap)
         if self.chunk is not None and check_size("chunk", self.chunk) <= self.overlap:
@@ -153,7 +148,7 @@ class GenerationPlan:
     def check_graphs(self, graphs: object) -> None:
         """Raise a ValueError unless a generation by this plan may replay graphs."""
         check_instance("graphs", graphs, Graphs)
-        if self.refresh > 1 or self.guidance_every > 1:
+        if self.refresh > 1:
             raise bad("graphs", "a Graphs", "None for a plan that reuses features")
 
     def draws_by(self, head: TokenHead, steps: int | None) -> Hashable:

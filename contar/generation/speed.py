@@ -21,7 +21,7 @@ def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]
 
     A quarter of the sets, each in few steps of a solver of higher order: what the measurements on
     a small model of digits support (docs/performance.md), where reused features and guidance
-    cost more than they save. For a large network add `refresh` and `guidance_every`.
+    cost more than they save. For a frame of 256 tokens or more add `refresh`.
 
     Args:
         scheduler: what the model is sampled with otherwise, as in `load_scheduler`: the solver

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_choice, check_ids, check_instance, check_size, check_tensor
-from contar._mlp import packed
+from contar._layers import weight_of
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
+from contar.cpu import laid_out
 from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, variance_bound
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_sample
@@ -126,7 +127,7 @@ class DiffusionHead(nn.Module):
             ValueError: shapes that do not fit, `repeats` below 1, or indices that the process does
                 not have.
         """
-        check_loss(self, target, cond, repeats, generator, like=self.network.token.weight)
+        check_loss(self, target, cond, repeats, generator, like=weight_of(self.network.token))
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
         process = NoiseProcess.on(self.scheduler, device)
@@ -179,32 +180,32 @@ class DiffusionHead(nn.Module):
             ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
                 frame without `frame`, or a temperature or steps that the solver lacks.
         """
-        like = self.network.token.weight
-        checked = check_sample(self, cond, uncond, guidance, temperature, noise, like=like)
-        guidance, uncond, source = checked
-        self.check_sample(guidance, temperature, steps)
+        like = weight_of(self.network.token)
+        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
+        table = self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
         if frame is None:
             if guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame":
                 raise bad("frame", None, "the tokens of the frame, over which is renormalised")
             frame = count
-        elif check_size("frame", frame) < count:
+        elif frame < count:
             raise bad("frame", frame, f"at least the {count} predicted tokens")
 
         def draw() -> Tensor:
             drawn = source.normal(batch, frame, self.token_dim)
-            check_tensor("noise", drawn, (batch, frame, self.token_dim), "[b, m, token_dim]")
+            if drawn.shape != (batch, frame, self.token_dim):
+                allowed = f"[b, m, token_dim] = {(batch, frame, self.token_dim)}"
+                raise bad("noise", tuple(drawn.shape), allowed)
             return drawn.float()
 
-        table, network = self.table(steps), self.network
+        network = self.network
         condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
         modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
-        mlps = [packed(block.mlp, condition, len(table)) for block in network.blocks]
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)
             tokens = torch.cat([x[:, :count]] * (1 + guided))
-            outputs = network.denoise(tokens, next(modulations), mlps)
+            outputs = network.denoise(tokens, next(modulations))
             prediction, log_variance = outputs.tensor_split([self.token_dim], dim=-1)
             others = x[:, count:]
             if guided and guidance.renorm_over == "frame":
@@ -219,7 +220,8 @@ class DiffusionHead(nn.Module):
             log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
             return torch.cat([prediction, log_variance], dim=-1)
 
-        return table.sample(predict, draw(), draw, temperature=temperature)[:, :count]
+        with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
+            return table.run(predict, draw(), draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
@@ -233,11 +235,16 @@ class DiffusionHead(nn.Module):
             check_tensor("index", index, (repeats, count), "[repeats, m]", kind="int")
             check_ids("index", index, len(self.process))
 
-    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
-        """Raise a ValueError unless `sample` takes these."""
+    def check_sample(
+        self, guidance: Guidance, temperature: float, steps: int | None
+    ) -> SamplerTable:
+        """Return the solver of so many steps; a ValueError unless `sample` takes these."""
         table = self.table(steps)
-        self._check_kind("scheduler", table.noise_high is not None)
-        table.check_temperature("temperature", temperature)
+        if (table.noise_high is not None) != self.network.learned_variance:
+            self._check_kind("scheduler", table.noise_high is not None)
+        if temperature != 1:
+            table.check_temperature("temperature", temperature)
+        return table
 
     def _check_kind(self, name: str, learned: bool) -> None:
         if learned != self.network.learned_variance:

@@ -1,7 +1,7 @@
 """The diffusion MLP: a small network that denoises each token on its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from contar._errors import (
     check_size,
     check_tensor,
 )
-from contar._mlp import Mlp, apply_mlp
+from contar._layers import Mlp, weight_of
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, ScalarEmbedding
 from contar.diffusion import NoiseProcess
@@ -33,8 +33,8 @@ class _Block(nn.Module):
         self.mlp = Mlp(width, width, act_layer=nn.SiLU)
         self.norm2 = nn.Identity() if prenorm else nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mlp: Any, factor: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
-        h = mlp(self.norm1.modulate(x, factor, shift))
+    def forward(self, x: Tensor, factor: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
+        h = self.mlp(self.norm1.modulate(x, factor, shift))
         return torch.addcmul(x, gate, self.norm2(h))
 
 
@@ -102,7 +102,7 @@ class DiffusionMLP(nn.Module):
         check_tensor("x", x, (..., self.token_dim), "[..., token_dim]")
         check_tensor("timestep", timestep, (...,), "[...]")
         shape = (*x.shape[:-1], self.token.out_features)
-        check_tensor("condition", condition, shape, "[..., width]", like=self.token.weight)
+        check_tensor("condition", condition, shape, "[..., width]", like=weight_of(self.token))
         check_broadcast("timestep", timestep.shape, x.shape[:-1])
         return self.denoise(x, self.modulations(condition, self.time(timestep)))
 
@@ -124,7 +124,7 @@ class DiffusionMLP(nn.Module):
         vars(self).pop("denoise", None)  # of an earlier call
         graph = torch.compile(self.denoise, **options)
         # A graph knows its inputs by their places in memory, too, which in a copy is the first.
-        self.denoise = lambda x, modulations, mlps=None: graph(
+        self.denoise = lambda x, modulations: graph(
             x, [[vector.clone() for vector in vectors] for vectors in modulations]
         )
 
@@ -133,16 +133,17 @@ class DiffusionMLP(nn.Module):
         state.pop("denoise", None)  # bound to this head, not to its copy
         return state
 
-    def denoise(
-        self, x: Tensor, modulations: Sequence[Sequence[Tensor]], mlps: Any = None
-    ) -> Tensor:
-        """Predict, with `mlps` in place of the blocks' own where they are given."""
-        x = self.token(x.to(self.token.weight.dtype))
-        if mlps is None:
-            mlps = [partial(apply_mlp, block.mlp) for block in self.blocks]
-        for block, mlp, vectors in zip(self.blocks, mlps, modulations[:-1], strict=True):
-            x = block(x, mlp, *vectors)
+    def denoise(self, x: Tensor, modulations: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Predict from noisy tokens and what `modulations` made."""
+        x = self.token(x.to(weight_of(self.token).dtype))
+        for block, vectors in zip(self.blocks, modulations[:-1], strict=True):
+            x = block(x, *vectors)
         return self.out(self.norm.modulate(x, *modulations[-1])).float()
+
+    def layers_of_a_step(self) -> list[nn.Module]:
+        """Return the wide linear layers that `denoise` calls."""
+        mlps: Any = [block.mlp for block in self.blocks]
+        return [layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2)]
 
     def in_steps(
         self,

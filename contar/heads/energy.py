@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from contar._errors import DEEPEST, bad, check_number, check_size
-from contar._mlp import Mlp
+from contar._layers import Mlp, weight_of
 from contar._random import Generators, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, Guidance
@@ -67,7 +67,7 @@ class EnergyHead(nn.Module):
         self, cond: Float[Tensor, "*m d"], noise: Float[Tensor, "*m e"]
     ) -> Float[Tensor, "*m c"]:
         """Return tokens in float32 for conditions and their noise."""
-        x, drawn = self.condition(cond), self.noise(noise.to(self.noise.weight.dtype))
+        x, drawn = self.condition(cond), self.noise(noise.to(weight_of(self.noise).dtype))
         for norm, mlp in zip(self.norms, self.mlps, strict=True):
             h, (gate,) = norm(x, drawn)
             x = x + gate * mlp(h)
@@ -86,8 +86,7 @@ class EnergyHead(nn.Module):
         Raises:
             ValueError: what does not fit.
         """
-        like = self.out.weight
-        draws = check_loss(self, target, cond, repeats, generator, like=like)
+        draws = check_loss(self, target, cond, repeats, generator, like=weight_of(self.out))
         shape = (2, repeats, len(target))
         noise = uniform(*shape, self.noise_values, generator=draws, device=target.device) - 0.5
         one, two = self(cond.expand(*shape, -1), noise)
@@ -113,7 +112,7 @@ class EnergyHead(nn.Module):
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
         guidance, uncond, source = check_sample(
-            self, cond, uncond, guidance, temperature, noise, like=self.out.weight
+            self, cond, uncond, guidance, noise, like=weight_of(self.out)
         )
         self.check_sample(guidance, temperature, steps)
         if uncond is not None:
@@ -123,5 +122,6 @@ class EnergyHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
+        check_number("temperature", temperature, 0)
         check_plain(guidance)
         check_one_pass(steps)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from contar._errors import DEEPEST, check_number, check_size
+from contar._layers import weight_of
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
@@ -87,8 +88,8 @@ class MeanFlowHead(nn.Module):
         Raises:
             ValueError: what does not fit.
         """
-        like = self.network.token.weight
-        draws = check_loss(self, target, cond, repeats, generator, like=like)
+        weight = weight_of(self.network.token)
+        draws = check_loss(self, target, cond, repeats, generator, like=weight)
         shape, device = (repeats, len(target)), target.device
         options: Any = {"generator": draws, "device": device}
         noise = normal(*shape, self.token_dim, **options)
@@ -133,10 +134,8 @@ class MeanFlowHead(nn.Module):
         Raises:
             ValueError: what does not fit, or a guidance with truncation or over the frame.
         """
-        like = self.network.token.weight
-        guidance, uncond, source = check_sample(
-            self, cond, uncond, guidance, temperature, noise, like=like
-        )
+        like = weight_of(self.network.token)
+        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
         self.check_sample(guidance, temperature, steps)
         count = self.steps if steps is None else steps
         passes = 1 + (uncond is not None)
@@ -152,6 +151,7 @@ class MeanFlowHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
+        check_number("temperature", temperature, 0)
         check_plain(guidance)
         if steps is not None:
             check_size("steps", steps, 1, DEEPEST)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import check_number, check_size
-from contar._mlp import Mlp
+from contar._layers import Mlp
 from contar._random import Generators
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -107,7 +107,7 @@ class MixtureHead(nn.Module):
             ValueError: what does not fit, or a guidance with truncation or renormalisation.
         """
         guidance, uncond, source = check_sample(
-            self, cond, uncond, guidance, temperature, noise, like=self.means
+            self, cond, uncond, guidance, noise, like=self.means
         )
         self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
@@ -133,6 +133,7 @@ class MixtureHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
+        check_number("temperature", temperature, 0)
         check_plain(guidance, renorm=False)
         check_one_pass(steps)
 

@@ -4,7 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_size, check_tensor
+from contar._errors import bad, check_instance, check_size, check_tensor
 from contar._random import Generators, check_generator, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -117,7 +117,6 @@ def check_sample(
     cond: object,
     uncond: Any,
     guidance: Guidance | None,
-    temperature: object,
     noise: Noise | Generators | None,
     *,
     like: Tensor,
@@ -131,13 +130,14 @@ def check_sample(
     check_tensor("cond", cond, shape, "[b, n, cond_dim]", like=like)
     assert isinstance(cond, Tensor)
     guidance = Guidance() if guidance is None else guidance
-    check_instance("guidance", guidance, Guidance)
-    guidance.check_constant()
-    if uncond is not None:
-        check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, cond_dim]", like=like)
-    elif guidance.scale > 1:
+    if not isinstance(guidance, Guidance) or not guidance.constant:
+        check_instance("guidance", guidance, Guidance)
+        guidance.check_constant()
+    if uncond is None and guidance.scale > 1:
         raise bad("uncond", None, f"conditions of shape {tuple(cond.shape)} for guidance")
-    check_number("temperature", temperature, 0)
+    same = isinstance(uncond, Tensor) and (uncond.shape, uncond.dtype) == (cond.shape, cond.dtype)
+    if uncond is not None and not same:
+        check_tensor("uncond", uncond, tuple(cond.shape), "[b, n, cond_dim]", like=like)
     uncond = uncond if guidance.scale > 1 else None
     if not isinstance(noise, Noise):
         noise = Noise(check_generator(noise, len(cond), cond.device, "noise"), cond.device)

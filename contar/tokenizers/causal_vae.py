@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import DEEPEST, bad, check_grid, check_numbers, check_size, check_tensor, plain
+from contar._layers import CausalConv3d
 from contar._models import Model
 from contar._typing import Float, Tensor
-from contar.tokenizers.causal_conv import CausalConv3d, Past
+from contar.tokenizers.past import Past
 from contar.tokenizers.protocol import check_clip
 
 STRIDES = (4, 8)  # frames, pixels

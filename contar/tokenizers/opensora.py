@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
+from contar._layers import CausalConv3d
 from contar._models import Model
 from contar._typing import Float, Tensor
-from contar.tokenizers.causal_conv import CausalConv3d
 from contar.tokenizers.opensora_layers import (
     Downsample,
     MidBlock,

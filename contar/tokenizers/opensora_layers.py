@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from contar._layers import CausalConv3d
 from contar._typing import Float, Tensor
 from contar.attention import attend
-from contar.tokenizers.causal_conv import CausalConv3d
 
 
 def conv(kind: str, channels: int, out: int, kernel: int = 3) -> nn.Module:

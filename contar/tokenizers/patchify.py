@@ -30,6 +30,11 @@ def patchify(
     height, width = latents.shape[-2:]
     if not height * width or height % patch or width % patch:
         raise bad("latents", f"a grid of {(height, width)}", f"one that the patch {patch} divides")
+    return patches(latents, patch, channel_first)
+
+
+def patches(latents: Tensor, patch: int, channel_first: bool = False) -> Tensor:
+    """Return what `patchify` does, unchecked."""
     pattern = f"... c (h p) (w q) -> ... (h w) {_VALUES[channel_first]}"
     return rearrange(latents, pattern, p=patch, q=patch)
 

@@ -15,8 +15,8 @@ from contar._typing import Float, Int, Tensor
 from contar.attention import Positions, sincos_2d
 from contar.backbones import SpatialTower
 from contar.conditioning import Guidance
-from contar.generation import generate_sets
-from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
+from contar.generation import fill
+from contar.ordering import SetSchedule, random_order, set_sizes, truncated_normal_mask
 from recipes.variants.canvas import SHARES, Canvas, Head
 
 PREFIX, SETS = 4, 8  # class tokens; sets in sampling, less those that come out empty
@@ -86,17 +86,16 @@ class Masked(nn.Module):
         passes = 1 + guidance.active
         both = torch.cat([labels, torch.full_like(labels, self.canvas.classes)])[: passes * batch]
 
-        def predict(tokens: Tensor, step: SetStep) -> Tensor:
-            known, current = (x.repeat(passes, 1) for x in (step.known, step.current))
-            return self.conditions(tokens.repeat(passes, 1, 1), both, known, rows=current)
-
-        def draw(z: Tensor, step: SetStep) -> Tensor:
-            now = guidance.at((step.index + 1) / step.sets)
-            uncond = z[batch:] if passes > 1 else None
-            return self.head.sample(z[:batch], uncond=uncond, guidance=now, noise=generator)
-
         order = self.order(batch, self.canvas.tokens, generator=generator, device=device)
         shape = (batch, self.canvas.tokens, self.canvas.values)
-        empty = torch.zeros(shape, dtype=torch.float32, device=device)
-        *_, (_, tokens) = generate_sets(predict, draw, SetSchedule(order, self.sizes), empty)
+        tokens = torch.zeros(shape, dtype=torch.float32, device=device)
+        for step in SetSchedule(order, self.sizes):
+            twice, known, current = (
+                torch.cat([x] * passes) for x in (tokens, step.known, step.current)
+            )
+            z = self.conditions(twice, both, known, rows=current)
+            now = guidance.at((step.index + 1) / step.sets)
+            uncond = z[batch:] if passes > 1 else None
+            drawn = self.head.sample(z[:batch], uncond=uncond, guidance=now, noise=generator)
+            tokens = fill(tokens, step.current, drawn)
         return tokens

@@ -16,9 +16,9 @@ from contar._typing import Float, Tensor
 from contar.attention import Positions, sincos_2d
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, Guidance, TextProjection
-from contar.generation import generate_sets
+from contar.generation import fill
 from contar.heads import make_head
-from contar.ordering import SetSchedule, SetStep, random_order, set_sizes, truncated_normal_mask
+from contar.ordering import SetSchedule, random_order, set_sizes, truncated_normal_mask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import frame_losses
 from recipes.variants.canvas import SHARES
@@ -84,16 +84,14 @@ class NoTemporal(nn.Module):
         both = torch.cat([padded, self.text.empty(len(texts))]) if passes > 1 else padded
         prefix = self.prefixes(both)
 
-        def predict(tokens: Tensor, step: SetStep) -> Tensor:
-            known, current = (x.repeat(passes, 1) for x in (step.known, step.current))
-            return self.conditions(tokens.repeat(passes, 1, 1), prefix, known, rows=current)
-
-        def draw(z: Tensor, step: SetStep) -> Tensor:
-            uncond = z[rows:] if passes > 1 else None
-            return self.head.sample(z[:rows], uncond=uncond, guidance=guidance, noise=generator)
-
         order = random_order(rows, TOKENS, generator=generator)
-        empty = torch.zeros(rows, TOKENS, VALUES, dtype=torch.float32, device=self.begin.device)
-        schedule = SetSchedule(order, set_sizes(TOKENS, 8))
-        *_, (_, tokens) = generate_sets(predict, draw, schedule, empty)
+        tokens = torch.zeros(rows, TOKENS, VALUES, dtype=torch.float32, device=self.begin.device)
+        for step in SetSchedule(order, set_sizes(TOKENS, 8)):
+            twice, known, current = (
+                torch.cat([x] * passes) for x in (tokens, step.known, step.current)
+            )
+            z = self.conditions(twice, prefix, known, rows=current)
+            uncond = z[rows:] if passes > 1 else None
+            drawn = self.head.sample(z[:rows], uncond=uncond, guidance=guidance, noise=generator)
+            tokens = fill(tokens, step.current, drawn)
         return rearrange(unpatchify(tokens, GRID, 2), "(b t) c h w -> b c t h w", t=FRAMES)

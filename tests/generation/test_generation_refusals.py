@@ -1,12 +1,10 @@
 """Every public name of `contar.generation` refuses bad input by the argument's name."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from contar.conditioning import Guidance
-from contar.generation import GenerationPlan, Monitor, generate_frames, generate_sets
+from contar.generation import GenerationPlan, Monitor, fill
 from contar.ordering import SetSchedule, raster_order
 
 NAN, INF = float("nan"), float("inf")
@@ -18,7 +16,6 @@ SCHEDULE = SetSchedule(raster_order(2, 4), (1, 3))
     "argument",
     [
         "frames", "sets", "diffusion_steps", "window", "last_diffusion_steps", "refresh",
-        "guidance_every",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("value", NO_COUNTS)
@@ -82,61 +79,10 @@ def test_a_plan_refuses_more_sets_than_tokens(refuses):
         GenerationPlan().sizes(16)
 
 
-@pytest.mark.parametrize(
-    ("argument", "came", "changes"),
-    [
-        ("observe", "NoneType", {"observe": None}),
-        ("observe", "Tensor", {"observe": torch.zeros(1)}),
-        ("draw", "NoneType", {"draw": None}),
-        ("draw", "str", {"draw": "draw"}),
-        *(("frames", repr(value), {"frames": value}) for value in [*NO_COUNTS, None]),
-        ("context", "list", {"context": [torch.zeros(1, 2, 4, 4)]}),
-        ("context", "(1, 2, 4, 4)", {"context": torch.zeros(1, 2, 4, 4)}),
-        ("context", "torch.int64", {"context": torch.zeros(1, 2, 1, 4, 4, dtype=torch.int64)}),
-        ("context", "4 frames", {"context": torch.zeros(1, 2, 4, 4, 4)}),
-    ],
-)
-def test_the_frame_loop_refuses_at_the_call(argument, came, changes, refuses):
-    def never(*_: Any) -> Any:
-        raise AssertionError("called")
-
-    with refuses(argument, came):
-        generate_frames(**{"observe": never, "draw": never, "frames": 3, "state": None, **changes})
-
-
-@pytest.mark.parametrize(
-    ("argument", "came", "changes"),
-    [
-        ("predict", "NoneType", {"predict": None}),
-        ("draw", "int", {"draw": 3}),
-        ("schedule", "NoneType", {"schedule": None}),
-        ("schedule", "tuple", {"schedule": (1, 3)}),
-        ("tokens", "NoneType", {"tokens": None}),
-        ("tokens", "(2, 4)", {"tokens": torch.zeros(2, 4)}),
-        ("tokens", "(1, 4, 3)", {"tokens": torch.zeros(1, 4, 3)}),
-        ("tokens", "(2, 5, 3)", {"tokens": torch.zeros(2, 5, 3)}),
-        ("tokens", "torch.int64", {"tokens": torch.zeros(2, 4, 3, dtype=torch.int64)}),
-    ],
-)
-def test_the_set_loop_refuses_at_the_call(argument, came, changes, refuses):
-    def never(*_: Any) -> Any:
-        raise AssertionError("called")
-
-    good = {"predict": never, "draw": never, "schedule": SCHEDULE, "tokens": torch.zeros(2, 4, 3)}
-    with refuses(argument, came):
-        generate_sets(**{**good, **changes})
-
-
 @pytest.mark.parametrize("shape", [(2, 1, 2), (2, 2, 3), (1, 1, 3), (2, 3)])
-def test_the_set_loop_refuses_drawn_tokens_of_another_shape(shape, refuses):
-    sets = generate_sets(
-        lambda tokens, step: tokens,
-        lambda z, step: torch.ones(shape),
-        SCHEDULE,
-        torch.zeros(2, 4, 3),
-    )
-    with refuses("draw", repr(shape)):
-        next(sets)
+def test_drawn_tokens_of_another_shape_fill_nothing_in(shape, refuses):
+    with refuses("drawn", repr(shape)):
+        fill(torch.zeros(2, 4, 3), torch.zeros(2, 1, dtype=torch.int64), torch.ones(shape))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False, "beta_schedule": "squaredcos_cap_v2",
         "prediction_type": "v_prediction"}  # fmt: skip
 # What is reused from set to set belongs to a frame of a generation.
-FASTER: dict[str, Any] = {"refresh": 2, "guidance_every": 2, "last_diffusion_steps": 1}
+FASTER: dict[str, Any] = {"refresh": 2, "last_diffusion_steps": 1}
 
 seeds = st.integers(0, 2**31)
 grids = st.sampled_from([(4, 4), (2, 4), (4, 6), (6, 2)])

@@ -25,8 +25,7 @@ from contar.attention import (
 )
 from contar.backbones import SpatialMemory, SpatialTower
 from contar.diffusion import SamplerTable
-from contar.generation import GenerationPlan, Progress, fast_changes, guided_passes
-from contar.ordering import SetSchedule, SetStep
+from contar.generation import GenerationPlan, Progress, fast_changes
 from recipes import mar, nova
 
 few = settings(max_examples=min(settings().max_examples, 20))
@@ -168,7 +167,7 @@ def test_so_is_that_of_a_mar(seed: int, ends: list[int]) -> None:
     def find(end: int, **options: Any) -> Tensor:
         return model(tokens, labels, order[:, :end], rows=order[:, end:], **options)
 
-    check_block_causal(model.encoder, 2, 7, find, model.allocate_memory(2), ends)
+    check_block_causal(model.spatial.encoder, 2, 7, find, model.allocate_memory(2), ends)
 
 
 @torch.no_grad()
@@ -297,7 +296,7 @@ def test_an_option_at_its_neutral_value_changes_nothing(changes: dict[str, Any])
 def test_in_one_set_all_options_change_nothing(generate: Any) -> None:
     """The one set is the first, and the order within it tells nothing."""
     every: dict[str, Any] = {
-        "last_diffusion_steps": 1, "refresh": 3, "guidance_every": 2, "order": "checkerboard",
+        "last_diffusion_steps": 1, "refresh": 3, "order": "checkerboard",
     }  # fmt: skip
     torch.testing.assert_close(generate(sets=1, **every), generate(sets=1), atol=1e-4, rtol=1e-4)
 
@@ -307,7 +306,6 @@ def test_in_one_set_all_options_change_nothing(generate: Any) -> None:
     [
         {"last_diffusion_steps": 1},
         {"refresh": 2},
-        {"guidance_every": 2},
         {"order": "checkerboard"},
         {"order": "checkerboard", "filling_sets": 1},
     ],
@@ -324,7 +322,7 @@ def test_every_other_value_makes_another_generation_of_finite_numbers(
 
 def test_all_options_go_together() -> None:
     every: dict[str, Any] = {
-        "last_diffusion_steps": 2, "refresh": 2, "guidance_every": 3, "order": "checkerboard",
+        "last_diffusion_steps": 2, "refresh": 2, "order": "checkerboard",
         "filling_sets": 1,
     }  # fmt: skip
     assert of_nova(**every).isfinite().all()
@@ -357,61 +355,6 @@ def test_outside_its_interval_of_sets_guidance_is_not_there() -> None:
     assert not torch.allclose(late, none)
 
 
-@pytest.mark.parametrize("refresh", [1, 2, 3, 4])
-@pytest.mark.parametrize("every", [1, 2, 3])
-@torch.no_grad()
-def test_a_condition_that_says_nothing_makes_no_difference_however_old_the_features_are(
-    refresh: int, every: int
-) -> None:
-    model = tower(2, 2)
-    tokens, prefix, order = frame(0)
-    plan = GenerationPlan(sets=8, refresh=refresh, guidance_every=every)
-    twice = torch.cat([prefix, prefix])
-
-    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
-        times = (part.stop - part.start) // 2
-        known, rows = (ids.repeat(times, 1) for ids in (step.known, rows))
-        return model(tokens.repeat(times, 1, 1), twice[part], known, rows=rows, memory=memory)
-
-    predict = guided_passes(
-        network, plan, 2, guided=lambda step: step.index != 3,
-        allocate=lambda count: model.allocate_memory(count, TOKENS, PREFIX),
-    )  # fmt: skip
-    for step in SetSchedule(order, (1,) * TOKENS):
-        z = predict(tokens, step)
-        if step.index == 3:
-            assert len(z) == 2
-        else:
-            torch.testing.assert_close(z[:2], z[2:], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 5])
-def test_a_difference_that_depends_on_the_position_alone_is_kept_exactly(every: int) -> None:
-    effect = torch.randn(2, TOKENS, 4, generator=draws(1))
-    order = frame(0)[2]
-    taken: list[str] = []
-
-    def network(tokens: Tensor, step: SetStep, rows: Tensor, part: slice, memory: Any) -> Tensor:
-        assert memory is None
-        taken.append({(0, 2): "c", (2, 4): "u", (0, 4): "cu"}[part.start, part.stop])
-        ids = rows[..., None].expand(-1, -1, 4)
-        without = (rows[..., None] + 100.0 * step.index).expand(-1, -1, 4)
-        return torch.cat([without + effect.gather(1, ids), without])[part]
-
-    predict = guided_passes(
-        network, GenerationPlan(guidance_every=every), 2,
-        guided=lambda step: step.index > 1, allocate=lambda count: None,
-    )  # fmt: skip
-    for step in SetSchedule(order, (1,) * TOKENS):
-        z = predict(torch.zeros(2, TOKENS, 3), step)
-        without = (step.current[..., None] + 100.0 * step.index).expand(-1, -1, 4)
-        with_it = without + effect.gather(1, step.current[..., None].expand(-1, -1, 4))
-        expected = [with_it, without] if step.index > 1 else [with_it]
-        torch.testing.assert_close(z, torch.cat(expected), atol=1e-4, rtol=1e-5)
-    guided = "cu" * 7 if every == 1 else ("cu" + "c" * (every - 1)) * 7
-    assert "".join(taken) == "cc" + guided[: 14 if every == 1 else 7 + -(-7 // every)]
-
-
 class Counted:
     """How many rows of a batch the spatial tower of a model was called with, call by call."""
 
@@ -435,7 +378,6 @@ class Counted:
         ({"guidance": nova.Guidance(3.0, interval=(0.5, 0.75))}, [1, 2, 2, 1]),
         ({"guidance": nova.Guidance(3.0, start=1.0)}, [2, 2, 2, 2]),
         ({"guidance": nova.Guidance(3.0, start=0.0, interval=(0.0, 0.5))}, [1, 2, 1, 1]),
-        ({"guidance_every": 2}, [1, 1, 1, 1, 1, 1]),  # both alone, then one
     ],
 )
 def test_a_set_takes_the_passes_that_it_needs_and_no_more(

@@ -17,7 +17,7 @@ from nova_case import GRADIENT, STEP, ZERO_GRADIENT, Errors, relative_error, wei
 from contar.heads import Noise
 from contar.ordering import TrainingMask
 from recipes import mar
-from recipes.mar_keys import official_name
+from recipes._mar.keys import official_name
 
 SCALE = 1e-6  # of a guidance scale, which is recorded in float32
 

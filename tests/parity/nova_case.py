@@ -13,12 +13,13 @@ from unittest import mock
 import numpy as np
 import torch
 
+from contar.backbones.block import take
 from contar.generation import plan as plan_module
 from contar.heads import DiffusionHead, Noise
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify
-from recipes import nova, nova_sampling
-from recipes.nova_keys import official_name
+from recipes import nova
+from recipes._nova.keys import official_name
 
 SCHEDULERS = {
     "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},
@@ -158,7 +159,7 @@ def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch
             drawn = self.source.normal(*shape)
             recorded = next(self.recorded, None)
             recorded = next(step_noise) if recorded is None else recorded
-            wanted = nova_sampling.take(patchify(recorded, patch), self.ids)
+            wanted = take(patchify(recorded, patch), self.ids)
             note("noise", float(not torch.equal(drawn, wanted)))
             return drawn
 
@@ -169,7 +170,7 @@ def _check_generation(model: nova.Nova, case: dict[str, Any], z: dict[str, torch
         ids = torch.cat([current, others], dim=1)
         noise = Watched(kwargs["noise"], ids, z[f"noise.{t}.{k}"])
         tokens = sample(head, cond, **{**kwargs, "noise": noise})
-        recorded = nova_sampling.take(z[f"sample.{t}.{k}"], current)
+        recorded = take(z[f"sample.{t}.{k}"], current)
         note("sample", relative_error(tokens, recorded))
         return recorded
 

@@ -39,7 +39,7 @@ model.eval()
 plans = [recipe.GenerationPlan(diffusion_steps=3, sets=sets, **options) for sets in (9, 5, 7)]
 options["diffusion_steps"] = 2
 plans += [recipe.GenerationPlan(sets=12, refresh=refresh, **options) for refresh in (4, 12)]
-plans.append(recipe.GenerationPlan(sets=6, refresh=3, guidance_every=2, **options))
+plans.append(recipe.GenerationPlan(sets=6, refresh=3, **options))
 
 
 def generate(plan, batch, model=model):

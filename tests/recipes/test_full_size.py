@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from contar.tokenizers.vae import VAETokenizer
 from recipes import nova
-from recipes.nova_files import open_vae
-from recipes.nova_info import vae_memory
+from recipes._nova.files import open_vae
+from recipes._nova.info import vae_memory
 
 torch.set_num_threads(2)
 

@@ -133,7 +133,7 @@ def test_dropout_without_a_generator_a_formula_or_a_whole_pass_is_refused(refuse
             loss(model, dropout=0.1, backend=backend)
     with refuses("dropout", "float"):
         attend(q, q, q, dropout=0.1)  # type: ignore[arg-type]
-    with refuses("dropout"), torch.no_grad():
+    with refuses("memory"), torch.no_grad():
         tokens = torch.zeros(1, 8, 8)
         ids, memory = torch.zeros(1, 0, dtype=torch.int64), model.allocate_memory(1)
         given: Any = {"memory": memory, "dropout": Dropout(0.1, seeded())}

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from safetensors.torch import load_file, save_file
 from tiny_mar import SIZES, tiny_mar
 from torch import nn
 
 from contar.tokenizers.vae import VAETokenizer
-from recipes import mar, mar_config
+from recipes import mar
+from recipes._mar import config as mar_config
 
 
 def same(model, other):
@@ -58,6 +60,19 @@ def test_a_model_survives_saving_and_loading(model, tmp_path):
         assert not loaded.training
     half = mar.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
+
+
+def test_a_folder_in_the_names_of_version_0_1_loads(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    old = {}
+    for name, tensor in load_file(file).items():
+        name = name.replace("spatial.norm.", "spatial.decoder_norm.").removeprefix("spatial.")
+        old[name] = tensor[None] if name == "mask_token" else tensor
+    assert "encoder.0.attn.qkv.weight" in old
+    save_file(old, file, {"format": "pt"})
+    for loaded in (mar.from_pretrained(tmp_path), mar.Mar.from_pretrained(str(tmp_path))):
+        assert same(loaded, model)
 
 
 def test_an_official_checkpoint_loads_its_averaged_weights_by_the_sizes_in_its_arguments(released):

@@ -9,7 +9,7 @@ from tiny_mar import PLAN, SIZES, TOKENS, VALUES, tiny_mar
 
 from contar.ordering import TrainingMask, full_mask
 from recipes import mar
-from recipes.mar_keys import official_name, to_official
+from recipes._mar.keys import official_name, to_official
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNTS = [0, -1, 2.0, NAN, INF, True, None, "2"]

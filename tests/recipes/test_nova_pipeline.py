@@ -27,7 +27,8 @@ from contar.conditioning import encode_texts
 from contar.media import read_image
 from contar.tokenizers import patchify
 from contar.tokenizers.vae import VAETokenizer
-from recipes import nova, nova_defaults
+from recipes import nova
+from recipes._nova import defaults as nova_defaults
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

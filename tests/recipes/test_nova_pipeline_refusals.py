@@ -27,7 +27,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from contar._files import read_weights
 from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.vae import VAETokenizer
-from recipes import nova, nova_pipeline
+from recipes import nova
+from recipes._nova import pipeline as nova_pipeline
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

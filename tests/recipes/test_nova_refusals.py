@@ -9,7 +9,7 @@ import torch
 
 from contar.ordering import TrainingMask, full_mask
 from recipes import nova
-from recipes.nova_keys import official_name, to_official
+from recipes._nova.keys import official_name, to_official
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNTS = [0, -1, 2.0, NAN, INF, True, None, "2"]
@@ -303,52 +303,6 @@ def test_official_names_and_shapes_refuse_other_sizes(model, refuses):
     for bad in (0, 3, 2.0, None):
         with refuses("channels", repr(bad)):
             to_official(model.state_dict(), 1, bad)
-
-
-# The network's own methods.
-
-
-@pytest.mark.parametrize(
-    ("method", "argument", "came", "changes"),
-    [
-        ("prefix", "text", "NoneType", {"text": None}),
-        ("prefix", "text", "(2, 3, 5)", {"text": torch.zeros(2, 3, 5)}),
-        ("prefix", "text", "torch.int64", {"text": torch.zeros(2, 3, 6, dtype=torch.int64)}),
-        ("prefix", "flow", "float", {"flow": 5.0}),
-        ("prefix", "flow", "(1,)", {"flow": torch.zeros(1)}),
-        ("prefix", "flow", "None", {"flow": None}),
-        ("prefix", "fps", "None", {"fps": None}),
-        ("prefix", "fps", "(2, 1)", {"fps": torch.zeros(2, 1)}),
-        ("frame_tokens", "previous", "(2, 2, 8, 8)", {"previous": torch.zeros(2, 2, 8, 8)}),
-        ("frame_tokens", "previous", "(2, 3, 1, 8, 8)", {"previous": torch.zeros(2, 3, 1, 8, 8)}),
-        ("frame_tokens", "previous", "(8, 6)", {"previous": torch.zeros(2, 2, 1, 8, 6)}),
-        ("frame_tokens", "batch", "0", {"batch": 0}),
-        ("frame_tokens", "count", "1.0", {"count": 1.0}),
-        ("frame_positions", "frames", "0", {"frames": 0}),
-        ("frame_positions", "grid", "4", {"grid": 4}),
-        ("frame_positions", "grid", "0", {"grid": (0, 2)}),
-        ("frame_positions", "prefix", "-1", {"prefix": -1}),
-        ("token_positions", "grid", "None", {"grid": None}),
-        ("token_positions", "grid", "(4, 4, 4)", {"grid": (4, 4, 4)}),
-        ("adapt", "anchor", "(3, 4, 16)", {"anchor": torch.zeros(3, 4, 16)}),
-        ("adapt", "features", "(2, 4, 8)", {"features": torch.zeros(2, 4, 8)}),
-    ],
-)
-def test_the_network_refuses_what_does_not_fit(model, method, argument, came, changes, refuses):
-    good = {
-        "prefix": {"text": torch.zeros(2, 3, 6), "flow": torch.ones(2), "fps": torch.ones(2)},
-        "frame_tokens": {"previous": None, "batch": 2, "count": 4},
-        "frame_positions": {"frames": 2, "grid": (2, 2), "prefix": 5},
-        "token_positions": {"grid": (4, 4)},
-        "adapt": {"anchor": torch.zeros(2, 4, 16), "features": torch.zeros(2, 4, 16)},
-    }
-    with refuses(argument, came):
-        getattr(model, method)(**{**good[method], **changes})
-
-
-def test_a_model_of_images_has_no_motion_in_its_prefix(image_model, refuses):
-    with refuses("flow", "a tensor", "None"):
-        image_model.prefix(torch.zeros(1, 3, 6), torch.ones(1), torch.ones(1))
 
 
 # Generation and training: what both refuse.

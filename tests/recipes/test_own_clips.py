@@ -21,8 +21,8 @@ from contar.media import read_video
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.training import RunConfig
 from recipes import nova, own_clips
+from recipes._nova.training import NovaStage
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
-from recipes.nova_training import NovaStage
 from recipes.vae_training import VaeStage
 
 PAGE = Path(__file__).parents[2] / "docs" / "train.md"

@@ -1,4 +1,4 @@
-"""A causal convolution is torch's own behind a repeated first frame, whichever library runs it."""
+"""A causal convolution is torch's own behind a repeated first frame, plain or sped up."""
 
 import pytest
 import torch
@@ -8,7 +8,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from contar.tokenizers.causal_conv import CausalConv3d
+from contar._layers import CausalConv3d
+from contar.cpu import plain, speed_up
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -21,7 +22,7 @@ def made(kernel=3, stride=1, padding=(1, 1), dtype=torch.float32):
     return conv.to(dtype)
 
 
-def plain(conv, x):
+def formula(conv, x):
     """The formula in float64."""
     before = conv.kernel_size[0] - 1
     x = torch.cat([x[:, :, :1]] * before + [x], dim=2).double()
@@ -32,12 +33,12 @@ def plain(conv, x):
 @given(
     st.sampled_from([1, 3, (1, 3, 3), (3, 1, 1)]), st.sampled_from([1, 2, (2, 1, 1)]),
     st.sampled_from([(0, 0), (1, 1), (0, 1)]), st.integers(0, 2), st.integers(1, 6),
-    st.sampled_from(list(CLOSE)), st.booleans(),
+    st.sampled_from(list(CLOSE)), st.booleans(), st.sampled_from([plain, speed_up]),
 )  # fmt: skip
 def test_it_is_the_formula_whether_or_not_gradients_are_on(
-    kernel, stride, padding, batch, frames, dtype, learns
+    kernel, stride, padding, batch, frames, dtype, learns, swap
 ):
-    conv = made(kernel, stride, padding, dtype)
+    conv = swap(made(kernel, stride, padding, dtype))
     draws = torch.Generator().manual_seed(frames)
     x = torch.randn(batch, frames, 8, 7, 6, generator=draws).to(dtype)
     x = x.movedim(-1, 1)  # not contiguous
@@ -45,7 +46,7 @@ def test_it_is_the_formula_whether_or_not_gradients_are_on(
         result = conv(x)
     assert result.requires_grad == learns
     assert result.dtype == dtype
-    expected = plain(conv, x).to(dtype)
+    expected = formula(conv, x).to(dtype)
     torch.testing.assert_close(result, expected, rtol=CLOSE[dtype], atol=CLOSE[dtype])
 
 
@@ -60,13 +61,14 @@ class Seen(TorchDispatchMode):
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="built without oneDNN")
-def test_without_gradients_and_on_the_cpu_it_is_onednns():
-    conv, x = made(), torch.ones(1, 6, 4, 8, 8)
+def test_sped_up_it_is_onednns_without_gradients():
+    conv, x = speed_up(made()), torch.ones(1, 6, 4, 8, 8)
     with Seen() as seen:
         conv(x).sum().backward()
-        made(dtype=torch.float64)(x.double())
-        assert seen.calls == 0
         with torch.no_grad():
+            made()(x)
+            speed_up(made(dtype=torch.float64))(x.double())
+            assert seen.calls == 0
             conv(x)
     assert seen.calls == 1
 
@@ -74,5 +76,5 @@ def test_without_gradients_and_on_the_cpu_it_is_onednns():
 @pytest.mark.parametrize("learns", [True, False])
 def test_its_operations_are_counted(learns):
     with torch.set_grad_enabled(learns), FlopCounterMode(display=False) as counter:
-        made()(torch.ones(1, 6, 4, 8, 8))
+        speed_up(made())(torch.ones(1, 6, 4, 8, 8))
     assert counter.get_total_flops() == 2 * 4 * 8 * 8 * 5 * 6 * 27

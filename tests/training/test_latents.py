@@ -17,9 +17,9 @@ from contar.tokenizers.vae import VAETokenizer
 from contar.training import RunConfig
 from contar.training.latents import Latents
 from recipes import nova
+from recipes._nova.training import NovaObjective, NovaStage, batches_of
 from recipes.digits_latents import digits_latents, scored
 from recipes.moving_digits import load_text
-from recipes.nova_training import NovaObjective, NovaStage, batches_of
 
 
 def numbered(clips: int = 6, frames: int = 9) -> Latents:

@@ -13,7 +13,7 @@ from contar.heads import head_scheduler
 from contar.training import RunConfig, freeze
 from contar.training.draws import Draws, draw_step
 from recipes import nova
-from recipes.nova_training import (
+from recipes._nova.training import (
     NovaObjective,
     NovaStage,
     batches_of,

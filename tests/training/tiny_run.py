@@ -16,7 +16,7 @@ from contar.data.cache import Cache, Sample, write_cache
 from contar.training import RunConfig, saves, train
 from contar.training.processes import processes
 from recipes import nova
-from recipes.nova_training import NovaObjective, NovaStage, batches_of
+from recipes._nova.training import NovaObjective, NovaStage, batches_of
 
 TOWER = nova.Tower(depth=1, width=16, heads=2)
 SIZES = nova.NovaConfig(

@@ -14,7 +14,7 @@ from contar._errors import (
     plain,
 )
 from contar.heads import check_head
-from recipes.sizes import Tower, check_fields, check_tower, named_head
+from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
 
 # IDDPM's noise, in training and, by `iddpm_table`, in sampling.
 IDDPM = {

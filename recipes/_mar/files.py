@@ -16,11 +16,11 @@ from contar._building import TooLargeError, build_for
 from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
+from contar.cpu import speed_up
 from contar.tokenizers.vae import VAETokenizer
-from recipes.mar_config import MarConfig
-from recipes.mar_keys import from_official
-from recipes.mar_model import Mar
-from recipes.sizes import named_head_weights
+from recipes._mar.config import MarConfig
+from recipes._mar.keys import from_official
+from recipes._mar.network import Mar
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
 # Of the tokenizer; what else its file may hold was needed in training only.
@@ -66,7 +66,7 @@ def from_pretrained(
         config = MarConfig.from_dict(sizes)
         state = read_weights(path)
         model = _empty(config, state)
-        named_head_weights(state, model.state_dict())
+        model.rename_saved(state)
     else:
         checkpoint = _read_pickle(path)
         weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")
@@ -74,7 +74,7 @@ def from_pretrained(
         state = from_official(weights, model.state_dict())
     state = {name: x.detach().to(dtype or x.dtype) for name, x in state.items()}
     load_exactly(model, state, WEIGHTS)
-    return model.eval()
+    return speed_up(model.eval())
 
 
 def _empty(sizes: MarConfig, state: Mapping[str, Any]) -> Mar:
@@ -132,7 +132,7 @@ def load_tokenizer(path: str | Path) -> VAETokenizer:
     except (ArithmeticError, LookupError, ValueError) as error:
         raise bad("path", str(path), f"an autoencoder's weights: {error!r}") from error
     load_exactly(vae, converted, "path")
-    return VAETokenizer(vae.eval())
+    return VAETokenizer(speed_up(vae.eval()))
 
 
 def _tokenizer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:

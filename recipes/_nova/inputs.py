@@ -23,7 +23,7 @@ from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
-from recipes.nova_model import Nova
+from recipes._nova.network import Nova
 
 Pixels = np.ndarray | Tensor | Image.Image | Sequence[Image.Image]
 
@@ -54,20 +54,6 @@ def read_steps(name: str, steps: object, most: float, what: str) -> int:
     if count > most:
         raise bad(name, steps, f"at most the {most} {what}")
     return count
-
-
-def read_noise(level: Any, name: str = "context_noise") -> tuple[float, float]:
-    """Return the least and the largest deviation of a noise, said by one number or by both.
-
-    Raises:
-        ValueError: something else, a number below 0, or a least above the largest.
-    """
-    if not isinstance(level, tuple):
-        level = (level, level)
-    if len(level) != 2:
-        raise bad(name, level, "a number, or (least, largest)")
-    low = check_number(name, level[0], 0)
-    return low, check_number(name, level[1], low)
 
 
 def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guidance:

@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 from contar._files import check_finite, check_weights
-from recipes.key_map import renamed
+from recipes._shared.key_map import renamed
 
+MASK_TOKEN = "spatial.mask_token"  # [1, d], of official checkpoints [1, 1, d]
 # Ours, official. `{i}` is a block's number.
 _PARTS = [
     ("classes.", "class_emb."),
     ("no_class", "fake_latent"),
-    ("embed.", "z_proj."),
-    ("embed_norm.", "z_proj_ln."),
+    ("spatial.embed.", "z_proj."),
+    ("spatial.embed_norm.", "z_proj_ln."),
     ("encoder_positions", "encoder_pos_embed_learned"),
-    ("encoder.{i}.", "encoder_blocks.{i}."),
-    ("encoder_norm.", "encoder_norm."),
-    ("join.", "decoder_embed."),
-    ("mask_token", "mask_token"),
+    ("spatial.encoder.{i}.", "encoder_blocks.{i}."),
+    ("spatial.encoder_norm.", "encoder_norm."),
+    ("spatial.join.", "decoder_embed."),
+    ("spatial.mask_token", "mask_token"),
     ("decoder_positions", "decoder_pos_embed_learned"),
-    ("decoder.{i}.", "decoder_blocks.{i}."),
-    ("decoder_norm.", "decoder_norm."),
+    ("spatial.decoder.{i}.", "decoder_blocks.{i}."),
+    ("spatial.norm.", "decoder_norm."),
     ("head_positions", "diffusion_pos_embed_learned"),
     ("head.network.token.", "diffloss.net.input_proj."),
     ("head.network.time.fc1.", "diffloss.net.time_embed.mlp.0."),
@@ -51,6 +52,7 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a parameter that official models do not have.
     """
+    state = {name: tensor[None] if name == MASK_TOKEN else tensor for name, tensor in state.items()}
     return {official_name(name): _reordered(name, tensor) for name, tensor in state.items()}
 
 
@@ -62,7 +64,8 @@ def from_official(official: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
     """
     check_weights("state", official, to_official(ours))
     check_finite("state", official)
-    return {name: _reordered(name, official[official_name(name)]) for name in ours}
+    state = {name: _reordered(name, official[official_name(name)]) for name in ours}
+    return {**state, MASK_TOKEN: state[MASK_TOKEN][0]}
 
 
 def _reordered(name: str, tensor: Tensor) -> Tensor:

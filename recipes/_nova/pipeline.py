@@ -20,8 +20,9 @@ from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
 from contar.tokenizers.vae import VAETokenizer
-from recipes.nova_defaults import check_parts, default_values
-from recipes.nova_inputs import (
+from recipes._nova.call import Texts, motion_numbers, read_plan
+from recipes._nova.defaults import check_parts, default_values
+from recipes._nova.inputs import (
     Pixels,
     change_plan,
     frames_of,
@@ -32,8 +33,8 @@ from recipes.nova_inputs import (
     read_texts,
     show,
 )
-from recipes.nova_model import Nova
-from recipes.nova_sampling import Texts, motion_numbers, read_plan, stream
+from recipes._nova.network import Nova
+from recipes.nova import stream
 
 
 @dataclass
@@ -225,7 +226,7 @@ class NovaPipeline(DiffusionPipeline):
             grid=grid,
         )
         plan = change_plan(plan, plan_changes)
-        sizes = read_plan(model, plan)[1]
+        sizes = read_plan(model, plan).sizes
         if graphs is not None:
             plan.check_graphs(graphs)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
@@ -373,7 +374,7 @@ class NovaPipeline(DiffusionPipeline):
         cls, folder_or_hub_id: str | Path, **options: Any
     ) -> "NovaPipeline":
         """Load a pipeline; it is `nova.from_pretrained`, which says more."""
-        from recipes.nova_files import from_pretrained
+        from recipes._nova.files import from_pretrained
 
         return from_pretrained(folder_or_hub_id, **options)
 
@@ -402,7 +403,7 @@ class NovaPipeline(DiffusionPipeline):
         check_choice("layout", layout, ("contar", "released"))
         if layout == "released" and max_shard_size is not None:
             raise bad("max_shard_size", max_shard_size, "None for the released layout")
-        from recipes.nova_files import save_pipeline
+        from recipes._nova.files import save_pipeline
 
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         save_pipeline(self, Path(save_directory), layout, **options)

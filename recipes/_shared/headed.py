@@ -10,7 +10,8 @@ from contar._errors import bad, check_instance, check_size
 from contar._models import Model
 from contar._typing import Tensor
 from contar.heads import DiffusionHead, TokenHead, make_head
-from recipes.sizes import named_head_weights
+from recipes._shared.building import compile_parts
+from recipes._shared.sizes import named_head_weights
 
 
 def choose_head(
@@ -36,6 +37,7 @@ class Headed(Model):
 
     head: Any
     sizes: Any
+    spatial: Any
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
         """Save as `contar._models.Model` does.
@@ -51,8 +53,41 @@ class Headed(Model):
             raise bad("head", type(self.head).__name__, allowed)
         super().save_pretrained(save_directory, **options)
 
+    def compile(self, **options: Any) -> None:
+        """Compile what sampling repeats: the spatial tower's blocks and the head's network.
+
+        Each is one graph, of any number of tokens; the first samples wait for the compiler. Of use
+        where launches cost more than what they run, as small sets on a GPU do.
+
+        Args:
+            options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
+        """
+        compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
+
+    def official_state_dict(self) -> dict[str, Tensor]:
+        """Return the state dict in the names and shapes of official checkpoints."""
+        return self._to_official(self.state_dict())
+
+    def load_official_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict in the names and shapes of official checkpoints.
+
+        Raises:
+            ValueError: missing, unexpected or misshapen weights, all listed; nothing is loaded.
+        """
+        self.load_state_dict(self._from_official(state))
+
+    def _to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def rename_saved(self, state: dict[str, Any]) -> None:
+        """Rename in place the weights of a file that an earlier version has saved."""
+        named_head_weights(state, self.state_dict())
+
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
-        named_head_weights(state_dict, self.state_dict())
+        self.rename_saved(state_dict)
 
 
 def learning_head(

@@ -7,13 +7,13 @@ from contar._errors import bad, check_choice, check_count, check_instance, check
 from contar.tokenizers import Tokenizer
 from contar.tokenizers.protocol import longest_clip
 from contar.tokenizers.vae import VAETokenizer
-from recipes.nova_model import Nova
-from recipes.nova_sampling import UNSET
+from recipes._nova.call import MOTION, UNSET
+from recipes._nova.network import Nova
 
 # What the released models are made for; a model of fewer latent frames makes as many as it has.
 RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
-    "guidance_renorm": 1.0, "motion_flow": 5.0, "fps": 12.0,
+    "guidance_renorm": 1.0, **MOTION,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contar._errors import bad, check_count
 from contar._files import check_finite, check_weights
-from recipes.key_map import renamed
+from recipes._shared.key_map import renamed
 
 # Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
 _PARTS = [

@@ -24,9 +24,9 @@ from contar.training.draws import draw_step
 from contar.training.latents import Latents
 from contar.training.processes import processes
 from recipes import nova
-from recipes.nova_inputs import read_noise
-from recipes.nova_model import Nova
-from recipes.nova_sampling import UNSET
+from recipes._nova.call import UNSET
+from recipes._nova.network import Nova
+from recipes._nova.step import read_noise
 
 _APART = ("run", "checkpoint")  # of a stage: kept elsewhere, or of no effect on any number
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
+from contar.cpu import speed_up
 from contar.heads import TokenHead
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -54,6 +55,7 @@ def build_model(
         nn.Module.to(model, device)
     if dtype is not None:
         nn.Module.to(model, dtype=dtype)  # diffusers' own warns of modules that must stay float32
+    speed_up(model)
     if compile:
         model.compile()
     return model

@@ -13,10 +13,10 @@ from contar._files import read_json, read_weights, weight_files
 from contar._memory import peak_bytes
 from contar.conditioning import text_package
 from contar.tokenizers.vae import VAETokenizer
-from recipes.nova_config import PRESETS
-from recipes.nova_defaults import default_values
-from recipes.nova_files import open_network, open_vae
-from recipes.nova_model import Nova
+from recipes._nova.config import PRESETS
+from recipes._nova.defaults import default_values
+from recipes._nova.files import open_network, open_vae
+from recipes._nova.network import Nova
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -25,15 +25,15 @@ from contar._files import (
 )
 from contar._saving import written_beside
 from contar.conditioning import text_package
+from contar.cpu import speed_up
 from contar.diffusion import load_scheduler
 from contar.tokenizers.causal_vae import CausalVAE
 from contar.tokenizers.opensora import OpenSoraVAE
 from contar.tokenizers.vae import KNOWN
-from recipes.nova_config import NovaConfig
-from recipes.nova_keys import from_official
-from recipes.nova_model import Nova
-from recipes.nova_pipeline import NovaPipeline
-from recipes.sizes import named_head_weights
+from recipes._nova.config import NovaConfig
+from recipes._nova.keys import from_official
+from recipes._nova.network import Nova
+from recipes._nova.pipeline import NovaPipeline
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {
@@ -43,7 +43,7 @@ _OFFICIAL = {
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
 _TIMESTEPS = 1_000_000  # of a scheduler, which makes tables of them
-SHIPPED = Path(__file__).parent / "models"  # trained by this project, by name
+SHIPPED = Path(__file__).parents[1] / "models"  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
@@ -182,12 +182,12 @@ def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, i
     state, name = read_weights(folder), f"transformer/{WEIGHTS}"
     model, released = open_network(folder, state, num_heads)
     state = _cast(state, dtype)
-    named_head_weights(state, model.state_dict())
+    model.rename_saved(state)
     if released:
         depth, channels = model.sizes.encoder.depth, model.sizes.channels
         state = from_official(state, model.state_dict(), depth, channels, name=name)
     load_exactly(model, state, name)
-    return model.eval()
+    return speed_up(model.eval())
 
 
 def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
@@ -198,7 +198,7 @@ def _vae(folder: Path, dtype: torch.dtype | None) -> Any:
     if not isinstance(vae, OpenSoraVAE | CausalVAE):  # diffusers' hold more than their weights
         vae = type(vae).from_config(vae.config)
     load_exactly(vae, _cast(state, dtype), name)
-    return vae.eval()
+    return speed_up(vae.eval())
 
 
 def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""What `recipes.mar` is made of: configs, names, folders."""

@@ -1,0 +1,105 @@
+"""What a generation is asked for: checked once, with what None means filled in."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_ids, check_instance, check_tensor
+from contar._random import Generators, check_generator
+from contar._typing import Int, Tensor
+from contar.attention.attend import check_backend
+from contar.conditioning import Guidance
+from contar.generation import GenerationPlan, Graphs
+from contar.heads import TokenHead
+from contar.heads.protocol import check_plan
+from contar.ordering import SetSchedule, SetStep
+from recipes._mar.network import Mar
+
+# As the official evaluation has it: guidance that rises with the share of tokens known, set sizes
+# rounded down, IDDPM. Change it with `dataclasses.replace`.
+PLAN = GenerationPlan(sets=64, guidance=Guidance(3.0, start=1.0), rounding="floor")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a generation is asked for."""
+
+    model: Mar
+    plan: GenerationPlan
+    head: TokenHead  # as it draws
+    sizes: tuple[int, ...]  # of the sets
+    steps: tuple[int | None, ...]  # of each set
+    batch: int
+    labels: Int[Tensor, " b2"]  # those of no class follow, where guidance may act
+    order: Int[Tensor, "b n"] | None
+    generator: Generators
+    backend: Any
+    graphs: Graphs | None
+
+    def draw_order(self) -> Int[Tensor, "b n"]:
+        """Return the order that was given, or one that is drawn now.
+
+        Within a set it is the raster order, as the official code draws noise.
+        """
+        order = self.order
+        if order is None:
+            draws: Any = {"generator": self.generator, "device": self.model.device}
+            order = self.plan.draw_order(self.batch, self.model.sizes.grid, **draws)
+        return torch.cat([ids.sort(dim=1).values for ids in order.split(self.sizes, dim=1)], dim=1)
+
+    def done(self, step: SetStep) -> float:
+        """Return the share of tokens known after a set; one counts as hidden at the end."""
+        tokens = self.model.sizes.tokens
+        return (tokens - max(1, step.remaining.shape[1])) / tokens
+
+
+def read_call(
+    model: Mar,
+    plan: GenerationPlan,
+    labels: Int[Tensor, " b"],
+    *,
+    order: Int[Tensor, "b n"] | None,
+    generator: Generators | None,
+    backend: Any,
+    graphs: Graphs | None,
+) -> Call:
+    """Return what `mar.generate` is asked for; its errors are raised here."""
+    check_instance("plan", plan, GenerationPlan)
+    c, device = model.sizes, model.device
+    _check_plan(model, plan)
+    check_tensor("labels", labels, (None,), "[b]", kind="int")
+    check_ids("labels", labels, c.classes + 1)
+    batch = len(labels)
+    if not batch:
+        raise bad("labels", "none", "at least one")
+    check_backend(backend, device)
+    if graphs is not None:
+        plan.check_graphs(graphs)
+    sizes = plan.sizes(c.tokens)
+    if order is not None:
+        plan.check_order()
+        check_tensor("order", order, (batch, c.tokens), "[b, tokens]", kind="int")
+        order = SetSchedule(order.to(device), sizes).order
+    head = plan.solver_of(model.head)
+    steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
+    for count in dict.fromkeys(steps):
+        check_plan(head, plan.guidance.at(1), plan.temperature, count)
+    labels = labels.to(device)
+    if plan.guidance.active:
+        labels = torch.cat([labels, torch.full_like(labels, c.classes)])
+    draws = check_generator(generator, batch, device)
+    return Call(model, plan, head, sizes, steps, batch, labels, order, draws, backend, graphs)
+
+
+def _check_plan(model: Mar, plan: GenerationPlan) -> None:
+    if plan.frames != 1:
+        raise bad("plan.frames", plan.frames, "1: this model makes images")
+    for name in ("window", "chunk"):
+        if (value := getattr(plan, name)) is not None:
+            raise bad(f"plan.{name}", value, "None: this model makes images")
+    latent = model.sizes.latent
+    if plan.grid is not None and tuple(plan.grid) != latent:
+        raise bad("plan.grid", plan.grid, f"None or {latent}: positions are learned")
+    if plan.guidance.renorm < 1 and plan.guidance.renorm_over == "frame":
+        raise bad("plan.guidance.renorm_over", "frame", "'tokens', those of a set")

@@ -1,0 +1,318 @@
+"""NOVA's sizes as one immutable value, the released presets, the reading of official configs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contar._errors import (
+    bad,
+    check_choice,
+    check_count,
+    check_grid,
+    check_number,
+    keep_plain,
+    plain,
+)
+from contar.attention.positions import rotary_sections
+from contar.heads import check_head
+from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
+
+# Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
+RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}
+# What a config's own `heads` has to say of each part.
+_OFFICIAL_SIZES = {
+    "video_encoder": ("depth", "dim", "heads"),
+    "image_encoder": ("depth", "dim", "heads"),
+    "image_decoder": ("depth", "dim"),
+}
+
+
+def _flow(width: int, depth: int) -> dict[str, Any]:
+    """Return the head of the official code."""
+    return {"name": "flow", "width": width, "depth": depth}
+
+
+@dataclass(frozen=True)
+class NovaConfig:
+    """The sizes of a NOVA.
+
+    Args:
+        temporal: the temporal tower.
+        encoder: the encoder half of the spatial tower.
+        decoder: the decoder half of the spatial tower.
+        head: of the tokens, by name with its sizes, as `contar.heads.make_head` takes it.
+        text_width: of the text encoder's states.
+        text_length: tokens to which a text is padded.
+        channels: of a latent.
+        patch: side of a spatial token; a temporal token's is twice that.
+        latent: (height, width) of the latent frames that it is made for.
+        frames: latent frames that it is made for; more than 1 adds motion tokens.
+        grid: spatial tokens (rows, columns) that positions are stretched to.
+        frame_grid: temporal tokens (rows, columns) that positions are stretched to.
+        positions: "absolute" (sine-cosine, learned times) or "rotary".
+        adapter: rank of the scale-and-shift adapter, "full", or None for no adapter.
+        text_rows: stored padding rows of the text.
+        motion_scale: factor of motion scores before they are embedded by sines and cosines, the
+            fastest of which takes a turn in 2 pi: scores far below 1 are all alike to them.
+
+    Raises:
+        ValueError: a size below 1, a scale of 0 or less, an unknown kind of positions, a latent
+            that the patches do not divide, widths that the heads or the positions do not split.
+    """
+
+    temporal: Tower
+    encoder: Tower
+    decoder: Tower
+    head: Mapping[str, Any]
+    text_width: int
+    text_length: int
+    latent: tuple[int, int]
+    channels: int = 4
+    patch: int = 2
+    frames: int = 1
+    grid: tuple[int, int] | None = None
+    frame_grid: tuple[int, int] | None = None
+    positions: Literal["absolute", "rotary"] = "absolute"
+    adapter: int | Literal["full"] | None = None
+    text_rows: int = 512
+    motion_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _settle(self)
+
+    def check_latent(self, name: str, latent: tuple[int, int]) -> None:
+        """Raise a ValueError unless both kinds of patches divide a latent grid."""
+        if any(size % (2 * self.patch) for size in check_grid(name, latent)):
+            raise bad(name, tuple(latent), f"multiples of {2 * self.patch}, the coarse patch")
+
+    @classmethod
+    def from_dict(cls, sizes: Mapping[str, Any]) -> "NovaConfig":
+        """Return the config of a saved model."""
+        return cls(**_read_saved(cls, sizes))
+
+    @classmethod
+    def from_official(
+        cls, config: Mapping[str, Any], *, num_heads: tuple[int, int] | None = None
+    ) -> "NovaConfig":
+        """Read the config of a released `transformer/config.json`.
+
+        A key `heads` may say depth, width and attention heads of each tower (`video_encoder`,
+        `image_encoder`, `image_decoder`); without it they are read from the architecture's names
+        (`vit_d16w1024`: 16 attention heads, as released).
+
+        Args:
+            config: the mapping.
+            num_heads: attention heads (temporal, spatial) for names outside the released ones.
+
+        Raises:
+            ValueError: a key that is missing or has a value that this reader does not know.
+        """
+        return cls(**_read_official(config, num_heads))
+
+    def to_official(self) -> dict[str, Any]:
+        """Return the config as a released `transformer/config.json` has it.
+
+        Raises:
+            ValueError: sizes that the official code cannot build: towers of different widths,
+                halves of the spatial tower of other heads or depths, other heads than its own for
+                a width, other padding rows than 512, or patches of another size than 1 and 2.
+        """
+        return _write_official(self)
+
+
+def _settle(config: NovaConfig) -> None:
+    """Check the fields of a new config, and make plain values of them."""
+    keep_plain(config)
+    for name in ("temporal", "encoder", "decoder"):
+        object.__setattr__(config, name, check_tower(name, getattr(config, name)))
+    for name in ("text_width", "text_length", "channels", "patch"):
+        check_count(name, getattr(config, name))
+    if check_count("text_rows", config.text_rows) < config.text_length:
+        raise bad("text_rows", config.text_rows, f"at least text_length={config.text_length}")
+    check_count("frames", config.frames)
+    check_head(config.head)
+    head = {name: plain(value) for name, value in config.head.items()}
+    object.__setattr__(config, "head", head)
+    if check_number("motion_scale", config.motion_scale, 0) == 0:
+        raise bad("motion_scale", config.motion_scale, "above 0")
+    check_choice("positions", config.positions, ("absolute", "rotary"))
+    if config.adapter is not None and config.adapter != "full":
+        check_count("adapter", config.adapter)
+    config.check_latent("latent", config.latent)
+    height, width = config.latent
+    if config.grid is None:
+        object.__setattr__(config, "grid", (height // config.patch, width // config.patch))
+    if config.frame_grid is None:
+        coarse = (height // (2 * config.patch), width // (2 * config.patch))
+        object.__setattr__(config, "frame_grid", coarse)
+    for name in ("latent", "grid", "frame_grid"):
+        object.__setattr__(config, name, check_grid(name, getattr(config, name)))
+    _check_positions(config)
+
+
+def _check_positions(config: NovaConfig) -> None:
+    for name in ("temporal", "encoder", "decoder"):
+        _, width, heads = getattr(config, name)
+        if config.positions == "absolute" and width % 4:
+            raise bad(f"{name}.width", width, "a multiple of 4, for absolute positions")
+        if config.positions == "rotary":
+            try:
+                rotary_sections(width // heads)
+            except ValueError as error:
+                got = f"{width} in {heads} heads"
+                raise bad(f"{name}.width", got, f"for rotary positions: {error}") from None
+
+
+def _read_saved(kind: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a saved config, whose tuples came back from JSON as lists."""
+    sizes = named_head(sizes, _flow)
+    check_fields(kind, sizes)
+    read: dict[str, Any] = {
+        name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()
+    }
+    for name in ("temporal", "encoder", "decoder"):
+        if isinstance(read[name], tuple) and len(read[name]) == 3:  # others are refused
+            read[name] = Tower(*read[name])
+    return read
+
+
+def _read_official(
+    config: Mapping[str, Any], num_heads: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Return the fields of the config that a released config stands for."""
+    needed = ("image_dim", "image_size", "image_stride", "text_token_dim", "text_token_len",
+              "image_base_size", "video_base_size", "arch")  # fmt: skip
+    if not isinstance(config, Mapping):
+        raise bad("config", type(config).__name__, "a mapping, as transformer/config.json holds")
+    for key in needed:
+        if config.get(key) is None:
+            raise bad(f"config[{key!r}]", config.get(key), "a value, as in released configs")
+    for key in ("image_dim", "image_stride", "text_token_dim", "text_token_len"):
+        check_count(f"config[{key!r}]", config[key])
+    check_grid("config['image_base_size']", config["image_base_size"], "(rows, columns)")
+    check_grid("config['video_base_size']", config["video_base_size"], "(frames, rows, columns)")
+    temporal, spatial, head = _official_heads(config, num_heads)
+    size = config["image_size"]
+    size = (size, size) if isinstance(plain(size), int) else size
+    stride = config["image_stride"]
+    height, width = check_grid("config['image_size']", size)
+    if height % stride or width % stride:
+        raise bad("config['image_size']", size, f"multiples of image_stride={stride}")
+    rank = config.get("video_mixer_rank")
+    if rank is not None and type(plain(rank)) is not int:
+        raise bad("config['video_mixer_rank']", rank, "an integer or None")
+    return {
+        "temporal": temporal,
+        "encoder": spatial._replace(depth=spatial.depth // 2),
+        "decoder": spatial._replace(depth=spatial.depth - spatial.depth // 2),
+        "head": _flow(head[1], head[0]),
+        "text_width": config["text_token_dim"],
+        "text_length": config["text_token_len"],
+        "latent": (height // stride, width // stride),
+        "channels": config["image_dim"],
+        "patch": 15 // stride + 1,
+        "frames": config["video_base_size"][0],
+        "grid": tuple(config["image_base_size"]),
+        "frame_grid": tuple(config["video_base_size"][1:]),
+        "positions": "rotary" if config.get("rotary_pos_embed") else "absolute",
+        "adapter": "full" if (rank or 0) < 0 else rank or None,
+    }
+
+
+def _write_official(config: NovaConfig) -> dict[str, Any]:
+    temporal, first, last = config.temporal, config.encoder, config.decoder
+    depth = first.depth + last.depth
+    if temporal.width != first.width:
+        raise bad("temporal.width", temporal.width, f"the encoder's {first.width}")
+    for name, tower in (("temporal", temporal), ("encoder", first)):
+        heads = RELEASED_HEADS.get(tower.width, tower.heads)  # which the config does not say
+        if tower.heads != heads:
+            raise bad(f"{name}.heads", tower.heads, f"{heads}, of the width {tower.width}")
+    if config.text_rows != 512:
+        raise bad("text_rows", config.text_rows, "512")
+    if first[1:] != last[1:] or first.depth != depth // 2:
+        raise bad("decoder", last, f"width and heads of the encoder {first}, half of all blocks")
+    if config.patch > 2:
+        raise bad("patch", config.patch, "1 or 2")
+    own = set(config.head) - {"name", "depth", "width", "scheduler", "steps"}
+    if config.head["name"] not in ("flow", "diffusion") or own:
+        raise bad("head", config.head, "a flow or a diffusion, as the official code has them")
+    stride = {1: 16, 2: 8}[config.patch]
+    assert config.grid is not None and config.frame_grid is not None  # noqa: PT018 - for the reader of types
+    return {
+        "arch": [
+            f"vit_d{temporal.depth}w{temporal.width}",
+            f"vit_d{depth}w{first.width}",
+            f"mlp_d{config.head['depth']}w{config.head['width']}",
+        ],
+        "image_base_size": list(config.grid),
+        "image_dim": config.channels,
+        "image_size": [stride * side for side in config.latent],
+        "image_stride": stride,
+        "rotary_pos_embed": config.positions == "rotary",
+        "text_token_dim": config.text_width,
+        "text_token_len": config.text_length,
+        "video_base_size": [config.frames, *config.frame_grid],
+        "video_mixer_rank": -1 if config.adapter == "full" else config.adapter,
+    }
+
+
+def _official_heads(
+    config: Mapping[str, Any], num_heads: tuple[int, int] | None
+) -> tuple[Tower, Tower, tuple[int, int]]:
+    if config.get("heads") is not None:
+        heads = config["heads"]
+        for name, parts in _OFFICIAL_SIZES.items():
+            sizes = heads.get(name) if isinstance(heads, Mapping) else None
+            for part in parts:
+                size = sizes.get(part) if isinstance(sizes, Mapping) else None
+                check_count(f"config['heads'][{name!r}][{part!r}]", size)
+        video, image = (
+            Tower(heads[part]["depth"], heads[part]["dim"], heads[part]["heads"])
+            for part in ("video_encoder", "image_encoder")
+        )
+        return video, image, (heads["image_decoder"]["depth"], heads["image_decoder"]["dim"])
+    sizes, arch = [], config["arch"]
+    if not isinstance(arch, Sequence) or isinstance(arch, str) or len(arch) != 3:
+        raise bad("config['arch']", arch, "three names, as ['vit_d16w1024', 'vit_d32w1024', ...]")
+    for name, kind in zip(arch, ("vit", "vit", "mlp"), strict=True):
+        match = re.fullmatch(rf"{kind}_d([0-9]{{1,18}})w([0-9]{{1,18}})", str(name))
+        if match is None:
+            raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
+        depth, width = int(match[1]), int(match[2])
+        if kind == "vit" and num_heads is None and width not in RELEASED_HEADS:
+            allowed = f"(temporal, spatial): {name} is not a released architecture"
+            raise bad("num_heads", None, allowed)
+        sizes.append((depth, width))
+    (dt, wt), (ds, ws), head = sizes
+    if num_heads is None:
+        num_heads = RELEASED_HEADS[wt], RELEASED_HEADS[ws]
+    ht, hs = check_grid("num_heads", num_heads, "(temporal, spatial)")
+    return Tower(dt, wt, ht), Tower(ds, ws, hs), head
+
+
+def _released(
+    width: int, head: tuple[int, int], latent: tuple[int, int], **other: Any
+) -> NovaConfig:
+    heads = RELEASED_HEADS[width]
+    half = Tower(16, width, heads)
+    return NovaConfig(
+        temporal=half,
+        encoder=half,
+        decoder=half,
+        head=_flow(head[1], head[0]),
+        text_width=2560,
+        text_length=256,
+        latent=latent,
+        **other,
+    )
+
+
+# The models released with the paper: github.com/baaivision/NOVA, docs/model_zoo.md.
+PRESETS: dict[str, NovaConfig] = {
+    "nova-d48w768-sdxl1024": _released(768, (6, 768), (128, 128)),
+    "nova-d48w1024-sdxl1024": _released(1024, (6, 1024), (128, 128)),
+    "nova-d48w1536-sdxl1024": _released(1536, (6, 1536), (128, 128)),
+    "nova-d48w1024-osp480": _released(1024, (3, 1280), (60, 96), frames=16, adapter=24),
+}

@@ -1,0 +1,119 @@
+"""NOVA's network, put together from contar's parts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._typing import Float, Tensor
+from contar.attention import Positions, grid_coordinates, rotary_table
+from contar.attention.positions import grid_waves
+from contar.backbones import SpatialTower, TemporalTower
+from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
+from contar.heads import TokenHead
+from contar.tokenizers import patchify
+from recipes._nova.config import NovaConfig
+from recipes._nova.keys import from_official, to_official
+from recipes._shared.headed import Headed, choose_head
+from recipes._shared.sizes import Tower
+
+
+class Nova(Headed):
+    """The network: weights and nothing else. Loops and losses are functions in `recipes.nova`."""
+
+    config_name = "config.json"
+
+    def __init__(
+        self, sizes: NovaConfig | Mapping[str, Any], head: TokenHead | None = None
+    ) -> None:
+        super().__init__()
+        c = sizes if isinstance(sizes, NovaConfig) else NovaConfig.from_dict(sizes)
+        self.register_to_config(sizes=asdict(c))
+        self.sizes = c
+        width, token_dim = c.temporal.width, c.patch**2 * c.channels
+        self.text = TextProjection(c.text_width, width, length=c.text_length, rows=c.text_rows)
+        self.motion = MotionTokens(width) if c.frames > 1 else None
+        self.begin = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.embed = nn.Linear(4 * token_dim, width)  # a coarse patch covers 2 x 2 tokens
+        self.times = FrameTimes(width, base=c.frames) if c.positions == "absolute" else None
+        self.temporal = TemporalTower(depth=c.temporal.depth, width=width, heads=c.temporal.heads)
+        rank = None if c.adapter == "full" else c.adapter
+        self.adapter = None if c.adapter is None else ScaleShiftAdapter(width, rank=rank)
+        self.spatial = SpatialTower(token_dim, width, encoder=c.encoder, decoder=c.decoder)
+        self.head: Any = choose_head(head, c.head, token_dim, c.decoder.width)
+
+    def prefix(
+        self,
+        text: Float[Tensor, "b l e"],
+        flow: Float[Tensor, " b"] | None,
+        fps: Float[Tensor, " b"] | None,
+    ) -> Float[Tensor, "b p d"]:
+        """Return the tokens of text and motion that come before the first frame."""
+        tokens = self.text(text.to(self.begin.dtype))
+        if self.motion is None or flow is None or fps is None:
+            return tokens
+        return torch.cat([tokens, self.motion(flow * self.sizes.motion_scale, fps)], dim=1)
+
+    def frame_tokens(
+        self, previous: Float[Tensor, "b c t h w"] | None, batch: int, count: int
+    ) -> Float[Tensor, "b t n d"]:
+        """Return what the temporal tower sees of each frame: the frame before it, coarsely.
+
+        Args:
+            previous: the frames before; None is the beginning of the video.
+            batch: samples.
+            count: coarse tokens of a frame.
+        """
+        if previous is None:
+            return self.begin.expand(batch, 1, count, -1)
+        frames = previous.transpose(1, 2).to(self.begin.dtype)
+        return self.embed(patchify(frames, 2 * self.sizes.patch))
+
+    def frame_positions(
+        self, frames: int, grid: tuple[int, int], prefix: int, *, frame: int | None = None
+    ) -> tuple[Float[Tensor, "t n d"] | None, Float[Tensor, "m k 2"] | None]:
+        """Return what is added to the coarse tokens, or the rotary table of prefix and frames.
+
+        Args:
+            frames: of the whole clip.
+            grid: coarse tokens of a frame, (rows, columns).
+            prefix: tokens before the frames.
+            frame: the one frame that is meant; None is all of them.
+        """
+        tower, device = self.sizes.temporal, self.begin.device
+        if self.times is None:
+            coordinates = grid_coordinates(frames if frame is None else 1, *grid, device=device)
+            coordinates[:, 0] += frame or 0
+            table = rotary_table(coordinates, tower.width // tower.heads)
+            return None, Positions(turn=table).behind(prefix).turn
+        space = grid_waves(grid, tower.width, self.sizes.frame_grid, device)
+        return self.times(frames, frame=frame)[:, None] + space.to(self.begin.dtype), None
+
+    def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
+        """Return the positions of a frame's tokens for both halves of the spatial tower."""
+        first, second = (
+            self._positions_of_half(grid, half) for half in (self.sizes.encoder, self.sizes.decoder)
+        )
+        return first, second
+
+    def _positions_of_half(self, grid: tuple[int, int], half: Tower) -> Positions:
+        if self.times is None:
+            coordinates = grid_coordinates(1, *grid, device=self.begin.device)
+            return Positions(turn=rotary_table(coordinates, half.width // half.heads))
+        table = grid_waves(grid, half.width, self.sizes.grid, self.begin.device)
+        return Positions(add=table.to(self.begin.dtype))
+
+    def adapt(
+        self, anchor: Float[Tensor, "*m n d"], features: Float[Tensor, "*m2 n d"]
+    ) -> Float[Tensor, "*m2 n d"]:
+        """Return the condition of a later frame, given the first frame's features."""
+        return features if self.adapter is None else self.adapter(anchor, features)
+
+    def _to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return to_official(state, self.sizes.encoder.depth, self.sizes.channels)
+
+    def _from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        sizes = self.sizes
+        return from_official(state, self.state_dict(), sizes.encoder.depth, sizes.channels)

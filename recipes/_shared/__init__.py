@@ -1,0 +1,1 @@
+"""What recipes share: sizes, building with random weights, heads by name."""
