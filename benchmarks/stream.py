@@ -66,7 +66,7 @@ def distances(frames: int, seeds: int = 3) -> None:
         vae.tile_frames = None
         tiles = (tokenizer.decode(latents) - whole).abs().mean() / whole.std()
         row = " ".join(f"{float(value):.3f}" for value in found)
-        print(f"{frames} frames, seed {seed}: overlap 1 to 4 {row}; its own tiles {tiles:.3f}")
+        print(f"{frames} frames, seed {seed}: overlap 1 to 4 {row}; tiles {tiles:.3f}")
 
 
 if __name__ == "__main__":
