@@ -1,10 +1,11 @@
 """The command line: demo, generate, info, evaluate; others in `recipes._cli`."""
 
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -63,6 +64,7 @@ def generate(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     heads: tuple[int, int] | None = None,
     tiling: bool = False,
+    live: bool = False,
 ) -> None:
     """Generate an image or a video from words; what is not given is the model's own default.
 
@@ -91,6 +93,8 @@ def generate(
         heads: attention heads (temporal, spatial) of a network in the released layout whose
             architecture is not a released one.
         tiling: encode and decode large frames in tiles, for memory.
+        live: decode and write each frame as it is finished, and count frames; stopped by Ctrl-C,
+            the file holds those so far.
     """
     import torch
 
@@ -147,8 +151,7 @@ def generate(
         most = most if changes is None else min(most, changes["chunk"])
         length = longest_clip(tokenizer, tokenizer.pixel_frames(most))
         given["video"] = fit_frames(read_tail(video, length, fps=rate, name="video"), height, width)
-    result = pipe(
-        prompt,
+    options: dict[str, Any] = dict(
         num_frames=count,
         num_inference_steps=steps,
         num_diffusion_steps=diffusion_steps,
@@ -160,8 +163,37 @@ def generate(
         plan_changes=changes,
         **given,
     )
-    write_video(result.frames[0], out, fps=rate)
+    if live:
+        pipe.set_progress_bar_config(disable=True)
+        _write_live(pipe.stream(prompt, **options), out, fps=rate, count=count)
+    else:
+        write_video(pipe(prompt, **options).frames[0], out, fps=rate)
     print(f"{count} frames of {width} x {height}: {out}")
+
+
+def _write_live(pieces: Iterable[Any], out: Path, *, fps: float, count: int) -> None:
+    """Write frames as they come; stopped by Ctrl-C or SIGTERM, say so, with exit status 130."""
+    from tqdm import tqdm
+
+    from contar.media import write_video
+
+    def counted() -> Iterator[Any]:
+        for piece in pieces:
+            for frame in piece:
+                bar.update()
+                yield frame
+
+    bar = tqdm(total=count, unit="frame")
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with bar:
+            write_video(counted(), out, fps=fps)
+    except KeyboardInterrupt:
+        kept = f"the frames that were finished are in {out}" if bar.n else "nothing is written"
+        print(f"contar: stopped: {kept}", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def info(
@@ -195,7 +227,7 @@ def evaluate(
         out: folder for the scores as JSON, their picture, and a line for each clip.
         count: clips asked for, in each task.
         seed: of the clips.
-        fast: in a quarter of the sets and few steps of each.
+        fast: in a quarter of the sets, but four if there are so many, and few steps of each.
     """
     import torch
 

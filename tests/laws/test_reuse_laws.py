@@ -445,8 +445,15 @@ def test_fast_changes_refuse_what_no_such_solver_reads(refuses: Any) -> None:
         fast_changes(FLOW, 0)
 
 
-def test_fast_changes_take_a_quarter_of_the_sets_and_at_least_one() -> None:
-    assert [fast_changes(FLOW, sets)["sets"] for sets in (1, 3, 4, 16, 64)] == [1, 1, 1, 4, 16]
+def test_fast_changes_take_a_quarter_of_the_sets_and_at_least_four_if_there_are() -> None:
+    assert [fast_changes(FLOW, sets)["sets"] for sets in (1, 3, 4, 9, 16, 64)] == [
+        1,
+        3,
+        4,
+        4,
+        4,
+        16,
+    ]
 
 
 def test_an_order_beside_a_plan_that_names_another_is_refused(refuses: Any) -> None:

@@ -106,7 +106,7 @@ class MovingDigitsRecipe:
             6000, 512, context_noise=(0.0, 0.3), frames=5, later=0.4, drop_motion=0.6
         )
     )
-    diffusion_steps: int = 25
+    diffusion_steps: int = 10
     looked: int = 100
     judged: int = 200
 
