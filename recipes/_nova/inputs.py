@@ -23,6 +23,7 @@ from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
+from recipes._nova.editing import Canvas, Edit
 from recipes._nova.network import Nova
 
 Pixels = np.ndarray | Tensor | Image.Image | Sequence[Image.Image]
@@ -86,7 +87,13 @@ def change_plan(plan: GenerationPlan, changes: Mapping[str, Any] | None) -> Gene
 
 
 def read_clip(
-    image: Any, video: Any, grid: tuple[int, int], tokenizer: Tokenizer, frames: int, prompts: int
+    image: Any,
+    video: Any,
+    grid: tuple[int, int],
+    tokenizer: Tokenizer,
+    frames: int,
+    prompts: int,
+    canvas: Canvas = (0, 0, 0, 0),
 ) -> Float[Tensor, "b 3 n h w"] | None:
     """Return given first frames as pixels in [-1, 1], one clip for all prompts or each; or None.
 
@@ -97,6 +104,7 @@ def read_clip(
         tokenizer: that will take them.
         frames: how many there will be in all.
         prompts: how many there are.
+        canvas: by which they are smaller.
 
     Raises:
         ValueError: both; another size, dtype, number of channels or of clips; a damaged picture or
@@ -120,6 +128,8 @@ def read_clip(
     # Copied, because torch takes no array that is read-only or runs backwards.
     array = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, order="C"))
     height, width = (side * tokenizer.space_stride for side in grid)
+    top, right, bottom, left = canvas
+    height, width = height - top - bottom, width - right - left
     if name == "image":
         one = array.ndim == 3
         allowed = (height, width, 3) if one else (prompts, height, width, 3)
@@ -154,8 +164,13 @@ def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None
     return [check_text(name, text) for text in texts]
 
 
-def show(latents: Float[Tensor, "b c t h w"], tokenizer: Tokenizer, output_type: str) -> Any:
-    """Return latents as what `NovaOutput` says for an output type.
+def show(
+    latents: Float[Tensor, "b c t h w"],
+    tokenizer: Tokenizer,
+    output_type: str,
+    edit: Edit | None = None,
+) -> Any:
+    """Return latents as what `NovaOutput` says for an output type, joined with what an edit gives.
 
     Raises:
         ValueError: NaN or infinite pixels, which no integer stands for.
@@ -165,15 +180,23 @@ def show(latents: Float[Tensor, "b c t h w"], tokenizer: Tokenizer, output_type:
     pixels = tokenizer.decode(latents)
     if output_type == "pt":
         check_finite("pixels", pixels)
-        return ((pixels.transpose(1, 2) + 1) / 2).clamp(0, 1)
-    array = frames_of(pixels)
+        shown = ((pixels.transpose(1, 2) + 1) / 2).clamp(0, 1)
+        if edit is None:
+            return shown
+        return (edit.blend(shown.movedim(2, -1) * 255) / 255).movedim(-1, 2)
+    array = frames_of(pixels, edit)
     if output_type == "np":
         return array
     return [[Image.fromarray(frame) for frame in clip] for clip in array]
 
 
-def frames_of(pixels: Float[Tensor, "b 3 t h w"]) -> UInt8[np.ndarray, "b t h w 3"]:
-    """Return pixels in [-1, 1] as frames; ValueError if any is NaN or infinite."""
+def frames_of(
+    pixels: Float[Tensor, "b 3 t h w"], edit: Edit | None = None, first: int = 0
+) -> UInt8[np.ndarray, "b t h w 3"]:
+    """Return pixels in [-1, 1] as frames, from number `first` on; errors as `show`."""
     check_finite("pixels", pixels)
     # Cut off, not rounded, as released code does.
-    return pixels.mul(127.5).add(127.5).clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()
+    frames = pixels.mul(127.5).add(127.5).clamp(0, 255).byte().permute(0, 2, 3, 4, 1)
+    if edit is not None:
+        frames = edit.blend(frames.float(), first).round().byte()
+    return frames.cpu().numpy()

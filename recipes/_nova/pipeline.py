@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from torch import nn
+from torch.nn import functional
 
-from contar._errors import bad, check_callable, check_choice, check_count
+from contar._errors import bad, check_callable, check_choice, check_count, check_number
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor, UInt8
 from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
 from contar.tokenizers import VAETokenizer
-from recipes._nova.call import Texts, motion_numbers, read_plan
+from recipes._nova.call import Texts, mix, motion_numbers, read_plan
 from recipes._nova.defaults import check_parts, default_values
+from recipes._nova.editing import Edit, read_canvas, read_edit
 from recipes._nova.inputs import (
     Pixels,
     change_plan,
@@ -58,9 +61,11 @@ class _Call:
     negatives: Sequence[str | Tensor] | None
     copies: int  # samples of each text
     alone: bool  # one text and one sample, no list of them
+    mixed: tuple[Sequence[str | Tensor], float] | None  # with other texts, by a weight
     clip: Tensor | None  # given first frames, in [-1, 1]
+    edit: Edit | None  # of the clip
     plan: GenerationPlan
-    sets: int  # of a frame
+    total: int  # sets of all frames
     motion_flow: Any
     fps: Any
     generator: Generators
@@ -135,6 +140,9 @@ class NovaPipeline(DiffusionPipeline):
         width: int | None = None,
         image: Pixels | None = None,
         video: Pixels | None = None,
+        mask: Pixels | None = None,
+        canvas: tuple[int, int, int, int] | None = None,
+        mix: tuple[str | Sequence[str], float] | None = None,
         num_images_per_prompt: int = 1,
         prompt_embeds: Texts | None = None,
         negative_prompt_embeds: Texts | None = None,
@@ -165,6 +173,12 @@ class NovaPipeline(DiffusionPipeline):
             image: the first frame, uint8 [h, w, 3] or a picture, or one for each prompt.
             video: the first frames, uint8 [n, h, w, 3] or pictures, n as the tokenizer takes them;
                 or uint8 [b, n, h, w, 3], one clip for each prompt.
+            mask: what of image or video is made anew: white, in uint8 or bool [h, w], of every
+                frame, or [n, h, w], or pictures. Black comes back, see `docs/editing.md`.
+            canvas: pixels that are added to image or video at the top, right, bottom and left, and
+                made anew; those are smaller than the result by as many.
+            mix: another text, or one for each prompt, and a weight from 0 to 1: what is made stands
+                between the two.
             num_images_per_prompt: samples of each prompt.
             prompt_embeds: states of the text encoder instead of `prompt`, as `nova.stream` takes.
             negative_prompt_embeds: likewise.
@@ -240,8 +254,21 @@ class NovaPipeline(DiffusionPipeline):
             name = "negative_prompt" if negative_prompt_embeds is None else "negative_prompt_embeds"
             raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
         batch = len(texts) * copies
-        clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts))
-        if clip is not None and plan.chunk and pixels.latent_frames(clip.shape[2]) > plan.chunk:
+        mixed = self._read_mix(mix, len(texts))
+        added = read_canvas(canvas, *(side * pixels.space_stride for side in grid))
+        clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts), added)
+        edit = read_edit(clip, mask, added, pixels, model.sizes.patch, frames)
+        if edit is not None:
+            made = [*map(plan.sizes_around, edit.keep)]
+        else:
+            given = 0 if clip is None else pixels.latent_frames(clip.shape[2])
+            made = [sizes] * (frames - given)
+        if (
+            edit is None
+            and clip is not None
+            and plan.chunk
+            and pixels.latent_frames(clip.shape[2]) > plan.chunk
+        ):
             most = pixels.pixel_frames(plan.chunk)
             raise bad("video", f"{clip.shape[2]} frames", f"at most {most}, those of a chunk")
         motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
@@ -252,9 +279,11 @@ class NovaPipeline(DiffusionPipeline):
             negatives=negatives if plan.guidance.active else None,
             copies=copies,
             alone=isinstance(prompt, str) and copies == 1,
-            clip=clip,
+            mixed=mixed,
+            clip=clip if edit is None else edit.clip,
+            edit=edit,
             plan=plan,
-            sets=len(sizes),
+            total=sum(map(len, made)),
             motion_flow=chosen["motion_flow"],
             fps=chosen["fps"],
             generator=generator,
@@ -267,7 +296,7 @@ class NovaPipeline(DiffusionPipeline):
             try:
                 latents = torch.stack([*self._latents(call)], dim=2)
                 self._wake(self.vae)
-                result = show(latents, pixels, output_type)
+                result = show(latents, pixels, output_type, edit)
             finally:
                 self.maybe_free_model_hooks()
         return NovaOutput(frames=result) if return_dict else (result,)
@@ -305,13 +334,14 @@ class NovaPipeline(DiffusionPipeline):
 
     def _pieces(self, call: _Call) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
         """Yield frames, latent frame by latent frame."""
-        pixels, state = VAETokenizer(self.vae), None
+        pixels, state, first = VAETokenizer(self.vae), None, 0
         try:
             with closing(self._latents(call)) as latents:
                 for latent in latents:
                     self._wake(self.vae)
                     piece, state = pixels.decode_next(latent[:, :, None], state)
-                    frames = frames_of(piece)
+                    frames = frames_of(piece, call.edit, first)
+                    first += frames.shape[1]
                     yield frames[0] if call.alone else frames
                     self._wake(self.transformer)
         finally:
@@ -320,14 +350,19 @@ class NovaPipeline(DiffusionPipeline):
     def _latents(self, call: _Call) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""
         states, context = self._conditions(call)
-        given = 0 if context is None else context.shape[2]
-        with self.progress_bar(total=(call.plan.frames - given) * call.sets) as bar:  # type: ignore[call-arg]
+        given: dict[str, Any] = {"context": context}
+        if call.edit is not None and context is not None:
+            later = call.plan.frames - context.shape[2]
+            latents = functional.pad(context, (0, 0, 0, 0, 0, later))
+            given = {"latents": latents, "keep": call.edit.keep}
+        done = count(1)
+        with self.progress_bar(total=call.total) as bar:  # type: ignore[call-arg]
 
             def after(progress: Progress) -> None:
                 bar.update()
                 if call.callback is not None:
-                    done = (progress.frame - given) * progress.sets + progress.set + 1
-                    call.callback(self, done, progress.frame, {"tokens": progress.tokens})
+                    kept = {"tokens": progress.tokens}
+                    call.callback(self, next(done), progress.frame, kept)
 
             yield from stream(
                 self.transformer,
@@ -336,7 +371,7 @@ class NovaPipeline(DiffusionPipeline):
                 negative_prompt_embeds=states[call.batch :] or None,
                 motion_flow=call.motion_flow,
                 fps=call.fps,
-                context=context,
+                **given,
                 generator=call.generator,
                 callback=after,
                 graphs=call.graphs,
@@ -346,8 +381,13 @@ class NovaPipeline(DiffusionPipeline):
     def _conditions(self, call: _Call) -> tuple[list[Tensor], Float[Tensor, "b c n h w"] | None]:
         """Return the states of texts, then of negative ones, and the latents of given frames."""
         device = self._execution_device
-        both = [*call.texts, *(call.negatives or [])]
-        states = [state for state in self._encode(both, device) for _ in range(call.copies)]
+        others, weight = call.mixed or ([], 0)
+        states = self._encode([*call.texts, *(call.negatives or []), *others], device)
+        if others:
+            first, second = states[: len(others)], states[-len(others) :]
+            mixed = mix(self.transformer, first, second, weight)
+            states = [*mixed, *states[len(others) : -len(others)]]
+        states = [state for state in states for _ in range(call.copies)]
         context = None
         if call.clip is not None:
             tokenizer = VAETokenizer(self.vae)
@@ -407,6 +447,20 @@ class NovaPipeline(DiffusionPipeline):
 
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         save_pipeline(self, Path(save_directory), layout, **options)
+
+    def _read_mix(self, mix: Any, prompts: int) -> tuple[list[str | Tensor], float] | None:
+        """Return the other texts and their weight."""
+        if mix is None:
+            return None
+        if not isinstance(mix, Sequence) or isinstance(mix, str) or len(mix) != 2:
+            raise bad("mix", mix, "(a text, or one for each prompt; a weight)")
+        weight = check_number("mix", mix[1], 0, 1)
+        texts = self._texts("mix", mix[0], None) or []
+        if isinstance(mix[0], str):
+            texts = texts * prompts
+        if len(texts) != prompts:
+            raise bad("mix", f"{len(texts)} texts", f"{prompts}, one for each prompt")
+        return texts, weight
 
     def _texts(self, name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
         """Return texts, or the states of texts; None if neither is given."""
