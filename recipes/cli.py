@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import tyro
 
-from contar._errors import bad, check_count, check_device, check_text
+from contar._errors import bad, check_count, check_text
 from recipes._cli import bench as bench_commands
 from recipes._cli import training
+from recipes._cli.editing import edit
+from recipes._cli.pipes import load_pipeline, seeded
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:
@@ -28,7 +30,7 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     from recipes import nova
     from recipes.moving_digits import PROMPTS
 
-    start, draws = time.monotonic(), _generator(seed)
+    start, draws = time.monotonic(), seeded(seed)
     out.mkdir(parents=True, exist_ok=True)
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
     clips = pipe(list(PROMPTS), generator=draws, output_type="pt").frames
@@ -96,8 +98,6 @@ def generate(
         live: decode and write each frame as it is finished, and count frames; stopped by Ctrl-C,
             the file holds those so far.
     """
-    import torch
-
     from contar.media import (
         check_output,
         fit_frames,
@@ -107,25 +107,16 @@ def generate(
         write_video,
     )
     from contar.tokenizers import VAETokenizer, longest_clip
-    from recipes import nova
 
     check_text("prompt", prompt)
     if negative is not None:
         check_text("negative", negative)
     check_output(out, fps=fps, frames=frames, name="out")
-    draws = _generator(seed)
+    draws = seeded(seed)
     picture = None if image is None else read_image(image, name="image")[None]
     if video is not None:
         read_video(video, frames=1, name="video")  # whether it is one
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device("device", device)
-    kind = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    pipe = nova.from_pretrained(model, dtype=getattr(torch, kind), num_heads=heads)
-    pipe.to(device)
-    if tiling:
-        if not hasattr(pipe.vae, "use_tiling"):
-            raise bad("tiling", True, f"False: {type(pipe.vae).__name__} knows no tiles")
-        pipe.vae.enable_tiling()
+    pipe = load_pipeline(model, device, dtype, heads, tiling)
     tokenizer, defaults = VAETokenizer(pipe.vae), pipe.config["defaults"]
     count = defaults["num_frames"] if frames is None else frames
     rate = defaults["fps"] if fps is None else fps
@@ -241,14 +232,6 @@ def evaluate(
     print(f"scores.json and scores.png: {out}")
 
 
-def _generator(seed: int):
-    import torch
-
-    if check_count("seed", seed, 0) >= 2**63:
-        raise bad("seed", seed, "below 2**63")
-    return torch.Generator().manual_seed(seed)
-
-
 def train() -> None:
     """Train a recipe: `contar train moving-digits --out RUN`; `contar train --help` says more."""
 
@@ -260,8 +243,8 @@ def bench() -> None:
 def main() -> None:
     """Run the command line; a bad argument or file ends it with the message and exit status 1."""
     commands: dict[str, Callable[..., None]] = {
-        "demo": demo, "generate": generate, "info": info, "evaluate": evaluate, "train": train,
-        "bench": bench,
+        "demo": demo, "generate": generate, "edit": edit, "info": info, "evaluate": evaluate,
+        "train": train, "bench": bench,
     }  # fmt: skip
     program, words = "contar", sys.argv[1:]
     if words[:1] == ["train"]:  # the import of recipes takes seconds

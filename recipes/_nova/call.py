@@ -69,7 +69,7 @@ class Call(Settings):
     fps: Float[Tensor, " b2"] | None
     context: Float[Tensor, "b c n h w"] | None
     latents: Float[Tensor, "b c t h w"] | None  # of which the tokens of `keep` are given
-    keep: Bool[Tensor, "t n"] | None
+    keep: Bool[Tensor, "t m"] | None
     sets: tuple[tuple[int, ...], ...]  # the sizes of each frame's; none where all of it is given
     order: Int[Tensor, "b m"] | None
     generator: Generators

@@ -381,12 +381,12 @@ class NovaPipeline(DiffusionPipeline):
     def _conditions(self, call: _Call) -> tuple[list[Tensor], Float[Tensor, "b c n h w"] | None]:
         """Return the states of texts, then of negative ones, and the latents of given frames."""
         device = self._execution_device
-        others, weight = call.mixed or ([], 0)
-        states = self._encode([*call.texts, *(call.negatives or []), *others], device)
-        if others:
-            first, second = states[: len(others)], states[-len(others) :]
-            mixed = mix(self.transformer, first, second, weight)
-            states = [*mixed, *states[len(others) : -len(others)]]
+        states = self._encode([*call.texts, *(call.negatives or [])], device)
+        if call.mixed is not None:
+            others, weight = call.mixed
+            first, negatives = states[: len(others)], states[len(others) :]
+            second = self._encode(others, device)  # alone, as the text of a call is
+            states = [*mix(self.transformer, first, second, weight), *negatives]
         states = [state for state in states for _ in range(call.copies)]
         context = None
         if call.clip is not None:
