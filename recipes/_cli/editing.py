@@ -15,6 +15,7 @@ def edit(
     mask: Path | None = None,
     prompt: str = "",
     canvas: tuple[int, int, int, int] | None = None,
+    grow: int = 1,
     model: str = "moving-digits",
     frames: int | None = None,
     steps: int | None = None,
@@ -38,6 +39,7 @@ def edit(
             every frame.
         prompt: what to show; "" leaves it to the model.
         canvas: pixels that are added at the top, right, bottom and left, and made anew.
+        grow: tokens by which the mask grows on each side, where both fade into each other.
         model: as in `generate`.
         frames: of the result; more than there are go on from them. If left out those of the video,
             as many as the model makes, or the one of the picture.
@@ -90,6 +92,7 @@ def edit(
         video=fit_frames(clip, *size),
         mask=white,
         canvas=canvas,
+        grow=grow,
         num_frames=count,
         num_inference_steps=steps,
         num_diffusion_steps=diffusion_steps,

@@ -241,7 +241,12 @@ def check_kept(name: str, keep: Bool[Tensor, "t h2 w2"]) -> None:
 
 
 @torch.no_grad()
-def mix(model: Nova, prompt_embeds: Texts, others: Texts, weight: float) -> Float[Tensor, "b l e"]:
+def mix(
+    model: Nova,
+    prompt_embeds: Texts,
+    others: Float[Tensor, "b l2 e"] | Sequence[Float[Tensor, "_ e"]],
+    weight: float,
+) -> Float[Tensor, "b length e"]:
     """Return states between those of two prompts each, to be taken for `prompt_embeds`.
 
     Args:

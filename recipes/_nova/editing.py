@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from contar._errors import bad, check_count, check_shape
+from contar._errors import bad, check_count, check_shape, check_size
 from contar._typing import Bool, Float, Tensor
 from contar.media import to_rgb
 from contar.tokenizers import VAETokenizer
@@ -25,8 +25,8 @@ class Edit:
     Attributes:
         clip: [b, 3, n, h, w] in [-1, 1], what is given, one clip for all prompts or each.
         keep: [t, rows, columns], tokens that are given, of all latent frames to be.
-        share: [n, h, w] in [0, 1], of what is made in each pixel: 1 where the mask is white, 0 from
-            a token's side away from there.
+        share: [n, h, w] in [0, 1], of what is made in each pixel: 1 where the mask is white, 0
+            farther from there than the mask has grown.
     """
 
     clip: Float[Tensor, "b 3 n h w"]
@@ -73,12 +73,14 @@ def read_edit(
     tokenizer: VAETokenizer,
     patch: int,
     frames: int,
+    grow: int = 1,
 ) -> Edit | None:
     """Return what a mask and a canvas make of a clip; None if there is neither.
 
     A token is made anew if one of its pixels is white, in any frame of its latent frame, and with
-    it those around it, since a tokenizer's latents know a little of what is beside them. What the
-    canvas adds is white, and holds the nearest given pixels when the clip is encoded.
+    it those around it, since a tokenizer's latents know a little of what is beside them. In pixels,
+    what is made and what is given fade into each other there. What the canvas adds is white, and
+    holds the nearest given pixels when the clip is encoded.
 
     Args:
         clip: that was given, smaller by the canvas than the result.
@@ -88,11 +90,13 @@ def read_edit(
         tokenizer: of the clip.
         patch: side of a token, in latent pixels.
         frames: latent ones of the result.
+        grow: tokens that are made anew on each side of a white one.
 
     Raises:
         ValueError: no clip; a mask of another size, dtype or number of frames; nothing white; a
             frame that is made wholly anew before one that is given.
     """
+    check_size("grow", grow, 0)
     if mask is None and not any(canvas):
         return None
     if clip is None:
@@ -115,10 +119,12 @@ def read_edit(
     white = torch.cat([white[:1].expand(before, -1, -1), white])
     white = white.unflatten(0, (count, stride)).any(1).float()[:, None]
     side = patch * tokenizer.space_stride
-    anew = functional.max_pool2d(functional.max_pool2d(white, side), 3, stride=1, padding=1)
+    anew = functional.max_pool2d(white, side)
+    anew = functional.max_pool2d(anew, 2 * grow + 1, stride=1, padding=grow)
     keep = functional.pad(anew[:, 0] == 0, (0, 0, 0, 0, 0, frames - count))
     check_kept("mask", keep)
-    around: Any = {"kernel_size": side // 2 * 2 + 1, "stride": 1, "padding": side // 2}
+    half = grow * side // 2
+    around: Any = {"kernel_size": 2 * half + 1, "stride": 1, "padding": half}
     share = functional.max_pool2d(white, **around)
     share = functional.avg_pool2d(share, **around, count_include_pad=False)[:, 0]
     return Edit(clip, keep, share.repeat_interleave(stride, dim=0)[before:])

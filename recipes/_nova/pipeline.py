@@ -142,6 +142,7 @@ class NovaPipeline(DiffusionPipeline):
         video: Pixels | None = None,
         mask: Pixels | None = None,
         canvas: tuple[int, int, int, int] | None = None,
+        grow: int = 1,
         mix: tuple[str | Sequence[str], float] | None = None,
         num_images_per_prompt: int = 1,
         prompt_embeds: Texts | None = None,
@@ -177,6 +178,9 @@ class NovaPipeline(DiffusionPipeline):
                 frame, or [n, h, w], or pictures. Black comes back, see `docs/editing.md`.
             canvas: pixels that are added to image or video at the top, right, bottom and left, and
                 made anew; those are smaller than the result by as many.
+            grow: tokens by which the mask grows on each side, where given and made pixels fade into
+                each other. 0 gives back all that is black, with a seam: the tokens beside the mask
+                are then kept, and know a little of what is hidden.
             mix: another text, or one for each prompt, and a weight from 0 to 1: what is made stands
                 between the two.
             num_images_per_prompt: samples of each prompt.
@@ -257,7 +261,7 @@ class NovaPipeline(DiffusionPipeline):
         mixed = self._read_mix(mix, len(texts))
         added = read_canvas(canvas, *(side * pixels.space_stride for side in grid))
         clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts), added)
-        edit = read_edit(clip, mask, added, pixels, model.sizes.patch, frames)
+        edit = read_edit(clip, mask, added, pixels, model.sizes.patch, frames, grow)
         if edit is not None:
             made = [*map(plan.sizes_around, edit.keep)]
         else:

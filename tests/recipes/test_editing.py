@@ -53,28 +53,29 @@ few = settings(max_examples=min(settings().max_examples, 10))
 @few
 @given(
     top=st.integers(0, 63), left=st.integers(0, 63), height=st.integers(1, 64),
-    width=st.integers(1, 64), shown=st.integers(0, 2), seed=seeds,
+    width=st.integers(1, 64), shown=st.integers(0, 2), grow=st.integers(0, 2), seed=seeds,
 )  # fmt: skip
 def test_far_from_white_the_given_pixels_come_back_and_kept_latents_to_the_last_bit(
-    pipe, top, left, height, width, shown, seed
+    pipe, top, left, height, width, shown, grow, seed
 ):
     video = clip(4 * shown + 1, seed)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
-    made = run(pipe, seed=seed, video=video, mask=mask)
+    made = run(pipe, seed=seed, video=video, mask=mask, grow=grow)
     rows, columns = np.arange(64)[:, None], np.arange(64)
     # How far a pixel is from the rectangle, along the farther axis.
     down = np.maximum(top - rows, rows - (top + height - 1)).clip(0)
     right = np.maximum(left - columns, columns - (left + width - 1)).clip(0)
-    far = np.maximum(down, right) > TOKEN
+    far = np.maximum(down, right) > grow * TOKEN
     n = len(video)
     assert np.array_equal(made[0, :n][:, far], video[:, far])
-    latents = run(pipe, seed=seed, video=video, mask=mask, output_type="latent")
+    latents = run(pipe, seed=seed, video=video, mask=mask, grow=grow, output_type="latent")
     pixels = torch.from_numpy(video).permute(3, 0, 1, 2)[None].float()
     draws, tokenizer = seeded(seed), VAETokenizer(pipe.vae)
     encoded = tokenizer.encode((pixels - 127.5) / 127.5, generator=draws)
     white = mask.view(4, TOKEN, 4, TOKEN).any(3).any(1)
-    kept = ~torch.nn.functional.max_pool2d(white[None].float(), 3, 1, 1)[0].bool().flatten()
+    grown = torch.nn.functional.max_pool2d(white[None].float(), 2 * grow + 1, 1, grow)
+    kept = ~grown.bool().flatten()
     tokens = [patchify(x.transpose(1, 2), 2)[:, : shown + 1, kept] for x in (latents, encoded)]
     assert torch.equal(*tokens)
     shown_latents = tokenizer.decode(latents)[0].permute(1, 2, 3, 0)[:n].mul(127.5).add(127.5)
@@ -206,6 +207,8 @@ STATE = torch.zeros(1, 4, 384)
         ("canvas", "1.5", {"video": clip(5), "canvas": (0, 0, 0, 1.5)}),
         ("canvas", "16", {"video": clip(5), "canvas": 16}),
         ("canvas", "(32, 0, 32, 0)", {"video": clip(5), "canvas": (32, 0, 32, 0)}),
+        ("grow", "-1", {"video": clip(5), "mask": corner(), "grow": -1}),
+        ("grow", "0.5", {"video": clip(5), "mask": corner(), "grow": 0.5}),
         ("mix", "'a 3'", {"mix": "a 3"}),
         ("mix", "1.5", {"mix": ("a 3", 1.5)}),
         ("mix", "nan", {"mix": ("a 3", float("nan"))}),

@@ -1,0 +1,120 @@
+"""How well the shipped model edits handwriting that it never saw.
+
+    python benchmarks/editing.py PART --out FILE [--grow 1] [--count 200]
+
+PART "half": the lower half of a picture is hidden, and the prompt names its digit. "swap": in each
+frame of a video the box around the digit is hidden, and the prompt is the clip's with another
+digit. FILE is JSON; figures of other parts and growths that it holds stay.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contar.evaluation import share
+from contar.media import frames_to_pixels, pixels_to_frames
+from contar.tokenizers import VAETokenizer
+from recipes import nova
+from recipes.moving_digits import BouncingDigits, DigitJudge, direction_of, load_judge
+from recipes.moving_digits.data import caption
+
+SEED = 3000  # of clips and noise, on which no setting was chosen
+BATCH = 20
+
+
+def seeded(numbers: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(SEED + i) for i in numbers]
+
+
+def told(hits: Sequence[bool]) -> dict[str, Any]:
+    """Return a share with its 95% interval."""
+    return asdict(share(sum(hits), len(hits)))
+
+
+def grey_levels(frames: Tensor, wanted: Tensor, where: Tensor) -> float:
+    """Return the root of the mean square by which pixels are off, of 255."""
+    return float((frames.float() - wanted.float())[:, where].square().mean().sqrt())
+
+
+def half(pipe: nova.NovaPipeline, judge: DigitJudge, count: int, grow: int) -> dict[str, Any]:
+    """Complete pictures whose lower half is hidden."""
+    digits = BouncingDigits("test", count, seed=SEED)
+    clips = [digits[i] for i in range(count)]
+    real, wanted = torch.stack([c.frames[0] for c in clips]), [c.digit for c in clips]
+    side, mask = real.shape[1], torch.zeros(real.shape[1:3], dtype=torch.bool)
+    mask[side // 2 :] = True
+    made = []
+    for start in range(0, count, BATCH):
+        rows = range(start, min(start + BATCH, count))
+        prompts = [clips[i].caption for i in rows]
+        options: dict[str, Any] = {"num_frames": 1, "generator": seeded(rows)}
+        out = pipe(prompts, image=real[rows[0] : rows[-1] + 1], mask=mask, grow=grow, **options)
+        made.append(torch.from_numpy(out.frames)[:, 0])
+    frames = torch.cat(made)
+    tokenizer, token = VAETokenizer(pipe.vae), pipe.transformer.sizes.patch * 8
+    again = pixels_to_frames(tokenizer.decode(tokenizer.encode(frames_to_pixels(real[:, None]))))
+    kept = torch.zeros_like(mask)
+    kept[: side // 2 - grow * token] = True
+    result: dict[str, Any] = {
+        name: told((judge.digits(x) == torch.tensor(wanted)).tolist())
+        for name, x in (("digit", frames), ("digit of what is given", real))
+    }
+    for name, where in (("kept tokens", kept), ("black", ~mask)):
+        result[f"off in {name}"] = grey_levels(frames, real, where)
+        result[f"tokenizer off in {name}"] = grey_levels(again[:, 0], real, where)
+    return result
+
+
+def swap(pipe: nova.NovaPipeline, judge: DigitJudge, count: int, grow: int) -> dict[str, Any]:
+    """Put another digit in the place of one that moves."""
+    digits = BouncingDigits("test", count, seed=SEED)
+    right, way, real = [], [], []
+    for i in range(count):
+        clip = digits[i]
+        other = (clip.digit + 1 + i % 9) % 10
+        seen = clip.frames[..., 0] > 0
+        rows, columns = seen.any(2), seen.any(1)
+        box = _span(rows)[:, :, None] & _span(columns)[:, None, :]
+        phrasing = int(torch.randint(5, (), generator=seeded([i])[0]))
+        prompt = caption(other, clip.direction, None, choose=lambda n, k=phrasing: k % n, test=True)
+        made = pipe(prompt, video=clip.frames, mask=box, grow=grow, generator=seeded([i])).frames
+        frames = torch.from_numpy(made[0])
+        right.append(int(judge.majority(frames[None])) == other)
+        way.append(direction_of(frames) == clip.direction)
+        real.append(direction_of(clip.frames) == clip.direction)
+    hits = {"new digit": right, "direction": way, "direction of what is given": real}
+    return {name: told(column) for name, column in hits.items()}
+
+
+def _span(seen: Tensor) -> Tensor:
+    """Return [t, n], True from the first True of each row to the last."""
+    after = seen.int().cummax(1).values
+    before = seen.flip(1).int().cummax(1).values.flip(1)
+    return (after & before).bool()
+
+
+def main() -> None:
+    parts = {"half": half, "swap": swap}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--grow", type=int, default=1)
+    parser.add_argument("--count", type=int, default=200)
+    asked = parser.parse_args()
+    pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    result = parts[asked.part](pipe, load_judge(), asked.count, asked.grow)
+    every = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    every[f"{asked.part}, grow {asked.grow}"] = result
+    asked.out.write_text(json.dumps(every, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
