@@ -88,7 +88,8 @@ class TemporalTower(nn.Module):
         if not count * tokens:
             raise bad("frames", tuple(frames.shape), "at least one frame of one token")
         check_backend(backend, frames.device)
-        check_instance("checkpoint", checkpoint, bool)
+        if checkpoint is not False:
+            check_instance("checkpoint", checkpoint, bool)
         x, length = frames.flatten(1, 2), 0
         if prefix is not None:
             shape = (batch, None, self.width)

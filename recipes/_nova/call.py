@@ -79,6 +79,11 @@ class Call(Settings):
         return self.plan.draw_order(self.batch, self.grid, **options)
 
     @property
+    def sets(self) -> int:
+        """How many sets there are in all."""
+        return (self.plan.frames - self.given) * len(self.sizes)
+
+    @property
     def given(self) -> int:
         """How many first frames are given."""
         return 0 if self.context is None else self.context.shape[2]
@@ -131,10 +136,7 @@ def read_call(
             if (most := getattr(plan, name)) is not None and context.shape[2] > most:
                 raise bad("context", f"{context.shape[2]} frames", f"at most plan.{name}={most}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
-    if order is not None:
-        plan.check_order()
-        check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
-        order = SetSchedule(order.to(device), settings.sizes).order
+    order = read_order(settings, order, batch)
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
     text = model.text.pad(prompt_embeds)
     negative = None
@@ -143,8 +145,27 @@ def read_call(
         if count != batch:
             raise bad("negative_prompt_embeds", f"{count} texts", f"{batch}, one for each prompt")
         negative = model.text.pad(negative_prompt_embeds)
-    if plan.guidance.active:
-        text = torch.cat([text, model.text.empty(batch) if negative is None else negative])
+    generator = check_generator(generator, batch, device)
+    motion = (flow, rate)
+    return make_call(settings, text, negative, motion, context, order, generator, backend, graphs)
+
+
+def make_call(
+    settings: Settings,
+    text: Float[Tensor, "b l e"],
+    negative: Float[Tensor, "b l e"] | None,
+    motion: tuple[Tensor | None, Tensor | None],
+    context: Float[Tensor, "b c n h w"] | None,
+    order: Int[Tensor, "b m"] | None,
+    generator: Generators,
+    backend: Any,
+    graphs: Graphs | None,
+) -> Call:
+    """Return a call of what was checked before; the negative texts left out are empty ones."""
+    batch, (flow, rate) = len(text), motion
+    if settings.plan.guidance.active:
+        empty = settings.model.text.empty
+        text = torch.cat([text, empty(batch) if negative is None else negative])
         flow, rate = (None if x is None else x.repeat(2) for x in (flow, rate))
     return Call(
         **vars(settings),
@@ -154,10 +175,25 @@ def read_call(
         fps=rate,
         context=context,
         order=order,
-        generator=check_generator(generator, batch, device),
+        generator=generator,
         backend=backend,
         graphs=graphs,
     )
+
+
+def read_order(
+    settings: Settings, order: Int[Tensor, "b m"] | None, batch: int
+) -> Int[Tensor, "b m"] | None:
+    """Return a given order of a frame's tokens on the model's device.
+
+    Raises:
+        ValueError: no such order, or one beside a plan that names another.
+    """
+    if order is None:
+        return None
+    settings.plan.check_order()
+    check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
+    return SetSchedule(order.to(settings.model.begin.device), settings.sizes).order
 
 
 def motion_numbers(
