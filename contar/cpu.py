@@ -214,6 +214,7 @@ def _convolution_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__
 
 
 if _KNOWN:  # for torch's `FlopCounterMode`, unless torch itself counts them by now
-    for _operation, _flops in {_product: _product_flops, _convolve: _convolution_flops}.items():
+    _formulas = {_product: _product_flops, _convolve: _convolution_flops}  # type: ignore[possibly-unbound]
+    for _operation, _flops in _formulas.items():
         if _operation not in flop_registry:  # type: ignore[possibly-unbound]
             register_flop_formula(_operation)(_flops)  # type: ignore[possibly-unbound]

@@ -22,8 +22,7 @@ from contar._errors import check_instance
 from contar._random import Generators, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention import KVCache, Positions
-from contar.backbones import SpatialMemory
-from contar.backbones.block import take
+from contar.backbones import SpatialMemory, take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
 from contar.heads import Noise, TokenHead

@@ -97,7 +97,7 @@ def largest_file():
 @pytest.fixture
 def main(monkeypatch):
     """`main("info", ...)` is the command in this process, which spares the imports."""
-    from contar import cli
+    from recipes import cli
 
     def run(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["contar", *arguments])

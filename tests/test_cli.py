@@ -11,10 +11,9 @@ import pytest
 from films import film
 from PIL import Image
 
-from contar import cli
-from contar.evaluation import direction_of
-from contar.evaluation.tracking import bounced
 from contar.media import fit_frames, read_video
+from recipes import cli
+from recipes.moving_digits import bounced, direction_of
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
 
@@ -227,7 +226,7 @@ def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
 
 
 def test_a_program_refuses_bytes_that_are_no_text_by_name_and_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "contar.cli", "generate", b"\xff", "--model", "none"]
+    command = [sys.executable, "-m", "recipes.cli", "generate", b"\xff", "--model", "none"]
     result = subprocess.run([*command, "--out", str(tmp_path / "a.mp4")], capture_output=True)
     assert result.returncode == 1
     assert result.stderr.startswith(b"contar: prompt: got '"), result.stderr

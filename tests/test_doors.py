@@ -10,7 +10,6 @@ import torch
 from contar.attention import (
     BlockLayout,
     KVCache,
-    Positions,
     TokenCache,
     dense_mask,
     flex_mask,
@@ -33,10 +32,8 @@ from contar.diffusion import NoiseProcess, SamplerTable
 from contar.heads import DiffusionMLP, EnergyHead, MeanFlowHead, MixtureHead
 from contar.ordering import SetSchedule, full_mask, random_order, raster_order, set_sizes
 from contar.ordering import truncated_normal_mask as normal_mask
-from contar.tokenizers import patchify
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.tiles import tiled
+from contar.tokenizers import CausalVAE, OpenSoraVAE, patchify
+from contar.tokenizers._tiles import tiled
 from recipes import mar, nova
 from recipes._shared.sizes import check_tower
 
@@ -93,7 +90,9 @@ def test_a_size_that_no_memory_holds_is_refused(
 
 
 @pytest.mark.parametrize("huge", HUGE)
-def test_so_is_one_within_a_tuple_or_a_config(huge: int, refuses: Any) -> None:
+def test_a_size_that_no_memory_holds_is_refused_within_a_tuple_or_a_config(
+    huge: int, refuses: Any
+) -> None:
     small = (1, 8, 1)
     for place, part in enumerate(("depth", "width", "heads")):
         half = tuple(huge if i == place else size for i, size in enumerate(small))
@@ -119,8 +118,6 @@ def test_so_is_one_within_a_tuple_or_a_config(huge: int, refuses: Any) -> None:
         SamplerTable.from_config({**config, "num_train_timesteps": huge}, 2)
     with refuses("width", str(huge)):
         rotary_table(torch.zeros(1, 3), huge)
-    with refuses("prefix", str(huge)):
-        Positions(turn=torch.zeros(1, 2, 2)).behind(huge)
     with refuses("patch", str(huge)):
         patchify(torch.zeros(1, 2, 2), huge)
 
@@ -168,7 +165,7 @@ def test_a_block_refuses_wrong_tensors_at_its_door(
 
 
 @pytest.mark.parametrize("value", [1, None])
-def test_a_switch_is_a_bool(value: Any, refuses: Any) -> None:
+def test_a_switch_that_is_no_bool_is_refused(value: Any, refuses: Any) -> None:
     name = type(value).__name__
     with refuses("cosine_first", name):
         sinusoid(torch.zeros(2), 4, cosine_first=value)

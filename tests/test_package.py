@@ -24,7 +24,7 @@ def test_importing_rooms_imports_nothing_heavy():
         assert "torch" not in sys.modules
         import contar.attention, contar.ordering, contar.diffusion, contar.conditioning
         import contar.tokenizers, contar.generation, contar.training, contar.media
-        import contar.evaluation, contar.cli
+        import contar.evaluation, contar.data, contar.backbones, contar.heads, recipes.cli
         print([name for name in "{HEAVY}".split() if name in sys.modules])
     """)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr

@@ -3,7 +3,7 @@
 from typing import Any
 
 from contar._errors import bad, check_size
-from contar.diffusion.config import load_scheduler
+from contar.diffusion import load_scheduler
 
 _NOISE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",

@@ -19,7 +19,7 @@ from PIL import GifImagePlugin, Image
 
 from contar._errors import bad, check_count, check_number, check_shape
 from contar._typing import Tensor, UInt8
-from contar.media.decoding import at_rate, load_av, open_video, path_of
+from contar.media.decoding import _at_rate, load_av, open_video, path_of
 
 _BT709 = 1  # the code of H.264 for primaries, transfer and matrix alike
 
@@ -118,7 +118,7 @@ def read_tail(
     if kept[0][0] > start + video.rounding:
         needed = round(span * video.rate) + 1
         raise bad(name, f"{count} frames", f"at least {needed}, of which {frames} are taken")
-    chosen = islice(at_rate(kept, rate, start=start), frames)
+    chosen = islice(_at_rate(kept, rate, start=start), frames)
     return _stack(video.picture(frame) for frame in chosen)
 
 

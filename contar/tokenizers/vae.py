@@ -19,7 +19,7 @@ def _by_blocks(config: Any) -> int:
 
 
 # Frames and pixels for each latent one, from a config; whether the first frame stands alone.
-KNOWN = {
+KNOWN_VAES = {
     "AutoencoderKL": lambda vae: (1, _by_blocks(vae.config), False),
     "AutoencoderKLAllegro": lambda vae: (
         vae.config.temporal_compression_ratio, _by_blocks(vae.config), False,
@@ -69,12 +69,12 @@ class VAETokenizer:
 
     def __init__(self, vae: nn.Module) -> None:
         name = type(vae).__name__
-        if name not in KNOWN:
-            raise bad("vae", name, "one of " + ", ".join(KNOWN))
+        if name not in KNOWN_VAES:
+            raise bad("vae", name, "one of " + ", ".join(KNOWN_VAES))
         if getattr(vae.config, "timestep_conditioning", False):
             raise bad("vae", f"{name} with timestep_conditioning", "one without")
         self.vae: Any = vae
-        self.time_stride, self.space_stride, self._lone_first = KNOWN[name](vae)
+        self.time_stride, self.space_stride, self._lone_first = KNOWN_VAES[name](vae)
         # CogVideoX decodes latent frames two by two, and knows the clip's first one by an odd
         # number of them: of an even number, each comes back as a whole stride.
         cogvideox = name == "AutoencoderKLCogVideoX"

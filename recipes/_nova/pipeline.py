@@ -17,7 +17,7 @@ from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes._nova.call import Texts, motion_numbers, read_plan
 from recipes._nova.defaults import check_parts, default_values
 from recipes._nova.inputs import (

@@ -284,7 +284,7 @@ def test_an_output_in_a_folder_that_takes_no_files_is_refused(tmp_path, refuses)
 @pytest.mark.parametrize(
     "call", [check_output, read_video, read_image, lambda path: write_video(noise(1, 8, 8), path)]
 )
-def test_what_is_no_path_is_refused(call, path, refuses):
+def test_a_path_of_another_type_is_refused(call, path, refuses):
     with refuses("path", type(path).__name__):
         call(path)
 

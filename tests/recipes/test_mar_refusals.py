@@ -94,7 +94,7 @@ def test_a_config_refuses_towers_that_cannot_be_built(tower, part, came, value, 
         ("mlp_ratio", "None", {"mlp_ratio": None}),
     ],
 )
-def test_a_config_refuses_nonsense(argument, came, changes, refuses):
+def test_a_mar_config_refuses_bad_values_by_name(argument, came, changes, refuses):
     with refuses(argument, came):
         mar.MarConfig(**{**SIZES, **changes})
     with refuses(argument, came):
@@ -172,7 +172,7 @@ def test_missing_extra_and_misshapen_weights_are_all_listed_and_nothing_is_loade
 
 
 @pytest.mark.parametrize("state", [None, "checkpoint.pth", [], 3])
-def test_weights_are_a_mapping(model, state, refuses):
+def test_official_weights_that_are_no_mapping_are_refused(model, state, refuses):
     with refuses("state", type(state).__name__):
         model.load_official_state_dict(state)
 

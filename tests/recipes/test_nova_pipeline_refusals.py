@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from contar._files import read_weights
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import OpenSoraVAE, VAETokenizer
 from recipes import nova
 from recipes._nova import pipeline as nova_pipeline
 
@@ -268,7 +267,7 @@ def test_a_bad_argument_of_a_call_is_refused_before_any_work(
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_good_call_is_work(pipe):
+def test_a_call_without_a_bad_argument_does_reach_the_network(pipe):
     with pytest.raises(AssertionError, match="work"):
         pipe(**GOOD)
 

@@ -147,7 +147,7 @@ def test_a_config_refuses_towers_that_cannot_be_built(tower, part, came, value, 
          | {"temporal": (1, 64, 2), "encoder": (1, 64, 2)}),
     ],
 )  # fmt: skip
-def test_a_config_refuses_nonsense(argument, came, changes, refuses):
+def test_a_nova_config_refuses_bad_values_by_name(argument, came, changes, refuses):
     with refuses(argument, came):
         nova.NovaConfig(**{**SIZES, **changes})
 
@@ -279,12 +279,12 @@ def test_missing_extra_and_misshapen_weights_are_all_listed_and_nothing_is_loade
 
 
 @pytest.mark.parametrize("state", [None, "model.safetensors", [], 3])
-def test_weights_are_a_mapping(model, state, refuses):
+def test_official_weights_that_are_no_mapping_are_refused(model, state, refuses):
     with refuses("state", type(state).__name__):
         model.load_official_state_dict(state)
 
 
-def test_no_weights_at_all_are_refused(model, refuses):
+def test_official_weights_without_any_parameter_are_refused_and_all_are_named(model, refuses):
     with refuses("state", *(f"missing {name}" for name in model.official_state_dict())):
         model.load_official_state_dict({})
 

@@ -19,8 +19,7 @@ from forks import Fork
 from torch import nn
 
 from contar._lock import LOCK, locked
-from contar.training import RunConfig, saves, train
-from contar.training.processes import processes
+from contar.training import RunConfig, processes, saves, train
 
 QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}
 
@@ -333,7 +332,7 @@ def test_a_loss_that_comes_and_goes_has_a_column_of_its_own(tmp_path):
 
 
 def test_the_curves_of_such_a_log_are_drawn(tmp_path):
-    from contar.training.curves import save_curves
+    from contar.training import save_curves
 
     run(tmp_path, Coming())
     assert save_curves({"run": tmp_path}, tmp_path / "curves.png").stat().st_size > 1000

@@ -17,8 +17,7 @@ from forks import Fork
 from safetensors import safe_open
 from torch import nn
 
-from contar.training import RunConfig, saves, train
-from contar.training.loop import batch_indices
+from contar.training import RunConfig, batch_indices, saves, train
 
 UNCLIPPED = ("--steps", "1", "--clip", "1e9")  # a clipped gradient has lost its scale
 QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from contar.data.cache import Cache, Sample, write_cache
-from contar.training import RunConfig, saves, train
-from contar.training.processes import processes
+from contar.data import Cache, Sample, write_cache
+from contar.training import RunConfig, processes, saves, train
 from recipes import nova
 from recipes._nova.training import NovaObjective, NovaStage, batches_of
 
