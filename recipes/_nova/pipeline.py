@@ -59,8 +59,8 @@ class _Request:
     """What a call asks for, checked."""
 
     settings: Settings
-    texts: list[str] | Float[Tensor, "n l e"]  # words, or states, padded
-    negatives: list[str] | Float[Tensor, "n l e"] | None
+    texts: list[str] | Texts  # words, or their states
+    negatives: list[str] | Texts | None
     copies: int  # samples of each text
     alone: bool  # one text and one sample, no list of them
     clip: Float[Tensor, "n 3 t h w"] | None  # given first frames, in [-1, 1]
@@ -69,6 +69,10 @@ class _Request:
     generator: Generators
     graphs: Graphs | None
     callback: Callable[..., object] | None
+
+    @property
+    def batch(self) -> int:
+        return len(self.texts) * self.copies
 
 
 class NovaPipeline(DiffusionPipeline):
@@ -307,18 +311,19 @@ class NovaPipeline(DiffusionPipeline):
     @torch.no_grad()
     def _call(self, request: _Request) -> Call:
         """Return what the network is asked for: states of the texts, latents of given frames."""
-        text, negative = self._states(request.texts), None
-        if request.negatives is not None:
-            negative = self._states(request.negatives).repeat_interleave(request.copies, dim=0)
-        text = text.repeat_interleave(request.copies, dim=0)
+        both = [self._states(texts) for texts in (request.texts, request.negatives)]
         context = None
         if request.clip is not None:
             tokenizer = VAETokenizer(self.vae)
-            clip = request.clip.to(text.device)
-            context = self._encode_clip(clip, tokenizer, len(text), request.generator)
+            clip, batch = request.clip.to(self._execution_device), request.batch
+            context = self._encode_clip(clip, tokenizer, batch, request.generator)
             context = context.to(torch.promote_types(context.dtype, torch.float32))
             self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
         self._wake(self.transformer)
+        text, negative = (
+            None if x is None else self.transformer.text.pad(x).repeat_interleave(request.copies, 0)
+            for x in both
+        )
         given = (request.motion, context, request.order, request.generator, None, request.graphs)
         return make_call(request.settings, text, negative, *given)
 
@@ -387,7 +392,7 @@ class NovaPipeline(DiffusionPipeline):
             texts = read_texts(name, words, states)
             if self.text_encoder is None and words is not None and any(texts or ()):
                 raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
-            found.append(texts if states is None else model.text.pad(states))
+            found.append(texts)
         texts, negatives = found
         if texts is None:
             raise bad("prompt", None, "a text, several, or prompt_embeds")
@@ -398,18 +403,20 @@ class NovaPipeline(DiffusionPipeline):
             raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
         return texts, negatives
 
-    def _states(self, texts: list[str] | Tensor) -> Float[Tensor, "n l e"]:
-        """Return the padded states of texts on the device."""
+    def _states(self, texts: Any) -> Any:
+        """Return the states of texts on the device; given ones are only moved there."""
         model, device = self.transformer, self._execution_device
         sizes, dtype = model.sizes, model.begin.dtype
         if isinstance(texts, Tensor):
             return texts.to(device, dtype)
+        if texts is None or not isinstance(texts[0], str):
+            return None if texts is None else [states.to(device, dtype) for states in texts]
         states = [torch.zeros(0, sizes.text_width, dtype=dtype, device=device) for _ in texts]
         if any(texts):
             self._wake(self.text_encoder)
             length = sizes.text_length
             states = encode_texts(texts, self.tokenizer, self.text_encoder, length=length)
-        return model.text.pad([state.to(dtype) for state in states]).to(device, dtype)
+        return [state.to(device, dtype) for state in states]
 
     @staticmethod
     def _wake(module: nn.Module) -> None:
