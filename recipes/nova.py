@@ -174,12 +174,11 @@ def stream(
         motion_flow=motion_flow, fps=fps, context=context, latents=latents, keep=keep, order=order,
         generator=generator, backend=backend, graphs=graphs,
     )  # fmt: skip
-    total = sum(map(len, call.sets))
-    monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
-    return _frames(call, monitor)
+    monitor = Monitor(call.sets, progress=progress, callback=callback, cancel=cancel)
+    return draw_frames(call, monitor)
 
 
-def _frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
+def draw_frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yield all frames, chunk after chunk: each goes on from the last frames of the one before."""
     frames, overlap = call.plan.frames, call.plan.overlap
     done, context = 0, call.context

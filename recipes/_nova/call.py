@@ -70,7 +70,7 @@ class Call(Settings):
     context: Float[Tensor, "b c n h w"] | None
     latents: Float[Tensor, "b c t h w"] | None  # of which the tokens of `keep` are given
     keep: Bool[Tensor, "t m"] | None
-    sets: tuple[tuple[int, ...], ...]  # the sizes of each frame's; none where all of it is given
+    frame_sizes: tuple[tuple[int, ...], ...]  # of each frame's sets; none where all of it is given
     order: Int[Tensor, "b m"] | None
     generator: Generators
     backend: Any
@@ -85,11 +85,16 @@ class Call(Settings):
         options: Any = {"generator": self.generator, "device": device}
         return self.plan.draw_order(self.batch, self.grid, **options)
 
+    @property
+    def sets(self) -> int:
+        """How many sets there are in all."""
+        return sum(map(len, self.frame_sizes))
+
     def given_frame(self, t: int) -> Float[Tensor, "b c h w"] | None:
         """Return frame t of the chunk if all of it is given."""
         if self.context is not None and t < self.context.shape[2]:
             return self.context[:, :, t]
-        whole = self.latents is not None and not self.sets[self.first + t]
+        whole = self.latents is not None and not self.frame_sizes[self.first + t]
         return self.latents[:, :, self.first + t] if whole else None  # type: ignore[index]
 
     def begin_frame(
@@ -98,10 +103,10 @@ class Call(Settings):
         """Return the given tokens of frame t, else 0, and the sets in which the rest is made."""
         c, t = self.model.sizes, self.first + t
         if self.latents is None or self.keep is None:
-            shape = (self.batch, self.tokens, c.patch**2 * c.channels)
+            shape = (self.batch, self.tokens, c.token_dim)
             tokens = torch.zeros(shape, dtype=torch.float32, device=order.device)
             return tokens, SetSchedule(order, self.sizes)
-        keep, sizes = self.keep[t], self.sets[t]
+        keep, sizes = self.keep[t], self.frame_sizes[t]
         tokens = patchify(self.latents[:, :, t], c.patch).masked_fill(~keep[:, None], 0)
         return tokens, SetSchedule(kept_first(order, keep), sizes, self.tokens - sum(sizes))
 
@@ -159,19 +164,9 @@ def read_call(
             if (most := getattr(plan, name)) is not None and context.shape[2] > most:
                 raise bad("context", f"{context.shape[2]} frames", f"at most plan.{name}={most}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
-    sets = ((),) * (0 if context is None else context.shape[2])
-    sets += (settings.sizes,) * (plan.frames - len(sets))
     if latents is not None or keep is not None:
         keep = read_keep(settings, batch, latents, keep, context)
-        sets = tuple(map(plan.sizes_around, keep))
-        for count in {len(sizes) for sizes in sets if sizes}:
-            _check_steps(settings, count)
-        keep = keep.flatten(1).to(device)
-        latents = latents.to(device, torch.promote_types(latents.dtype, torch.float32))
-    if order is not None:
-        plan.check_order()
-        check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
-        order = SetSchedule(order.to(device), settings.sizes).order
+    order = read_order(settings, order, batch)
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
     text = model.text.pad(prompt_embeds)
     negative = None
@@ -180,8 +175,38 @@ def read_call(
         if count != batch:
             raise bad("negative_prompt_embeds", f"{count} texts", f"{batch}, one for each prompt")
         negative = model.text.pad(negative_prompt_embeds)
+    generator = check_generator(generator, batch, device)
+    return make_call(
+        settings, text, negative, (flow, rate), context, order, generator, backend, graphs,
+        latents=latents, keep=keep,
+    )  # fmt: skip
+
+
+def make_call(
+    settings: Settings,
+    text: Float[Tensor, "b l e"],
+    negative: Float[Tensor, "b l e"] | None,
+    motion: tuple[Tensor | None, Tensor | None],
+    context: Float[Tensor, "b c n h w"] | None,
+    order: Int[Tensor, "b m"] | None,
+    generator: Generators,
+    backend: Any,
+    graphs: Graphs | None,
+    *,
+    latents: Float[Tensor, "b c t h w"] | None = None,
+    keep: Bool[Tensor, "t h2 w2"] | None = None,
+) -> Call:
+    """Return a call of what was checked before; the negative texts left out are empty ones."""
+    batch, (flow, rate), plan = len(text), motion, settings.plan
+    frame_sizes = ((),) * (0 if context is None else context.shape[2])
+    frame_sizes += (settings.sizes,) * (plan.frames - len(frame_sizes))
+    if latents is not None and keep is not None:
+        frame_sizes = tuple(map(plan.sizes_around, keep))
+        keep = keep.flatten(1).to(settings.model.begin.device)
+        latents = latents.to(keep.device, torch.promote_types(latents.dtype, torch.float32))
     if plan.guidance.active:
-        text = torch.cat([text, model.text.empty(batch) if negative is None else negative])
+        empty = settings.model.text.empty
+        text = torch.cat([text, empty(batch) if negative is None else negative])
         flow, rate = (None if x is None else x.repeat(2) for x in (flow, rate))
     return Call(
         **vars(settings),
@@ -192,12 +217,27 @@ def read_call(
         context=context,
         latents=latents,
         keep=keep,
-        sets=sets,
+        frame_sizes=frame_sizes,
         order=order,
-        generator=check_generator(generator, batch, device),
+        generator=generator,
         backend=backend,
         graphs=graphs,
     )
+
+
+def read_order(
+    settings: Settings, order: Int[Tensor, "b m"] | None, batch: int
+) -> Int[Tensor, "b m"] | None:
+    """Return a given order of a frame's tokens on the model's device.
+
+    Raises:
+        ValueError: no such order, or one beside a plan that names another.
+    """
+    if order is None:
+        return None
+    settings.plan.check_order()
+    check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
+    return SetSchedule(order.to(settings.model.begin.device), settings.sizes).order
 
 
 def read_keep(
@@ -225,15 +265,17 @@ def read_keep(
     keep = keep.cpu().expand(plan.frames, -1, -1)
     if keep.all():
         raise bad("keep", "all tokens", "at least one to be made")
-    check_kept("keep", keep)
+    check_kept("keep", settings, keep)
     return keep
 
 
-def check_kept(name: str, keep: Bool[Tensor, "t h2 w2"]) -> None:
+def check_kept(name: str, settings: Settings, keep: Bool[Tensor, "t h2 w2"]) -> None:
     """Raise a ValueError if nothing of a frame is kept, but all of a later one.
 
     The one would be made without a look at the other, which it cannot lead to.
     """
+    for count in {len(settings.plan.sizes_around(frame)) for frame in keep} - {0}:
+        _check_steps(settings, count)
     given, anew = keep.flatten(1).all(1).tolist(), (~keep).flatten(1).all(1).tolist()
     if any(anew) and any(given[(first := anew.index(True)) :]):
         got = f"nothing kept of latent frame {first}, all of {given.index(True, first)}"

@@ -13,7 +13,7 @@ from contar._errors import bad, check_count, check_shape, check_size
 from contar._typing import Bool, Float, Tensor
 from contar.media import to_rgb
 from contar.tokenizers import VAETokenizer
-from recipes._nova.call import check_kept
+from recipes._nova.call import Settings, check_kept
 
 Canvas = tuple[int, int, int, int]  # pixels added at the top, right, bottom and left
 
@@ -71,8 +71,7 @@ def read_edit(
     mask: Any,
     canvas: Canvas,
     tokenizer: VAETokenizer,
-    patch: int,
-    frames: int,
+    settings: Settings,
     grow: int = 1,
 ) -> Edit | None:
     """Return what a mask and a canvas make of a clip; None if there is neither.
@@ -88,8 +87,7 @@ def read_edit(
             is made anew.
         canvas: of `read_canvas`.
         tokenizer: of the clip.
-        patch: side of a token, in latent pixels.
-        frames: latent ones of the result.
+        settings: of the result.
         grow: tokens that are made anew on each side of a white one.
 
     Raises:
@@ -118,11 +116,11 @@ def read_edit(
     before = count * stride - white.shape[0]  # that the first latent frame has fewer
     white = torch.cat([white[:1].expand(before, -1, -1), white])
     white = white.unflatten(0, (count, stride)).any(1).float()[:, None]
-    side = patch * tokenizer.space_stride
+    side = settings.model.sizes.patch * tokenizer.space_stride
     anew = functional.max_pool2d(white, side)
     anew = functional.max_pool2d(anew, 2 * grow + 1, stride=1, padding=grow)
-    keep = functional.pad(anew[:, 0] == 0, (0, 0, 0, 0, 0, frames - count))
-    check_kept("mask", keep)
+    keep = functional.pad(anew[:, 0] == 0, (0, 0, 0, 0, 0, settings.plan.frames - count))
+    check_kept("mask", settings, keep)
     half = grow * side // 2
     around: Any = {"kernel_size": 2 * half + 1, "stride": 1, "padding": half}
     share = functional.max_pool2d(white, **around)

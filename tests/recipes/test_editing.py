@@ -12,6 +12,7 @@ from PIL import Image
 from contar.media import read_video, write_video
 from contar.tokenizers import VAETokenizer, patchify
 from recipes import nova
+from recipes._nova.call import read_plan
 from recipes._nova.editing import read_edit
 
 SEVEN, THREE = "a seven moves to the left", "a 3 moves up"
@@ -223,7 +224,7 @@ def test_bad_masks_canvases_and_mixes_are_refused_before_work(
         raise AssertionError("work before the refusal")
 
     monkeypatch.setattr(VAETokenizer, "posterior", work)
-    monkeypatch.setattr(nova.NovaPipeline, "_encode", work)
+    monkeypatch.setattr(nova.NovaPipeline, "_states", work)
     with refuses(name, came):
         run(pipe, **options)
 
@@ -243,7 +244,8 @@ def test_the_share_is_one_in_white_none_far_away_and_falls_in_between(pipe, seed
     t, y, x = (int(draws.integers(0, size)) for size in (frames, 64, 64))
     mask[t, y, x] = True
     pixels = torch.zeros(1, 3, frames, 64, 64)
-    edit = read_edit(pixels, mask, (0, 0, 0, 0), VAETokenizer(pipe.vae), 2, 5)
+    settings = read_plan(pipe.transformer, nova.GenerationPlan(frames=5, sets=2))
+    edit = read_edit(pixels, mask, (0, 0, 0, 0), VAETokenizer(pipe.vae), settings)
     assert edit is not None
     assert edit.keep.shape == (5, 4, 4)
     assert not edit.keep[(frames + 3) // 4 :].any()
