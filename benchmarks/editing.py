@@ -3,8 +3,8 @@
     python benchmarks/editing.py PART --out FILE [--grow 1] [--count 200]
 
 PART "half": the lower half of a picture is hidden, and the prompt names its digit. "swap": in each
-frame of a video the box around the digit is hidden, and the prompt is the clip's with another
-digit. FILE is JSON; figures of other parts and growths that it holds stay.
+frame of a video the 28 pixels square around the digit are hidden, and the prompt is the clip's
+with another digit. FILE is JSON; figures of other parts and growths that it holds stay.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from contar.evaluation import share
 from contar.media import frames_to_pixels, pixels_to_frames
 from contar.tokenizers import VAETokenizer
 from recipes import nova
+from recipes._nova.call import read_plan
+from recipes._nova.editing import read_edit
 from recipes.moving_digits import BouncingDigits, DigitJudge, direction_of, load_judge
 from recipes.moving_digits.data import caption
 
@@ -74,29 +76,35 @@ def half(pipe: nova.NovaPipeline, judge: DigitJudge, count: int, grow: int) -> d
 def swap(pipe: nova.NovaPipeline, judge: DigitJudge, count: int, grow: int) -> dict[str, Any]:
     """Put another digit in the place of one that moves."""
     digits = BouncingDigits("test", count, seed=SEED)
-    right, way, real = [], [], []
+    right, way, real, kept = [], [], [], []
+    plan = nova.GenerationPlan(frames=pipe.transformer.sizes.frames, sets=1)
+    settings, blank = read_plan(pipe.transformer, plan), torch.zeros(1, 3, 17, 64, 64)
     for i in range(count):
         clip = digits[i]
         other = (clip.digit + 1 + i % 9) % 10
-        seen = clip.frames[..., 0] > 0
-        rows, columns = seen.any(2), seen.any(1)
-        box = _span(rows)[:, :, None] & _span(columns)[:, None, :]
+        hidden = square(clip.frames[..., 0] > 0)
+        edit = read_edit(blank, hidden, (0, 0, 0, 0), VAETokenizer(pipe.vae), settings, grow)
+        kept.append(float(edit.keep.flatten(1).sum(1).float().mean()))  # type: ignore[union-attr]
         phrasing = int(torch.randint(5, (), generator=seeded([i])[0]))
         prompt = caption(other, clip.direction, None, choose=lambda n, k=phrasing: k % n, test=True)
-        made = pipe(prompt, video=clip.frames, mask=box, grow=grow, generator=seeded([i])).frames
+        made = pipe(prompt, video=clip.frames, mask=hidden, grow=grow, generator=seeded([i])).frames
         frames = torch.from_numpy(made[0])
         right.append(int(judge.majority(frames[None])) == other)
         way.append(direction_of(frames) == clip.direction)
         real.append(direction_of(clip.frames) == clip.direction)
     hits = {"new digit": right, "direction": way, "direction of what is given": real}
-    return {name: told(column) for name, column in hits.items()}
+    figures: dict[str, Any] = {name: told(column) for name, column in hits.items()}
+    return {**figures, "kept tokens of a frame": sum(kept) / count}
 
 
-def _span(seen: Tensor) -> Tensor:
-    """Return [t, n], True from the first True of each row to the last."""
-    after = seen.int().cummax(1).values
-    before = seen.flip(1).int().cummax(1).values.flip(1)
-    return (after & before).bool()
+def square(seen: Tensor, side: int = 28) -> Tensor:
+    """Return [t, h, w], True in a square in the middle of what is seen in each frame."""
+    hidden = torch.zeros_like(seen)
+    for white, frame in zip(hidden, seen, strict=True):
+        y, x = frame.nonzero(as_tuple=True)
+        top, left = (max(0, int(z.min() + z.max() + 1 - side) // 2) for z in (y, x))
+        white[top : top + side, left : left + side] = True
+    return hidden
 
 
 def main() -> None:

@@ -335,9 +335,10 @@ class NovaPipeline(DiffusionPipeline):
     @torch.no_grad()
     def _call(self, request: _Request) -> Call:
         """Return what the network is asked for: states of the texts, latents of given frames."""
-        both = [self._states(texts) for texts in (request.texts, request.negatives)]
-        others, weight = (None, 0.0) if request.mixed is None else request.mixed
-        others = self._states(others)
+        texts, weight = (None, 0.0) if request.mixed is None else request.mixed
+        states, negatives, others = (
+            self._states(x) for x in (request.texts, request.negatives, texts)
+        )
         context, edited = None, {}
         if request.clip is not None:
             tokenizer = VAETokenizer(self.vae)
@@ -351,11 +352,10 @@ class NovaPipeline(DiffusionPipeline):
             context, edited = None, {"latents": latents, "keep": request.edit.keep}
         self._wake(self.transformer)
         if others is not None:
-            both[0] = mix(self.transformer, both[0], others, weight)
-        text, negative = (
-            None if x is None else self.transformer.text.pad(x).repeat_interleave(request.copies, 0)
-            for x in both
-        )
+            states = mix(self.transformer, states, others, weight)
+        pad, copies = self.transformer.text.pad, request.copies
+        text = pad(states).repeat_interleave(copies, 0)
+        negative = None if negatives is None else pad(negatives).repeat_interleave(copies, 0)
         given = (request.motion, context, request.order, request.generator, None, request.graphs)
         return make_call(request.settings, text, negative, *given, **edited)
 

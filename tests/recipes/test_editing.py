@@ -107,7 +107,7 @@ def test_white_in_one_frame_is_white_in_all_of_its_latent_frame_and_in_no_other(
 
 
 def test_all_types_of_output_and_the_stream_are_joined_alike(pipe):
-    options = {"video": clip(5), "mask": corner()}
+    options: dict[str, Any] = {"video": clip(5), "mask": corner()}
     array = run(pipe, **options)
     assert np.array_equal(array[0, :5, :40], clip(5)[:, :40])
     pil = run(pipe, output_type="pil", **options)
