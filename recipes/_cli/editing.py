@@ -10,7 +10,7 @@ from recipes._cli.pipes import load_pipeline, seeded
 
 
 def edit(
-    given: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="in")],
+    given: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")],
     out: Path,
     mask: Path | None = None,
     prompt: str = "",
