@@ -76,7 +76,7 @@ class SelfAttention(nn.Module):
         q_turn = turn
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rows is not None:
-            q = q.take_along_dim(rows[:, None, :, None], dim=2)
+            q = q.gather(2, rows[:, None, :, None].expand(-1, self.heads, -1, q.shape[3]))
         if turn is not None and rows is not None:
             each = rows[..., None, None]
             q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
