@@ -94,7 +94,7 @@ def read_edit(
         ValueError: no clip; a mask of another size, dtype or number of frames; nothing white; a
             frame that is made wholly anew before one that is given.
     """
-    check_size("grow", grow, 0)
+    check_size("grow", grow, 0, max(settings.grid))
     if mask is None and not any(canvas):
         return None
     if clip is None:
@@ -118,14 +118,18 @@ def read_edit(
     white = white.unflatten(0, (count, stride)).any(1).float()[:, None]
     side = settings.model.sizes.patch * tokenizer.space_stride
     anew = functional.max_pool2d(white, side)
-    anew = functional.max_pool2d(anew, 2 * grow + 1, stride=1, padding=grow)
+    anew = _around(functional.max_pool2d, anew, grow)
     keep = functional.pad(anew[:, 0] == 0, (0, 0, 0, 0, 0, settings.plan.frames - count))
     check_kept("mask", settings, keep)
-    half = grow * side // 2
-    around: Any = {"kernel_size": 2 * half + 1, "stride": 1, "padding": half}
-    share = functional.max_pool2d(white, **around)
-    share = functional.avg_pool2d(share, **around, count_include_pad=False)[:, 0]
+    share = _around(functional.max_pool2d, white, grow * side // 2)
+    share = _around(functional.avg_pool2d, share, grow * side // 2, count_include_pad=False)[:, 0]
     return Edit(clip, keep, share.repeat_interleave(stride, dim=0)[before:])
+
+
+def _around(pool: Any, x: Tensor, reach: int, **options: Any) -> Tensor:
+    """Pool over what is within reach on each side, first along columns, then along rows."""
+    x = pool(x, (2 * reach + 1, 1), stride=1, padding=(reach, 0), **options)
+    return pool(x, (1, 2 * reach + 1), stride=1, padding=(0, reach), **options)
 
 
 def _read_mask(mask: Any, shape: tuple[int, ...]) -> Bool[Tensor, "n h w"]:

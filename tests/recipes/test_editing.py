@@ -209,6 +209,7 @@ STATE = torch.zeros(1, 4, 384)
         ("canvas", "16", {"video": clip(5), "canvas": 16}),
         ("canvas", "(32, 0, 32, 0)", {"video": clip(5), "canvas": (32, 0, 32, 0)}),
         ("grow", "-1", {"video": clip(5), "mask": corner(), "grow": -1}),
+        ("grow", "5", {"video": clip(5), "mask": corner(), "grow": 5}),
         ("grow", "0.5", {"video": clip(5), "mask": corner(), "grow": 0.5}),
         ("mix", "'a 3'", {"mix": "a 3"}),
         ("mix", "1.5", {"mix": ("a 3", 1.5)}),
