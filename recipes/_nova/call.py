@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_tensor, plain
+from contar._errors import bad, check_instance, check_number, check_size, check_tensor, plain
 from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
 from contar.attention.attend import check_backend
@@ -19,6 +19,7 @@ from recipes._nova.network import Nova
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 MOTION = {"motion_flow": 5.0, "fps": 12.0}  # where nothing is said
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
+Timeline = Sequence[tuple[int, Texts]]  # from which frame on
 Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # in training, perhaps on a GPU
 
 
@@ -61,7 +62,8 @@ class Call(Settings):
     """What a generation is asked for."""
 
     batch: int
-    text: Float[Tensor, "b2 l e"]  # conditional, then unconditional where guidance may act
+    # Conditional, then unconditional where guidance may act, and from which frame on.
+    texts: tuple[tuple[int, Float[Tensor, "b2 l e"]], ...]
     flow: Float[Tensor, " b2"] | None
     fps: Float[Tensor, " b2"] | None
     context: Float[Tensor, "b c n h w"] | None
@@ -70,6 +72,16 @@ class Call(Settings):
     backend: Any
     graphs: Graphs | None
     first: int = 0  # frame of the whole that a chunk begins with
+
+    def text_at(self, t: int) -> Float[Tensor, "b2 l e"]:
+        """Return the text under which frame t of a chunk is read; given ones as the first after."""
+        frame = self.first + max(t, self.given)
+        return [text for start, text in self.texts if start <= frame][-1]
+
+    @property
+    def prefix_length(self) -> int:
+        """How many tokens of text and motion come before the first frame."""
+        return self.model.text.length + (0 if self.model.motion is None else 2)
 
     def draw_order(self) -> Int[Tensor, "b m"]:
         """Return the order that was given, or one that is drawn now."""
@@ -92,6 +104,11 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
         ValueError: a plan that does not fit the model.
     """
     c = model.sizes
+    if plan.times == "window" and c.positions == "absolute":
+        allowed = "'stretch' or 'continue': this model adds times to tokens before it attends, so a"
+        raise bad(
+            "plan.times", "window", f"{allowed} window of its own clip is chunk= and overlap="
+        )
     latent = plan.grid or c.latent
     c.check_latent("plan.grid", latent)
     grid = latent[0] // c.patch, latent[1] // c.patch
@@ -99,7 +116,8 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
     head = plan.solver_of(model.head)
     steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
     for count in dict.fromkeys(steps):
-        check_plan(head, plan.guidance.at(1), plan.temperature, count)
+        for temperature in plan.temperatures:
+            check_plan(head, plan.guidance.at(1), temperature, count)
     return Settings(model, plan, latent, grid, head, sizes, steps)
 
 
@@ -107,7 +125,7 @@ def read_call(
     model: Nova,
     plan: GenerationPlan,
     *,
-    prompt_embeds: Texts,
+    prompt_embeds: Texts | Timeline,
     negative_prompt_embeds: Texts | None,
     motion_flow: Numbers,
     fps: Numbers,
@@ -120,7 +138,13 @@ def read_call(
     """Return what `nova.stream` is asked for; its errors are raised here."""
     check_instance("plan", plan, GenerationPlan)
     c, device = model.sizes, model.begin.device
-    batch = model.text.check("prompt_embeds", prompt_embeds)
+    timeline = read_timeline(plan, prompt_embeds)
+    batch = model.text.check("prompt_embeds", timeline[0][1])
+    for frame, embeds in timeline[1:]:
+        if (count := model.text.check("prompt_embeds", embeds)) != batch:
+            raise bad(
+                "prompt_embeds", f"{count} texts from frame {frame} on", f"{batch}, as before"
+            )
     check_backend(backend, device)
     if graphs is not None:
         plan.check_graphs(graphs)
@@ -137,7 +161,7 @@ def read_call(
         check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
         order = SetSchedule(order.to(device), settings.sizes).order
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    text = model.text.pad(prompt_embeds)
+    texts = [model.text.pad(embeds) for _, embeds in timeline]
     negative = None
     if negative_prompt_embeds is not None:
         count = model.text.check("negative_prompt_embeds", negative_prompt_embeds)
@@ -145,12 +169,13 @@ def read_call(
             raise bad("negative_prompt_embeds", f"{count} texts", f"{batch}, one for each prompt")
         negative = model.text.pad(negative_prompt_embeds)
     if plan.guidance.active:
-        text = torch.cat([text, model.text.empty(batch) if negative is None else negative])
+        other = model.text.empty(batch) if negative is None else negative
+        texts = [torch.cat([text, other]) for text in texts]
         flow, rate = (None if x is None else x.repeat(2) for x in (flow, rate))
     return Call(
         **vars(settings),
         batch=batch,
-        text=text,
+        texts=tuple(zip([frame for frame, _ in timeline], texts, strict=True)),
         flow=flow,
         fps=rate,
         context=context,
@@ -159,6 +184,30 @@ def read_call(
         backend=backend,
         graphs=graphs,
     )
+
+
+def read_timeline(plan: GenerationPlan, prompts: Texts | Timeline) -> Timeline:
+    """Return prompts with the frames from which they hold; one that came alone holds from 0.
+
+    Raises:
+        ValueError: a first one that is not of frame 0, frames that do not rise or that there are
+            not, or several under a window out of whose sight the text goes.
+    """
+    timed = isinstance(prompts, Sequence) and any(isinstance(x, tuple) for x in prompts)
+    if not timed:
+        return [(0, prompts)]
+    starts = []
+    for pair in prompts:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise bad("prompt_embeds", type(pair).__name__, "(frame, states) in each place")
+        starts.append(check_size("prompt_embeds frame", pair[0], 0))
+    if starts[0] or starts != sorted(set(starts)) or starts[-1] >= plan.frames:
+        allowed = f"0 first, then later and later ones, below the {plan.frames} there are"
+        raise bad("prompt_embeds frames", starts, allowed)
+    if len(starts) > 1 and plan.window is not None and not plan.pinned:
+        allowed = "at least 1 beside a window, for prompts that change"
+        raise bad("plan.pinned", plan.pinned, allowed)
+    return [(start, prompts[i][1]) for i, start in enumerate(starts)]
 
 
 def motion_numbers(
