@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
-.PHONY: install demo test test-oldest check bench
+.PHONY: install demo test test-oldest mutants check bench
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e ".[dev]"
 	touch $@
+
+# Small changes of the code that no test notices, of a sample: python tests/mutants.py --help
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from contar.cpu import speed_up
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import CausalVAE, OpenSoraVAE, VAETokenizer
 
 SIZES = {"17 frames of 64 x 64": (17, 64), "33 frames of 128 x 128": (33, 128)}
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_rows import Asked, Row, rms_error
-from contar.backbones.block import take
+from contar.backbones import take
 from recipes import nova
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PhiConfig, PhiForCausalLM
 
-from contar.tokenizers.opensora import OpenSoraVAE
+from contar.tokenizers import OpenSoraVAE
 from recipes import nova
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "goldens" / "checkpoint" / "tokenizer"

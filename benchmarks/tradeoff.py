@@ -18,12 +18,16 @@ from typing import Any
 import torch
 
 from contar.conditioning import Guidance
-from contar.data import MovingDigits
-from contar.evaluation import DigitJudge, Outcome, evaluate
 from contar.generation import fast_changes
 from recipes import nova
-from recipes.digits_evaluation import abilities_of
-from recipes.digits_judge import load_judge
+from recipes.moving_digits import (
+    DigitJudge,
+    MovingDigits,
+    Outcome,
+    abilities_of,
+    evaluate,
+    load_judge,
+)
 
 SEED = 7000  # of prompts and noise, on which no setting was chosen
 NEAR = 0.03  # ratios within this of 1 are told as near ties

@@ -41,7 +41,10 @@ class Mlp(nn.Module):
 
 
 class CausalConv3d(nn.Conv3d):
-    """A 3D convolution that sees no later frame: the first frame is repeated before the clip."""
+    """A 3D convolution that sees no later frame: the first frame is repeated before the clip.
+
+    A clip may come in pieces, each with the frames before it.
+    """
 
     def __init__(
         self,
@@ -54,17 +57,31 @@ class CausalConv3d(nn.Conv3d):
     ) -> None:
         super().__init__(channels, out, kernel, stride, (0, *padding))
 
-    def forward(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c2 t2 h2 w2"]:
-        """Convolve; a stride of 2 halves 4k + 1 frames to 2k + 1."""
-        return super().forward(self.padded(input))
+    def forward(
+        self,
+        input: Float[Tensor, "b c t h w"],
+        before: Float[Tensor, "b c k h w"] | None = None,
+    ) -> Float[Tensor, "b c2 t2 h2 w2"]:
+        """Convolve; a stride of 2 halves 4k + 1 frames to 2k + 1.
 
-    def padded(self, input: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t2 h w"]:
-        """Return the clip behind as many copies of its first frame as the kernel looks back."""
-        before = self.kernel_size[0] - 1
-        if not before:
+        Args:
+            input: [b, c, t, h, w], a clip, or a piece of one.
+            before: [b, c, kernel - 1, h, w], the frames before the piece; None begins a clip.
+        """
+        return super().forward(self.padded(input, before))
+
+    def padded(
+        self,
+        input: Float[Tensor, "b c t h w"],
+        before: Float[Tensor, "b c k h w"] | None = None,
+    ) -> Float[Tensor, "b c t2 h w"]:
+        """Return the piece behind those before, or behind copies of a clip's first frame."""
+        count = self.kernel_size[0] - 1
+        if not count:
             return input
-        first = input[:, :, :1].expand(-1, -1, before, -1, -1)
-        return torch.cat([first, input], dim=2)  # whose gradient is no sum by atomics
+        if before is None:
+            before = input[:, :, :1].expand(-1, -1, count, -1, -1)
+        return torch.cat([before, input], dim=2)  # whose gradient is no sum by atomics
 
 
 def weight_of(layer: Any) -> Tensor:

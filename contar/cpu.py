@@ -142,13 +142,13 @@ class FastCausalConv3d(CausalConv3d, metaclass=_Faster):
 
     replaces = CausalConv3d
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, before: Tensor | None = None) -> Tensor:
         """Convolve."""
         # With gradients there are several clips, for which torch takes oneDNN by itself.
         if torch.is_grad_enabled() or not _at_hand(input, self.weight):
-            return super().forward(input)
+            return super().forward(input, before)
         sizes = (self.padding, self.stride, self.dilation, self.groups)
-        return _convolve(self.padded(input), self.weight, self.bias, *sizes)
+        return _convolve(self.padded(input, before), self.weight, self.bias, *sizes)
 
 
 _FAST: dict[type, type] = {nn.Linear: FastLinear, CausalConv3d: FastCausalConv3d}
@@ -214,6 +214,7 @@ def _convolution_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__
 
 
 if _KNOWN:  # for torch's `FlopCounterMode`, unless torch itself counts them by now
-    for _operation, _flops in {_product: _product_flops, _convolve: _convolution_flops}.items():
+    _formulas = {_product: _product_flops, _convolve: _convolution_flops}  # type: ignore[possibly-unbound]
+    for _operation, _flops in _formulas.items():
         if _operation not in flop_registry:  # type: ignore[possibly-unbound]
             register_flop_formula(_operation)(_flops)  # type: ignore[possibly-unbound]

@@ -22,8 +22,7 @@ from contar._errors import check_instance
 from contar._random import Generators, normal
 from contar._typing import Float, Int, Tensor
 from contar.attention import Positions
-from contar.backbones import SpatialMemory
-from contar.backbones.block import take
+from contar.backbones import SpatialMemory, take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
 from contar.heads import Noise, TokenHead
@@ -32,7 +31,7 @@ from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
 from recipes._nova.call import UNSET, Call, Numbers, Texts, Timeline, read_call
 from recipes._nova.config import PRESETS, NovaConfig
-from recipes._nova.network import Nova
+from recipes._nova.network import Nova, frozen_parts
 from recipes._nova.noise import FrameNoise
 from recipes._nova.sight import Sight
 from recipes._nova.step import read_step
@@ -384,14 +383,3 @@ def training_losses(
     if given is not None:
         losses = losses * (row % frames >= given[row // frames])
     return frame_losses(losses, row % frames, frames)
-
-
-def frozen_parts(model: Nova, *, images: bool = False) -> tuple[str, ...]:
-    """Return what the official training keeps fixed, as names for `contar.training.freeze`.
-
-    Args:
-        model: a NOVA; parts that it does not have are left out.
-        images: for the first stage, on images, which also keeps what tells frames apart.
-    """
-    names = ["motion", "times", "embed"] if images else ["motion"]
-    return "text.norm", *(name for name in names if getattr(model, name) is not None)

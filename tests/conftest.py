@@ -1,6 +1,7 @@
 """What every test runs under: shapes enforced by jaxtyping, Hypothesis profiles, --slow."""
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import typechecking
 from hypothesis import HealthCheck, settings
 from jaxtyping import config as jaxtyping_config
-from jaxtyping import install_import_hook
 
 logging.getLogger("xformers").setLevel(logging.ERROR)  # says that it has no kernels for the CPU
 # Health checks of time are off: what is slow here is the first call into torch, not the law.
@@ -20,6 +21,9 @@ _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=25, derandomize=True, **_common)
 settings.register_profile("thorough", max_examples=1000, **_common)
 settings.load_profile("ci")  # another one: pytest --hypothesis-profile=thorough
+
+# Files that begin first, so that no worker is left with one of them when the others have ended.
+LONGEST = ("test_docs.py", "test_benchmarks.py", "test_compiled.py", "test_digits_road.py")
 
 # The models are tiny: a second thread costs more than it brings, in processes of tests as well.
 torch.set_num_threads(1)
@@ -36,7 +40,21 @@ def pytest_configure(config: pytest.Config) -> None:
     # the profile of 1,000 examples a law and a GPU's run leave it to the short one.
     thorough = config.getoption("--hypothesis-profile") == "thorough"
     if not thorough and not config.getoption("--device"):
-        install_import_hook(["contar", "recipes"], "typechecking.checked")
+        typechecking.install(["contar", "recipes"])
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays: to look through it for garbage takes longer than most tests.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # else libraries take it for a leak
+
+
+def pytest_runtest_setup() -> None:
+    typechecking.seen.clear()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -46,6 +64,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
@@ -77,7 +97,7 @@ def largest_file():
 @pytest.fixture
 def main(monkeypatch):
     """`main("info", ...)` is the command in this process, which spares the imports."""
-    from contar import cli
+    from recipes import cli
 
     def run(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["contar", *arguments])

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import Fork
+
+from benchmarks import gpu
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # A run of its own, whatever this one is: several workers measure nothing.
@@ -109,53 +112,38 @@ def test_two_results_are_compared_row_by_row(tmp_path):
 
 
 def test_what_a_gpu_has_to_tell_a_cpu_tells_in_little(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny"]
-    env = {**ENV, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [*command, "--out", str(tmp_path)], cwd=BENCHMARKS.parent, capture_output=True, text=True,
-        timeout=480, env=env,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
-    steps = json.loads((tmp_path / "results.json").read_text())
+    arguments = ["--device", "cpu", "--tiny", "--out", str(tmp_path / "out")]
+    code, printed = Fork(tmp_path / "printed.txt", gpu.main, arguments).finish(480)
+    assert code == 0, printed
+    steps = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {step["state"] for step in steps} == {"done"}
     rows = {step["name"]: step["rows"] for step in steps}
     assert all(rows[name] for name in rows if name != "NOVA 480p, compiled")
-    assert "p20 to p80" in (tmp_path / "results.md").read_text()
+    assert "p20 to p80" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_a_gpu_that_is_not_there_is_said_to_be_missing(tmp_path):
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path)]
-    run = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, env=ENV)
-    assert run.returncode == 2
-    assert "torch sees no GPU" in run.stderr
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        gpu.main(["--out", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "torch sees no GPU" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_another_commit_is_timed_in_turn_and_leaves_nothing_behind(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.against", "HEAD", "--pairs", "1"]
-    command += ["--out", str(tmp_path), "-k", "like_size and mixture and cpu"]
+def test_the_projects_own_benchmarks_time_another_commit_in_turn_and_leave_nothing_behind(tmp_path):
     root = BENCHMARKS.parent
     if subprocess.run(["git", "-C", str(root), "rev-parse"], capture_output=True).returncode:
         pytest.skip("no git repository")
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, env=ENV)
+    head = "(samples_a_set and Pocket and cpu and float32 and not (16 or 25 or 4096))"
+    command = [sys.executable, "-m", "benchmarks.against", "HEAD", "--pairs", "1"]
+    command += ["--out", str(tmp_path), "-k", f"set_loop or (like_size and mixture) or {head}"]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, env=ENV)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "times as fast as HEAD" in run.stdout
     assert "heads of like size draw 16 tokens, cpu, mixture, float32: this" in run.stdout
     kept = subprocess.run(["git", "worktree", "list"], cwd=root, capture_output=True, text=True)
     assert "/other" not in kept.stdout
-
-
-def test_the_project_s_own_benchmarks_run(tmp_path):
-    command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "-o", "python_files=bench_*.py"]
-    command += ["--benchmark-only", "--results", str(tmp_path)]
-    head = "(samples_a_set and Pocket and cpu and float32 and not (16 or 25 or 4096))"
-    command += ["-k", f"set_loop or (like_size and mixture) or {head}"]
-    root = BENCHMARKS.parent
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, env=ENV)
-    assert run.returncode == 0, run.stdout
-    tables = {file.name.split("_")[0] for file in tmp_path.glob("*.md")}
-    assert tables == {"nova", "heads"}
+    for side in ("0-this", "0-other"):
+        tables = {file.name.split("_")[0] for file in (tmp_path / side).glob("*.md")}
+        assert tables == {"nova", "heads"}

@@ -1,7 +1,10 @@
 """The command line, as a person runs it."""
 
 import importlib.util
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +14,9 @@ import pytest
 from films import film
 from PIL import Image
 
-from contar import cli
-from contar.evaluation import direction_of
-from contar.evaluation.tracking import bounced
 from contar.media import fit_frames, read_video
+from recipes import cli
+from recipes.moving_digits import bounced, direction_of
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
 
@@ -25,11 +27,6 @@ def clip(name: str) -> Path:
     assert spec is not None
     assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
-
-
-def contar(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "contar.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_where(tmp_path, capsys):
@@ -51,10 +48,9 @@ def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_where(tmp_path, c
         assert sheet.height > 64 * len(PROMPTS)
 
 
-def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path):
+def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path, main):
     out = tmp_path / "seven.mp4"
-    result = contar("generate", "a seven moves to the left", "--out", str(out))
-    assert result.returncode == 0, result.stderr
+    main("generate", "a seven moves to the left", "--out", str(out))
     frames, fps = read_video(out)
     assert frames.shape == (17, 64, 64, 3)
     assert fps == 8
@@ -90,6 +86,80 @@ def test_a_long_video_is_made_in_chunks_and_the_digit_comes_back_from_the_wall(m
     given = ("--video", str(out), "--frames", "65", "--chunk", "17", "--steps", "2")
     main("generate", "a five moves", "--out", str(longer), *given)
     assert len(read_video(longer)[0]) == 65
+
+
+def live(out: Path, *options: str) -> list[str]:
+    quick = ("--steps", "2", "--diffusion-steps", "2")
+    return ["generate", "a seven moves", "--out", str(out), *quick, *options]
+
+
+def test_a_live_video_is_the_same_and_the_bar_counts_frames(tmp_path, main, capsys):
+    main(*live(tmp_path / "a.gif", "--live"))
+    assert "17/17" in capsys.readouterr().err
+    main(*live(tmp_path / "b.gif"))
+    a, b = (read_video(tmp_path / name)[0].int() for name in ("a.gif", "b.gif"))
+    assert a.shape == b.shape
+    assert (a - b).abs().max() <= 1
+
+
+def test_a_live_video_that_is_stopped_by_ctrl_c_is_a_file_of_the_frames_so_far(tmp_path):
+    out = tmp_path / "long.mp4"
+    out.write_text("before")
+    words = live(out, "--live", "--frames", "4001", "--chunk", "17")
+    command = [sys.executable, "-m", "recipes.cli", *words]
+    said = b""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stderr is not None
+            while not re.search(rb" ([2-9]|\d\d+)/4001", said):  # a frame was there before
+                part = os.read(process.stderr.fileno(), 4096)
+                assert part, said
+                said += part
+            assert out.read_text() == "before"
+            process.send_signal(signal.SIGINT)
+            said += process.stderr.read()
+            assert process.wait(timeout=120) == 130
+        finally:
+            process.kill()
+    assert f"contar: stopped: the frames that were finished are in {out}".encode() in said
+    assert b"Traceback" not in said
+    assert [file.name for file in tmp_path.iterdir()] == ["long.mp4"]
+    frames, fps = read_video(out)
+    assert 1 <= len(frames) < 4001
+    assert fps == 8
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_sigterm_stops_a_live_video_likewise(tmp_path, main, monkeypatch, capsys, after):
+    from recipes._nova.pipeline import NovaPipeline
+
+    stream = NovaPipeline.stream
+
+    def stopped(self, prompt, **options):
+        made = 0
+        for piece in stream(self, prompt, **options):
+            if made >= after:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield piece
+            made += len(piece)
+
+    monkeypatch.setattr(NovaPipeline, "stream", stopped)
+    usual, out = signal.getsignal(signal.SIGTERM), tmp_path / "a.gif"
+    out.write_text("before")
+    with pytest.raises(SystemExit, match="130"):
+        main(*live(out, "--live"))
+    assert signal.getsignal(signal.SIGTERM) is usual
+    if after:
+        assert len(read_video(out)[0]) == after
+    else:
+        assert out.read_text() == "before"
+        assert "nothing is written" in capsys.readouterr().err
+
+
+def test_a_live_picture_is_one_frame(tmp_path, main):
+    main(*live(tmp_path / "a.png", "--live", "--frames", "1"))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (64, 64)
 
 
 def test_generate_writes_a_video_of_the_right_size_rate_and_number_of_frames(tmp_path, capsys):
@@ -211,15 +281,13 @@ def test_the_command_line_loads_a_folder_and_writes_a_file(tmp_path, main):
     assert read_video(out)[1] == 8
 
 
-def test_a_bad_argument_ends_with_the_message_and_no_traceback():
-    result = contar("info", "nova-9000")
-    assert result.returncode == 1
-    assert result.stderr.startswith("contar: model: got 'nova-9000', allowed")
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize(
-    "arguments", [("generate", "x", "--model", "nova-9000"), ("demo", "--seed", "-1")]
+    "arguments",
+    [
+        ("generate", "x", "--model", "nova-9000"),
+        ("demo", "--seed", "-1"),
+        ("generate", "x", "--model", "none", "--negative", "a \udcff"),
+    ],
 )
 def test_a_bad_argument_of_any_command_ends_with_the_message(arguments, tmp_path, main):
     out = tmp_path / "out.mp4"
@@ -234,14 +302,11 @@ def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
         main("demo", "--out", str(tmp_path / "file" / "demo"))
 
 
-@pytest.mark.parametrize("option", ["prompt", "--negative"])
-def test_bytes_that_are_no_text_are_refused_by_name_before_the_model_is_read(option, tmp_path):
-    words: list[str | bytes] = [b"\xff"] if option == "prompt" else ["x", option, b"a \xff"]
-    command = [sys.executable, "-m", "contar.cli", "generate", *words, "--model", "none"]
+def test_a_program_refuses_bytes_that_are_no_text_by_name_and_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "recipes.cli", "generate", b"\xff", "--model", "none"]
     result = subprocess.run([*command, "--out", str(tmp_path / "a.mp4")], capture_output=True)
-    name = option.removeprefix("--").encode()
     assert result.returncode == 1
-    assert result.stderr.startswith(b"contar: " + name + b": got '"), result.stderr
+    assert result.stderr.startswith(b"contar: prompt: got '"), result.stderr
     assert rb"\udcff" in result.stderr
     assert b"Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CARDS = (ROOT / "recipes" / "models").glob("*/README.md")
+CARDS = (ROOT / "recipes" / "moving_digits" / "weights").glob("*/README.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(CARDS)]
 # A block that opens with another word, as ```python no-run, is shown and not run.
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

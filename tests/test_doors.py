@@ -32,14 +32,12 @@ from contar.diffusion import NoiseProcess, SamplerTable
 from contar.heads import DiffusionMLP, EnergyHead, MeanFlowHead, MixtureHead
 from contar.ordering import SetSchedule, full_mask, random_order, raster_order, set_sizes
 from contar.ordering import truncated_normal_mask as normal_mask
-from contar.tokenizers import patchify
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.tiles import tiled
+from contar.tokenizers import CausalVAE, OpenSoraVAE, patchify
+from contar.tokenizers._tiles import tiled
 from recipes import mar, nova
 from recipes._shared.sizes import check_tower
 
-HUGE = [2**62, 2**63, 2**100, 2**40, 10**9]
+HUGE = [10**9, 2**63]  # test_errors.py has others
 SIZES: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
     ("layers", KVCache, {"batch": 1, "heads": 1, "width": 1, "capacity": 1}),
     ("capacity", KVCache, {"batch": 1, "heads": 1, "width": 1, "layers": 1}),
@@ -92,7 +90,9 @@ def test_a_size_that_no_memory_holds_is_refused(
 
 
 @pytest.mark.parametrize("huge", HUGE)
-def test_so_is_one_within_a_tuple_or_a_config(huge: int, refuses: Any) -> None:
+def test_a_size_that_no_memory_holds_is_refused_within_a_tuple_or_a_config(
+    huge: int, refuses: Any
+) -> None:
     small = (1, 8, 1)
     for place, part in enumerate(("depth", "width", "heads")):
         half = tuple(huge if i == place else size for i, size in enumerate(small))
@@ -164,8 +164,8 @@ def test_a_block_refuses_wrong_tensors_at_its_door(
         Block(8, 2, prenorm=prenorm)(x, rows=rows)
 
 
-@pytest.mark.parametrize("value", ["1", 1, None, [], torch.tensor(True), b"1"])
-def test_a_switch_is_a_bool(value: Any, refuses: Any) -> None:
+@pytest.mark.parametrize("value", [1, None])
+def test_a_switch_that_is_no_bool_is_refused(value: Any, refuses: Any) -> None:
     name = type(value).__name__
     with refuses("cosine_first", name):
         sinusoid(torch.zeros(2), 4, cosine_first=value)
@@ -200,7 +200,7 @@ def test_bytes_and_truth_values_are_no_sizes(refuses: Any) -> None:
 @pytest.mark.parametrize(
     "column", ["timestep", "input_scale", "state", "prediction", "noise", "noise_high"]
 )
-@pytest.mark.parametrize("value", ["1", True, None, math.nan, math.inf, [1.0], torch.tensor(1.0)])
+@pytest.mark.parametrize("value", ["1", math.nan, [1.0]])
 def test_a_table_holds_finite_numbers(column: str, value: Any, refuses: Any) -> None:
     row: dict[str, Any] = {
         "timestep": (1.0,), "input_scale": (1.0,), "state": ((1.0,),), "prediction": ((0.0,),),

@@ -16,13 +16,12 @@ from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.media import read_tail, read_video, save_gif, write_video
 from contar.ordering import truncated_normal_mask
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.training import RunConfig
+from contar.tokenizers import CausalVAE
+from contar.training import RunConfig, VaeStage
 from recipes import mar, nova
 from recipes._nova.training import NovaStage
 from recipes.compare import Comparison
 from recipes.moving_digits import MovingDigitsRecipe
-from recipes.vae_training import VaeStage
 
 RATES = [np.int64(8), np.uint8(8), np.float32(8), np.float64(8), np.float16(8), Fraction(8)]
 

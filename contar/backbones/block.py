@@ -16,9 +16,16 @@ from contar._errors import (
 from contar._layers import Mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import KVCache, TokenCache, attend
-from contar.attention.attend import attention
-from contar.attention.positions import check_table, turned
+from contar.attention import (
+    Backend,
+    KVCache,
+    Mask,
+    TokenCache,
+    attend,
+    attention,
+    check_table,
+    turned,
+)
 
 
 class SelfAttention(nn.Module):
@@ -41,8 +48,8 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "b n d"],
         *,
         turn: Float[Tensor, "*b2 kv k 2"] | None = None,
-        mask: Any = None,
-        backend: Any = None,
+        mask: Mask = None,
+        backend: Backend | None = None,
         cache: tuple[KVCache | TokenCache, int] | None = None,
         rows: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,

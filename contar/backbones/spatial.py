@@ -16,9 +16,7 @@ from contar._errors import (
 from contar._layers import weight_of
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import KVCache, Positions, TokenCache
-from contar.attention.attend import check_backend
-from contar.attention.cache import as_it_was
+from contar.attention import KVCache, Positions, TokenCache, as_it_was, check_backend
 from contar.backbones.block import Block, run_blocks, take
 from contar.backbones.spatial_memory import SpatialMemory, check_memory
 

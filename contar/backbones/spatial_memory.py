@@ -8,8 +8,7 @@ import torch
 
 from contar._errors import bad, check_instance
 from contar._typing import Tensor
-from contar.attention import KVCache, TokenCache
-from contar.attention.attend import check_backend
+from contar.attention import KVCache, TokenCache, check_backend
 
 Halves = Sequence[tuple[int, int, int]]
 

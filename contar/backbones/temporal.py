@@ -7,10 +7,15 @@ from torch import nn
 
 from contar._errors import DEEPEST, bad, check_instance, check_size, check_tensor
 from contar._typing import Float, Tensor
-from contar.attention import BlockLayout, KVCache, prepare_mask
-from contar.attention.attend import check_backend
-from contar.attention.cache import as_it_was
-from contar.attention.positions import check_table
+from contar.attention import (
+    Backend,
+    BlockLayout,
+    KVCache,
+    as_it_was,
+    check_backend,
+    check_table,
+    prepare_mask,
+)
 from contar.backbones.block import Block, run_blocks
 
 
@@ -56,7 +61,7 @@ class TemporalTower(nn.Module):
         cache: KVCache | None = None,
         window: int | None = None,
         pinned: int = 0,
-        backend: Any = None,
+        backend: Backend | None = None,
         checkpoint: bool = False,
     ) -> Float[Tensor, "b t n d"]:
         """Transform the tokens of frames; the prefix's output is left out.
@@ -124,7 +129,13 @@ class TemporalTower(nn.Module):
             check_table("turn", turn, batch, layout.keys, self.width // self.heads)
 
     def _run(
-        self, x: Tensor, length: int, layout: BlockLayout, *, backend: Any, **options: Any
+        self,
+        x: Tensor,
+        length: int,
+        layout: BlockLayout,
+        *,
+        backend: Backend | None,
+        **options: Any,
     ) -> Tensor:
         mask = prepare_mask(layout, backend, x.device)
         x = run_blocks(self.blocks, x, mask=mask, backend=backend, **options)

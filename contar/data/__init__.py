@@ -1,6 +1,6 @@
-"""Data sets: clips with captions."""
+"""Clips with captions: folders of files, caches of samples in shards."""
 
-from contar.data.bouncing_digits import BouncingDigits
-from contar.data.moving_digits import MovingDigit, MovingDigits
+from contar.data.cache import Cache, Sample, write_cache
+from contar.data.captioned import CaptionedFile, captioned_files
 
-__all__ = ["BouncingDigits", "MovingDigit", "MovingDigits"]
+__all__ = ["Cache", "CaptionedFile", "Sample", "captioned_files", "write_cache"]

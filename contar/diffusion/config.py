@@ -1,7 +1,7 @@
 """From a scheduler's config to a fresh scheduler of diffusers, which holds the constants."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from contar._defaults import fixed_defaults
 from contar._errors import bad
@@ -9,7 +9,20 @@ from contar._errors import bad
 MANY = 10**6  # timesteps, each of which some schedulers compute by itself
 
 
-def load_scheduler(config: Any) -> Any:
+@runtime_checkable
+class Scheduler(Protocol):
+    """A scheduler of diffusers, by what is read of it."""
+
+    @property
+    def config(self) -> Any:
+        """Its arguments by name."""
+        ...
+
+
+SchedulerConfig = Mapping[str, Any] | Scheduler
+
+
+def load_scheduler(config: SchedulerConfig) -> Any:
     """Return a new diffusers scheduler.
 
     Args:

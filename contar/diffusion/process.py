@@ -19,7 +19,7 @@ from contar._errors import (
 )
 from contar._random import Generators, check_generator, integers, normal
 from contar._typing import Float, Int, Tensor
-from contar.diffusion.config import load_scheduler
+from contar.diffusion.config import SchedulerConfig, load_scheduler
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -58,7 +58,7 @@ class NoiseProcess:
                 raise bad("prediction", self.prediction, "'epsilon' where the variance is learned")
 
     @classmethod
-    def from_config(cls, config: Any) -> "NoiseProcess":
+    def from_config(cls, config: SchedulerConfig) -> "NoiseProcess":
         """Read the process from a diffusers scheduler or its config.
 
         Flow matching (Lipman et al. 2022, arXiv 2210.02747; shift as in arXiv 2403.03206) has
@@ -88,7 +88,7 @@ class NoiseProcess:
         return cls(signal, level, steps, prediction, betas)
 
     @classmethod
-    def on(cls, config: Any, device: torch.device | str) -> "NoiseProcess":
+    def on(cls, config: SchedulerConfig, device: torch.device | str) -> "NoiseProcess":
         """Read the process as `from_config` does, once for each config and device.
 
         A step that read it anew would have its tables wait for the device.

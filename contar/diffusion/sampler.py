@@ -25,7 +25,7 @@ from contar._errors import (
     check_tensor,
 )
 from contar._typing import Float, Tensor
-from contar.diffusion.config import load_scheduler
+from contar.diffusion.config import SchedulerConfig, load_scheduler
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SamplerTable:
 
     @classmethod
     def from_config(
-        cls, config: Any, steps: int, *, flow_shift: float | None = None
+        cls, config: SchedulerConfig, steps: int, *, flow_shift: float | None = None
     ) -> "SamplerTable":
         """Read the table off a diffusers scheduler, or its config, for a number of steps.
 

@@ -5,13 +5,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from contar._errors import bad, check_instance
 from contar._files import read_json, write_whole
-from contar.evaluation.evaluate import Scores
-from contar.evaluation.figures import FIGURES, Figure
-from contar.evaluation.outcomes import Outcome
+from contar.evaluation._chart import draw
+from contar.evaluation.figures import Figure, Scores
 
+Titles = Mapping[str, tuple[str, str]]
 JSON, CLIPS, PICTURE = "scores.json", "clips.jsonl", "scores.png"
 
 
@@ -21,12 +22,15 @@ class Report:
 
     Attributes:
         rows: as in {"model": ..., "real clips": ..., "untrained": ...}.
+        titles: of the figures that are shown, in this order, each with its kind, which says how it
+            is written: "share", "correlation" and "similarity" from 0 to 1, "dB", or any other.
 
     Raises:
         ValueError: no scores.
     """
 
     rows: Mapping[str, Scores]
+    titles: Titles
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -35,15 +39,18 @@ class Report:
             check_instance("rows", scores, Scores)
 
     def names(self) -> list[str]:
-        """Return the figures that any of them has, in the order of `FIGURES`."""
-        return [name for name in FIGURES if any(name in row.figures for row in self.rows.values())]
+        """Return the figures with a title that any of them has, in the order of the titles."""
+        return [
+            name for name in self.titles if any(name in row.figures for row in self.rows.values())
+        ]
 
     def table(self) -> str:
         """Return a Markdown table: a line for each figure, a column for each model."""
         lines = ["| figure | " + " | ".join(self.rows) + " |", "|---" * (len(self.rows) + 1) + "|"]
         for name in self.names():
-            cells = [written(name, row.figures.get(name)) for row in self.rows.values()]
-            lines.append(f"| {FIGURES[name][0]} | " + " | ".join(cells) + " |")
+            title, kind = self.titles[name]
+            cells = [_written(row.figures.get(name), kind) for row in self.rows.values()]
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -55,11 +62,10 @@ class Report:
         Raises:
             ImportError: matplotlib is not installed; nothing is written.
         """
-        from contar.evaluation.chart import draw
-
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        picture = draw(self, place / PICTURE)
+        shown = {name: self.titles[name] for name in self.names()}
+        picture = draw(self.rows, shown, place / PICTURE)
         told = {
             name: {
                 "figures": {k: asdict(f) for k, f in row.figures.items()},
@@ -78,7 +84,7 @@ class Report:
         return place / JSON, picture
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Report":
+    def load(cls, path: str | os.PathLike[str], titles: Titles, outcome: type) -> "Report":
         """Return the report that `save` wrote, with its clips if clips.jsonl lies beside it.
 
         What an older contar also measured stays among the figures, unshown, and is left out of the
@@ -86,6 +92,8 @@ class Report:
 
         Args:
             path: of the scores.json.
+            titles: of the figures.
+            outcome: the dataclass of a clip's line.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -95,13 +103,13 @@ class Report:
         content = read_json(file)
         clips = file.with_name(CLIPS)
         try:
-            outcomes: dict[str, list[Outcome]] = {name: [] for name in content["rows"]}
-            known = {field.name for field in fields(Outcome)}
+            outcomes: dict[str, list[Any]] = {name: [] for name in content["rows"]}
+            known = {field.name for field in fields(outcome)}
             lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
             for told in map(json.loads, lines):
                 seen = {key: value for key, value in told.items() if key in known}
-                seen["frames"] = tuple(seen.get("frames", ()))  # JSON has lists
-                outcomes[told["model"]].append(Outcome(**seen))
+                seen = {key: _tuple(value) for key, value in seen.items()}
+                outcomes[told["model"]].append(outcome(**seen))
             rows = {
                 name: Scores(
                     {key: Figure(**figure) for key, figure in row["figures"].items()},
@@ -112,16 +120,18 @@ class Report:
             }
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise bad(file.name, f"{file}: {error!r}", "a report that contar wrote") from error
-        return cls(rows)
+        return cls(rows, titles)
 
 
-def written(name: str, figure: Figure | None) -> str:
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has lists alone
+
+
+def _written(figure: Figure | None, kind: str) -> str:
     """Return a figure as text with its interval, shares in percent."""
     if figure is None or figure.value is None:
         return "–"
-    scale, form = {"share": (100, "{:.1f}%"), "dB": (1, "{:.1f} dB")}.get(
-        FIGURES[name][1], (1, "{:.3f}")
-    )
+    scale, form = {"share": (100, "{:.1f}%"), "dB": (1, "{:.1f} dB")}.get(kind, (1, "{:.3f}"))
     text = form.format(scale * figure.value)
     if figure.low is None or figure.high is None:
         return text

@@ -126,7 +126,7 @@ class Graphs:
             self._captured[key] = self._capture(step, given, len(tensors))
         captured = self._captured[key]
         for ours, theirs in zip(captured.inputs, given, strict=True):
-            if ours is not None:
+            if ours is not None and theirs is not None:
                 ours.copy_(theirs)
         captured.graph.replay()
         return captured.output.clone()
@@ -140,12 +140,14 @@ class Graphs:
         )
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize(tensors[0].device)
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(tensors[0].device)
+        device = next(x.device for x in tensors if x is not None)
+        torch.cuda.synchronize(device)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
         with torch.cuda.stream(stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                output = step(_Given(inputs[count:]), *inputs[:count])
+                drawn = [x for x in inputs[count:] if x is not None]
+                output = step(_Given(drawn), *inputs[:count])
             finally:
                 graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)

@@ -20,8 +20,7 @@ from contar._typing import Int, Tensor
 from contar.conditioning import Guidance
 from contar.generation.graphs import Graphs
 from contar.heads import DiffusionHead, TokenHead
-from contar.ordering import checkerboard_order, random_order, set_sizes
-from contar.ordering.sizes import Curve, Rounding
+from contar.ordering import Curve, Rounding, checkerboard_order, random_order, set_sizes
 
 
 @dataclass(frozen=True)

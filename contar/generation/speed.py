@@ -3,7 +3,7 @@
 from typing import Any
 
 from contar._errors import bad, check_size
-from contar.diffusion.config import load_scheduler
+from contar.diffusion import load_scheduler
 
 _NOISE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
@@ -19,9 +19,10 @@ _OWN = (
 def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]:
     """Return changes of a `GenerationPlan` that leave out most of the work, and some exactness.
 
-    A quarter of the sets, each in few steps of a solver of higher order: what the measurements on
-    a small model of digits support (docs/performance.md), where reused features and guidance
-    cost more than they save. For a frame of 256 tokens or more add `refresh`.
+    A quarter of the sets, but at least four where there are so many, each in few steps of a solver
+    of higher order: what the measurements on a small model of digits support
+    (docs/performance.md), where reused features cost more than they save. For a frame of 256
+    tokens or more add `refresh`.
 
     Args:
         scheduler: what the model is sampled with otherwise, as in `load_scheduler`: the solver
@@ -53,4 +54,4 @@ def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]
     check_size("sets", sets)
     check_size("steps", steps)
     solver["_class_name"] = "UniPCMultistepScheduler"
-    return {"scheduler": solver, "diffusion_steps": steps, "sets": max(1, sets // 4)}
+    return {"scheduler": solver, "diffusion_steps": steps, "sets": max(min(sets, 4), sets // 4)}

@@ -5,7 +5,7 @@ from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.energy import EnergyHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
-from contar.heads.protocol import Noise, TokenHead
+from contar.heads.protocol import Noise, TokenHead, check_plan
 from contar.heads.registry import check_head, head_names, head_scheduler, make_head, register_head
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Noise",
     "TokenHead",
     "check_head",
+    "check_plan",
     "head_names",
     "head_scheduler",
     "make_head",

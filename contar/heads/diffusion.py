@@ -13,7 +13,13 @@ from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
 from contar.cpu import laid_out
-from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, variance_bound
+from contar.diffusion import (
+    NoiseProcess,
+    SamplerTable,
+    SchedulerConfig,
+    iddpm_table,
+    variance_bound,
+)
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_sample
 
@@ -44,7 +50,7 @@ class DiffusionHead(nn.Module):
     def __init__(
         self,
         network: DiffusionMLP,
-        scheduler: Any,
+        scheduler: SchedulerConfig,
         *,
         steps: int = 25,
         solver: Literal["scheduler", "iddpm"] = "scheduler",
@@ -61,7 +67,9 @@ class DiffusionHead(nn.Module):
         self._solver = iddpm_table if solver == "iddpm" else _of_scheduler(scheduler)
         self.check_sample(Guidance(), 1.0, None)
 
-    def with_scheduler(self, scheduler: Any, *, flow_shift: float | None = None) -> "DiffusionHead":
+    def with_scheduler(
+        self, scheduler: SchedulerConfig, *, flow_shift: float | None = None
+    ) -> "DiffusionHead":
         """Return a head of the same network that learns and draws by another scheduler.
 
         Args:
@@ -79,7 +87,9 @@ class DiffusionHead(nn.Module):
         other._check_kind("scheduler", other.process.betas is not None)
         return other.with_solver(scheduler, flow_shift=flow_shift)
 
-    def with_solver(self, scheduler: Any, *, flow_shift: float | None = None) -> "DiffusionHead":
+    def with_solver(
+        self, scheduler: SchedulerConfig, *, flow_shift: float | None = None
+    ) -> "DiffusionHead":
         """Return a head of the same network that draws by another scheduler; as `with_scheduler`.
 
         A solver that the noise process could not learn by, as those of higher order, will do. It

@@ -120,7 +120,7 @@ class Video:
         A frame may come early, by half its distance from the one before and half of 1 / `rate`.
         """
         kept = None
-        for frame in at_rate(self.frames(), rate, late=self.rounding):
+        for frame in _at_rate(self.frames(), rate, late=self.rounding):
             kept = kept if kept and kept[0] is frame else (frame, self.picture(frame))
             yield kept[1]
 
@@ -212,7 +212,7 @@ def _rate(
     return steps / seconds
 
 
-def at_rate(
+def _at_rate(
     frames: Iterable[tuple[float, Any]],
     rate: float,
     *,

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from contar._errors import bad, check_number
 from contar._typing import Float, Tensor
+from contar.media.video import write_video
 
 
 def _pictures(frames: Tensor, least: int) -> np.ndarray:
@@ -67,16 +68,13 @@ def save_gif(
 
     Args:
         frames: [b, c, t, h, w] in [0, 1], one or three channels.
-        path: of the GIF.
+        path: of the GIF, ends in .gif.
         fps: frames per second, above 0 and at most 50.
         least: pixels that a frame's longer side gets at least.
 
     Raises:
-        ValueError: another shape, values outside [0, 1], or another frame rate.
+        ValueError: another shape, values outside [0, 1], another frame rate, or as `write_video`.
     """
-    fps = check_number("fps", fps, 0.01, 50)
-    pixels = _pictures(frames, least)
-    joined = np.concatenate(list(pixels), axis=2)
-    first, *rest = [Image.fromarray(np.ascontiguousarray(frame)) for frame in joined]
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
-    return Path(path)
+    check_number("fps", fps, 0.01, 50)
+    joined = np.concatenate(list(_pictures(frames, least)), axis=2)
+    return write_video(joined, path, fps=fps)

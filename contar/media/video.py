@@ -1,4 +1,4 @@
-"""Videos: read into uint8 tensors, and written whole or not at all.
+"""Videos: read into uint8 tensors, and written whole, or frame by frame as they come.
 
 Decoding and H.264 need the extra `contar[video]` (PyAV); pictures and animations need Pillow only.
 """
@@ -7,9 +7,9 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from PIL import GifImagePlugin, Image
 
 from contar._errors import bad, check_count, check_number, check_shape
 from contar._typing import Tensor, UInt8
-from contar.media.decoding import at_rate, load_av, open_video, path_of
+from contar.media.decoding import _at_rate, load_av, open_video, path_of
+from contar.media.live import until_stopped
 
 _BT709 = 1  # the code of H.264 for primaries, transfer and matrix alike
 
@@ -38,6 +39,18 @@ def check_frames(frames: Tensor | np.ndarray) -> np.ndarray:
     if 0 in frames.shape:
         raise bad("frames", tuple(frames.shape), "shape [t, h, w, 3], t, h and w at least 1")
     return frames.detach().cpu().numpy() if isinstance(frames, Tensor) else frames
+
+
+def _one_by_one(pieces: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Yield frames [h, w, 3] of pieces, each a frame or several; ValueError if one does not fit."""
+    size = None
+    for piece in pieces:
+        alone = isinstance(piece, Tensor | np.ndarray) and piece.ndim == 3
+        pixels = check_frames(piece[None] if alone else piece)
+        size = pixels.shape[1:] if size is None else size
+        if pixels.shape[1:] != size:
+            raise bad("frames", f"one of {pixels.shape[1:]}", f"{size}, as the first")
+        yield from pixels
 
 
 def _stack(pictures: Iterable[np.ndarray]) -> UInt8[Tensor, "t h w 3"]:
@@ -118,14 +131,15 @@ def read_tail(
     if kept[0][0] > start + video.rounding:
         needed = round(span * video.rate) + 1
         raise bad(name, f"{count} frames", f"at least {needed}, of which {frames} are taken")
-    chosen = islice(at_rate(kept, rate, start=start), frames)
+    chosen = islice(_at_rate(kept, rate, start=start), frames)
     return _stack(video.picture(frame) for frame in chosen)
 
 
-def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
+def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
     av = load_av()
     colors = av.video.reformatter
-    height, width = frames.shape[1:3]
+    first = next(frames)
+    height, width = first.shape[:2]
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         # 29.97 stays 2997/100, and 30000/1001 stays itself.
         rate = Fraction(fps).limit_denominator(1001)
@@ -135,7 +149,7 @@ def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         stream.color_range = colors.ColorRange.MPEG
         stream.colorspace = stream.color_primaries = stream.color_trc = _BT709
-        for pixels in frames:
+        for pixels in chain([first], frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame = frame.reformat(
                 format=stream.pix_fmt,
@@ -146,13 +160,14 @@ def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def _write_gif(frames: np.ndarray, path: Path, fps: float) -> None:
+def _write_gif(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
     # Image.save would join equal neighbours into one picture; block by block, none is lost.
-    ends = [round(100 * end / fps) for end in range(len(frames) + 1)]  # in 1/100 s, GIF's unit
-    pictures = [Image.fromarray(np.ascontiguousarray(pixels)).quantize() for pixels in frames]
+    pictures = (Image.fromarray(np.ascontiguousarray(pixels)).quantize() for pixels in frames)
+    first = next(pictures)
     with path.open("wb") as file:
-        file.writelines(GifImagePlugin.getheader(pictures[0], info={"loop": 0})[0])
-        for picture, begin, end in zip(pictures, ends[:-1], ends[1:], strict=True):
+        file.writelines(GifImagePlugin.getheader(first, info={"loop": 0})[0])
+        for number, picture in enumerate(chain([first], pictures)):
+            begin, end = (round(100 * n / fps) for n in (number, number + 1))  # in GIF's 1/100 s
             milliseconds = 10 * (end - begin)
             file.writelines(
                 GifImagePlugin.getdata(picture, duration=milliseconds, include_color_table=True)
@@ -160,8 +175,11 @@ def _write_gif(frames: np.ndarray, path: Path, fps: float) -> None:
         file.write(b";")
 
 
-def _write_png(frames: np.ndarray, path: Path, fps: float) -> None:
-    Image.fromarray(np.ascontiguousarray(frames[0])).save(path, format="PNG")
+def _write_png(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
+    picture = Image.fromarray(np.ascontiguousarray(next(frames)))
+    if next(frames, None) is not None:
+        raise bad("frames", "several frames", "1 frame for a .png")
+    picture.save(path, format="PNG")
 
 
 _WRITERS = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}
@@ -221,21 +239,25 @@ def check_output(
 
 
 def write_video(
-    frames: UInt8[Tensor | np.ndarray, "t h w 3"],
+    frames: UInt8[Tensor | np.ndarray, "t h w 3"] | Iterable[Any],
     path: str | os.PathLike[str],
     *,
     fps: float = 12.0,
 ) -> Path:
     """Write frames to a video, an animation or a picture, by the path's suffix; return the path.
 
-    The file appears whole, in the place of one that was there, or not at all.
+    Of an array the file appears whole, in the place of one that was there, or not at all. Frames
+    may also come one by one, or in pieces, and are encoded as they do. If what they come from
+    fails or is stopped, by Ctrl-C as well, the file holds those before, and the error goes on;
+    before the first one, all is as it was.
 
     .mp4 is H.264 (x264 at crf 17, BT.709, limited range): 4:2:0, or 4:4:4, which some browsers do
     not play, where height or width is odd. .gif has a palette of 256 colours for each frame and
     repeats for ever. .png is exact and holds one frame.
 
     Args:
-        frames: RGB, uint8 [t, h, w, 3].
+        frames: RGB, uint8 [t, h, w, 3]; or an iterable of such and of frames [h, w, 3], as
+            `NovaPipeline.stream` is.
         path: ends in .mp4, .gif or .png.
         fps: frames per second, from 0.01 to 1000; to 50 for .gif, whose pictures then last whole
             hundredths of a second that add up. An .mp4 holds it as a fraction over at most 1001.
@@ -246,11 +268,13 @@ def write_video(
             range, or several frames for one .png.
         ImportError: an .mp4 is asked for and av is not installed.
     """
-    pixels = check_frames(frames)
+    live = isinstance(frames, Iterable) and not isinstance(frames, Tensor | np.ndarray)
+    pixels = None if live else check_frames(frames)  # type: ignore[arg-type]
     check_number("fps", fps, 0.01, 1000)
-    check_output(path, fps=fps, frames=len(pixels))
+    check_output(path, fps=fps, frames=None if pixels is None else len(pixels))
     file = path_of(path)
-    with _beside(file) as temporary:
-        _WRITERS[file.suffix.lower()](pixels, temporary, float(fps))
+    coming = until_stopped(_one_by_one(frames)) if pixels is None else nullcontext(iter(pixels))
+    with _beside(file) as temporary, coming as shown:
+        _WRITERS[file.suffix.lower()](shown, temporary, float(fps))
         os.replace(temporary, file)
     return file

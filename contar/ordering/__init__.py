@@ -3,9 +3,11 @@
 from contar.ordering.masking import TrainingMask, full_mask, mask_by_order, truncated_normal_mask
 from contar.ordering.orders import checkerboard_order, random_order, raster_order
 from contar.ordering.schedule import SetSchedule, SetStep
-from contar.ordering.sizes import set_sizes
+from contar.ordering.sizes import Curve, Rounding, set_sizes
 
 __all__ = [
+    "Curve",
+    "Rounding",
     "SetSchedule",
     "SetStep",
     "TrainingMask",

@@ -1,6 +1,34 @@
 """Pixels to latents and back, latents to tokens and back."""
 
-from contar.tokenizers.patchify import patchify, unpatchify
-from contar.tokenizers.protocol import Tokenizer
+from typing import TYPE_CHECKING
 
-__all__ = ["Tokenizer", "patchify", "unpatchify"]
+from contar._lazy import lazily
+from contar.tokenizers.patching import patches, patchify, unpatchify
+from contar.tokenizers.protocol import Tokenizer, latent_frames, longest_clip
+
+if TYPE_CHECKING:
+    from contar.tokenizers.causal_vae import CausalVAE
+    from contar.tokenizers.opensora import OpenSoraVAE
+    from contar.tokenizers.vae import KNOWN_VAES, VAETokenizer
+else:  # these import diffusers
+    __getattr__ = lazily(
+        __name__,
+        {
+            "causal_vae": ("CausalVAE",),
+            "opensora": ("OpenSoraVAE",),
+            "vae": ("KNOWN_VAES", "VAETokenizer"),
+        },
+    )
+
+__all__ = [
+    "KNOWN_VAES",
+    "CausalVAE",
+    "OpenSoraVAE",
+    "Tokenizer",
+    "VAETokenizer",
+    "latent_frames",
+    "longest_clip",
+    "patches",
+    "patchify",
+    "unpatchify",
+]

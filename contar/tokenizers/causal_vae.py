@@ -17,6 +17,7 @@ from contar._errors import DEEPEST, bad, check_grid, check_numbers, check_size, 
 from contar._layers import CausalConv3d
 from contar._models import Model
 from contar._typing import Float, Tensor
+from contar.tokenizers.past import Past
 from contar.tokenizers.protocol import check_clip
 
 STRIDES = (4, 8)  # frames, pixels
@@ -35,6 +36,10 @@ def _conv(channels: int, out: int, kernel: tuple[int, int, int]) -> CausalConv3d
     return CausalConv3d(channels, out, kernel, padding=(kernel[1] // 2, kernel[2] // 2))
 
 
+def _run(conv: CausalConv3d, x: Tensor, past: Past | None) -> Tensor:
+    return conv(x) if past is None else past.convolve(conv, x)
+
+
 class _ResBlock(nn.Module):
     def __init__(self, channels: int, *, time: bool) -> None:
         super().__init__()
@@ -42,9 +47,16 @@ class _ResBlock(nn.Module):
         self.conv1 = _conv(channels, channels, (3 if time else 1, 3, 3))
         self.conv2 = _conv(channels, channels, (1, 3, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(functional.silu(self.norm1(x)))
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        h = _run(self.conv1, functional.silu(self.norm1(x)), past)
         return x + self.conv2(functional.silu(self.norm2(h)))
+
+
+class _Blocks(nn.Sequential):
+    def forward(self, input: Tensor, past: Past | None = None) -> Tensor:
+        for block in self:
+            input = block(input, past)
+        return input
 
 
 class _Down(nn.Module):
@@ -68,8 +80,10 @@ class _Up(nn.Module):
         self.time = CausalConv3d(channels, 2 * channels, (3, 1, 1))
         self.space = nn.Linear(channels, 4 * out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = rearrange(self.time(x), "b (r c) t h w -> b (t r) h w c", r=2)[:, 1:]
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        x = rearrange(_run(self.time, x, past), "b (r c) t h w -> b (t r) h w c", r=2)
+        if past is None or past.begins:
+            x = x[:, 1:]
         return rearrange(self.space(x), "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
 
 
@@ -113,8 +127,8 @@ class CausalVAE(Model, AutoencoderMixin):
             check_numbers(name, values, latent_channels)
         a, b, c = widths
 
-        def blocks(width: int, *, time: bool) -> nn.Sequential:
-            return nn.Sequential(*(_ResBlock(width, time=time) for _ in range(depth)))
+        def blocks(width: int, *, time: bool) -> _Blocks:
+            return _Blocks(*(_ResBlock(width, time=time) for _ in range(depth)))
 
         self.stem = nn.Linear(4 * in_channels, a)
         self.encoder = nn.Sequential(
@@ -149,9 +163,55 @@ class CausalVAE(Model, AutoencoderMixin):
         Raises:
             ValueError: another shape.
         """
-        check_tensor(
-            "z", z, (None, self.config["latent_channels"], None, None, None), "[b, c, t, h, w]"
-        )
-        h = self.out(self.decoder(z).movedim(1, -1))
-        pixels = rearrange(h, "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
+        self._check_latents(z)
+        pixels = self._decode(z, None)
         return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+
+    def decode_next(
+        self, z: Float[Tensor, "b c t h w"], state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Float[Tensor, "b c2 t2 h2 w2"], tuple[Tensor, ...]]:
+        """Return the frames of a clip's next latents, and the state to go on from.
+
+        All pieces of a clip together are `decode` of the whole, up to rounding, wherever it is cut.
+
+        Args:
+            z: [b, c, t, h, w], the next latents of clips, at least one.
+            state: what the call for those before returned, which is left as it is; None begins
+                clips. It is the last two frames that each causal convolution saw.
+
+        Raises:
+            ValueError: another shape, or a state of other clips or of another autoencoder.
+        """
+        self._check_latents(z)
+        if not z.shape[2]:
+            raise bad("z", tuple(z.shape), "at least one latent frame")
+        if state is not None:
+            self._check_state(state, z)
+        past = Past(state)
+        pixels = self._decode(z, past)
+        return pixels, tuple(past.latest)
+
+    def _check_latents(self, z: Tensor) -> None:
+        channels = self.config["latent_channels"]
+        check_tensor("z", z, (None, channels, None, None, None), "[b, c, t, h, w]")
+
+    def _check_state(self, state: tuple[Tensor, ...], z: Tensor) -> None:
+        batch, (height, width), shapes = len(z), z.shape[3:], []
+        for layer in self.decoder:
+            for conv in layer.modules():
+                if isinstance(conv, nn.Conv3d) and conv.kernel_size[0] > 1:
+                    shapes.append((batch, conv.in_channels, 2, height, width))
+            if isinstance(layer, _Up):
+                height, width = 2 * height, 2 * width
+        if not isinstance(state, tuple) or len(state) != len(shapes):
+            raise bad("state", type(state).__name__, "what decode_next returned for these clips")
+        for x, shape in zip(state, shapes, strict=True):
+            check_tensor("state", x, shape, "[b, c, 2, h, w]", like=z)
+
+    def _decode(self, z: Tensor, past: Past | None) -> Float[Tensor, "b c t h w"]:
+        first, *middle, norm, silu = self.decoder
+        h = _run(first, z, past)  # type: ignore[arg-type]
+        for layer in middle:
+            h = layer(h, past)
+        h = self.out(silu(norm(h)).movedim(1, -1))
+        return rearrange(h, "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)

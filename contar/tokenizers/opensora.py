@@ -21,6 +21,7 @@ from contar._errors import DEEPEST, bad, check_choice, check_instance, check_siz
 from contar._layers import CausalConv3d
 from contar._models import Model
 from contar._typing import Float, Tensor
+from contar.tokenizers._tiles import tiled, tiles
 from contar.tokenizers.opensora_layers import (
     Downsample,
     MidBlock,
@@ -29,7 +30,6 @@ from contar.tokenizers.opensora_layers import (
     conv,
 )
 from contar.tokenizers.protocol import check_clip, latent_frames
-from contar.tokenizers.tiles import tiled, tiles
 
 STRIDES = (4, 8)  # frames, pixels
 

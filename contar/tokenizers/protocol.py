@@ -7,6 +7,8 @@ from contar._errors import bad, check_size, check_tensor
 from contar._random import Generators
 from contar._typing import Float, Tensor
 
+State = tuple[Tensor, ...]  # of decoding in pieces, each [b, ...], the caller's to hold
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -18,6 +20,7 @@ class Tokenizer(Protocol):
         space_stride: pixels for a latent pixel, in height and in width.
         shift: [channels] or [1], taken from what the network makes.
         scale: [channels] or [1], with which the difference is multiplied.
+        incremental: whether pieces of a clip, decoded by `decode_next`, equal the whole, decoded.
     """
 
     @property
@@ -30,6 +33,8 @@ class Tokenizer(Protocol):
     def shift(self) -> Float[Tensor, " c"]: ...  # noqa: D102
     @property
     def scale(self) -> Float[Tensor, " c"]: ...  # noqa: D102
+    @property
+    def incremental(self) -> bool: ...  # noqa: D102
 
     def latent_frames(self, frames: int, name: str = "num_frames") -> int:
         """Return how many latent frames a clip has; ValueError names the nearest valid counts."""
@@ -47,6 +52,12 @@ class Tokenizer(Protocol):
 
     def decode(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 t2 h2 w2"]:
         """Return pixels, about in [-1, 1], of scaled latents."""
+        ...
+
+    def decode_next(
+        self, latents: Float[Tensor, "b c t h w"], state: State | None = None
+    ) -> tuple[Float[Tensor, "b 3 t2 h2 w2"], State]:
+        """Return pixels of clips' next latents, and the state for those after; None begins."""
         ...
 
 

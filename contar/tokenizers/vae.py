@@ -11,7 +11,9 @@ from contar._defaults import fixed_defaults
 from contar._errors import bad, check_finite, check_size, check_tensor
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
-from contar.tokenizers.protocol import latent_frames
+from contar.tokenizers.protocol import State, latent_frames
+
+OVERLAP = 4  # latent frames, with which pieces are as long as the Open-Sora-Plan VAE's own tiles
 
 
 def _by_blocks(config: Any) -> int:
@@ -19,7 +21,7 @@ def _by_blocks(config: Any) -> int:
 
 
 # Frames and pixels for each latent one, from a config; whether the first frame stands alone.
-KNOWN = {
+KNOWN_VAES = {
     "AutoencoderKL": lambda vae: (1, _by_blocks(vae.config), False),
     "AutoencoderKLAllegro": lambda vae: (
         vae.config.temporal_compression_ratio, _by_blocks(vae.config), False,
@@ -69,12 +71,12 @@ class VAETokenizer:
 
     def __init__(self, vae: nn.Module) -> None:
         name = type(vae).__name__
-        if name not in KNOWN:
-            raise bad("vae", name, "one of " + ", ".join(KNOWN))
+        if name not in KNOWN_VAES:
+            raise bad("vae", name, "one of " + ", ".join(KNOWN_VAES))
         if getattr(vae.config, "timestep_conditioning", False):
             raise bad("vae", f"{name} with timestep_conditioning", "one without")
         self.vae: Any = vae
-        self.time_stride, self.space_stride, self._lone_first = KNOWN[name](vae)
+        self.time_stride, self.space_stride, self._lone_first = KNOWN_VAES[name](vae)
         # CogVideoX decodes latent frames two by two, and knows the clip's first one by an odd
         # number of them: of an even number, each comes back as a whole stride.
         cogvideox = name == "AutoencoderKLCogVideoX"
@@ -120,6 +122,23 @@ class VAETokenizer:
         if (check_size("latents", latents) - first) % self._together:
             return latents * self.time_stride
         return (latents - first) * self.time_stride + first
+
+    @property
+    def incremental(self) -> bool:
+        """Whether pieces of a clip, decoded by `decode_next`, equal the whole, decoded.
+
+        So it is where the autoencoder decodes frames alone or hands its state out. Others decode in
+        overlapping pieces, which come near.
+        """
+        return self._alone or self._hands_out
+
+    @property
+    def _alone(self) -> bool:
+        return self.time_stride == 1
+
+    @property
+    def _hands_out(self) -> bool:
+        return hasattr(self.vae, "decode_next")
 
     def encode(
         self, pixels: Float[Tensor, "b c t h w"], *, generator: Generators | None = None
@@ -181,16 +200,81 @@ class VAETokenizer:
         Raises:
             ValueError: another shape, NaN or infinite latents, or pixels that come out so.
         """
-        check_tensor("latents", latents, (None, self.channels, None, None, None), "[b, c, t, h, w]")
-        if 0 in latents.shape:
-            raise bad("latents", tuple(latents.shape), "no empty axis")
-        check_finite("latents", latents)
-        shift, scale = self._affine(latents.device)
-        plain = latents.float() / scale + shift
+        self._check_latents(latents)
+        plain = self._plain(latents)
         with self._running() as dtype:
             pixels = torch.cat([self._decode(clip[None]).float() for clip in plain.to(dtype)])
         self._check_result("pixels", pixels, self.pixel_frames(latents.shape[2]))
         return pixels
+
+    @torch.no_grad()
+    def decode_next(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        state: State | None = None,
+        *,
+        overlap: int = OVERLAP,
+    ) -> tuple[Float[Tensor, "b 3 t2 h2 w2"], State]:
+        """Return the pixels of clips' next latents, and the state to go on from.
+
+        All pieces together have the frames of `decode` of the whole. They equal them, up to
+        rounding, wherever a clip is cut, if `incremental`; else each piece is decoded behind the
+        latents before it, and comes near.
+
+        Args:
+            latents: [b, c, t, h, w], as in `decode`: the next of each clip.
+            state: what the call for those before returned, which is left as it is; None begins
+                clips.
+            overlap: latent frames that are decoded once more before each piece, where not
+                `incremental`.
+
+        Raises:
+            ValueError: as `decode`, an overlap below 1, or a state of other clips.
+        """
+        check_size("overlap", overlap)
+        self._check_latents(latents)
+        if state is not None:
+            self._check_state(state, latents)
+        frames = latents.shape[2] * self.time_stride
+        if state is None and self._lone_first:
+            frames -= self.time_stride - 1
+        if not self._hands_out:
+            z = latents if state is None else torch.cat([state[0], latents], dim=2)
+            kept = 0 if self._alone else min(overlap, z.shape[2])
+            return self.decode(z)[:, :, -frames:], (z[:, :, z.shape[2] - kept :].clone(),)
+        pieces, states = [], []
+        with self._running() as dtype:
+            for i, clip in enumerate(self._plain(latents).to(dtype)):
+                before = None if state is None else tuple(x[i : i + 1] for x in state)
+                piece, after = self.vae.decode_next(clip[None], before)
+                pieces.append(piece.float())
+                states.append(after)
+        pixels = torch.cat(pieces)
+        self._check_result("pixels", pixels, frames)
+        return pixels, tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+    def _check_latents(self, latents: Tensor) -> None:
+        check_tensor("latents", latents, (None, self.channels, None, None, None), "[b, c, t, h, w]")
+        if 0 in latents.shape:
+            raise bad("latents", tuple(latents.shape), "no empty axis")
+        check_finite("latents", latents)
+
+    def _check_state(self, state: Any, latents: Tensor) -> None:
+        """Raise a ValueError unless a state may be of these clips; ours looks closer at it."""
+        batch, channels, _, *grid = latents.shape
+        tensors = isinstance(state, tuple) and all(isinstance(x, Tensor) for x in state)
+        if not tensors or any(x.shape[:1] != (batch,) for x in state):
+            raise bad("state", type(state).__name__, f"what decode_next returned, of {batch} clips")
+        if not self._hands_out:
+            shape = (batch, channels, None, *grid)
+            if len(state) != 1:
+                raise bad("state", f"{len(state)} tensors", "what decode_next returned")
+            check_tensor("state", state[0], shape, "[b, c, t, h, w]", like=latents)
+
+    def _plain(self, latents: Tensor) -> Tensor:
+        """Return latents as the autoencoder makes them."""
+        shift, scale = self._affine(latents.device)
+        return latents.float() / scale + shift
 
     @contextmanager
     def _running(self) -> Iterator[torch.dtype]:

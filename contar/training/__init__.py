@@ -1,7 +1,51 @@
 """How a training run goes: losses of a step, parts kept from training, the loop and its saves."""
 
-from contar.training.freeze import freeze
+from typing import TYPE_CHECKING
+
+from contar._lazy import lazily
+from contar.training.curves import require_matplotlib, save_curves
+from contar.training.distributed import one_run, processes
+from contar.training.draws import Draws, draw_step
+from contar.training.freezing import freeze
 from contar.training.loop import RunConfig, train
 from contar.training.losses import FrameLosses, frame_losses
+from contar.training.order import batch_indices
+from contar.training.saves import check_own
 
-__all__ = ["FrameLosses", "RunConfig", "frame_losses", "freeze", "train"]
+if TYPE_CHECKING:
+    from contar.training.autoencoder import VaeStage, train_vae
+    from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
+    from contar.training.latents import Latents
+else:  # these import diffusers
+    __getattr__ = lazily(
+        __name__,
+        {
+            "autoencoder": ("VaeStage", "train_vae"),
+            "caching": ("Clip", "check_samples", "encode_clips", "fingerprint", "read_clips"),
+            "latents": ("Latents",),
+        },
+    )
+
+__all__ = [
+    "Clip",
+    "Draws",
+    "FrameLosses",
+    "Latents",
+    "RunConfig",
+    "VaeStage",
+    "batch_indices",
+    "check_own",
+    "check_samples",
+    "draw_step",
+    "encode_clips",
+    "fingerprint",
+    "frame_losses",
+    "freeze",
+    "one_run",
+    "processes",
+    "read_clips",
+    "require_matplotlib",
+    "save_curves",
+    "train",
+    "train_vae",
+]

@@ -13,17 +13,17 @@ from torch import nn
 from contar._errors import bad, check_choice, check_count, check_number, check_text
 from contar._typing import Tensor, UInt8
 from contar.conditioning import encode_texts
-from contar.data.cache import Cache, Sample
-from contar.data.captioned import CaptionedFile
+from contar.data import Cache, CaptionedFile, Sample
 from contar.media import (
     fit_frames,
+    frames_to_pixels,
     glance_image,
     glance_video,
     motion_score,
     open_video,
     read_image,
 )
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 
 
 class Clip(NamedTuple):
@@ -45,7 +45,7 @@ def read_clips(
     first clip; each is read when its clips are asked for, one clip at a time.
 
     Args:
-        files: of `contar.data.captioned.captioned_files`.
+        files: of `contar.data.captioned_files`.
         frames: of a clip; 1 makes pictures.
         fps: frames per second.
         height: in pixels; what a file has more is cut off evenly.
@@ -156,7 +156,7 @@ def _encode(
 ) -> Iterator[Sample]:
     texts = encode_texts([clip.caption for clip in clips], words, encoder, length=length)
     for clip, text in zip(clips, texts, strict=True):
-        pixels = clip.frames.permute(3, 0, 1, 2)[None].to(tokenizer.vae.device) / 127.5 - 1
+        pixels = frames_to_pixels(clip.frames[None].to(tokenizer.vae.device))
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
             mean, deviation = tokenizer.posterior(pixels)
         latents = torch.cat([mean, deviation], dim=1)[0]

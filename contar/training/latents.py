@@ -12,7 +12,7 @@ import torch
 from contar._errors import bad
 from contar._files import read_json, read_weights, write_whole
 from contar._typing import Bool, Float, Int, Tensor
-from contar.data.cache import Cache
+from contar.data import Cache
 from contar.training.caching import check_samples
 
 _FILE, _FACTS = "latents.safetensors", "latents.json"
@@ -49,7 +49,7 @@ class Latents:
 
     @classmethod
     def of(cls, cache: Cache) -> "Latents":
-        """Read a cache of `contar.training.caching.encode_clips`, of clips of one shape.
+        """Read a cache of `contar.training.encode_clips`, of clips of one shape.
 
         Raises:
             ValueError: a sample of another kind; it is named.

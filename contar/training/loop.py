@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from contar._errors import bad, check_choice, check_count, check_number, keep_plain
 from contar._files import read_json, write_whole
+from contar.training.distributed import one_run, processes, together
 from contar.training.log import FILES, RunLog, read_log
 from contar.training.order import batch_indices
-from contar.training.processes import one_run, processes, together
 from contar.training.saves import STATE, complete_saves, load, save
 
 # Of a `RunConfig`: what may differ when a run is resumed, because it changes no number but by

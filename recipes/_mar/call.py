@@ -8,11 +8,10 @@ import torch
 from contar._errors import bad, check_ids, check_instance, check_tensor
 from contar._random import Generators, check_generator
 from contar._typing import Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention import check_backend
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs
-from contar.heads import TokenHead
-from contar.heads.protocol import check_plan
+from contar.heads import TokenHead, check_plan
 from contar.ordering import SetSchedule, SetStep
 from recipes._mar.network import Mar
 

@@ -17,7 +17,7 @@ from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_instance
 from contar._files import WEIGHTS, load_exactly, read_json, read_weights
 from contar.cpu import speed_up
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes._mar.config import MarConfig
 from recipes._mar.keys import from_official
 from recipes._mar.network import Mar

@@ -8,7 +8,7 @@ import torch
 from contar._errors import bad, check_ids, check_instance, check_number, check_tensor
 from contar._random import Dropout, check_generator, uniform
 from contar._typing import Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention import check_backend
 from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from recipes._mar.network import Mar

@@ -9,10 +9,9 @@ import torch
 from contar._errors import bad, check_instance, check_number, check_size, check_tensor, plain
 from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention import check_backend
 from contar.generation import GenerationPlan, Graphs
-from contar.heads import DiffusionHead, TokenHead
-from contar.heads.protocol import check_plan
+from contar.heads import DiffusionHead, TokenHead, check_plan
 from contar.ordering import SetSchedule
 from recipes._nova.network import Nova
 

@@ -14,7 +14,7 @@ from contar._errors import (
     keep_plain,
     plain,
 )
-from contar.attention.positions import rotary_sections
+from contar.attention import rotary_sections
 from contar.heads import check_head
 from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contar._errors import bad, check_choice, check_count, check_instance, check_number, plain
-from contar.tokenizers import Tokenizer
-from contar.tokenizers.protocol import longest_clip
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import Tokenizer, VAETokenizer, longest_clip
 from recipes._nova.call import MOTION, UNSET
 from recipes._nova.network import Nova
 

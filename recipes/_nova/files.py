@@ -27,9 +27,7 @@ from contar._saving import written_beside
 from contar.conditioning import text_package
 from contar.cpu import speed_up
 from contar.diffusion import load_scheduler
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import KNOWN
+from contar.tokenizers import KNOWN_VAES, CausalVAE, OpenSoraVAE
 from recipes._nova.config import NovaConfig
 from recipes._nova.keys import from_official
 from recipes._nova.network import Nova
@@ -43,7 +41,9 @@ _OFFICIAL = {
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
 _TIMESTEPS = 1_000_000  # of a scheduler, which makes tables of them
-SHIPPED = Path(__file__).parents[1] / "models"  # trained by this project, by name
+SHIPPED = (
+    Path(__file__).parents[1] / "moving_digits" / "weights"
+)  # trained by this project, by name
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 
@@ -164,8 +164,8 @@ def open_vae(folder: Path, state: Mapping[str, Any] | None = None) -> Any:
     config = read_json(folder / "config.json")
     name = str(config.get("_class_name"))
     name = {"AutoencoderKLOpenSora": "OpenSoraVAE"}.get(name, name)
-    if name not in KNOWN:
-        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join(KNOWN))
+    if name not in KNOWN_VAES:
+        raise bad("vae/config.json", f"_class_name {name}", "one of " + ", ".join(KNOWN_VAES))
     ours = {"OpenSoraVAE": OpenSoraVAE, "CausalVAE": CausalVAE}
     cls = ours.get(name) or getattr(diffusers, name)
     try:

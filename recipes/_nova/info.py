@@ -12,7 +12,7 @@ from contar._errors import bad
 from contar._files import read_json, read_weights, weight_files
 from contar._memory import peak_bytes
 from contar.conditioning import text_package
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes._nova.config import PRESETS
 from recipes._nova.defaults import default_values
 from recipes._nova.files import open_network, open_vae

@@ -18,7 +18,7 @@ from contar._errors import (
     check_shape,
     check_text,
 )
-from contar._typing import Float, Tensor
+from contar._typing import Float, Tensor, UInt8
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.media import to_rgb
@@ -162,12 +162,18 @@ def show(latents: Float[Tensor, "b c t h w"], tokenizer: Tokenizer, output_type:
     """
     if output_type == "latent":
         return latents
-    pixels = tokenizer.decode(latents).permute(0, 2, 1, 3, 4)
-    check_finite("pixels", pixels)
+    pixels = tokenizer.decode(latents)
     if output_type == "pt":
-        return ((pixels + 1) / 2).clamp(0, 1)
-    # Cut off, not rounded, as released code does.
-    array = pixels.mul(127.5).add(127.5).clamp(0, 255).byte().permute(0, 1, 3, 4, 2).cpu().numpy()
+        check_finite("pixels", pixels)
+        return ((pixels.transpose(1, 2) + 1) / 2).clamp(0, 1)
+    array = frames_of(pixels)
     if output_type == "np":
         return array
     return [[Image.fromarray(frame) for frame in clip] for clip in array]
+
+
+def frames_of(pixels: Float[Tensor, "b 3 t h w"]) -> UInt8[np.ndarray, "b t h w 3"]:
+    """Return pixels in [-1, 1] as frames; ValueError if any is NaN or infinite."""
+    check_finite("pixels", pixels)
+    # Cut off, not rounded, as released code does.
+    return pixels.mul(127.5).add(127.5).clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()

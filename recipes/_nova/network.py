@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from contar._typing import Float, Tensor
-from contar.attention import Positions, grid_coordinates, rotary_table
-from contar.attention.positions import grid_waves
+from contar.attention import Positions, grid_coordinates, grid_waves, rotary_table
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
 from contar.conditioning.scalar import frame_times
@@ -151,3 +150,14 @@ class Nova(Headed):
     def _from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         sizes = self.sizes
         return from_official(state, self.state_dict(), sizes.encoder.depth, sizes.channels)
+
+
+def frozen_parts(model: Nova, *, images: bool = False) -> tuple[str, ...]:
+    """Return what the official training keeps fixed, as names for `contar.training.freeze`.
+
+    Args:
+        model: a NOVA; parts that it does not have are left out.
+        images: for the first stage, on images, which also keeps what tells frames apart.
+    """
+    names = ["motion", "times", "embed"] if images else ["motion"]
+    return "text.norm", *(name for name in names if getattr(model, name) is not None)

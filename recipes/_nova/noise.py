@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from contar._random import Generators
-from contar.backbones.block import take
+from contar.backbones import take
 from contar.heads import Noise
 from contar.ordering import SetStep
-from contar.tokenizers.patchify import patches
+from contar.tokenizers import patches
 
 
 class FrameNoise(Noise):

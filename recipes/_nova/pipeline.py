@@ -1,11 +1,13 @@
 """From words to pixels: NOVA's network with its tokenizer and text encoder, as a pipeline."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
@@ -13,16 +15,17 @@ from torch import nn
 
 from contar._errors import bad, check_callable, check_choice, check_count
 from contar._random import Generators, check_generator, normal
-from contar._typing import Float, Tensor
+from contar._typing import Float, Tensor, UInt8
 from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes._nova.call import Texts, motion_numbers, read_plan
 from recipes._nova.defaults import check_parts, default_values
 from recipes._nova.inputs import (
     Pixels,
     change_plan,
+    frames_of,
     read_clip,
     read_grid,
     read_guidance,
@@ -31,7 +34,7 @@ from recipes._nova.inputs import (
     show,
 )
 from recipes._nova.network import Nova
-from recipes.nova import generate
+from recipes.nova import stream
 
 
 @dataclass
@@ -40,10 +43,33 @@ class NovaOutput(BaseOutput):
 
     Attributes:
         frames: [b, t, h, w, 3] uint8 ("np"), a list of pictures for each sample ("pil"),
-            [b, t, 3, h, w] in [0, 1] ("pt"), or latents [b, c, t, h, w] ("latent").
+            [b, t, 3, h, w] in [0, 1] ("pt"), latents [b, c, t, h, w] ("latent"), or the
+            iterator that `NovaPipeline.stream` returns ("stream").
     """
 
     frames: Any
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a call has checked."""
+
+    texts: Sequence[str | Tensor]
+    negatives: Sequence[str | Tensor] | None
+    copies: int  # samples of each text
+    alone: bool  # one text and one sample, no list of them
+    clip: Tensor | None  # given first frames, in [-1, 1]
+    plan: GenerationPlan
+    sets: int  # of a frame
+    motion_flow: Any
+    fps: Any
+    generator: Generators
+    graphs: Graphs | None
+    callback: Callable[..., object] | None
+
+    @property
+    def batch(self) -> int:
+        return len(self.texts) * self.copies
 
 
 class NovaPipeline(DiffusionPipeline):
@@ -146,7 +172,7 @@ class NovaPipeline(DiffusionPipeline):
             plan_changes: fields of `GenerationPlan` by name, all but frames and grid, such as
                 `refresh`; they win over what other arguments and defaults say.
             graphs: replays each set as one CUDA graph, as `nova.stream` takes it.
-            output_type: "np", "pil", "pt" or "latent"; see `NovaOutput`.
+            output_type: "np", "pil", "pt", "latent" or "stream"; see `NovaOutput`.
             callback_on_step_end: called after each set with the pipeline, the number of sets that
                 are done, the number of the frame, and {"tokens": [b, n, c], the frame so far};
                 what it raises ends the call, and the pipeline stays usable.
@@ -167,7 +193,7 @@ class NovaPipeline(DiffusionPipeline):
         }
         if model.motion is None:
             chosen.update(motion_flow=motion_flow, fps=fps)
-        check_choice("output_type", output_type, ("np", "pil", "pt", "latent"))
+        check_choice("output_type", output_type, ("np", "pil", "pt", "latent", "stream"))
         if callback_on_step_end is not None:
             check_callable("callback_on_step_end", callback_on_step_end)
         grid = read_grid(model, height, width, pixels.space_stride)
@@ -221,42 +247,115 @@ class NovaPipeline(DiffusionPipeline):
         motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
         generator = check_generator(generator, batch, device)
 
+        call = _Call(
+            texts=texts,
+            negatives=negatives if plan.guidance.active else None,
+            copies=copies,
+            alone=isinstance(prompt, str) and copies == 1,
+            clip=clip,
+            plan=plan,
+            sets=len(sizes),
+            motion_flow=chosen["motion_flow"],
+            fps=chosen["fps"],
+            generator=generator,
+            graphs=graphs,
+            callback=callback_on_step_end,
+        )
+        if output_type == "stream":
+            result = self._pieces(call)
+        else:
+            try:
+                latents = torch.stack([*self._latents(call)], dim=2)
+                self._wake(self.vae)
+                result = show(latents, pixels, output_type)
+            finally:
+                self.maybe_free_model_hooks()
+        return NovaOutput(frames=result) if return_dict else (result,)
+
+    def stream(
+        self, prompt: str | Sequence[str] | None = None, **options: Any
+    ) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
+        """Generate, and yield frames as soon as the latent frame that they come of is finished.
+
+        Together they are those of a call, up to rounding; where the tokenizer is not `incremental`,
+        as of the Open-Sora-Plan VAE, they come near, see `VAETokenizer.decode_next`. Given frames
+        come first. A pipeline may be called, or stream again, while a stream waits; one that is
+        offloaded has one thing done at a time.
+
+        Args:
+            prompt: a text or several, as in a call.
+            options: of a call, all but `output_type` and `return_dict`.
+
+        Yields:
+            uint8 [n, h, w, 3] of one text, n frames each time (of the released tokenizers 1, then
+            4); [b, n, h, w, 3] of a list of texts, `prompt_embeds`, or several samples of a text.
+
+        Raises:
+            ValueError: as a call, before the first frame is asked for.
+
+        Example:
+            >>> from recipes.nova import from_pretrained
+            >>> pipe = from_pretrained("moving-digits")
+            >>> pipe.set_progress_bar_config(disable=True)
+            >>> frames = pipe.stream("a seven moves up", num_frames=9, num_inference_steps=2)
+            >>> [piece.shape for piece in frames]
+            [(1, 64, 64, 3), (4, 64, 64, 3), (4, 64, 64, 3)]
+        """
+        return self(prompt, output_type="stream", return_dict=False, **options)[0]
+
+    def _pieces(self, call: _Call) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
+        """Yield frames, latent frame by latent frame."""
+        pixels, state = VAETokenizer(self.vae), None
         try:
-            both = [*texts, *(negatives or [])] if plan.guidance.active else [*texts]
-            states = [state for state in self._encode(both, device) for _ in range(copies)]
-            context = None
-            if clip is not None:
-                context = self._encode_clip(clip.to(device), pixels, batch, generator)
-                self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
-            self._wake(model)
-            given = 0 if context is None else context.shape[2]
-            total = (frames - given) * len(sizes)
-            with self.progress_bar(total=total) as bar:  # type: ignore[call-arg]
-
-                def after(progress: Progress) -> None:
-                    bar.update()
-                    if callback_on_step_end is not None:
-                        done = (progress.frame - given) * progress.sets + progress.set + 1
-                        kept = {"tokens": progress.tokens}
-                        callback_on_step_end(self, done, progress.frame, kept)
-
-                latents = generate(
-                    model,
-                    states[:batch],
-                    plan,
-                    negative_prompt_embeds=states[batch:] or None,
-                    motion_flow=chosen["motion_flow"],
-                    fps=chosen["fps"],
-                    context=context,
-                    generator=generator,
-                    callback=after,
-                    graphs=graphs,
-                )
-            self._wake(self.vae)
-            result = show(latents, pixels, output_type)
+            with closing(self._latents(call)) as latents:
+                for latent in latents:
+                    self._wake(self.vae)
+                    piece, state = pixels.decode_next(latent[:, :, None], state)
+                    frames = frames_of(piece)
+                    yield frames[0] if call.alone else frames
+                    self._wake(self.transformer)
         finally:
             self.maybe_free_model_hooks()
-        return NovaOutput(frames=result) if return_dict else (result,)
+
+    def _latents(self, call: _Call) -> Generator[Float[Tensor, "b c h w"], None, None]:
+        """Yield latent frames, given ones first."""
+        states, context = self._conditions(call)
+        given = 0 if context is None else context.shape[2]
+        with self.progress_bar(total=(call.plan.frames - given) * call.sets) as bar:  # type: ignore[call-arg]
+
+            def after(progress: Progress) -> None:
+                bar.update()
+                if call.callback is not None:
+                    done = (progress.frame - given) * progress.sets + progress.set + 1
+                    call.callback(self, done, progress.frame, {"tokens": progress.tokens})
+
+            yield from stream(
+                self.transformer,
+                states[: call.batch],
+                call.plan,
+                negative_prompt_embeds=states[call.batch :] or None,
+                motion_flow=call.motion_flow,
+                fps=call.fps,
+                context=context,
+                generator=call.generator,
+                callback=after,
+                graphs=call.graphs,
+            )
+
+    @torch.no_grad()
+    def _conditions(self, call: _Call) -> tuple[list[Tensor], Float[Tensor, "b c n h w"] | None]:
+        """Return the states of texts, then of negative ones, and the latents of given frames."""
+        device = self._execution_device
+        both = [*call.texts, *(call.negatives or [])]
+        states = [state for state in self._encode(both, device) for _ in range(call.copies)]
+        context = None
+        if call.clip is not None:
+            tokenizer = VAETokenizer(self.vae)
+            clip = call.clip.to(device)
+            context = self._encode_clip(clip, tokenizer, call.batch, call.generator)
+            self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
+        self._wake(self.transformer)
+        return states, context
 
     def _encode_clip(
         self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators

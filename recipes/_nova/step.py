@@ -15,7 +15,7 @@ from contar._errors import (
 )
 from contar._random import check_generator, normal, uniform
 from contar._typing import Float, Int, Tensor
-from contar.attention.attend import check_backend
+from contar.attention import check_backend
 from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
 from recipes._nova.call import Numbers, Texts, motion_numbers

@@ -12,17 +12,13 @@ from torch.nn import functional
 from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded
 from contar._typing import Float, Tensor
-from contar.data.cache import Cache
+from contar.data import Cache
 from contar.diffusion import NoiseProcess
 from contar.heads import DiffusionHead, head_scheduler
 from contar.media import save_gif, save_sheet
 from contar.ordering import TrainingMask
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig, freeze, train
-from contar.training.caching import fingerprint
-from contar.training.draws import draw_step
-from contar.training.latents import Latents
-from contar.training.processes import processes
+from contar.tokenizers import VAETokenizer
+from contar.training import Latents, RunConfig, draw_step, fingerprint, freeze, processes, train
 from recipes import nova
 from recipes._nova.call import UNSET
 from recipes._nova.network import Nova
@@ -163,7 +159,7 @@ def batches_of(
     """Return the function from samples of a cache and a step to the step's batch.
 
     Args:
-        data: of `contar.training.caching.encode_clips`, of clips of one shape, read once, into
+        data: of `contar.training.encode_clips`, of clips of one shape, read once, into
             memory; or what was read already, on whose device batches are made.
         sizes: of the network; one of 1 frame takes each clip's first.
         stage: which says what is drawn, and what is left out how often.
@@ -276,7 +272,7 @@ def train_network(
     Args:
         stage: of the training.
         pipe: whose network is trained, and whose other parts make samples of it.
-        cache: of `contar.training.caching.encode_clips`, made with the pipeline's parts; or what
+        cache: of `contar.training.encode_clips`, made with the pipeline's parts; or what
             was read of it.
         out: folder of the run.
         prompts: of the samples.

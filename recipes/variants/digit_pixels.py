@@ -5,9 +5,9 @@ import torch
 from contar._errors import check_finite
 from contar._random import seeded, uniform
 from contar._typing import Float, Int, Tensor, UInt8
-from contar.data.digits import load_digits
-from contar.evaluation import DigitJudge, frechet_frames
+from contar.media import frames_to_pixels, pixels_to_frames
 from contar.tokenizers import patchify, unpatchify
+from recipes.moving_digits import DigitJudge, frechet_frames, load_digits
 from recipes.variants.canvas import Canvas
 
 PATCH, SIDE, SHIFT = 7, 28, 1
@@ -39,8 +39,7 @@ class DigitPixels:
         moved = [p.roll(s, (0, 1)) for p, s in zip(pictures, shift, strict=True)]
         dropped = uniform(size, generator=draws) < self.label_drop
         labels = self.digits.labels[rows].masked_fill(dropped, CANVAS.classes)
-        pixels = torch.stack(moved)[:, None].float() / 127.5 - 1
-        return patchify(pixels, PATCH), labels
+        return patchify(_pixels(torch.stack(moved)), PATCH), labels
 
     def asked(self, first: int, count: int) -> Int[Tensor, " b"]:
         """Return the labels of samples, every class in turn."""
@@ -53,8 +52,8 @@ class DigitPixels:
             ValueError: NaN or infinite tokens.
         """
         check_finite("made", made)
-        pixels = unpatchify(made.float(), GRID, PATCH)[:, 0]
-        grey = (pixels * 127.5 + 127.5).clamp(0, 255).round().byte()
+        pixels = unpatchify(made.float(), GRID, PATCH)
+        grey = pixels_to_frames(pixels[:, :, None])[:, 0, ..., 0]
         padded = torch.nn.functional.pad(grey, ((64 - SIDE) // 2,) * 4)
         return padded[..., None].expand(-1, -1, -1, 3).contiguous()
 
@@ -66,8 +65,7 @@ class DigitPixels:
             judge: of digits.
         """
         frames = self.frames(made)
-        real = load_digits("test").pictures.float()[:, None] / 127.5 - 1
-        others = self.frames(patchify(real, PATCH))
+        others = self.frames(patchify(_pixels(load_digits("test").pictures), PATCH))
         right = (judge.digits(frames) == self.asked(0, len(made))).float().mean()
         return {"digit": float(right), "frechet": frechet_frames(judge, others, frames)}
 
@@ -76,3 +74,7 @@ class DigitPixels:
         margin = (64 - SIDE) // 2
         shown = self.frames(made[:40])[:, margin:-margin, margin:-margin]
         return shown.unflatten(0, (-1, CANVAS.classes)).permute(0, 4, 1, 2, 3).float() / 255
+
+
+def _pixels(pictures: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b 1 h w"]:
+    return frames_to_pixels(pictures[:, None, :, :, None])[:, :, 0]

@@ -9,15 +9,19 @@ from tqdm import tqdm
 from contar._random import seeded, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import encode_texts
-from contar.data import MovingDigits
-from contar.data.cache import Cache, write_cache
-from contar.evaluation import DigitJudge, direction_of, frechet_frames
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training.caching import Clip, encode_clips, fingerprint
-from contar.training.processes import processes
+from contar.data import Cache, write_cache
+from contar.media import pixels_to_frames
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import Clip, encode_clips, fingerprint, processes
 from recipes import nova
-from recipes.moving_digits import FPS, network
+from recipes.moving_digits import (
+    FPS,
+    DigitJudge,
+    MovingDigits,
+    direction_of,
+    frechet_frames,
+    network,
+)
 
 
 class MovingClips:
@@ -66,8 +70,7 @@ class MovingClips:
         Raises:
             ValueError: NaN or infinite latents or pixels.
         """
-        pixels = self.tokenizer.decode(made).permute(0, 2, 3, 4, 1)
-        return pixels.mul(127.5).add(127.5).clamp(0, 255).round().byte()
+        return pixels_to_frames(self.tokenizer.decode(made))
 
     def judged(self, made: Float[Tensor, "b c t h w"], judge: DigitJudge) -> dict[str, float]:
         """Return the shares of right digits and directions, and the distance from real frames."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
 from contar.attention import attend
-from contar.attention.attend import _blindfold, plain
+from contar.attention.attending import _blindfold, _plain
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -64,7 +64,7 @@ def test_a_gpu_s_kernel_never_meets_a_query_that_sees_nothing(shape: tuple[int, 
         return attention(q, k, v, attn_mask=attn_mask)
 
     results = []
-    for run in (plain, _blindfold):
+    for run in (_plain, _blindfold):
         inputs = [x.requires_grad_() for x in draw()]
         with mock.patch("torch.nn.functional.scaled_dot_product_attention", kernel):
             out = run(*inputs, mask)  # type: ignore[reportCallIssue]
@@ -117,7 +117,7 @@ def test_attending_counts_no_devices_which_a_compiled_graph_of_a_gpu_cannot_do(m
     def count(*_):
         raise AssertionError("devices are counted")
 
-    module = sys.modules["contar.attention.attend"]  # beside the function of its name
+    module = sys.modules["contar.attention.attending"]  # beside the function of its name
     monkeypatch.setattr(module, "check_device", count)
     q = torch.zeros(1, 1, 2, 8)
     assert attend(q, q, q).shape == q.shape

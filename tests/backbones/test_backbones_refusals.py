@@ -9,7 +9,7 @@ from contar.attention import BlockLayout, KVCache, Positions
 from contar.backbones import Block, SelfAttention, SpatialTower, TemporalTower
 
 NAN = float("nan")
-NO_COUNTS = [0, -8, 8.0, NAN, True, None, "8"]
+NO_COUNTS = [0, 8.0]  # test_errors.py has all
 GOOD_SPATIAL = {"values": 4, "prefix_width": 8, "encoder": (1, 8, 2), "decoder": (1, 8, 2)}
 IDS = torch.tensor([[0, 1], [4, 2]])
 

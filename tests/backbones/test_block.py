@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from contar.attention import rotary_table
-from contar.backbones import Block, SpatialTower
-from contar.backbones.block import take
+from contar.backbones import Block, SpatialTower, take
 
 
 @pytest.mark.parametrize("prenorm", [False, True])

@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from contar.data.cache import Cache, Sample, write_cache
+from contar.data import Cache, Sample, write_cache
 
 MADE = {"tokenizer": "abc", "text_encoder": "def"}
 
@@ -133,7 +133,9 @@ def test_without_webdataset_it_says_what_to_install(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_arguments_are_refused(folder, tmp_path, refuses):
+def test_a_cache_refuses_a_folder_that_is_there_no_samples_and_bad_numbers(
+    folder, tmp_path, refuses
+):
     with refuses("out"):
         write_cache(samples(1), folder, made_with=MADE)
     with refuses("samples", "none"):
@@ -260,7 +262,7 @@ def test_an_array_that_is_none_is_named_when_it_is_read(folder, refuses, content
         cache[1]
 
 
-def test_an_npz_is_no_array(folder, refuses):
+def test_an_npz_in_an_arrays_place_is_refused_by_name(folder, refuses):
     stream = io.BytesIO()
     np.savez(stream, a=np.zeros(3))
     hostile(folder, one("00000001.text.npy", stream.getvalue()))

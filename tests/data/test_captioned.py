@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contar.data.captioned import captioned_files
+from contar.data import captioned_files
 
 
 def write(folder: Path, **texts: str) -> Path:

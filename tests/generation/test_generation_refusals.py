@@ -8,7 +8,7 @@ from contar.generation import GenerationPlan, Monitor, fill
 from contar.ordering import SetSchedule, raster_order
 
 NAN, INF = float("nan"), float("inf")
-NO_COUNTS = [0, -1, 1.0, NAN, INF, True, "2", [2]]
+NO_COUNTS = [0, 1.0]  # test_errors.py has all
 SCHEDULE = SetSchedule(raster_order(2, 4), (1, 3))
 
 

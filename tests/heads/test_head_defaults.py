@@ -7,7 +7,7 @@ from other_defaults import assert_independent, randn, seeded
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_draw_and_learn_the_same(name: str) -> None:
+def test_heads_draw_and_learn_the_same_whatever_torchs_defaults_are(name: str) -> None:
     head = make(name, 3, 4)
     cond = randn(2, 3, 4)
     with torch.no_grad():

@@ -27,7 +27,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 @kinds
-def test_it_keeps_the_protocol(kind):
+def test_a_head_keeps_the_protocol_and_knows_its_sizes(kind):
     head = make(kind, VALUES, COND)
     assert isinstance(head, TokenHead)
     assert (head.token_dim, head.cond_dim) == (VALUES, COND)

@@ -20,7 +20,6 @@ from contar.attention import (
     sincos_2d,
 )
 from contar.conditioning import encode_texts
-from contar.data import BouncingDigits, MovingDigits
 from contar.diffusion import NoiseProcess, SamplerTable, iddpm_table, sampler
 from contar.ordering import (
     checkerboard_order,
@@ -29,14 +28,14 @@ from contar.ordering import (
     raster_order,
     truncated_normal_mask,
 )
-from contar.training.draws import draw_step
-from contar.training.loop import batch_indices
+from contar.training import batch_indices, draw_step
 from recipes import mar, nova
+from recipes.moving_digits import BouncingDigits, MovingDigits
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 
 
-def test_mar_generates_the_same() -> None:
+def test_mar_generates_the_same_whatever_torchs_defaults_are() -> None:
     model, labels = tiny_mar(), torch.tensor([0, 2])
     assert_independent(lambda: mar.generate(model, labels, PLAN, generator=seeded()))
     latents = randn(2, 2, 4, 8)
@@ -44,7 +43,7 @@ def test_mar_generates_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", ["absolute, adapter", "rotary", "image"])
-def test_nova_generates_the_same(name: str) -> None:
+def test_nova_generates_the_same_whatever_torchs_defaults_are(name: str) -> None:
     model, states = tiny_nova(name), texts(2, 0)
     frames = 1 if name == "image" else 2
     plan = nova.GenerationPlan(frames=frames, sets=3, diffusion_steps=3, refresh=2)
@@ -67,7 +66,7 @@ def test_nova_generates_the_same(name: str) -> None:
         {"_class_name": "DEISMultistepScheduler"},
     ],
 )
-def test_noise_and_solvers_are_the_same(config: dict[str, Any]) -> None:
+def test_noise_and_solvers_do_not_depend_on_torchs_defaults(config: dict[str, Any]) -> None:
     def read() -> SamplerTable:
         sampler._remembered.cache_clear()  # or it would be the table that was read before
         return SamplerTable.from_config(config, 5)
@@ -77,7 +76,7 @@ def test_noise_and_solvers_are_the_same(config: dict[str, Any]) -> None:
     assert_independent(lambda: iddpm_table(7))
 
 
-def test_orders_masks_places_and_caches_are_the_same() -> None:
+def test_orders_masks_places_and_caches_do_not_depend_on_torchs_defaults() -> None:
     layout = BlockLayout((2, 3))
     sizes: dict[str, Any] = {"layers": 1, "batch": 1, "heads": 1, "width": 2}
     for make_it in (
@@ -104,7 +103,7 @@ def test_orders_masks_places_and_caches_are_the_same() -> None:
                 assert cache._memory.device.type == "cpu"
 
 
-def test_models_are_built_the_same() -> None:
+def test_models_are_built_the_same_whatever_torchs_defaults_are() -> None:
     def built(build: Callable[[], Any]) -> list[Tensor]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

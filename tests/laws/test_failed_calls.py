@@ -55,10 +55,12 @@ def tower() -> TemporalTower:
         return TemporalTower(depth=3, width=16, heads=2).eval()
 
 
-@pytest.mark.parametrize("error", [NO_MEMORY, KeyboardInterrupt()])
 @pytest.mark.parametrize("options", [{}, {"window": 2}, {"window": 2, "pinned": 1}])
-@pytest.mark.parametrize("given", [0, 1, 3, 4])
-@pytest.mark.parametrize("where", ["first block", "second block", "norm"])
+@pytest.mark.parametrize("given", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [("first block", NO_MEMORY), ("second block", KeyboardInterrupt()), ("norm", NO_MEMORY)],
+)
 @torch.no_grad()
 def test_a_temporal_tower_that_fails_leaves_its_cache_and_can_be_called_again(
     error: BaseException, options: dict[str, int], given: int, where: str

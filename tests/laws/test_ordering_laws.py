@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contar.ordering import (
+    Curve,
+    Rounding,
     SetSchedule,
     TrainingMask,
     checkerboard_order,
@@ -28,7 +30,6 @@ from contar.ordering import (
     set_sizes,
     truncated_normal_mask,
 )
-from contar.ordering.sizes import Curve, Rounding
 
 Refuses = Callable[..., AbstractContextManager[None]]
 

@@ -10,7 +10,7 @@ import torch
 from films import film, greys, seconds
 
 from contar.media import glance_video, motion_score, open_video, read_tail, read_video
-from contar.media.decoding import at_rate
+from contar.media.decoding import _at_rate
 
 # A second of 60 frames, then 2 frames a second.
 VARYING = [i / 60 for i in range(60)] + [1 + i / 2 for i in range(10)]
@@ -69,14 +69,14 @@ def test_frames_before_the_first_are_not_missed_where_times_begin_late(tmp_path)
 
 def test_the_nearest_of_even_frames_is_chosen_each_once():
     frames = [(i / 25, i) for i in range(250)]
-    assert [*at_rate(frames, 25)] == [*range(250)]
-    assert [*at_rate(frames, 8)] == [int(i * 25 / 8 + 0.5) for i in range(80)]
-    assert [*at_rate(frames, 12.5)] == [*range(0, 250, 2)]
+    assert [*_at_rate(frames, 25)] == [*range(250)]
+    assert [*_at_rate(frames, 8)] == [int(i * 25 / 8 + 0.5) for i in range(80)]
+    assert [*_at_rate(frames, 12.5)] == [*range(0, 250, 2)]
 
 
 def test_times_rounded_to_milliseconds_skip_and_repeat_no_frame():
     frames = [(round(i / 30, 3), i) for i in range(1000)]
-    assert [*at_rate(frames, 30, late=0.001)] == [*range(1000)]
+    assert [*_at_rate(frames, 30, late=0.001)] == [*range(1000)]
 
 
 def test_a_steady_motion_scores_alike_at_even_and_varying_times(tmp_path):

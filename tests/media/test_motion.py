@@ -83,7 +83,7 @@ def test_pictures_smaller_than_the_window_have_a_score(size):
     assert 0 <= motion_score(frames) < 20
 
 
-def test_one_frame_is_refused(tmp_path, refuses):
+def test_one_frame_alone_has_no_motion_score(tmp_path, refuses):
     with refuses("frames", "1 frame", "at least 2"):
         motion_score(pan(0, frames=1))
     with refuses("frames", "1 frame", "at least 2"):

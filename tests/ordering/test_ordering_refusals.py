@@ -19,7 +19,7 @@ from contar.ordering import (
 )
 
 NAN, INF = float("nan"), float("inf")
-NO_COUNTS = [0, -3, 2.0, NAN, INF, True, None, "4", [4]]
+NO_COUNTS = [0, 2.0]  # test_errors.py has all
 
 
 class OnCuda(torch.Generator):
@@ -39,7 +39,7 @@ def test_more_sets_than_tokens_are_refused(sets, refuses):
         set_sizes(8, sets)
 
 
-@pytest.mark.parametrize("value", ["sine", "", None, 1, ["cosine"]])
+@pytest.mark.parametrize("value", ["sine", None])
 def test_set_sizes_list_the_curves_and_roundings(value, refuses):
     with refuses("curve", repr(value), "cosine", "linear", "uniform"):
         set_sizes(8, 2, curve=value)
@@ -56,7 +56,7 @@ def test_orders_and_masks_need_counts(make, argument, value, refuses):
 
 
 @pytest.mark.parametrize("make", [random_order, raster_order, full_mask, truncated_normal_mask])
-@pytest.mark.parametrize("device", ["gpu", 1.5, None, "cuda:99"])
+@pytest.mark.parametrize("device", ["cuda:99"])
 def test_orders_and_masks_need_a_device(make, device, refuses):
     with refuses("device", repr(device)):
         make(2, 4, device=device)

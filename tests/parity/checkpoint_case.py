@@ -10,7 +10,7 @@ import torch
 from nova_case import STEP, Errors, latents_bound, relative_error
 
 from contar.conditioning import encode_texts
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import nova
 
 FRAMES = 1e-3  # share of values that may be off by more than 1 of 255

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from contar.backbones.block import take
+from contar.backbones import take
 from contar.generation import plan as plan_module
 from contar.heads import DiffusionHead, Noise
 from contar.ordering import TrainingMask

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from nova_case import STEP, Errors, relative_error, weights_by_rule
 
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import OpenSoraVAE, VAETokenizer
 
 
 def check_vae(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes._nova.defaults import default_values
 from recipes._nova.inputs import show

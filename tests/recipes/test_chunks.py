@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contar.attention import KVCache
@@ -40,6 +40,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
 
+@settings(max_examples=8 if settings().max_examples < 1000 else 1000)
 @given(st.data())
 def test_chunks_are_generations_one_after_the_other_from_one_generator(model, data):
     chunk = data.draw(st.integers(2, 4), "chunk")

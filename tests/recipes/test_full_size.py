@@ -11,7 +11,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 import torch
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes._nova.files import open_vae
 from recipes._nova.info import vae_memory

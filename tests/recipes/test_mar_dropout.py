@@ -41,7 +41,7 @@ def test_training_drops_by_its_own_generator_and_none_by_default() -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_it_changes_neither_the_mask_nor_the_dropped_labels() -> None:
+def test_dropout_changes_neither_the_mask_nor_the_dropped_labels() -> None:
     seen: list[Any] = []
     model = tiny_mar()
     forward = model.forward

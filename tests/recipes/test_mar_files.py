@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_mar import SIZES, tiny_mar
 from torch import nn
 
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 from recipes import mar
 from recipes._mar import config as mar_config
 

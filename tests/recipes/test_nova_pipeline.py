@@ -25,8 +25,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from contar.conditioning import encode_texts
 from contar.media import read_image
-from contar.tokenizers import patchify
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer, patchify
 from recipes import nova
 from recipes._nova import defaults as nova_defaults
 

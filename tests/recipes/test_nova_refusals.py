@@ -12,7 +12,7 @@ from recipes import nova
 from recipes._nova.keys import official_name, to_official
 
 NAN, INF = float("nan"), float("inf")
-NO_COUNTS = [0, -1, 2.0, NAN, INF, True, None, "2"]
+NO_COUNTS = [0, 2.0]  # test_errors.py has all
 SIZES: dict[str, Any] = {
     "temporal": nova.Tower(1, 16, 2),
     "encoder": nova.Tower(1, 16, 2),
@@ -54,19 +54,19 @@ def image_model() -> nova.Nova:
 # Building.
 
 
-@pytest.mark.parametrize("preset", ["nova-d48w1024", "", None, 3, {}, SIZES, [], "__class__"])
+@pytest.mark.parametrize("preset", ["nova-d48w1024", None, SIZES, "__class__"])
 def test_an_unknown_preset_is_refused_with_the_list(preset, refuses):
     with refuses("preset", repr(preset), *nova.PRESETS):
         nova.build(preset)
 
 
-@pytest.mark.parametrize("device", ["tpu5", "", 1.5, "cuda:99"])
+@pytest.mark.parametrize("device", ["cuda:99"])
 def test_an_unknown_device_is_refused(device, refuses):
     with refuses("device", repr(device)):
         nova.build(device=device)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", torch.int8, torch.bool, 16, float])
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.int8])
 def test_a_dtype_without_fractions_is_refused(dtype, refuses):
     with refuses("dtype", repr(dtype)):
         nova.build(nova.NovaConfig(**SIZES), dtype=dtype)
@@ -147,7 +147,7 @@ def test_a_config_refuses_towers_that_cannot_be_built(tower, part, came, value, 
          | {"temporal": (1, 64, 2), "encoder": (1, 64, 2)}),
     ],
 )  # fmt: skip
-def test_a_config_refuses_nonsense(argument, came, changes, refuses):
+def test_a_nova_config_refuses_bad_values_by_name(argument, came, changes, refuses):
     with refuses(argument, came):
         nova.NovaConfig(**{**SIZES, **changes})
 
@@ -279,12 +279,12 @@ def test_missing_extra_and_misshapen_weights_are_all_listed_and_nothing_is_loade
 
 
 @pytest.mark.parametrize("state", [None, "model.safetensors", [], 3])
-def test_weights_are_a_mapping(model, state, refuses):
+def test_official_weights_that_are_no_mapping_are_refused(model, state, refuses):
     with refuses("state", type(state).__name__):
         model.load_official_state_dict(state)
 
 
-def test_no_weights_at_all_are_refused(model, refuses):
+def test_official_weights_without_any_parameter_are_refused_and_all_are_named(model, refuses):
     with refuses("state", *(f"missing {name}" for name in model.official_state_dict())):
         model.load_official_state_dict({})
 

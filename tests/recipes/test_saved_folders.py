@@ -14,13 +14,12 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from tiny_mar import tiny_mar
 
-from contar.evaluation import DigitJudge
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.opensora import OpenSoraVAE
+from contar.tokenizers import CausalVAE, OpenSoraVAE
 from recipes import mar, nova
+from recipes.moving_digits import DigitJudge
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"
-DIGITS = Path(nova.__file__).parent / "models" / "moving-digits"
+DIGITS = Path(nova.__file__).parent / "moving_digits" / "weights" / "moving-digits"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

@@ -90,9 +90,7 @@ def test_the_frames_in_sight_are_those_that_the_temporal_tower_keeps(
 
 
 @given(window=st.integers(1, 4), pinned=st.integers(0, 2))
-def test_in_a_window_that_is_timed_anew_a_frame_is_where_it_stands_in_sight(
-    rotary, window, pinned
-):
+def test_in_a_window_that_is_timed_anew_a_frame_is_where_it_stands_in_sight(rotary, window, pinned):
     plan = replace(PLAN, frames=9, window=window, pinned=pinned)
     options: Any = {"law": "window"}
     for t in range(9):

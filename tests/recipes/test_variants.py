@@ -15,12 +15,14 @@ import recipes.variants
 from contar._lock import locked
 from contar._random import seeded
 from contar.conditioning import Guidance
-from contar.tokenizers.causal_vae import CausalVAE
+from contar.tokenizers import CausalVAE
 from recipes import compare, nova
-from recipes.digits_judge import load_judge
-from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
+from recipes.moving_digits import DEFAULTS, TEXT, build, load_judge, load_text, network
+from recipes.variants.canvas import HEADS
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
 from recipes.variants.moving_clips import MovingClips
+from recipes.variants.raster import Raster
+from recipes.variants.whole_flow import WholeFlow
 
 FILES = sorted(Path(recipes.variants.__file__).parent.glob("*.py"))
 SHORT = {"steps": 3, "batch": 8, "samples": 20, "seeds": (0,)}
@@ -148,7 +150,7 @@ def test_video_variants_learn_draw_and_are_judged(pipeline, tmp_path):
 
 def test_a_causal_variants_conditions_are_the_same_with_the_cache_and_without():
     torch.manual_seed(0)
-    model = compare.Raster(CANVAS, compare.HEADS["energy"], width=32, depth=2)
+    model = Raster(CANVAS, HEADS["energy"], width=32, depth=2)
     tokens, labels = torch.randn(2, CANVAS.tokens, CANVAS.values), torch.tensor([3, 7])
     whole = model.conditions(tokens[:, :-1], 0, labels)
     cache = model.tower.allocate_cache(2, 4 + CANVAS.tokens)
@@ -226,7 +228,7 @@ LOSSES = {
 def test_a_run_whose_loss_or_weights_are_no_numbers_is_counted_as_diverged(
     tmp_path, monkeypatch, what
 ):
-    monkeypatch.setattr(compare.WholeFlow, "loss", LOSSES[what])
+    monkeypatch.setattr(WholeFlow, "loss", LOSSES[what])
     steps = {"loss": 3, "gradient": 1}[what]  # the former ends at once
     one = compare.Comparison(variants=("whole-flow",), **{**SHORT, "steps": steps})  # type: ignore[arg-type]
     (run,) = compare.compare(one, tmp_path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar.tokenizers.opensora import OpenSoraVAE
+from contar.tokenizers import OpenSoraVAE
 
 diffusers: Any = importlib.import_module("diffusers")  # its names come lazily
 

@@ -35,7 +35,7 @@ def formula(conv, x):
     st.sampled_from([(0, 0), (1, 1), (0, 1)]), st.integers(0, 2), st.integers(1, 6),
     st.sampled_from(list(CLOSE)), st.booleans(), st.sampled_from([plain, speed_up]),
 )  # fmt: skip
-def test_it_is_the_formula_whether_or_not_gradients_are_on(
+def test_a_causal_convolution_is_the_formula_whether_or_not_gradients_are_on(
     kernel, stride, padding, batch, frames, dtype, learns, swap
 ):
     conv = swap(made(kernel, stride, padding, dtype))
@@ -74,7 +74,7 @@ def test_sped_up_it_is_onednns_without_gradients():
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_its_operations_are_counted(learns):
+def test_operations_of_a_causal_convolution_are_counted(learns):
     with torch.set_grad_enabled(learns), FlopCounterMode(display=False) as counter:
         speed_up(made())(torch.ones(1, 6, 4, 8, 8))
     assert counter.get_total_flops() == 2 * 4 * 8 * 8 * 5 * 6 * 27

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import CausalVAE, VAETokenizer
 
 few = settings(max_examples=min(settings().max_examples, 50))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_vaes import KINDS, make
 
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 
 LARGE = 4e4  # of a weight: as float16 holds it, with sums of products beyond what float16 holds
 
@@ -44,7 +44,7 @@ def test_float16_with_force_upcast_is_decoded_and_encoded_in_float32() -> None:
         assert all(value is before[name] for name, value in half.named_parameters())
 
 
-def test_it_is_float16_again_after_a_call_that_failed() -> None:
+def test_an_upcast_autoencoder_is_float16_again_after_a_call_that_failed() -> None:
     half, _ = strained("decoder", force_upcast=True, dtype=torch.float16)
     half.decoder.conv_out.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -6,8 +6,7 @@ import pytest
 import torch
 from small_vaes import cogvideox, hunyuan, ltx, make
 
-from contar.tokenizers.protocol import latent_frames
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer, latent_frames
 
 
 def come_back(vae: Any, most: int) -> list[int]:

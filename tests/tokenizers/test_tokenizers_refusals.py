@@ -9,7 +9,7 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize("patch", [0, -2, 2.0, NAN, True, None, "2", (2, 2)])
-def test_a_patch_is_a_count(patch, refuses):
+def test_a_patch_that_is_no_count_is_refused(patch, refuses):
     with refuses("patch", repr(patch)):
         patchify(torch.zeros(1, 4, 4, 4), patch)
     with refuses("patch", repr(patch)):

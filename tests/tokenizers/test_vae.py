@@ -8,9 +8,8 @@ import torch
 from small_vaes import KINDS, make, opensora
 from torch import Tensor
 
-from contar.tokenizers import Tokenizer
-from contar.tokenizers.tiles import tiled, tiles
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import Tokenizer, VAETokenizer
+from contar.tokenizers._tiles import tiled, tiles
 
 VIDEO = [kind for kind in KINDS if kind != "image"]
 
@@ -104,7 +103,7 @@ def test_tiles_that_would_leave_gaps_are_refused(refuses) -> None:
     ],
 )  # fmt: skip
 def test_a_config_that_it_does_not_build_is_refused(name, value, refuses) -> None:
-    from contar.tokenizers.opensora import OpenSoraVAE
+    from contar.tokenizers import OpenSoraVAE
 
     with refuses(name):
         OpenSoraVAE(**{name: value})
@@ -234,7 +233,7 @@ def test_bfloat16_autoencoders_take_and_return_float32() -> None:
 def test_a_saved_autoencoder_loads_the_same(tmp_path: Any) -> None:
     vae = make("opensora")
     vae.save_pretrained(tmp_path)
-    from contar.tokenizers.opensora import OpenSoraVAE
+    from contar.tokenizers import OpenSoraVAE
 
     loaded = OpenSoraVAE.from_pretrained(tmp_path)
     pixels = clip(5, 16, 16)

@@ -4,7 +4,7 @@ import pytest
 from other_defaults import assert_independent, randn, seeded
 from small_vaes import KINDS, make
 
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import VAETokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,19 +11,10 @@ import torch
 from films import film, greys, seconds
 from PIL import Image
 
-from contar.data.cache import Cache, Sample, write_cache
-from contar.data.captioned import captioned_files
+from contar.data import Cache, Sample, captioned_files, write_cache
 from contar.media import write_video
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import caching
-from contar.training.caching import (
-    Clip,
-    check_samples,
-    encode_clips,
-    fingerprint,
-    read_clips,
-)
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import Clip, caching, check_samples, encode_clips, fingerprint, read_clips
 from recipes.moving_digits import load_text
 
 

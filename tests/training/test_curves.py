@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contar.training.curves import save_curves
+from contar.training import save_curves
 
 
 def stage(folder, name, losses, validation=()):

@@ -8,7 +8,7 @@ import torch
 
 from contar._random import keyed_normal, keyed_uniform, keys
 from contar.diffusion import NoiseProcess
-from contar.training.draws import Draws, draw_step
+from contar.training import Draws, draw_step
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
@@ -107,7 +107,7 @@ def test_numbers_by_key_have_their_distribution_within_and_across_keys(
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 5)])
-def test_any_shape_is_drawn(shape):
+def test_numbers_by_key_have_any_shape_that_is_asked_for(shape):
     key = keys(0, "x", index=[1, 2])
     for draw in (keyed_uniform, keyed_normal):
         assert draw(key, *shape).shape == (2, *shape)

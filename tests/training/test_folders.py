@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_run
 import torch
+from forks import Fork
 from torch import nn
 
 from contar._lock import LOCK, locked
-from contar.training import RunConfig, saves, train
+from contar.training import RunConfig, processes, saves, train
 
 QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}
 
@@ -167,24 +169,21 @@ def test_a_second_run_is_refused_by_name_until_the_first_is_killed(out, refuses)
 
 
 def test_two_real_resumes_of_one_run_go_one_after_the_other(tmp_path):
-    program = Path(__file__).with_name("tiny_run.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(program.parents[2])}
-    command = [sys.executable, str(program), str(tmp_path / "run"), "--steps", "100000"]
-    options: Any = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    first = subprocess.Popen(command, **options, text=True)
+    command = [str(tmp_path / "run"), "--steps", "100000"]
+    first = Fork(tmp_path / "first.txt", tiny_run.main, command).process
     try:
         deadline = time.monotonic() + 120
         while not saves.complete_saves(tmp_path / "run"):
-            assert first.poll() is None
+            assert first.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        second = subprocess.run([*command, "--resume"], **options, text=True, timeout=120)
-        assert second.returncode == 1
-        assert f"another run goes on (process {first.pid} on" in second.stdout
-        assert first.poll() is None
+        code, printed = Fork(tmp_path / "b.txt", tiny_run.main, [*command, "--resume"]).finish()
+        assert code == 1
+        assert f"another run goes on (process {first.pid} on" in printed
+        assert first.is_alive()
     finally:
         first.kill()
-        first.communicate()
+        first.join()
     last = saves.complete_saves(tmp_path / "run")[-1]
     with locked(tmp_path / "run"):  # nothing of it is left
         assert last.is_dir()
@@ -333,7 +332,7 @@ def test_a_loss_that_comes_and_goes_has_a_column_of_its_own(tmp_path):
 
 
 def test_the_curves_of_such_a_log_are_drawn(tmp_path):
-    from contar.training.curves import save_curves
+    from contar.training import save_curves
 
     run(tmp_path, Coming())
     assert save_curves({"run": tmp_path}, tmp_path / "curves.png").stat().st_size > 1000
@@ -347,50 +346,31 @@ class Parts(Line):
         return {**losses, "few": x.mean()} if float(x.min()) < 4 else losses
 
 
-APART = """
-import sys
-from pathlib import Path
-import torch
-from torch import nn
-from contar.training import RunConfig, train
-from contar.training.processes import processes
-
-rank = processes().process_index
-
 class Some(nn.Module):
-    def __init__(self):
+    """Has a second loss in all processes but the first."""
+
+    def __init__(self) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         loss = (self.a * x - 2 * x).square().mean()
-        return {"loss": loss, **({"second": loss * 0 + 7} if rank else {})}
+        return {"loss": loss, **({"second": loss * 0 + 7} if processes().process_index else {})}
 
-def load(indices, step):
-    return (torch.tensor(indices, dtype=torch.float32),)
 
-config = RunConfig(steps=2, batch=4, log_every=1)
-train(Some(), load, config, Path(sys.argv[1]), count=16)
-"""
+def apart(out: Path) -> None:
+    config = RunConfig(steps=2, batch=4, log_every=1)
+    train(Some(), lambda indices, step: (torch.tensor(indices).float(),), config, out, count=16)
 
 
 def test_a_loss_of_one_process_alone_is_its_own_and_an_error_of_one_is_every_ones(tmp_path):
-    (tmp_path / "program.py").write_text(APART)
-    launch = "-m torch.distributed.run --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
-    command = [sys.executable, *launch.split(), "--nproc-per-node=2", str(tmp_path / "program.py")]
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    for times in (1, 2):
-        result = subprocess.run(
-            [*command, str(tmp_path / "run")], env={**os.environ, **environment},
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        printed = result.stdout + result.stderr
-        if times == 1:
-            assert result.returncode == 0, printed
-            log = rows(tmp_path / "run" / "log.csv")
-            assert [row["second"] for row in log] == ["7.0", "7.0"]
-        else:
-            assert printed.count("ValueError: out: got") == 2, printed
+    out = tmp_path / "run"
+    code, printed = Fork(tmp_path / "a.txt", apart, out, processes=2).finish()
+    assert code == 0, printed
+    assert [row["second"] for row in rows(out / "log.csv")] == ["7.0", "7.0"]
+    code, printed = Fork(tmp_path / "b.txt", apart, out, processes=2).finish()
+    assert code == 1
+    assert printed.count("ValueError: out: got") == 2, printed
 
 
 def test_a_loss_of_some_parts_or_batches_is_the_mean_over_those(tmp_path):

@@ -10,16 +10,13 @@ import pytest
 import torch
 from tiny_run import COUNT, SIZES, make_cache
 
-from contar.data import BouncingDigits
-from contar.data.cache import Cache, Sample, write_cache
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
-from contar.training import RunConfig
-from contar.training.latents import Latents
+from contar.data import Cache, Sample, write_cache
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import Latents, RunConfig
 from recipes import nova
 from recipes._nova.training import NovaObjective, NovaStage, batches_of
-from recipes.digits_latents import digits_latents, scored
-from recipes.moving_digits import load_text
+from recipes.moving_digits import BouncingDigits, load_text
+from recipes.moving_digits.stages import digits_latents, scored
 
 
 def numbered(clips: int = 6, frames: int = 9) -> Latents:
@@ -259,7 +256,9 @@ def test_digits_are_encoded_once_as_their_tokenizer_and_text_encoder_do_it(
     assert data.begins.tolist() == digits.draw(range(5)).begins.tolist()
     assert data.moments.shape == (5, 8, 6, 8, 8)
 
-    monkeypatch.setattr("recipes.digits_latents._encode", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(
+        "recipes.moving_digits.stages.latents._encode", lambda *_, **__: pytest.fail("again")
+    )
     again = encoded(digits, parts, tmp_path / "latents")
     assert torch.equal(again.moments, data.moments)
     assert again.fingerprint == data.fingerprint

@@ -3,44 +3,34 @@
 import csv
 import errno
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_run
 import torch
+from forks import Fork
 from safetensors import safe_open
 from torch import nn
 
-from contar.training import RunConfig, saves, train
-from contar.training.loop import batch_indices
+from contar.training import RunConfig, batch_indices, saves, train
 
-PROGRAM = Path(__file__).with_name("tiny_run.py")
 UNCLIPPED = ("--steps", "1", "--clip", "1e9")  # a clipped gradient has lost its scale
 QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}
 
 
-def start(out: Path, *options: str, processes: int = 1) -> subprocess.Popen:
-    command = [sys.executable]
-    if processes > 1:
-        launch = "-m torch.distributed.run --rdzv-backend=c10d --rdzv-endpoint=localhost:0"
-        command += [*launch.split(), f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAM.parents[2])}
-    return subprocess.Popen(
-        [*command, str(PROGRAM), str(out), *options],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def start(out: Path, *options: str, processes: int = 1) -> Fork:
+    printed = out.with_name(f"{out.name}-printed.txt")
+    return Fork(printed, tiny_run.main, [str(out), *options], processes=processes)
 
 
 def finish(out: Path, *options: str, processes: int = 1) -> None:
-    process = start(out, *options, processes=processes)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, printed
+    code, printed = start(out, *options, processes=processes).finish()
+    assert code == 0, printed
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -75,9 +65,8 @@ def check_equal(out: Path, unbroken: Path) -> None:
 @pytest.mark.parametrize("flush", [3, 8])
 def test_a_run_killed_while_it_saves_goes_on_with_equal_losses(flush, tmp_path, unbroken):
     out = tmp_path / "run"
-    process = start(out, "--die-in-save", str(flush))
-    process.communicate(timeout=240)
-    assert process.returncode == -signal.SIGKILL
+    code, printed = start(out, "--die-in-save", str(flush)).finish()
+    assert code == -signal.SIGKILL, printed
     assert len(saves.complete_saves(out)) == (0 if flush == 3 else 1)
     finish(out, "--resume")
     check_equal(out, unbroken)
@@ -85,14 +74,14 @@ def test_a_run_killed_while_it_saves_goes_on_with_equal_losses(flush, tmp_path, 
 
 def test_a_run_killed_between_saves_goes_on_with_equal_losses(tmp_path, unbroken):
     out = tmp_path / "run"
-    process = start(out)
+    process = start(out).process
     deadline = time.monotonic() + 240
     while not (out / "log.csv").exists() or len(rows(out / "log.csv")) < 5:
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
-    process.communicate()
+    process.join()
     finish(out, "--resume")
     check_equal(out, unbroken)
 

@@ -7,11 +7,10 @@ from tiny_run import COUNT, SIZES, make_cache
 from torch import nn
 
 from contar.backbones import Block
-from contar.data.cache import Cache, Sample, write_cache
+from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
 from contar.heads import head_scheduler
-from contar.training import RunConfig, freeze
-from contar.training.draws import Draws, draw_step
+from contar.training import Draws, RunConfig, draw_step, freeze
 from recipes import nova
 from recipes._nova.training import (
     NovaObjective,

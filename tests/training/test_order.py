@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contar._random import seeded
-from contar.training.order import batch_indices
+from contar.training import batch_indices
 
 COUNTS = [1, 2, 7, 1000, 32768, 32769, 65537, 100_003]
 
@@ -67,7 +67,7 @@ def test_a_step_of_millions_takes_no_longer(count):
     assert time.monotonic() - began < 1  # 4 seconds for each, when the order was written out
 
 
-def test_what_is_no_count_is_refused(refuses):
+def test_counts_batches_and_steps_out_of_range_are_refused(refuses):
     for name, numbers in {
         "count": (0, 4, 0), "batch": (4, 0, 0), "step": (4, 4, -1)
     }.items():  # fmt: skip

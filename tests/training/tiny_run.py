@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from contar.data.cache import Cache, Sample, write_cache
-from contar.training import RunConfig, saves, train
-from contar.training.processes import processes
+from contar.data import Cache, Sample, write_cache
+from contar.training import RunConfig, processes, saves, train
 from recipes import nova
 from recipes._nova.training import NovaObjective, NovaStage, batches_of
 
@@ -47,13 +46,13 @@ def make_cache(folder: Path) -> Cache:
     return Cache(folder)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--die-in-save", type=int, default=0)
     parser.add_argument("--gradients", type=Path)
-    known, rest = parser.parse_known_args()
+    known, rest = parser.parse_known_args(arguments)
     kinds = {field.name: type(getattr(RunConfig(), field.name)) for field in fields(RunConfig)}
     given = {
         name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)

@@ -1,0 +1,123 @@
+"""The command line of training: cache, train, compare."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from contar._errors import bad
+
+
+def cache(
+    folder: tyro.conf.Positional[Path],
+    out: Path,
+    model: str = "moving-digits",
+    frames: int | None = None,
+    fps: float | None = None,
+) -> None:
+    """Encode captioned videos or pictures once, for `contar train cached`.
+
+    Args:
+        folder: of videos and pictures, each beside a .txt of the same name.
+        out: folder of the cache, to be made.
+        model: the pipeline whose tokenizer and text encoder are taken, as in `generate`.
+        frames: of a clip, 1 for pictures; the model's default if left out.
+        fps: frames per second, likewise.
+    """
+    import torch
+
+    from recipes import nova
+    from recipes.clips import make_cache
+
+    if out.exists():
+        raise bad("out", str(out), "a folder that does not exist yet")
+    pipe = nova.from_pretrained(model, dtype=torch.float32)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    made = make_cache(folder, pipe, out, frames=frames, fps=fps)
+    print(f"{len(made)} clips: contar train cached --cache {out} --model {model} --out RUN")
+
+
+def comparison() -> Callable[..., None]:
+    """Return the command, whose options are those of a comparison."""
+    from recipes.compare import Comparison
+    from recipes.compare import compare as run
+
+    def compare(
+        out: Path,
+        comparison: Annotated[Comparison, tyro.conf.arg(name="")] = Comparison(),  # noqa: B008
+    ) -> None:
+        """Train variants on one task at one budget; write a table, a plot and every run to OUT.
+
+        Args:
+            out: folder of the results; one of the same comparison is gone on with.
+            comparison: what is compared, and at which budget.
+        """
+        run(comparison, out)
+        print((out / "table.md").read_text())
+
+    return compare
+
+
+def compare() -> None:
+    """Train variants on one task at one budget: `contar compare --out OUT`; see its --help."""
+
+
+def recipes() -> dict[str, Callable[..., None]]:
+    """Return the commands of `contar train`, whose options are those of the recipes."""
+    from recipes import clips, moving_digits
+
+    def say(model: Path) -> None:
+        print(f'a pipeline: contar generate "..." --model {model}')
+
+    def digits(
+        out: Path,
+        recipe: Annotated[moving_digits.MovingDigitsRecipe, tyro.conf.arg(name="")] = (
+            moving_digits.MovingDigitsRecipe()  # noqa: B008
+        ),
+        resume: bool = False,
+        smoke: bool = False,
+    ) -> None:
+        """Go the road from handwriting to a pipeline in OUT/model, stage by stage.
+
+        Args:
+            out: folder of the run.
+            recipe: of all stages.
+            resume: go on where the run in `out` ended.
+            smoke: in a minute, to see that the road holds; what it makes is noise. It has its own
+                numbers, and takes no others.
+        """
+        if smoke and recipe != moving_digits.MovingDigitsRecipe():
+            raise bad("smoke", "numbers of the recipe as well", "one or the other")
+        say(moving_digits.run(moving_digits.smoke() if smoke else recipe, out, resume=resume))
+
+    def cached(
+        out: Path,
+        recipe: Annotated[clips.CachedRecipe, tyro.conf.arg(name="")],
+        resume: bool = False,
+    ) -> None:
+        """Train a model on with a cache of one's own clips, to a pipeline in OUT/model.
+
+        Args:
+            out: folder of the run.
+            recipe: of the training.
+            resume: go on where the run in `out` ended.
+        """
+        say(clips.train_cached(recipe, out, resume=resume))
+
+    def tokenizer(
+        out: Path,
+        recipe: Annotated[clips.TokenizerRecipe, tyro.conf.arg(name="")],
+        resume: bool = False,
+    ) -> None:
+        """Train a model's tokenizer on with one's own clips; train its network next.
+
+        Args:
+            out: folder of the run.
+            recipe: of the training.
+            resume: go on where the run in `out` ended.
+        """
+        model = clips.train_tokenizer(recipe, out, resume=resume)
+        print(f"next: contar cache {recipe.folder} --model {model} --out CACHE")
+
+    return {"moving-digits": digits, "tokenizer": tokenizer, "cached": cached}

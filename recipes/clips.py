@@ -1,0 +1,203 @@
+"""Training on one's own clips: a pipeline's tokenizer, then its network, go on with them.
+
+`contar train tokenizer --folder CLIPS --model MODEL --out A`, then `contar cache CLIPS --model
+A/model --out CACHE`, then `contar train cached --cache CACHE --model A/model --out B`; the first is
+left out where MODEL's tokenizer brings the clips back well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from contar._errors import bad
+from contar.data import Cache, captioned_files, write_cache
+from contar.tokenizers import CausalVAE, VAETokenizer
+from contar.training import (
+    Clip,
+    RunConfig,
+    VaeStage,
+    check_own,
+    check_samples,
+    encode_clips,
+    fingerprint,
+    one_run,
+    processes,
+    read_clips,
+    train_vae,
+)
+from recipes import nova
+from recipes._nova.training import NovaStage, train_network
+from recipes.moving_digits import SHARES
+
+CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """A training of a pipeline's tokenizer on a folder of clips.
+
+    Args:
+        folder: of captioned videos, as `contar.data.captioned_files` reads it.
+        model: the pipeline.
+        frames: of a clip, 1 for pictures; None is the model's default.
+        fps: frames per second, likewise.
+        stage: the training.
+    """
+
+    folder: Path
+    model: str = "moving-digits"
+    frames: int | None = None
+    fps: float | None = None
+    stage: VaeStage = field(
+        default_factory=lambda: VaeStage(
+            widths=None, run=RunConfig(batch=8, learning_rate=1e-3, precision="bf16")
+        )
+    )
+
+
+@dataclass(frozen=True)
+class CachedRecipe:
+    """A training on a cache.
+
+    Args:
+        cache: folder that `contar cache` made.
+        model: the pipeline that it was made with, and whose weights the network starts from.
+        stage: the training.
+        skip_corrupted: train on what is whole, instead of refusing a damaged cache.
+    """
+
+    cache: Path
+    model: str = "moving-digits"
+    stage: NovaStage = field(
+        default_factory=lambda: NovaStage(
+            RunConfig(steps=1000, batch=16, learning_rate=2e-4), shares=SHARES
+        )
+    )
+    skip_corrupted: bool = False
+
+
+def _made_with(pipe: nova.NovaPipeline) -> dict[str, str]:
+    if pipe.text_encoder is None:
+        raise bad("model", "a pipeline without a text encoder", "one with all its parts")
+    return {
+        "tokenizer": fingerprint(pipe.vae),
+        "text_encoder": fingerprint(pipe.text_encoder),
+    }
+
+
+def clips_of(
+    folder: Path,
+    pipe: nova.NovaPipeline,
+    *,
+    frames: int | None = None,
+    fps: float | None = None,
+) -> Iterator[Clip]:
+    """Return the clips of a folder in a pipeline's size, as `make_cache` takes them."""
+    files, tokenizer = captioned_files(folder), VAETokenizer(pipe.vae)
+    defaults = pipe.config["defaults"]
+    count = defaults["num_frames"] if frames is None else frames
+    rate = defaults["fps"] if fps is None else fps
+    tokenizer.latent_frames(count, "frames")
+    height, width = (side * tokenizer.space_stride for side in pipe.transformer.sizes.latent)
+    return read_clips(files, frames=count, fps=rate, height=height, width=width)
+
+
+def make_cache(
+    folder: Path,
+    pipe: nova.NovaPipeline,
+    out: Path,
+    *,
+    frames: int | None = None,
+    fps: float | None = None,
+) -> Cache:
+    """Encode a folder of captioned videos or pictures with a pipeline's tokenizer and text encoder.
+
+    Args:
+        folder: as `contar.data.captioned_files` reads it.
+        pipe: whose frames give the size of the clips.
+        out: folder of the cache, to be made.
+        frames: of a clip, 1 for pictures; None is the pipeline's default.
+        fps: frames per second, likewise.
+
+    Raises:
+        FileNotFoundError, ValueError: as `captioned_files`, `read_clips` and `write_cache`, or a
+            number of frames that the tokenizer does not take; no cache is left then.
+    """
+    clips = clips_of(folder, pipe, frames=frames, fps=fps)
+    length, tokenizer = pipe.transformer.sizes.text_length, VAETokenizer(pipe.vae)
+    parts = (tokenizer, pipe.tokenizer, pipe.text_encoder)
+    samples = encode_clips(clips, *parts, length=length)
+    shown = (sample for sample in tqdm(samples, desc="cache", unit="clip"))
+    write_cache(shown, out, made_with={"data": Path(folder).name, **_made_with(pipe)})
+    return Cache(out)
+
+
+def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False) -> Path:
+    """Train the tokenizer; return the folder of the pipeline, whose network does not know it yet.
+
+    The last 32 clips (a tenth, if that is less) are held out.
+
+    Args:
+        recipe: of the training.
+        out: folder of the run.
+        resume: go on where the run in `out` ended.
+
+    Raises:
+        FileNotFoundError, ValueError: as `make_cache` and `contar.training.train`, fewer than 2
+            clips, or a folder `model` in `out` that this run did not make.
+    """
+    pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
+    if recipe.stage.widths is None and not isinstance(pipe.vae, CausalVAE):
+        raise bad("model", f"one with {type(pipe.vae).__name__}", "one with CausalVAE, or widths")
+    if recipe.stage.widths is not None and pipe.transformer.sizes.channels != CHANNELS:
+        got = f"one of {pipe.transformer.sizes.channels} latent channels"
+        raise bad("model", got, f"{CHANNELS} for a new tokenizer")
+    clips = list(clips_of(recipe.folder, pipe, frames=recipe.frames, fps=recipe.fps))
+    if len(clips) < 2:
+        raise bad("folder", f"{len(clips)} clip", "2 or more: one is held out")
+    held = min(32, len(clips) // 10 or 1)
+    place = out / "tokenizer"
+    parts = (recipe.stage, clips[:-held], clips[-held:], place)
+    with one_run(out):
+        check_own(out, ("model",), place)
+        vae = train_vae(*parts, start=pipe.vae, resume=resume)
+        return _save(pipe, out / "model", vae=vae)
+
+
+def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Path:
+    """Train on the cache; return the folder of the pipeline.
+
+    Args:
+        recipe: of the training.
+        out: folder of the run.
+        resume: go on where the run in `out` ended.
+
+    Raises:
+        FileNotFoundError: no such cache or pipeline.
+        ValueError: a cache that is damaged or made with another tokenizer or text encoder, a folder
+            `model` in `out` that this run did not make, or as `contar.training.train`.
+    """
+    pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
+    cache = Cache(recipe.cache, made_with=_made_with(pipe), skip_corrupted=recipe.skip_corrupted)
+    first = check_samples(cache, 4)
+    latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
+    made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}
+    made_of["fps"] = first[0].facts["fps"]
+    prompts = list(dict.fromkeys(sample.facts["caption"] for sample in first))
+    pipe.register_to_config(defaults={**pipe.config["defaults"], **made_of})
+    place = out / "network"
+    with one_run(out):
+        check_own(out, ("model",), place)
+        network = train_network(recipe.stage, pipe, cache, place, prompts=prompts, resume=resume)
+        return _save(pipe, out / "model", transformer=network)
+
+
+def _save(pipe: nova.NovaPipeline, folder: Path, **changed: Any) -> Path:
+    kept = {name: pipe.config[name] for name in ("defaults", "text_package")}
+    if processes().is_main_process:
+        nova.NovaPipeline(**{**pipe.components, **kept, **changed}).save_pretrained(folder)
+    return folder

@@ -1,0 +1,51 @@
+"""Tasks, and the variants that each compares."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from recipes.moving_digits import DigitJudge
+from recipes.variants import checkerboard
+from recipes.variants.canvas import HEADS
+from recipes.variants.digit_pixels import CANVAS
+from recipes.variants.masked import Masked
+from recipes.variants.nova_no_temporal import NoTemporal
+from recipes.variants.nova_video import NovaVideo
+from recipes.variants.raster import Raster
+from recipes.variants.whole_flow import WholeFlow
+
+Variants = dict[str, Callable[[], nn.Module]]
+IMAGES: Variants = {
+    **{f"masked-{name}": lambda head=head: Masked(CANVAS, head) for name, head in HEADS.items()},
+    "raster-flow": lambda: Raster(CANVAS, HEADS["flow"]),
+    "checkerboard-flow": lambda: checkerboard.build(CANVAS, HEADS["flow"]),
+    "whole-flow": lambda: WholeFlow(CANVAS),
+}
+VIDEOS: Variants = {
+    "nova": lambda: NovaVideo(),
+    "nova-no-adapter": lambda: NovaVideo(adapter=None),
+    "nova-no-temporal": lambda: NoTemporal(),
+}
+TASKS = {"digits": IMAGES, "moving-digits": VIDEOS}
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What variants are trained and judged on."""
+
+    def batch(self, seed: int, step: int, size: int) -> tuple[Any, ...]:
+        """Return what `loss` takes before the generator, from seed and step alone."""
+        ...
+
+    def asked(self, first: int, count: int) -> Any:
+        """Return what `generate` takes first, for samples by number."""
+        ...
+
+    def judged(self, made: Tensor, judge: DigitJudge) -> dict[str, float]:
+        """Return figures of the samples from number 0 on."""
+        ...
+
+    def sheet(self, made: Tensor) -> Tensor:
+        """Return a few samples as clips [b, c, t, h, w] in [0, 1]."""
+        ...
