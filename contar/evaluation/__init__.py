@@ -7,13 +7,17 @@ from contar.evaluation.distances import (
     spearman,
     ssim,
 )
+from contar.evaluation.drift import DriftReport, cut_segments, drift
 from contar.evaluation.figures import Figure, Scores, mean, rank_correlation, share
 from contar.evaluation.report import Report
 
 __all__ = [
+    "DriftReport",
     "Figure",
     "Report",
     "Scores",
+    "cut_segments",
+    "drift",
     "frechet_distance",
     "mean",
     "psnr",

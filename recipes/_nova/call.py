@@ -200,13 +200,18 @@ def read_timeline(plan: GenerationPlan, prompts: Texts | Timeline) -> Timeline:
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise bad("prompt_embeds", type(pair).__name__, "(frame, states) in each place")
         starts.append(check_size("prompt_embeds frame", pair[0], 0))
-    if starts[0] or starts != sorted(set(starts)) or starts[-1] >= plan.frames:
-        allowed = f"0 first, then later and later ones, below the {plan.frames} there are"
-        raise bad("prompt_embeds frames", starts, allowed)
+    check_starts("prompt_embeds", starts, plan.frames, plan)
+    return [(start, prompts[i][1]) for i, start in enumerate(starts)]
+
+
+def check_starts(name: str, starts: Sequence[int], frames: int, plan: GenerationPlan) -> None:
+    """Raise a ValueError unless prompts may hold from these frames on, of so many."""
+    if starts[0] or list(starts) != sorted(set(starts)) or starts[-1] >= frames:
+        allowed = f"frame 0 first, then later and later ones, below the {frames} there are"
+        raise bad(f"{name} frames", list(starts), allowed)
     if len(starts) > 1 and plan.window is not None and not plan.pinned:
         allowed = "at least 1 beside a window, for prompts that change"
         raise bad("plan.pinned", plan.pinned, allowed)
-    return [(start, prompts[i][1]) for i, start in enumerate(starts)]
 
 
 def motion_numbers(

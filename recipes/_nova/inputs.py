@@ -23,6 +23,7 @@ from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
+from recipes._nova.call import check_starts
 from recipes._nova.network import Nova
 
 Pixels = np.ndarray | Tensor | Image.Image | Sequence[Image.Image]
@@ -134,6 +135,36 @@ def read_clip(
     if array.shape[1] > frames:
         raise bad(name, f"{array.shape[1]} frames", f"at most num_frames={frames}")
     return ((array.float() - 127.5) / 127.5).permute(0, 4, 1, 2, 3)
+
+
+def read_prompts(
+    prompt: Any, tokenizer: Tokenizer, frames: int, plan: GenerationPlan
+) -> list[tuple[int, Any]]:
+    """Return prompts with the latent frames from which they hold; one that came alone from 0.
+
+    Args:
+        prompt: a text or several, or pairs of a frame and these.
+        tokenizer: that makes the frames.
+        frames: how many there will be.
+        plan: of the generation.
+
+    Raises:
+        ValueError: frames that do not begin with 0 and rise, two prompts in one latent frame, other
+            than pairs, or a plan under which prompts cannot change.
+    """
+    if not isinstance(prompt, Sequence) or not any(isinstance(x, tuple) for x in prompt):
+        return [(0, prompt)]
+    for pair in prompt:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise bad("prompt", pair, "(frame, text) in each place")
+        check_count("prompt frame", pair[0], 0)
+    starts = [frame for frame, _ in prompt]
+    check_starts("prompt", starts, frames, plan)
+    ends = [tokenizer.pixel_frames(t + 1) for t in range(plan.frames)]
+    latent = [next(t for t, end in enumerate(ends) if start < end) for start in starts]
+    if len(set(latent)) < len(latent):
+        raise bad("prompt frames", starts, "one prompt at most in each latent frame")
+    return [(t, texts) for t, (_, texts) in zip(latent, prompt, strict=True)]
 
 
 def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from contar.conditioning import encode_texts
 from contar.generation import GenerationPlan, Graphs, Progress
 from contar.heads import DiffusionHead
 from contar.tokenizers import VAETokenizer
-from recipes._nova.call import Texts, motion_numbers, read_plan
+from recipes._nova.call import Texts, Timeline, motion_numbers, read_plan
 from recipes._nova.defaults import check_parts, default_values
 from recipes._nova.inputs import (
     Pixels,
@@ -29,6 +30,7 @@ from recipes._nova.inputs import (
     read_clip,
     read_grid,
     read_guidance,
+    read_prompts,
     read_steps,
     read_texts,
     show,
@@ -55,6 +57,7 @@ class _Call:
     """What a call has checked."""
 
     texts: Sequence[str | Tensor]
+    later: Sequence[tuple[int, Sequence[str | Tensor]]]  # texts from a latent frame on
     negatives: Sequence[str | Tensor] | None
     copies: int  # samples of each text
     alone: bool  # one text and one sample, no list of them
@@ -118,7 +121,7 @@ class NovaPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | Sequence[tuple[int, str | Sequence[str]]] | None = None,
         *,
         num_frames: int | None = None,
         num_inference_steps: int | None = None,
@@ -148,7 +151,9 @@ class NovaPipeline(DiffusionPipeline):
         """Generate; every argument is checked before any work, and None is the model's default.
 
         Args:
-            prompt: a text or several; an empty one leaves the choice to the model.
+            prompt: a text or several; an empty one leaves the choice to the model. Or pairs of a
+                frame of the video and these, as [(0, "a seven moves left"), (9, "it moves up")]:
+                each holds from the latent frame on in which its frame is, see `nova.stream`.
             num_frames: of the result, given ones included; one that the tokenizer can make.
             num_inference_steps: sets in which a frame's tokens are generated.
             num_diffusion_steps: of each set.
@@ -230,9 +235,14 @@ class NovaPipeline(DiffusionPipeline):
         if graphs is not None:
             plan.check_graphs(graphs)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
-        texts = self._texts("prompt", prompt, prompt_embeds)
+        (_, first), *others = read_prompts(prompt, pixels, chosen["num_frames"], plan)
+        texts = self._texts("prompt", first, prompt_embeds)
         if texts is None:
             raise bad("prompt", None, "a text, several, or prompt_embeds")
+        later = [(frame, self._texts("prompt", words, None) or []) for frame, words in others]
+        for _, words in later:
+            if len(words) != len(texts):
+                raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")
         negatives = self._texts("negative_prompt", negative_prompt, negative_prompt_embeds)
         if isinstance(negative_prompt, str):
             negatives = [negative_prompt] * len(texts)
@@ -249,9 +259,10 @@ class NovaPipeline(DiffusionPipeline):
 
         call = _Call(
             texts=texts,
+            later=later,
             negatives=negatives if plan.guidance.active else None,
             copies=copies,
-            alone=isinstance(prompt, str) and copies == 1,
+            alone=isinstance(first, str) and copies == 1,
             clip=clip,
             plan=plan,
             sets=len(sizes),
@@ -273,7 +284,9 @@ class NovaPipeline(DiffusionPipeline):
         return NovaOutput(frames=result) if return_dict else (result,)
 
     def stream(
-        self, prompt: str | Sequence[str] | None = None, **options: Any
+        self,
+        prompt: str | Sequence[str] | Sequence[tuple[int, str | Sequence[str]]] | None = None,
+        **options: Any,
     ) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
         """Generate, and yield frames as soon as the latent frame that they come of is finished.
 
@@ -283,7 +296,7 @@ class NovaPipeline(DiffusionPipeline):
         offloaded has one thing done at a time.
 
         Args:
-            prompt: a text or several, as in a call.
+            prompt: as in a call.
             options: of a call, all but `output_type` and `return_dict`.
 
         Yields:
@@ -319,7 +332,7 @@ class NovaPipeline(DiffusionPipeline):
 
     def _latents(self, call: _Call) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""
-        states, context = self._conditions(call)
+        states, negatives, context = self._conditions(call)
         given = 0 if context is None else context.shape[2]
         with self.progress_bar(total=(call.plan.frames - given) * call.sets) as bar:  # type: ignore[call-arg]
 
@@ -331,9 +344,9 @@ class NovaPipeline(DiffusionPipeline):
 
             yield from stream(
                 self.transformer,
-                states[: call.batch],
+                states,
                 call.plan,
-                negative_prompt_embeds=states[call.batch :] or None,
+                negative_prompt_embeds=negatives,
                 motion_flow=call.motion_flow,
                 fps=call.fps,
                 context=context,
@@ -343,11 +356,19 @@ class NovaPipeline(DiffusionPipeline):
             )
 
     @torch.no_grad()
-    def _conditions(self, call: _Call) -> tuple[list[Tensor], Float[Tensor, "b c n h w"] | None]:
-        """Return the states of texts, then of negative ones, and the latents of given frames."""
+    def _conditions(
+        self, call: _Call
+    ) -> tuple[Timeline, list[Tensor] | None, Float[Tensor, "b c n h w"] | None]:
+        """Return the states of texts, those of negative ones, and the latents of given frames."""
         device = self._execution_device
-        both = [*call.texts, *(call.negatives or [])]
-        states = [state for state in self._encode(both, device) for _ in range(call.copies)]
+        lists = [call.texts, call.negatives or [], *(texts for _, texts in call.later)]
+        encoded = iter(self._encode([text for texts in lists for text in texts], device))
+        first, negatives, *others = (
+            [state for state in islice(encoded, len(texts)) for _ in range(call.copies)]
+            for texts in lists
+        )
+        starts = [0, *(frame for frame, _ in call.later)]
+        timeline = list(zip(starts, [first, *others], strict=True))
         context = None
         if call.clip is not None:
             tokenizer = VAETokenizer(self.vae)
@@ -355,7 +376,7 @@ class NovaPipeline(DiffusionPipeline):
             context = self._encode_clip(clip, tokenizer, call.batch, call.generator)
             self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
         self._wake(self.transformer)
-        return states, context
+        return timeline, negatives or None, context
 
     def _encode_clip(
         self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators
