@@ -169,12 +169,11 @@ def stream(
         motion_flow=motion_flow, fps=fps, context=context, order=order, generator=generator,
         backend=backend, graphs=graphs,
     )  # fmt: skip
-    total = (call.plan.frames - call.given) * len(call.sizes)
-    monitor = Monitor(total, progress=progress, callback=callback, cancel=cancel)
-    return _frames(call, monitor)
+    monitor = Monitor(call.sets, progress=progress, callback=callback, cancel=cancel)
+    return draw_frames(call, monitor)
 
 
-def _frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
+def draw_frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yield all frames, chunk after chunk: each goes on from the last frames of the one before."""
     frames, overlap = call.plan.frames, call.plan.overlap
     done, context = 0, call.context
@@ -243,7 +242,7 @@ def _draw_frame(
         )
         state.schedule = SetSchedule(order, call.sizes)
     shape = (call.batch, c.channels, *call.latent)
-    tokens = patchify(torch.zeros(shape, dtype=torch.float32, device=device), c.patch)
+    tokens = torch.zeros(call.batch, call.tokens, c.token_dim, dtype=torch.float32, device=device)
     places = [x for half in state.positions for x in (half.add, half.turn)]
     memory, temperature = None, plan.temperature_at(call.first + t)
     if call.graphs is not None:  # which other generations may have had in between

@@ -60,7 +60,7 @@ def test_xformers_reports_nothing_when_it_comes_along(tmp_path):
     result = run(f"""
         import sys
         sys.path.insert(0, {str(tmp_path)!r})
-        import recipes.nova
+        import contar.tokenizers.opensora
         assert "xformers" in sys.modules
     """)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

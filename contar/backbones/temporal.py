@@ -88,8 +88,10 @@ class TemporalTower(nn.Module):
         batch, count, tokens, _ = frames.shape
         if not count * tokens:
             raise bad("frames", tuple(frames.shape), "at least one frame of one token")
-        check_backend(backend, frames.device)
-        check_instance("checkpoint", checkpoint, bool)
+        if backend is not None:
+            check_backend(backend, frames.device)
+        if checkpoint is not False:
+            check_instance("checkpoint", checkpoint, bool)
         x, length = frames.flatten(1, 2), 0
         if prefix is not None:
             shape = (batch, None, self.width)

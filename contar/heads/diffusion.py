@@ -231,7 +231,9 @@ class DiffusionHead(nn.Module):
 
         with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
             start = source.normal(batch, frame, self.token_dim)
-        check_tensor("noise", start, (batch, frame, self.token_dim), "[b, m, token_dim]")
+        shape = (batch, frame, self.token_dim)
+        if start.shape != shape or not start.is_floating_point():
+            check_tensor("noise", start, shape, "[b, m, token_dim]")
         return table.run(predict, start.float(), draw, temperature)[:, :count]
 
     def check_draws(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_size, check_tensor, plain
+from contar._errors import bad, check_instance, check_number, check_tensor, plain
 from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
 from contar.attention import check_backend
@@ -14,6 +14,7 @@ from contar.generation import GenerationPlan, Graphs
 from contar.heads import DiffusionHead, TokenHead, check_plan
 from contar.ordering import SetSchedule
 from recipes._nova.network import Nova
+from recipes._nova.timeline import read_timeline
 
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 MOTION = {"motion_flow": 5.0, "fps": 12.0}  # where nothing is said
@@ -72,6 +73,14 @@ class Call(Settings):
     graphs: Graphs | None
     first: int = 0  # frame of the whole that a chunk begins with
 
+    def draw_order(self) -> Int[Tensor, "b m"]:
+        """Return the order that was given, or one that is drawn now."""
+        if self.order is not None:
+            return self.order
+        device = self.model.begin.device
+        options: Any = {"generator": self.generator, "device": device}
+        return self.plan.draw_order(self.batch, self.grid, **options)
+
     def text_at(self, t: int) -> Float[Tensor, "b2 l e"]:
         """Return the text under which frame t of a chunk is read; given ones as the first after."""
         frame = self.first + max(t, self.given)
@@ -82,13 +91,10 @@ class Call(Settings):
         """How many tokens of text and motion come before the first frame."""
         return self.model.text.length + (0 if self.model.motion is None else 2)
 
-    def draw_order(self) -> Int[Tensor, "b m"]:
-        """Return the order that was given, or one that is drawn now."""
-        if self.order is not None:
-            return self.order
-        device = self.model.begin.device
-        options: Any = {"generator": self.generator, "device": device}
-        return self.plan.draw_order(self.batch, self.grid, **options)
+    @property
+    def sets(self) -> int:
+        """How many sets there are in all."""
+        return (self.plan.frames - self.given) * len(self.sizes)
 
     @property
     def given(self) -> int:
@@ -155,63 +161,64 @@ def read_call(
             if (most := getattr(plan, name)) is not None and context.shape[2] > most:
                 raise bad("context", f"{context.shape[2]} frames", f"at most plan.{name}={most}")
         context = context.to(device, torch.promote_types(context.dtype, torch.float32))
-    if order is not None:
-        plan.check_order()
-        check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
-        order = SetSchedule(order.to(device), settings.sizes).order
+    order = read_order(settings, order, batch)
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    texts = [model.text.pad(embeds) for _, embeds in timeline]
+    texts = [(frame, model.text.pad(embeds)) for frame, embeds in timeline]
     negative = None
     if negative_prompt_embeds is not None:
         count = model.text.check("negative_prompt_embeds", negative_prompt_embeds)
         if count != batch:
             raise bad("negative_prompt_embeds", f"{count} texts", f"{batch}, one for each prompt")
         negative = model.text.pad(negative_prompt_embeds)
-    if plan.guidance.active:
-        other = model.text.empty(batch) if negative is None else negative
-        texts = [torch.cat([text, other]) for text in texts]
+    generator = check_generator(generator, batch, device)
+    motion = (flow, rate)
+    return make_call(settings, texts, negative, motion, context, order, generator, backend, graphs)
+
+
+def make_call(
+    settings: Settings,
+    texts: Sequence[tuple[int, Float[Tensor, "b l e"]]],
+    negative: Float[Tensor, "b l e"] | None,
+    motion: tuple[Tensor | None, Tensor | None],
+    context: Float[Tensor, "b c n h w"] | None,
+    order: Int[Tensor, "b m"] | None,
+    generator: Generators,
+    backend: Any,
+    graphs: Graphs | None,
+) -> Call:
+    """Return a call of what was checked before; the negative texts left out are empty ones."""
+    batch, (flow, rate) = len(texts[0][1]), motion
+    if settings.plan.guidance.active:
+        other = settings.model.text.empty(batch) if negative is None else negative
+        texts = [(frame, torch.cat([text, other])) for frame, text in texts]
         flow, rate = (None if x is None else x.repeat(2) for x in (flow, rate))
     return Call(
         **vars(settings),
         batch=batch,
-        texts=tuple(zip([frame for frame, _ in timeline], texts, strict=True)),
+        texts=tuple(texts),
         flow=flow,
         fps=rate,
         context=context,
         order=order,
-        generator=check_generator(generator, batch, device),
+        generator=generator,
         backend=backend,
         graphs=graphs,
     )
 
 
-def read_timeline(plan: GenerationPlan, prompts: Texts | Timeline) -> Timeline:
-    """Return prompts with the frames from which they hold; one that came alone holds from 0.
+def read_order(
+    settings: Settings, order: Int[Tensor, "b m"] | None, batch: int
+) -> Int[Tensor, "b m"] | None:
+    """Return a given order of a frame's tokens on the model's device.
 
     Raises:
-        ValueError: a first one that is not of frame 0, frames that do not rise or that there are
-            not, or several under a window out of whose sight the text goes.
+        ValueError: no such order, or one beside a plan that names another.
     """
-    timed = isinstance(prompts, Sequence) and any(isinstance(x, tuple) for x in prompts)
-    if not timed:
-        return [(0, prompts)]
-    starts = []
-    for pair in prompts:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise bad("prompt_embeds", type(pair).__name__, "(frame, states) in each place")
-        starts.append(check_size("prompt_embeds frame", pair[0], 0))
-    check_starts("prompt_embeds", starts, plan.frames, plan)
-    return [(start, prompts[i][1]) for i, start in enumerate(starts)]
-
-
-def check_starts(name: str, starts: Sequence[int], frames: int, plan: GenerationPlan) -> None:
-    """Raise a ValueError unless prompts may hold from these frames on, of so many."""
-    if starts[0] or list(starts) != sorted(set(starts)) or starts[-1] >= frames:
-        allowed = f"frame 0 first, then later and later ones, below the {frames} there are"
-        raise bad(f"{name} frames", list(starts), allowed)
-    if len(starts) > 1 and plan.window is not None and not plan.pinned:
-        allowed = "at least 1 beside a window, for prompts that change"
-        raise bad("plan.pinned", plan.pinned, allowed)
+    if order is None:
+        return None
+    settings.plan.check_order()
+    check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
+    return SetSchedule(order.to(settings.model.begin.device), settings.sizes).order
 
 
 def motion_numbers(

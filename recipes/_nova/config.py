@@ -81,6 +81,11 @@ class NovaConfig:
     def __post_init__(self) -> None:
         _settle(self)
 
+    @property
+    def token_dim(self) -> int:
+        """How many values a token has."""
+        return self.patch**2 * self.channels
+
     def check_latent(self, name: str, latent: tuple[int, int]) -> None:
         """Raise a ValueError unless both kinds of patches divide a latent grid."""
         if any(size % (2 * self.patch) for size in check_grid(name, latent)):

@@ -1,5 +1,6 @@
 """What a person gives a pipeline, checked; and what a person gets, made of latents."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -21,9 +22,10 @@ from contar._errors import (
 from contar._typing import Float, Tensor, UInt8
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
+from contar.heads import DiffusionHead
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
-from recipes._nova.call import check_starts
+from recipes._nova.call import Settings, read_plan
 from recipes._nova.network import Nova
 
 Pixels = np.ndarray | Tensor | Image.Image | Sequence[Image.Image]
@@ -45,45 +47,72 @@ def read_grid(model: Nova, height: int | None, width: int | None, stride: int) -
     return sides[0], sides[1]
 
 
-def read_steps(name: str, steps: object, most: float, what: str) -> int:
-    """Return a number of steps.
+def read_settings(
+    model: Nova,
+    scheduler: Any,
+    grid: tuple[int, int],
+    frames: int,
+    values: Mapping[str, Any],
+    *,
+    start: float | None,
+    truncation: float,
+    flow_shift: float | None,
+    changes: Mapping[str, Any] | None,
+) -> Settings:
+    """Return what a call's numbers mean for a model.
+
+    Args:
+        model: the network.
+        scheduler: of the pipeline, for a diffusion head.
+        grid: of the latent frames.
+        frames: latent frames.
+        values: what the pipeline's defaults name, all said.
+        start: `min_guidance_scale` of the call.
+        truncation: `guidance_trunc` of the call.
+        flow_shift: of the call.
+        changes: `plan_changes` of the call.
 
     Raises:
-        ValueError: one below 1, or above `most`, which is the number of `what`.
+        ValueError: a number outside its range, by the name that a call has for it.
     """
-    count = check_count(name, steps)
-    if count > most:
-        raise bad(name, steps, f"at most the {most} {what}")
-    return count
-
-
-def read_guidance(scale: Any, start: Any, truncation: Any, renorm: Any) -> Guidance:
-    """Return NOVA's guidance, checked by the names that a call has for its numbers.
-
-    Raises:
-        ValueError: NaN, infinity or a number outside its range.
-    """
+    tokens, steps, config = grid[0] * grid[1] // model.sizes.patch**2, None, None
+    sets = _count("num_inference_steps", values, tokens, "tokens of a frame")
+    if isinstance(model.head, DiffusionHead):  # another takes its own steps
+        config = {**scheduler.config, "_class_name": type(scheduler).__name__}
+        trained = config.get("num_train_timesteps") or math.inf
+        steps = _count("num_diffusion_steps", values, trained, "it was trained with")
+    elif values["num_diffusion_steps"] is not None:
+        steps = check_count("num_diffusion_steps", values["num_diffusion_steps"])
+    scale, renorm = values["guidance_scale"], values["guidance_renorm"]
     check_number("guidance_scale", scale, 0)
     if start is not None:
         check_number("min_guidance_scale", start, 0)
     check_number("guidance_trunc", truncation, 0)
     check_number("guidance_renorm", renorm, 0, 1)
-    return Guidance(scale, start=start, truncation=truncation, renorm=renorm, renorm_over="frame")
+    options: Any = {"start": start, "truncation": truncation, "renorm": renorm}
+    plan = GenerationPlan(
+        frames=frames,
+        sets=sets,
+        diffusion_steps=steps,
+        guidance=Guidance(scale, renorm_over="frame", **options),
+        scheduler=config,
+        flow_shift=flow_shift,
+        grid=grid,
+    )
+    if changes is not None:
+        check_instance("plan_changes", changes, Mapping)
+        names = {field.name for field in fields(GenerationPlan)} - {"frames", "grid"}
+        for name in changes:
+            check_choice("plan_changes", name, tuple(sorted(names)))
+        plan = replace(plan, **changes)
+    return read_plan(model, plan)
 
 
-def change_plan(plan: GenerationPlan, changes: Mapping[str, Any] | None) -> GenerationPlan:
-    """Return a plan with some fields changed, but not the result's frames and grid.
-
-    Raises:
-        ValueError: an unknown field, frames or grid, or a value outside its range.
-    """
-    if changes is None:
-        return plan
-    check_instance("plan_changes", changes, Mapping)
-    names = {field.name for field in fields(GenerationPlan)} - {"frames", "grid"}
-    for name in changes:
-        check_choice("plan_changes", name, tuple(sorted(names)))
-    return replace(plan, **changes)
+def _count(name: str, values: Mapping[str, Any], most: float, what: str) -> int:
+    count = check_count(name, values[name])
+    if count > most:
+        raise bad(name, count, f"at most the {most} {what}")
+    return count
 
 
 def read_clip(
@@ -137,38 +166,8 @@ def read_clip(
     return ((array.float() - 127.5) / 127.5).permute(0, 4, 1, 2, 3)
 
 
-def read_prompts(
-    prompt: Any, tokenizer: Tokenizer, frames: int, plan: GenerationPlan
-) -> list[tuple[int, Any]]:
-    """Return prompts with the latent frames from which they hold; one that came alone from 0.
-
-    Args:
-        prompt: a text or several, or pairs of a frame and these.
-        tokenizer: that makes the frames.
-        frames: how many there will be.
-        plan: of the generation.
-
-    Raises:
-        ValueError: frames that do not begin with 0 and rise, two prompts in one latent frame, other
-            than pairs, or a plan under which prompts cannot change.
-    """
-    if not isinstance(prompt, Sequence) or not any(isinstance(x, tuple) for x in prompt):
-        return [(0, prompt)]
-    for pair in prompt:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise bad("prompt", pair, "(frame, text) in each place")
-        check_count("prompt frame", pair[0], 0)
-    starts = [frame for frame, _ in prompt]
-    check_starts("prompt", starts, frames, plan)
-    ends = [tokenizer.pixel_frames(t + 1) for t in range(plan.frames)]
-    latent = [next(t for t, end in enumerate(ends) if start < end) for start in starts]
-    if len(set(latent)) < len(latent):
-        raise bad("prompt frames", starts, "one prompt at most in each latent frame")
-    return [(t, texts) for t, (_, texts) in zip(latent, prompt, strict=True)]
-
-
-def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
-    """Return texts, or the states of texts one by one; None if neither is given.
+def read_texts(name: str, prompt: Any, embeds: Any) -> list[str] | Any | None:
+    """Return texts, or the states of texts as they came; None if neither is given.
 
     Raises:
         ValueError: both, no text in a list, or something that is no text or has lone surrogates.
@@ -176,7 +175,7 @@ def read_texts(name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None
     if prompt is not None and embeds is not None:
         raise bad(f"{name}_embeds", f"embeddings and a {name}", "one of the two")
     if embeds is not None:
-        return list(embeds)
+        return embeds
     if prompt is None:
         return None
     texts = [prompt] if isinstance(prompt, str) else prompt

@@ -34,7 +34,7 @@ class Nova(Headed):
         c = sizes if isinstance(sizes, NovaConfig) else NovaConfig.from_dict(sizes)
         self.register_to_config(sizes=asdict(c))
         self.sizes = c
-        width, token_dim = c.temporal.width, c.patch**2 * c.channels
+        width, token_dim = c.temporal.width, c.token_dim
         self.text = TextProjection(c.text_width, width, length=c.text_length, rows=c.text_rows)
         self.motion = MotionTokens(width) if c.frames > 1 else None
         self.begin = nn.Parameter(torch.randn(1, width) * 0.02)

@@ -1,10 +1,8 @@
 """From words to pixels: NOVA's network with its tokenizer and text encoder, as a pipeline."""
 
-import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,32 @@ from torch import nn
 
 from contar._errors import bad, check_callable, check_choice, check_count
 from contar._random import Generators, check_generator, normal
-from contar._typing import Float, Tensor, UInt8
+from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
-from contar.generation import GenerationPlan, Graphs, Progress
+from contar.generation import Graphs, Monitor, Progress
 from contar.heads import DiffusionHead
 from contar.tokenizers import VAETokenizer
-from recipes._nova.call import Texts, Timeline, motion_numbers, read_plan
+from recipes._nova.call import (
+    Call,
+    Settings,
+    Texts,
+    make_call,
+    motion_numbers,
+    read_order,
+)
 from recipes._nova.defaults import check_parts, default_values
 from recipes._nova.inputs import (
     Pixels,
-    change_plan,
     frames_of,
     read_clip,
     read_grid,
-    read_guidance,
-    read_prompts,
-    read_steps,
+    read_settings,
     read_texts,
     show,
 )
 from recipes._nova.network import Nova
-from recipes.nova import stream
+from recipes._nova.timeline import read_prompts
+from recipes.nova import draw_frames
 
 
 @dataclass
@@ -53,19 +56,18 @@ class NovaOutput(BaseOutput):
 
 
 @dataclass(frozen=True)
-class _Call:
-    """What a call has checked."""
+class _Request:
+    """What a call asks for, checked."""
 
-    texts: Sequence[str | Tensor]
-    later: Sequence[tuple[int, Sequence[str | Tensor]]]  # texts from a latent frame on
-    negatives: Sequence[str | Tensor] | None
+    settings: Settings
+    texts: list[str] | Texts  # words, or their states
+    later: list[tuple[int, list[str]]]  # words from a latent frame on
+    negatives: list[str] | Texts | None
     copies: int  # samples of each text
     alone: bool  # one text and one sample, no list of them
-    clip: Tensor | None  # given first frames, in [-1, 1]
-    plan: GenerationPlan
-    sets: int  # of a frame
-    motion_flow: Any
-    fps: Any
+    clip: Float[Tensor, "n 3 t h w"] | None  # given first frames, in [-1, 1]
+    motion: tuple[Tensor | None, Tensor | None]  # flow scores and frame rates
+    order: Int[Tensor, "b m"] | None
     generator: Generators
     graphs: Graphs | None
     callback: Callable[..., object] | None
@@ -141,6 +143,7 @@ class NovaPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         prompt_embeds: Texts | None = None,
         negative_prompt_embeds: Texts | None = None,
+        order: Int[Tensor, "b m"] | None = None,
         generator: Generators | None = None,
         plan_changes: Mapping[str, Any] | None = None,
         graphs: Graphs | None = None,
@@ -173,6 +176,7 @@ class NovaPipeline(DiffusionPipeline):
             num_images_per_prompt: samples of each prompt.
             prompt_embeds: states of the text encoder instead of `prompt`, as `nova.stream` takes.
             negative_prompt_embeds: likewise.
+            order: [samples, tokens], the order of a frame's tokens, as `nova.stream` takes it.
             generator: one, or one for each sample; draws the posterior of image or video first.
             plan_changes: fields of `GenerationPlan` by name, all but frames and grid, such as
                 `refresh`; they win over what other arguments and defaults say.
@@ -198,6 +202,8 @@ class NovaPipeline(DiffusionPipeline):
         }
         if model.motion is None:
             chosen.update(motion_flow=motion_flow, fps=fps)
+        if not isinstance(model.head, DiffusionHead):
+            chosen["num_diffusion_steps"] = num_diffusion_steps
         check_choice("output_type", output_type, ("np", "pil", "pt", "latent", "stream"))
         if callback_on_step_end is not None:
             check_callable("callback_on_step_end", callback_on_step_end)
@@ -205,78 +211,50 @@ class NovaPipeline(DiffusionPipeline):
         frames = pixels.latent_frames(chosen["num_frames"])
         if model.motion is None and frames > 1:
             raise bad("num_frames", chosen["num_frames"], "1: this model makes images")
-        guidance = read_guidance(
-            chosen["guidance_scale"], min_guidance_scale, guidance_trunc, chosen["guidance_renorm"]
-        )
-        tokens = grid[0] * grid[1] // model.sizes.patch**2
         if num_inference_steps is None:  # a smaller frame has fewer tokens than the model's own
+            tokens = grid[0] * grid[1] // model.sizes.patch**2
             chosen["num_inference_steps"] = min(chosen["num_inference_steps"], tokens)
-        sets = read_steps(
-            "num_inference_steps", chosen["num_inference_steps"], tokens, "tokens of a frame"
-        )
-        steps, scheduler = num_diffusion_steps, None  # another head takes its own
-        if isinstance(model.head, DiffusionHead):
-            scheduler = {**self.scheduler.config, "_class_name": type(self.scheduler).__name__}
-            trained = self.scheduler.config.get("num_train_timesteps") or math.inf
-            steps = read_steps(
-                "num_diffusion_steps", chosen["num_diffusion_steps"], trained, "it was trained with"
-            )
-        plan = GenerationPlan(
-            frames=frames,
-            sets=sets,
-            diffusion_steps=steps,
-            guidance=guidance,
-            scheduler=scheduler,
-            flow_shift=flow_shift,
-            grid=grid,
-        )
-        plan = change_plan(plan, plan_changes)
-        sizes = read_plan(model, plan).sizes
+        settings = read_settings(
+            model, self.scheduler, grid, frames, chosen, start=min_guidance_scale,
+            truncation=guidance_trunc, flow_shift=flow_shift, changes=plan_changes,
+        )  # fmt: skip
         if graphs is not None:
-            plan.check_graphs(graphs)
+            settings.plan.check_graphs(graphs)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
-        (_, first), *others = read_prompts(prompt, pixels, chosen["num_frames"], plan)
-        texts = self._texts("prompt", first, prompt_embeds)
-        if texts is None:
-            raise bad("prompt", None, "a text, several, or prompt_embeds")
-        later = [(frame, self._texts("prompt", words, None) or []) for frame, words in others]
+        timeline = read_prompts(prompt, pixels, chosen["num_frames"], settings.plan)
+        first = timeline[0][1]
+        texts, negatives = self._texts(
+            first, prompt_embeds, negative_prompt, negative_prompt_embeds
+        )
+        later = [(frame, self._texts(words, None, None, None)[0]) for frame, words in timeline[1:]]
         for _, words in later:
             if len(words) != len(texts):
                 raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")
-        negatives = self._texts("negative_prompt", negative_prompt, negative_prompt_embeds)
-        if isinstance(negative_prompt, str):
-            negatives = [negative_prompt] * len(texts)
-        if negatives is not None and len(negatives) != len(texts):
-            name = "negative_prompt" if negative_prompt_embeds is None else "negative_prompt_embeds"
-            raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
         batch = len(texts) * copies
         clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts))
-        if clip is not None and plan.chunk and pixels.latent_frames(clip.shape[2]) > plan.chunk:
-            most = pixels.pixel_frames(plan.chunk)
+        chunk = settings.plan.chunk
+        if clip is not None and chunk and pixels.latent_frames(clip.shape[2]) > chunk:
+            most = pixels.pixel_frames(chunk)
             raise bad("video", f"{clip.shape[2]} frames", f"at most {most}, those of a chunk")
-        motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"])
-        generator = check_generator(generator, batch, device)
-
-        call = _Call(
+        request = _Request(
+            settings=settings,
             texts=texts,
             later=later,
-            negatives=negatives if plan.guidance.active else None,
+            negatives=negatives if settings.plan.guidance.active else None,
             copies=copies,
             alone=isinstance(first, str) and copies == 1,
             clip=clip,
-            plan=plan,
-            sets=len(sizes),
-            motion_flow=chosen["motion_flow"],
-            fps=chosen["fps"],
-            generator=generator,
+            motion=motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"]),
+            order=read_order(settings, order, batch),
+            generator=check_generator(generator, batch, device),
             graphs=graphs,
             callback=callback_on_step_end,
         )
         if output_type == "stream":
-            result = self._pieces(call)
+            result = self._pieces(request)
         else:
             try:
-                latents = torch.stack([*self._latents(call)], dim=2)
+                latents = torch.stack([*self._latents(request)], dim=2)
                 self._wake(self.vae)
                 result = show(latents, pixels, output_type)
             finally:
@@ -316,67 +294,54 @@ class NovaPipeline(DiffusionPipeline):
         """
         return self(prompt, output_type="stream", return_dict=False, **options)[0]
 
-    def _pieces(self, call: _Call) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
+    def _pieces(self, request: _Request) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
         """Yield frames, latent frame by latent frame."""
         pixels, state = VAETokenizer(self.vae), None
         try:
-            with closing(self._latents(call)) as latents:
+            with closing(self._latents(request)) as latents:
                 for latent in latents:
                     self._wake(self.vae)
                     piece, state = pixels.decode_next(latent[:, :, None], state)
                     frames = frames_of(piece)
-                    yield frames[0] if call.alone else frames
+                    yield frames[0] if request.alone else frames
                     self._wake(self.transformer)
         finally:
             self.maybe_free_model_hooks()
 
-    def _latents(self, call: _Call) -> Generator[Float[Tensor, "b c h w"], None, None]:
+    def _latents(self, request: _Request) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""
-        states, negatives, context = self._conditions(call)
-        given = 0 if context is None else context.shape[2]
-        with self.progress_bar(total=(call.plan.frames - given) * call.sets) as bar:  # type: ignore[call-arg]
+        call = self._call(request)
+        with self.progress_bar(total=call.sets) as bar:  # type: ignore[call-arg]
 
             def after(progress: Progress) -> None:
                 bar.update()
-                if call.callback is not None:
-                    done = (progress.frame - given) * progress.sets + progress.set + 1
-                    call.callback(self, done, progress.frame, {"tokens": progress.tokens})
+                if request.callback is not None:
+                    done = (progress.frame - call.given) * progress.sets + progress.set + 1
+                    request.callback(self, done, progress.frame, {"tokens": progress.tokens})
 
-            yield from stream(
-                self.transformer,
-                states,
-                call.plan,
-                negative_prompt_embeds=negatives,
-                motion_flow=call.motion_flow,
-                fps=call.fps,
-                context=context,
-                generator=call.generator,
-                callback=after,
-                graphs=call.graphs,
-            )
+            yield from draw_frames(call, Monitor(call.sets, callback=after))
 
     @torch.no_grad()
-    def _conditions(
-        self, call: _Call
-    ) -> tuple[Timeline, list[Tensor] | None, Float[Tensor, "b c n h w"] | None]:
-        """Return the states of texts, those of negative ones, and the latents of given frames."""
-        device = self._execution_device
-        lists = [call.texts, call.negatives or [], *(texts for _, texts in call.later)]
-        encoded = iter(self._encode([text for texts in lists for text in texts], device))
-        first, negatives, *others = (
-            [state for state in islice(encoded, len(texts)) for _ in range(call.copies)]
-            for texts in lists
-        )
-        starts = [0, *(frame for frame, _ in call.later)]
-        timeline = list(zip(starts, [first, *others], strict=True))
+    def _call(self, request: _Request) -> Call:
+        """Return what the network is asked for: states of the texts, latents of given frames."""
+        later = [texts for _, texts in request.later]
+        every = [self._states(texts) for texts in (request.texts, request.negatives, *later)]
         context = None
-        if call.clip is not None:
+        if request.clip is not None:
             tokenizer = VAETokenizer(self.vae)
-            clip = call.clip.to(device)
-            context = self._encode_clip(clip, tokenizer, call.batch, call.generator)
+            clip, batch = request.clip.to(self._execution_device), request.batch
+            context = self._encode_clip(clip, tokenizer, batch, request.generator)
+            context = context.to(torch.promote_types(context.dtype, torch.float32))
             self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
         self._wake(self.transformer)
-        return timeline, negatives or None, context
+        text, negative, *others = (
+            None if x is None else self.transformer.text.pad(x).repeat_interleave(request.copies, 0)
+            for x in every
+        )
+        starts = [0, *(frame for frame, _ in request.later)]
+        texts = list(zip(starts, [text, *others], strict=True))
+        given = (request.motion, context, request.order, request.generator, None, request.graphs)
+        return make_call(request.settings, texts, negative, *given)
 
     def _encode_clip(
         self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators
@@ -429,30 +394,45 @@ class NovaPipeline(DiffusionPipeline):
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         save_pipeline(self, Path(save_directory), layout, **options)
 
-    def _texts(self, name: str, prompt: Any, embeds: Any) -> list[str | Tensor] | None:
-        """Return texts, or the states of texts; None if neither is given."""
-        if embeds is not None:
-            self.transformer.text.check(f"{name}_embeds", embeds)
-        texts = read_texts(name, prompt, embeds)
-        if self.text_encoder is None and prompt is not None and any(texts or ()):
-            raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
-        return texts
+    def _texts(
+        self, prompt: Any, embeds: Any, negative_prompt: Any, negative_embeds: Any
+    ) -> tuple[Any, Any]:
+        """Return texts, or the states of texts, and the negative ones or None."""
+        model, found = self.transformer, []
+        for name, words, states in (
+            ("prompt", prompt, embeds),
+            ("negative_prompt", negative_prompt, negative_embeds),
+        ):
+            if states is not None:
+                model.text.check(f"{name}_embeds", states)
+            texts = read_texts(name, words, states)
+            if self.text_encoder is None and words is not None and any(texts or ()):
+                raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
+            found.append(texts)
+        texts, negatives = found
+        if texts is None:
+            raise bad("prompt", None, "a text, several, or prompt_embeds")
+        if isinstance(negative_prompt, str):
+            negatives = negatives * len(texts)
+        if negatives is not None and len(negatives) != len(texts):
+            name = "negative_prompt" if negative_embeds is None else "negative_prompt_embeds"
+            raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
+        return texts, negatives
 
-    def _encode(
-        self, texts: Sequence[str | Tensor], device: torch.device
-    ) -> list[Float[Tensor, "_ e"]]:
-        """Return the states of texts on `device`; states stay what they are."""
-        sizes, dtype = self.transformer.sizes, self.transformer.begin.dtype
-        words = [text for text in texts if isinstance(text, str)]
-        states = [torch.zeros(0, sizes.text_width, dtype=dtype, device=device) for _ in words]
-        if any(words):
+    def _states(self, texts: Any) -> Any:
+        """Return the states of texts on the device; given ones are only moved there."""
+        model, device = self.transformer, self._execution_device
+        sizes, dtype = model.sizes, model.begin.dtype
+        if isinstance(texts, Tensor):
+            return texts.to(device, dtype)
+        if texts is None or not isinstance(texts[0], str):
+            return None if texts is None else [states.to(device, dtype) for states in texts]
+        states = [torch.zeros(0, sizes.text_width, dtype=dtype, device=device) for _ in texts]
+        if any(texts):
             self._wake(self.text_encoder)
-            states = encode_texts(
-                words, self.tokenizer, self.text_encoder, length=sizes.text_length
-            )
-        encoded = iter(states)
-        found = (next(encoded) if isinstance(text, str) else text for text in texts)
-        return [state.to(device, dtype) for state in found]
+            length = sizes.text_length
+            states = encode_texts(texts, self.tokenizer, self.text_encoder, length=length)
+        return [state.to(device, dtype) for state in states]
 
     @staticmethod
     def _wake(module: nn.Module) -> None:

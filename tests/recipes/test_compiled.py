@@ -15,12 +15,12 @@ import torch
 from recipes import mar, nova
 
 torch.manual_seed(0)
-tower, guided = nova.Tower(1, 32, 2), nova.Guidance(3.0)
+tower, guided = nova.Tower(2, 32, 2), nova.Guidance(3.0)
 if "{recipe}" == "nova":
     recipe, given = nova, torch.randn(2, 4, 16)
     model = nova.build(nova.NovaConfig(
         temporal=tower, encoder=tower, decoder=tower,
-        head={"name": "flow", "width": 32, "depth": 1},
+        head={"name": "flow", "width": 32, "depth": 2},
         text_width=16,
         text_length=4, latent=(16, 16), frames=2, adapter=4,
     ))
@@ -28,7 +28,7 @@ if "{recipe}" == "nova":
 else:
     recipe, given = mar, torch.tensor([1, 0])
     model = mar.build(mar.MarConfig(
-        encoder=tower, decoder=tower, head=mar.official_head(32, 1), latent=(8, 8), channels=4,
+        encoder=tower, decoder=tower, head=mar.official_head(32, 2), latent=(8, 8), channels=4,
         patch=1, classes=3, buffer=4,
     ))
     options = {"rounding": "floor", "guidance": guided}

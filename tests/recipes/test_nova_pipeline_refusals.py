@@ -57,7 +57,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("work before the refusal")
 
     for owner, name in (
-        (nova_pipeline, "stream"),
+        (nova_pipeline, "draw_frames"),
         (nova_pipeline, "encode_texts"),
         (VAETokenizer, "encode"),
         (VAETokenizer, "decode"),

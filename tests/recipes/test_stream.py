@@ -122,7 +122,7 @@ def test_the_first_frame_comes_after_a_fifth_of_the_work_and_the_others_likewise
         assert (counts.sets, counts.latents) == (0, 0)  # nothing is done before it is asked for
         seen = [(piece.shape[0], counts.sets, counts.latents) for piece in frames]
     sets = counts.sets // 5  # of each of the 5 latent frames, each of which is decoded once
-    assert sets > 10
+    assert sets > 1
     assert seen == [(n, i * sets, i) for i, n in enumerate((1, 4, 4, 4, 4), start=1)]
 
 
