@@ -1,6 +1,7 @@
 """Prompts that change, and temperatures that do, from frame to frame."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +36,8 @@ def model(request) -> nova.Nova:
         return model
 
 
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(5)
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def make(model: nova.Nova, prompt: Any, generator: Any, *, context: Any = None, **plan: Any):
@@ -164,13 +165,16 @@ def test_a_temperature_goes_evenly_from_the_first_frame_s_to_the_last_s(
         nova.stream(model, ONE, changing, graphs=nova.Graphs())
 
 
-def test_600_latent_frames_in_chunks_take_the_memory_of_60(model):
+def test_600_latent_frames_in_chunks_take_the_memory_of_60():
     """Bytes of tensors alive at once, counted; frames are let go as they come."""
+    tower = nova.Tower(1, 16, 1)
+    sizes = {"temporal": tower, "encoder": tower, "decoder": tower, "latent": (2, 2)}
+    model = nova.build(replace(SIZES, adapter=None, **sizes))
     texts = [(0, ONE[:1]), (7, TWO[:1]), (40, ONE[:1])]
 
     def peak(frames: int) -> int:
         plan = nova.GenerationPlan(
-            frames=frames, sets=1, diffusion_steps=1, guidance=nova.Guidance(1.0), chunk=4
+            frames=frames, sets=1, diffusion_steps=1, guidance=nova.Guidance(1.0), chunk=6
         )
 
         def generate() -> None:
@@ -181,5 +185,67 @@ def test_600_latent_frames_in_chunks_take_the_memory_of_60(model):
 
     short, long = peak(60), peak(600)
     assert long <= 1.05 * short, (short, long)
-    cache = 2 * 2 * 32 * 4 * (5 + 4 * 4)  # keys and values in two layers, of prefix and 4 frames
+    cache = 2 * 16 * 4 * (5 + 6)  # keys and values, of prefix and 6 frames of one coarse token
     assert short > cache
+
+
+CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"  # 4 frames in a latent one
+FOX, DOG = "the quick brown fox", "a lazy dog"
+FAST: dict[str, Any] = {"num_frames": 13, "num_inference_steps": 2, "num_diffusion_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> nova.NovaPipeline:
+    pipe = nova.from_pretrained(CHECKPOINT, num_heads=(4, 4))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize(("frame", "latent"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (12, 3)])
+def test_in_a_pipeline_a_prompt_holds_from_the_latent_frame_in_which_its_frame_is(
+    pipe, frame, latent
+):
+    options = {**FAST, "output_type": "latent"}
+    found = pipe([(0, FOX), (frame, DOG)], generator=seeded(), **options).frames
+    fox = pipe(FOX, generator=seeded(), **options).frames
+    assert torch.equal(found[:, :, :latent], fox[:, :, :latent])
+    assert not torch.allclose(found[:, :, latent], fox[:, :, latent])
+
+
+def test_a_pipeline_s_prompts_over_time_are_those_of_the_network_and_stream(pipe):
+    options = {**FAST, "num_images_per_prompt": 2, "negative_prompt": "fog"}
+    texts = [(0, [FOX, DOG]), (5, [DOG, FOX])]
+    draws = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    made = pipe(texts, generator=draws, output_type="latent", **options).frames
+    one = pipe([(0, FOX), (5, DOG)], generator=[seeded(0), seeded(1)], output_type="latent",
+               **options).frames  # fmt: skip
+    draws = [seeded(0), seeded(1), seeded(2), seeded(3)]
+    again = pipe(texts, generator=draws, output_type="latent", **options).frames
+    torch.testing.assert_close(again, made, rtol=0, atol=2e-3)
+    torch.testing.assert_close(again[:2], one, rtol=0, atol=2e-3)
+    pieces = list(pipe.stream([(0, FOX), (5, DOG)], generator=seeded(), **FAST))
+    assert [piece.shape[:-3] for piece in pieces] == [(1,), (4,), (4,), (4,)]
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "prompt", "options"),
+    [
+        ("prompt frames", "[9, 0]", [(9, DOG), (0, FOX)], {}),
+        ("prompt frames", "[0, 13]", [(0, FOX), (13, DOG)], {}),
+        ("prompt frames", "[0, 5, 8]", [(0, FOX), (5, DOG), (8, FOX)], {}),
+        ("prompt frame", "0.5", [(0, FOX), (0.5, DOG)], {}),
+        ("prompt", "lazy", [(0, FOX), DOG], {}),
+        ("prompt", "2 texts", [(0, FOX), (5, [DOG, DOG])], {}),
+        ("prompt", "None", [(0, FOX), (5, None)], {}),
+        ("prompt", "3", [(0, FOX), (5, 3)], {}),
+        ("plan.pinned", "0", [(0, FOX), (5, DOG)], {"plan_changes": {"window": 2, "pinned": 0}}),
+        ("plan.times", "window", FOX, {"plan_changes": {"times": "window"}}),
+        ("chunk", "2", FOX, {"plan_changes": {"chunk": 2, "overlap": 3}}),
+    ],
+)
+def test_a_pipeline_refuses_prompts_out_of_order_before_work(
+    pipe, argument, came, prompt, options, refuses, monkeypatch
+):
+    monkeypatch.setattr(pipe, "_states", None)  # the first thing that is done
+    with refuses(argument, came):
+        pipe(prompt, **FAST, **options)

@@ -84,13 +84,15 @@ def measure_drift(
     model, judge = pipe.transformer, load_judge()
     learned = learned_frames(pipe)
     most = lengths[-1] * (learned - 1) + 1
+    chosen = ways_of(model) if ways is None else ways
+    for changes in chosen.values():  # a stream checks what it is given before it works
+        pipe.stream("", num_frames=most, plan_changes=changes, **settings)
     asked = BouncingDigits("test", count, seed=seed, frames=most)
     others = BouncingDigits("test", count, seed=seed + 1, frames=most)
     samples = [asked[i] for i in range(count)]
     truth = torch.stack([sample.frames for sample in samples])
     reference = torch.stack([others[i].frames for i in range(count)])
     scores = scores_of(samples, judge)
-    chosen = ways_of(model) if ways is None else ways
     rows: dict[str, dict[int, Any]] = {name: {} for name in ("real clips", *chosen)}
     for length in lengths:
         frames = length * (learned - 1) + 1
