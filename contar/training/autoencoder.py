@@ -1,9 +1,10 @@
 """Training of the small video tokenizer on clips."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -141,27 +142,8 @@ def train_vae(
         ValueError: neither widths nor a tokenizer to start from, a folder `model` in `out` that
             this run did not make, or as `contar.training.train`.
     """
-    config = stage.run
-    if stage.widths is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            with fixed_defaults():
-                vae = speed_up(CausalVAE(widths=stage.widths))
-    elif isinstance(start, CausalVAE):
-        vae = deepcopy(start)
-    else:
-        raise bad("widths", None, f"three widths, or a CausalVAE to start from: {type(start)}")
-    channels = vae.config["latent_channels"]
-
-    def loader(clips: Clips) -> Callable[..., tuple[Tensor, Tensor]]:
-        def load(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor]:
-            device = processes().device
-            pixels = _pixels(clips, indices, device)
-            times, height, width = (pixels.shape[2] + 3) // 4, *(x // 8 for x in pixels.shape[3:])
-            key = keys(config.seed, step, "posterior", index=indices, device=device)
-            return pixels, keyed_normal(key, channels, times, height, width)
-
-        return load
+    vae = _first(stage, start)
+    load = partial(_load, stage.run.seed, vae.config["latent_channels"])
 
     def sample(objective: Any, step: int) -> None:
         pixels = _pixels(held, range(min(4, len(held))), objective.vae.device)
@@ -176,8 +158,8 @@ def train_vae(
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(
         VaeObjective(vae, stage.kl, absolute=stage.absolute, bright=stage.bright),
-        loader(clips),
-        config,
+        partial(load, clips),
+        stage.run,
         out,
         count=len(clips),
         resume=resume,
@@ -190,7 +172,7 @@ def train_vae(
             "start": fingerprint(vae),
         },
         validate=[range(a, min(a + 8, len(held))) for a in range(0, len(held), 8)],
-        load_validation=loader(held),
+        load_validation=partial(load, held),
         sample=sample,
     )
     vae = trained.vae.eval()
@@ -204,3 +186,26 @@ def train_vae(
     if processes().is_main_process:
         vae.save_pretrained(out / "model")
     return vae
+
+
+def _first(stage: VaeStage, start: object) -> CausalVAE:
+    """Return the tokenizer that a stage begins with."""
+    if stage.widths is None:
+        if isinstance(start, CausalVAE):
+            return deepcopy(start)
+        raise bad("widths", None, f"three widths, or a CausalVAE to start from: {type(start)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stage.run.seed)
+        with fixed_defaults():
+            return speed_up(CausalVAE(widths=stage.widths))
+
+
+def _load(
+    seed: int, channels: int, clips: Clips, indices: Sequence[int], step: int | str
+) -> tuple[Tensor, Tensor]:
+    """Return clips of a step, and the draws of their posteriors."""
+    device = processes().device
+    pixels = _pixels(clips, indices, device)
+    times, height, width = (pixels.shape[2] + 3) // 4, *(x // 8 for x in pixels.shape[3:])
+    key = keys(seed, step, "posterior", index=indices, device=device)
+    return pixels, keyed_normal(key, channels, times, height, width)

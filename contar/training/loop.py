@@ -141,7 +141,7 @@ def train(
     """
     processes()  # before accelerate's own state, for the time that they wait for one another
     accelerator = _accelerator(config)
-    world, rank = accelerator.num_processes, accelerator.process_index
+    world = accelerator.num_processes
     if config.batch % (world * config.parts):
         allowed = f"a multiple of {world} processes times parts={config.parts}"
         raise bad("batch", config.batch, allowed)
@@ -151,86 +151,130 @@ def train(
         saves = complete_saves(out)
         together(lambda: _prepare_folder(out, definition, resume=resume, saves=saves))
 
-        device, hasty = accelerator.device, accelerator.device.type == "cuda"
-        plain = objective.to(device)
-        parameters = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=hasty,
-        )
-        average = _average(plain, config.ema)
-        modules = {"model": plain, "average": average.module}
-        schedule = _schedule(optimizer, config)
-        start = 0
-        if saves:
-            state = _load_last(saves, modules=modules, optimizer=optimizer)
-            start = state["step"]
-            schedule.load_state_dict(state["schedule"])
-        wrapped, optimizer = accelerator.prepare(plain, optimizer)
-
-        mine = config.batch // world // config.parts
+        run = _begin(objective, config, accelerator, saves)
+        average = run.average.module
         bar = tqdm(
-            total=config.steps, initial=start, unit="step", desc=out.name,
+            total=config.steps, initial=run.start, unit="step", desc=out.name,
             disable=not accelerator.is_main_process,
         )  # fmt: skip
-        amiss = torch.full((), config.steps, device=device)  # the first step without finite numbers
-        with bar, _fast_products(device), _logged(out, accelerator.is_main_process, start) as log:
-            began, counted = time.monotonic(), start
-            for step in range(start, config.steps):
+        logs = _logged(out, accelerator.is_main_process, run.start)
+        with bar, _fast_products(run.device), logs as log:
+            began, counted = time.monotonic(), run.start
+            for step in range(run.start, config.steps):
                 done, last = step + 1, step + 1 == config.steps
-                looked = not hasty or last or _is_due(config, done)
-                indices = batch_indices(count, config.batch, step, seed=config.seed)
-                seen = _Losses()
-                values: dict[str, float] = {}
-                norm = math.nan
-                for part in range(config.parts):
-                    first = (rank * config.parts + part) * mine
-                    batch = load_batch(indices[first : first + mine], step)
-                    with accelerator.accumulate(wrapped):
-                        losses = wrapped(*(_to(x, device) for x in batch))
-                        seen.add(losses)
-                        accelerator.backward(losses["loss"])
-                        if accelerator.sync_gradients:
-                            total: Any = accelerator.clip_grad_norm_(parameters, config.clip)
-                            if hasty:
-                                both = accelerator.reduce(seen.loss, "mean") + total
-                                amiss = torch.where(both.isfinite(), amiss, amiss.clamp(max=step))
-                            if looked:
-                                norm, values = float(total), seen.means(accelerator)
-                                _check_finite(values["loss"], norm, step, int(amiss), out)
-                        optimizer.step()
-                        optimizer.zero_grad()
-                rate = schedule.get_last_lr()[0]
-                schedule.step()
-                average.update(plain, step=step)
+                values = run.step(load_batch, count, step, out)
                 if values:
-                    bar.set_postfix({n: f"{v:.4g}" for n, v in values.items()}, refresh=False)
+                    told = {name: f"{x:.4g}" for name, x in values.items() if name in run.named}
+                    bar.set_postfix(told, refresh=False)
                 bar.update()
                 if log and (last or done % config.log_every == 0):
                     now = time.monotonic()
                     seconds, began, counted = (now - began) / (done - counted), now, done
-                    log.row("log", done, {**values, "norm": norm, "rate": rate, "seconds": seconds})
+                    log.row("log", done, {**values, "seconds": seconds})
                 paused = time.monotonic()
                 if load_validation and (last or done % config.validate_every == 0):
-                    with _aside(device):
-                        checked = _validate(average.module, validate, load_validation)
+                    with _aside(run.device):
+                        checked = _validate(average, validate, load_validation)
                     if log:
                         log.row("validation", done, checked)
                 if not log:
                     continue
                 if sample and (last or done % config.sample_every == 0):
-                    with _aside(device):
-                        sample(average.module, done)
+                    with _aside(run.device):
+                        sample(average, done)
                 if last or done % config.save_every == 0:
-                    state = {"schedule": schedule.state_dict(), "config": definition}
-                    save(out, done, modules=modules, optimizer=optimizer.optimizer, state=state)
+                    state = {"schedule": run.schedule.state_dict(), "config": definition}
+                    kept = {"modules": run.modules, "optimizer": run.optimizer.optimizer}
+                    save(out, done, state=state, **kept)
                 began += time.monotonic() - paused
         accelerator.wait_for_everyone()
         accelerator.free_memory()
-    return average.module
+    return average
+
+
+@dataclass
+class _Run:
+    """The parts of a run, and where it stands."""
+
+    config: RunConfig
+    accelerator: Any
+    plain: nn.Module  # the objective
+    wrapped: Any  # as accelerate calls it
+    parameters: list[nn.Parameter]
+    optimizer: Any
+    schedule: Any
+    average: Any
+    start: int
+    amiss: Tensor  # the first step without finite numbers
+    named: tuple[str, ...] = ()  # losses
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a save holds."""
+        return {"model": self.plain, "average": self.average.module}
+
+    def step(self, load_batch: Load, count: int, step: int, out: Path) -> dict[str, float]:
+        """Take a step; return its losses, norm and rate where they are looked at, else nothing."""
+        config, accelerator = self.config, self.accelerator
+        hasty = self.device.type == "cuda"
+        looked = not hasty or step + 1 == config.steps or _is_due(config, step + 1)
+        mine = config.batch // accelerator.num_processes // config.parts
+        indices = batch_indices(count, config.batch, step, seed=config.seed)
+        seen = _Losses()
+        values: dict[str, float] = {}
+        norm = math.nan
+        for part in range(config.parts):
+            first = (accelerator.process_index * config.parts + part) * mine
+            batch = load_batch(indices[first : first + mine], step)
+            with accelerator.accumulate(self.wrapped):
+                losses = self.wrapped(*(_to(x, self.device) for x in batch))
+                seen.add(losses)
+                accelerator.backward(losses["loss"])
+                if accelerator.sync_gradients:
+                    total: Any = accelerator.clip_grad_norm_(self.parameters, config.clip)
+                    if hasty:
+                        both = accelerator.reduce(seen.loss, "mean") + total
+                        ended = self.amiss.clamp(max=step)
+                        self.amiss = torch.where(both.isfinite(), self.amiss, ended)
+                    if looked:
+                        norm, values = float(total), seen.means(accelerator)
+                        _check_finite(values["loss"], norm, step, int(self.amiss), out)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        rate = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        self.average.update(self.plain, step=step)
+        self.named = tuple(values)
+        return {**values, "norm": norm, "rate": rate} if values else {}
+
+
+def _begin(
+    objective: nn.Module, config: RunConfig, accelerator: Any, saves: Sequence[Path]
+) -> _Run:
+    """Return a run at its beginning, or where its last good save was made."""
+    plain = objective.to(accelerator.device)
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    optimizer: Any = torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=accelerator.device.type == "cuda",
+    )
+    average, schedule, start = _average(plain, config.ema), _schedule(optimizer, config), 0
+    if saves:
+        modules = {"model": plain, "average": average.module}
+        state = _load_last(saves, modules=modules, optimizer=optimizer)
+        start = state["step"]
+        schedule.load_state_dict(state["schedule"])
+    wrapped, optimizer = accelerator.prepare(plain, optimizer)
+    amiss = torch.full((), config.steps, device=accelerator.device)
+    whole = (config, accelerator, plain, wrapped, parameters, optimizer, schedule, average)
+    return _Run(*whole, start, amiss)
 
 
 def _accelerator(config: RunConfig) -> Any:
