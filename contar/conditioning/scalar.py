@@ -102,7 +102,6 @@ class FrameTimes(nn.Module):
         check_size("frames", frames)
         if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
-        check_choice("law", law, ("stretch", "continue"))
         first, last = (0, frames) if frame is None else (frame, frame + 1)
         device = self.norm.weight.device
         times = torch.arange(first, last, dtype=torch.float32, device=device)
@@ -124,5 +123,12 @@ def frame_times(
         law: "stretch" has the clip take the time of `base` frames, frame t of T being at
             t * base / T; "continue" goes on by 1 a frame, past the time of `base`, too. They agree
             where the clip has `base` frames.
+
+    Raises:
+        ValueError: other numbers than [t], a number of frames below 1, or another law.
     """
+    check_tensor("numbers", numbers, (None,), "[t]")
+    check_size("frames", frames)
+    check_size("base", base)
+    check_choice("law", law, ("stretch", "continue"))
     return numbers / (frames / base) if law == "stretch" else numbers

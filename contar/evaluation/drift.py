@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import nn
 
 from contar._errors import bad, check_count
-from contar._files import write_whole
+from contar._files import read_json, write_whole
 from contar._typing import Tensor, UInt8
 from contar.evaluation.distances import frechet_distance
 from contar.evaluation.figures import Figure, mean
@@ -152,6 +152,30 @@ class DriftReport:
         write_whole(place / "drift.md", self.table())
         write_whole(place / "drift.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
         return place / "drift.json", picture
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "DriftReport":
+        """Return the report that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no report.
+        """
+        content = read_json(Path(path))
+        try:
+            rows = {
+                way: {
+                    int(count): {
+                        name: [Figure(**figure) for figure in line]
+                        for name, line in figures.items()
+                    }
+                    for count, figures in by_length.items()
+                }
+                for way, by_length in content["rows"].items()
+            }
+            return cls(rows, content["settings"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise bad("path", f"{path}: {error!r}", "a drift.json that contar wrote") from error
 
     def _draw(self, path: Path) -> Path:
         """Draw a panel for each score: a line for each way and length over the segments."""

@@ -10,8 +10,13 @@ from torch import nn
 from contar._typing import Float, Tensor
 from contar.attention import Positions, grid_coordinates, grid_waves, rotary_table
 from contar.backbones import SpatialTower, TemporalTower
-from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
-from contar.conditioning.scalar import frame_times
+from contar.conditioning import (
+    FrameTimes,
+    MotionTokens,
+    ScaleShiftAdapter,
+    TextProjection,
+    frame_times,
+)
 from contar.heads import TokenHead
 from contar.tokenizers import patchify
 from recipes._nova.config import NovaConfig

@@ -1,7 +1,5 @@
 """Drift: scores by segment of the learned length, and the last minus the first."""
 
-import json
-
 import pytest
 import torch
 from hypothesis import given
@@ -99,11 +97,12 @@ def test_a_report_has_a_line_for_each_way_and_length():
 
 def test_a_report_is_saved_as_numbers_a_table_and_a_picture(tmp_path, refuses):
     file, picture = report().save(tmp_path / "new")
-    told = json.loads(file.read_text())
-    assert told["settings"] == {"seed": 1}
-    assert told["rows"]["fading"]["3"]["grey"][-1]["value"] == pytest.approx(-42.5)
+    assert DriftReport.load(file) == report()
     assert (tmp_path / "new" / "drift.md").read_text() == report().table()
     with Image.open(picture) as image:
         assert image.size[0] > 300
     with refuses("rows"):
         DriftReport({}, {})
+    file.write_text('{"rows": [1], "settings": {}}')
+    with refuses("path", "drift.json"):
+        DriftReport.load(file)
