@@ -224,9 +224,9 @@ def _condition(call: Call, state: _State, t: int, previous: Tensor | None) -> Te
     x = model.frame_tokens(seen, call.batch, call.coarse[0] * call.coarse[1])
     anew, options = state.sight.options(call, t, x)
     features = model.temporal(**options, backend=call.backend)
-    if anew or state.anchor is None:
-        state.anchor = features[:, 0]
-    return state.anchor if t == 0 else model.adapt(state.anchor, features[:, -1])
+    anchor = features[:, 0] if anew or state.anchor is None else state.anchor
+    state.anchor = anchor
+    return anchor if t == 0 else model.adapt(anchor, features[:, -1])
 
 
 @torch.no_grad()

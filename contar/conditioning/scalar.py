@@ -102,10 +102,12 @@ class FrameTimes(nn.Module):
         check_size("frames", frames)
         if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
+        if law != "stretch":
+            check_choice("law", law, ("stretch", "continue"))
         first, last = (0, frames) if frame is None else (frame, frame + 1)
         device = self.norm.weight.device
         times = torch.arange(first, last, dtype=torch.float32, device=device)
-        return self.norm(self.embed(frame_times(times, frames, self.base, law)))
+        return self.norm(self.embed(_by_law(times, frames, self.base, law)))
 
 
 def frame_times(
@@ -131,4 +133,8 @@ def frame_times(
     check_size("frames", frames)
     check_size("base", base)
     check_choice("law", law, ("stretch", "continue"))
+    return _by_law(numbers, frames, base, law)
+
+
+def _by_law(numbers: Tensor, frames: int, base: int, law: str) -> Tensor:
     return numbers / (frames / base) if law == "stretch" else numbers

@@ -7,9 +7,9 @@ from contar.evaluation.distances import (
     spearman,
     ssim,
 )
-from contar.evaluation.drift import DriftReport, cut_segments, drift
 from contar.evaluation.figures import Figure, Scores, mean, rank_correlation, share
 from contar.evaluation.report import Report
+from contar.evaluation.segments import DriftReport, cut_segments, drift
 
 __all__ = [
     "DriftReport",

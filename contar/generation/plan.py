@@ -100,9 +100,10 @@ class GenerationPlan:
             check_size("diffusion_steps", self.diffusion_steps)
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
-        if isinstance(self.temperature, tuple) and len(self.temperature) != 2:
+        pair = isinstance(self.temperature, tuple)
+        if pair and len(self.temperature) != 2:
             raise bad("temperature", self.temperature, "a number, or (first frame's, last frame's)")
-        for value in self.temperatures:
+        for value in self.temperatures[: 2 if pair else 1]:
             check_number("temperature", value, 0)
         check_choice("curve", self.curve, ("cosine", "linear", "uniform"))
         check_choice("rounding", self.rounding, ("nearest", "floor"))

@@ -121,7 +121,7 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
     head = plan.solver_of(model.head)
     steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
     for count in dict.fromkeys(steps):
-        for temperature in plan.temperatures:
+        for temperature in dict.fromkeys(plan.temperatures):
             check_plan(head, plan.guidance.at(1), temperature, count)
     return Settings(model, plan, latent, grid, head, sizes, steps)
 

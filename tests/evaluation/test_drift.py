@@ -46,6 +46,7 @@ def test_scores_are_means_by_segment_and_the_change_is_taken_clip_by_clip():
     assert [figure.value for figure in found["first"]] == pytest.approx([110, 85, 65, -45])
     first, *_, change = found["grey"]
     assert first.low is not None
+    assert first.value is not None
     assert first.low < first.value  # clips differ, and all fade alike
     assert change.low == change.high == pytest.approx(-42.5)
     assert {figure.count for figure in found["grey"]} == {3}
@@ -61,6 +62,8 @@ def test_the_frechet_distance_is_that_of_the_same_segment_of_real_clips():
     same, off, change = drift(made, 5, {}, features=Colours(), real=real)["frechet"]
     assert same.value == pytest.approx(0, abs=1e-2)
     assert off.value == pytest.approx(3 * 20**2, rel=1e-3)
+    assert same.value is not None
+    assert off.value is not None
     assert change.value == pytest.approx(off.value - same.value)
 
 

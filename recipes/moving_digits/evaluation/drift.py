@@ -1,6 +1,6 @@
 """How far moving digits drift in videos longer than a model learned, by way of making them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import contar
 from contar._errors import bad, check_count
 from contar._typing import Float, Tensor, UInt8
 from contar.evaluation import DriftReport, drift, require_torchmetrics
-from contar.evaluation.drift import Score
 from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes.moving_digits.data import DIRECTIONS, BouncingDigits, MovingDigit
@@ -121,7 +120,9 @@ def learned_frames(pipe: nova.NovaPipeline) -> int:
     return VAETokenizer(pipe.vae).pixel_frames(pipe.transformer.sizes.frames)
 
 
-def scores_of(samples: Sequence[MovingDigit], judge: DigitJudge) -> dict[str, Score]:
+def scores_of(
+    samples: Sequence[MovingDigit], judge: DigitJudge
+) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return scores of a segment's frames against what was asked."""
     wanted = torch.tensor([sample.digit for sample in samples])
 

@@ -17,8 +17,8 @@ from contar.evaluation.figures import Figure, mean
 from contar.media import check_pixels
 
 # Of the frames of a segment, uint8 [b, n, h, w, 3]: a score of each frame, [b, n], or of each clip.
-Score = Callable[[Tensor], Tensor]
-Figures = Mapping[str, Sequence[Figure]]
+_Score = Callable[[Tensor], Tensor]
+_Figures = Mapping[str, Sequence[Figure]]
 
 
 def cut_segments(
@@ -45,7 +45,7 @@ def cut_segments(
 def drift(
     clips: UInt8[Tensor, "b t h w 3"],
     length: int,
-    scores: Mapping[str, Score],
+    scores: Mapping[str, _Score],
     *,
     features: nn.Module | None = None,
     real: UInt8[Tensor, "b2 t h w 3"] | None = None,
@@ -104,7 +104,7 @@ class DriftReport:
         ValueError: no rows.
     """
 
-    rows: Mapping[str, Mapping[int, Figures]]
+    rows: Mapping[str, Mapping[int, _Figures]]
     settings: Mapping[str, object]
 
     def __post_init__(self) -> None:
