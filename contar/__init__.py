@@ -1,7 +1,8 @@
 """contar: parts for models that generate images and video as sequences of continuous tokens.
 
-The rooms, from the ground up: `attention`, `ordering`, `diffusion`; `conditioning`, `tokenizers`;
-`backbones`, `heads`; `generation`; `training`. Whole models are in the package `recipes`.
+The rooms, from the ground up: `data`, `media`; `attention`, `ordering`, `diffusion`;
+`conditioning`, `tokenizers`; `backbones`, `heads`; `generation`; `training`, `evaluation`. Whole
+models are in the package `recipes`.
 Importing `contar` alone imports nothing heavy; import the room you need.
 """
 

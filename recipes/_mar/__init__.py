@@ -1,1 +1,1 @@
-"""What `recipes.mar` is made of: configs, names, folders."""
+"""What is behind `recipes.mar`: config, network, call, training step; folders."""

@@ -1,1 +1,1 @@
-"""What `recipes.nova` and its pipeline are made of: configs, names, folders, inputs, training."""
+"""What is behind `recipes.nova`: config, network, call, training step; folders and pipeline."""
