@@ -7,6 +7,7 @@ import torch
 
 from recipes import nova
 from recipes.moving_digits import BouncingDigits, measure_drift, ways_of
+from recipes.moving_digits.evaluation import drift
 from recipes.moving_digits.evaluation.drift import scores_of
 
 FAST = {"num_inference_steps": 1, "num_diffusion_steps": 1}
@@ -68,3 +69,16 @@ def test_bad_numbers_are_refused_before_work(pipe, argument, options, refuses, t
     with refuses(argument):
         measure_drift(pipe, tmp_path, **{"count": 2, "lengths": (1,), **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_judges_drift_where_lengths_are_given(main, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(drift, "ways_of", lambda _: {"chunks": {"chunk": 3, "overlap": 1}})
+    where = ("--out", str(tmp_path), "--count", "2", "--lengths", "1", "2")
+    main("evaluate", "moving-digits", *where)
+    printed = capsys.readouterr().out
+    assert "| chunks | 2 |" in printed
+    assert (tmp_path / "drift.md").read_text() in printed
+    with pytest.raises(SystemExit, match="fast: got True"):
+        main("evaluate", "moving-digits", *where, "--fast")
+    with pytest.raises(SystemExit, match="lengths: got"):
+        main("evaluate", "moving-digits", "--lengths", "2", "1")
