@@ -100,10 +100,10 @@ class GenerationPlan:
             check_size("diffusion_steps", self.diffusion_steps)
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
-        pair = isinstance(self.temperature, tuple)
-        if pair and len(self.temperature) != 2:
-            raise bad("temperature", self.temperature, "a number, or (first frame's, last frame's)")
-        for value in self.temperatures[: 2 if pair else 1]:
+        heat = self.temperature
+        if isinstance(heat, tuple) and len(heat) != 2:
+            raise bad("temperature", heat, "a number, or (first frame's, last frame's)")
+        for value in heat if isinstance(heat, tuple) else (heat,):
             check_number("temperature", value, 0)
         check_choice("curve", self.curve, ("cosine", "linear", "uniform"))
         check_choice("rounding", self.rounding, ("nearest", "floor"))

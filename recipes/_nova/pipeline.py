@@ -339,7 +339,7 @@ class NovaPipeline(DiffusionPipeline):
             for x in every
         )
         starts = [0, *(frame for frame, _ in request.later)]
-        texts = list(zip(starts, [text, *others], strict=True))
+        texts: Any = list(zip(starts, [text, *others], strict=True))
         given = (request.motion, context, request.order, request.generator, None, request.graphs)
         return make_call(request.settings, texts, negative, *given)
 
