@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from contar._timing import in_turn
-from contar.tokenizers.opensora import OpenSoraVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import OpenSoraVAE, VAETokenizer
 from recipes import nova
 
 PROMPT = "a seven moves to the left"

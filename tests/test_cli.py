@@ -108,7 +108,10 @@ def test_a_live_video_that_is_stopped_by_ctrl_c_is_a_file_of_the_frames_so_far(t
     words = live(out, "--live", "--frames", "4001", "--chunk", "17")
     command = [sys.executable, "-m", "recipes.cli", *words]
     said = b""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+    options = {"stderr": subprocess.PIPE, "start_new_session": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which children inherit
+    with subprocess.Popen(command, **options) as process:
+        signal.signal(signal.SIGINT, before)
         try:
             assert process.stderr is not None
             while not re.search(rb" ([2-9]|\d\d+)/4001", said):  # a frame was there before

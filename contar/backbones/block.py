@@ -73,10 +73,12 @@ class SelfAttention(nn.Module):
         """
         if not checked:
             self._check(x, turn, cache, rows)
-        q_turn = None if turn is None else turn[..., -x.shape[1] :, :, :]
+        q_turn = turn
+        if turn is not None and cache is not None:  # whose newest keys are these tokens'
+            q_turn = turn[..., -x.shape[1] :, :, :]
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rows is not None:
-            q = q.take_along_dim(rows[:, None, :, None], dim=2)
+            q = q.gather(2, rows[:, None, :, None].expand(-1, self.heads, -1, q.shape[3]))
             if q_turn is not None:
                 each = rows[..., None, None]
                 shared = q_turn.ndim == 3

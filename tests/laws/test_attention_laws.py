@@ -880,7 +880,7 @@ def test_positions_that_turn_nothing_are_the_same_behind_a_prefix() -> None:
     assert positions.behind(3) is positions
 
 
-@pytest.mark.parametrize("module", ["attend", "masks"])
+@pytest.mark.parametrize("module", ["attending", "masks"])
 def test_the_examples_in_the_docstrings_run(module: str) -> None:
     result = doctest.testmod(sys.modules[f"contar.attention.{module}"])
     assert result.attempted

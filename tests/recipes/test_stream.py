@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from contar.media import read_video, write_video
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import CausalVAE, VAETokenizer
 from recipes import nova
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"  # with an Open-Sora-Plan VAE

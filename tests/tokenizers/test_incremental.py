@@ -11,9 +11,7 @@ from small_vaes import KINDS, make
 from torch import Tensor
 
 from contar.cpu import plain, speed_up
-from contar.tokenizers import causal_vae
-from contar.tokenizers.causal_vae import CausalVAE
-from contar.tokenizers.vae import VAETokenizer
+from contar.tokenizers import CausalVAE, VAETokenizer, causal_vae
 
 few = settings(max_examples=min(settings().max_examples, 50))
 # Sums of float32 in another order, as a library may take for pieces of another length.

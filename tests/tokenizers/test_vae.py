@@ -237,6 +237,9 @@ def test_a_saved_autoencoder_loads_the_same(tmp_path: Any) -> None:
 
     loaded = OpenSoraVAE.from_pretrained(tmp_path)
     pixels = clip(5, 16, 16)
-    torch.testing.assert_close(
-        VAETokenizer(loaded).encode(pixels), VAETokenizer(vae).encode(pixels), rtol=0, atol=0
+    weights = loaded.state_dict()
+    assert all(torch.equal(weights[name], x) for name, x in vae.state_dict().items())
+    assert weights.keys() == vae.state_dict().keys()
+    torch.testing.assert_close(  # a loaded one has faster layers
+        VAETokenizer(loaded).encode(pixels), VAETokenizer(vae).encode(pixels), rtol=1e-4, atol=1e-5
     )
