@@ -210,8 +210,12 @@ def evaluate(
     count: int = 200,
     seed: int = 1000,
     fast: bool = False,
+    lengths: tuple[int, ...] = (),
 ) -> None:
     """Judge a pipeline of moving digits on prompts that training never saw; print a table.
+
+    With `--lengths 1 2 3 6` it is judged how far videos drift that are so many times as long as
+    what it learned, segment by segment, by each way of making them.
 
     Args:
         model: "moving-digits", or folder of the pipeline.
@@ -219,14 +223,21 @@ def evaluate(
         count: clips asked for, in each task.
         seed: of the clips.
         fast: in a quarter of the sets, but four if there are so many, and few steps of each.
+        lengths: of the videos, in clips of the learned length, rising.
     """
     import torch
 
     from recipes import nova
-    from recipes.moving_digits import evaluate_pipeline
+    from recipes.moving_digits import evaluate_pipeline, measure_drift
 
     pipe = nova.from_pretrained(model, dtype=torch.float32)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    if lengths:
+        if fast:
+            raise bad("fast", True, "False beside lengths")
+        print(measure_drift(pipe, out, lengths=lengths, count=count, seed=seed).table())
+        print(f"drift.json, drift.md and drift.png: {out}")
+        return
     report = evaluate_pipeline(pipe, out, count=count, seed=seed, fast=fast)
     print(report.table())
     print(f"scores.json and scores.png: {out}")

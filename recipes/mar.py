@@ -160,7 +160,7 @@ def _draw(call: Call, monitor: Monitor) -> Float[Tensor, "b c h w"]:
             else:
                 kind = (
                     guidance,
-                    plan.temperature,
+                    plan.temperature_at(0),
                     plan.draws_by(call.head, call.steps[step.index]),
                 )
                 drawn = call.graphs((*kind, call.backend), draw, noise, *given)
@@ -181,7 +181,7 @@ def _draw_set(
         z[: call.batch],
         uncond=z[call.batch :] if passes > 1 else None,
         guidance=guidance,
-        temperature=call.plan.temperature,
+        temperature=call.plan.temperature_at(0),
         noise=noise,
         steps=steps,
     )

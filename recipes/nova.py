@@ -10,7 +10,7 @@ diffusion MLP draws the tokens of a set (section 3.3).
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -21,7 +21,7 @@ import torch
 from contar._errors import check_instance
 from contar._random import Generators, normal
 from contar._typing import Bool, Float, Int, Tensor
-from contar.attention import KVCache, Positions
+from contar.attention import Positions
 from contar.backbones import SpatialMemory, take
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs, Monitor, Progress, fill
@@ -29,10 +29,11 @@ from contar.heads import Noise, TokenHead
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
-from recipes._nova.call import UNSET, Call, Numbers, Texts, mix, read_call
+from recipes._nova.call import UNSET, Call, Numbers, Texts, Timeline, mix, read_call
 from recipes._nova.config import PRESETS, NovaConfig
 from recipes._nova.network import Nova, frozen_parts
 from recipes._nova.noise import FrameNoise
+from recipes._nova.sight import Sight
 from recipes._nova.step import read_step
 from recipes._shared.building import build_model
 from recipes._shared.sizes import Tower
@@ -102,7 +103,7 @@ def build(
 
 
 def generate(
-    model: Nova, prompt_embeds: Texts, plan: GenerationPlan | None = None, **options: Any
+    model: Nova, prompt_embeds: Texts | Timeline, plan: GenerationPlan | None = None, **options: Any
 ) -> Float[Tensor, "b c t h w"]:
     """Generate all frames and return them as one tensor; arguments and errors as in `stream`."""
     return torch.stack(list(stream(model, prompt_embeds, plan, **options)), dim=2)
@@ -110,7 +111,7 @@ def generate(
 
 def stream(
     model: Nova,
-    prompt_embeds: Texts,
+    prompt_embeds: Texts | Timeline,
     plan: GenerationPlan | None = None,
     *,
     negative_prompt_embeds: Texts | None = None,
@@ -142,7 +143,9 @@ def stream(
     Args:
         model: a NOVA; it is left as it is, so generations may be interleaved.
         prompt_embeds: states of a text encoder, [b, l, e] or one [l, e] for each sample, at most
-            `text_length` long; shorter texts are padded with the model's stored rows.
+            `text_length` long; shorter texts are padded with the model's stored rows. Or pairs of
+            a latent frame and such states, which hold from it on, the first from frame 0: where
+            they change, all frames in sight are read anew under them, as if they were given.
         plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`.
         negative_prompt_embeds: what guidance leads away from, likewise; None is the empty text.
         motion_flow: optical flow score, one or one for each sample; None is 5, and `UNSET` leaves
@@ -197,18 +200,17 @@ def draw_frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w
 
 @dataclass
 class _State:
-    """What goes from frame to frame."""
+    """What goes from frame to frame; b2 are all samples, then once more where guidance may act."""
 
-    prefix: Float[Tensor, "b2 p d"]
-    cache: KVCache  # of the temporal tower
-    positions: tuple[Positions, Positions]  # of a frame's tokens, in the halves of the spatial one
+    positions: tuple[Positions, Positions]  # of a frame's tokens, in the spatial tower's halves
+    sight: Sight = field(default_factory=Sight)  # of the temporal tower
     anchor: Float[Tensor, "b2 n d"] | None = None  # the first frame's features
     order: Int[Tensor, "b m"] | None = None  # drawn with the first frame that is not given
 
 
 def _chunk(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yield frame after frame: given, or drawn on what the temporal tower makes of the others."""
-    state, frame = _begin(call), None
+    state, frame = _State(call.model.token_positions(call.grid)), None
     for t in range(call.chunk_frames):
         condition = _condition(call, state, t, frame)
         frame = call.given_frame(t)
@@ -218,37 +220,20 @@ def _chunk(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
 
 
 @torch.no_grad()  # of each part, not around the yields, which run in the caller's mode
-def _begin(call: Call) -> _State:
-    model, plan = call.model, call.plan
-    prefix = model.prefix(call.text, call.flow, call.fps)
-    pinned = plan.pinned if plan.window else 0
-    blocks = min(call.chunk_frames, plan.window + pinned) if plan.window else call.chunk_frames
-    capacity = prefix.shape[1] + blocks * call.coarse[0] * call.coarse[1]
-    options: Any = {"window": plan.window, "pinned": pinned}
-    cache = model.temporal.allocate_cache(len(prefix), capacity, **options)
-    return _State(prefix, cache, model.token_positions(call.grid))
-
-
-@torch.no_grad()
 def _condition(call: Call, state: _State, t: int, previous: Tensor | None) -> Tensor:
-    """Return what steers frame t, [b2, n, d]: the temporal tower's features (section 3.2),
-    in later frames scaled and shifted towards the first's (section 3.3)."""
+    """Return what steers frame t, [b2, n, d]: the temporal tower's features (section 3.2), or of a
+    later frame the first one's, scaled and shifted by its own (section 3.3)."""
     model, noise = call.model, call.plan.context_noise
     if previous is not None and noise:
         drawn = normal(*previous.shape, generator=call.generator, device=previous.device)
         previous = previous + noise * drawn
-    prefix = state.prefix if t == 0 else None
-    length = 0 if prefix is None else prefix.shape[1]
-    added, turn = model.frame_positions(call.chunk_frames, call.coarse, length, frame=t)
     seen = None if previous is None else previous[:, :, None]
     x = model.frame_tokens(seen, call.batch, call.coarse[0] * call.coarse[1])
-    x = (x if added is None else x + added).repeat(len(call.text) // call.batch, 1, 1, 1)
-    options: Any = {"prefix": prefix, "turn": turn, "cache": state.cache, "backend": call.backend}
-    features = model.temporal(x, **options)[:, 0]
-    if state.anchor is None:
-        state.anchor = features
-        return features
-    return model.adapt(state.anchor, features)
+    anew, options = state.sight.options(call, t, x)
+    features = model.temporal(**options, backend=call.backend)
+    anchor = features[:, 0] if anew or state.anchor is None else state.anchor
+    state.anchor = anchor
+    return anchor if t == 0 else model.adapt(anchor, features[:, -1])
 
 
 @torch.no_grad()
@@ -262,7 +247,7 @@ def _draw_frame(
     tokens, schedule = call.begin_frame(t, state.order)
     steps, shape = call.steps(len(schedule)), (call.batch, c.channels, *call.latent)
     places = [x for half in state.positions for x in (half.add, half.turn)]
-    memory = None
+    memory, temperature = None, plan.temperature_at(call.first + t)
     if call.graphs is not None:  # which other generations may have had in between
         call.graphs.bind(call.model)
     for step in schedule:
@@ -273,13 +258,13 @@ def _draw_frame(
             sizes = len(steering), tokens.shape[1], steering.shape[1]
             if step.index % plan.refresh == 0 or memory is None or memory.batch != sizes[0]:
                 memory = call.model.spatial.allocate_memory(*sizes)
-        draw = partial(_draw_set, call, guidance, steps[step.index], memory)
+        draw = partial(_draw_set, call, guidance, temperature, steps[step.index], memory)
         noise = FrameNoise(call.generator, step, shape, c.patch, device)
         given = (tokens, steering, step.known, step.current, *places)
         if call.graphs is None:
             drawn = draw(noise, *given)
         else:
-            kind = (guidance, plan.temperature, plan.draws_by(call.head, steps[step.index]))
+            kind = (guidance, temperature, plan.draws_by(call.head, steps[step.index]))
             drawn = call.graphs((*kind, call.backend), draw, noise, *given)
         tokens = fill(tokens, step.current, drawn)
         now = (call.first + t, plan.frames, step.index, step.sets)
@@ -288,9 +273,9 @@ def _draw_frame(
 
 
 def _draw_set(
-    call: Call, guidance: Guidance, steps: int | None, memory: SpatialMemory | None,
-    noise: Noise, tokens: Tensor, condition: Tensor, known: Tensor, current: Tensor,
-    *places: Tensor | None,
+    call: Call, guidance: Guidance, temperature: float, steps: int | None,
+    memory: SpatialMemory | None, noise: Noise, tokens: Tensor, condition: Tensor,
+    known: Tensor, current: Tensor, *places: Tensor | None,
 ) -> Float[Tensor, "b m c"]:  # fmt: skip
     """Return a set's tokens: conditions by the spatial tower, each token by the head."""
     passes = len(condition) // call.batch
@@ -302,7 +287,7 @@ def _draw_set(
         z[: call.batch],
         uncond=z[call.batch :] if passes > 1 else None,
         guidance=guidance,
-        temperature=call.plan.temperature,
+        temperature=temperature,
         noise=noise,
         steps=steps,
         **call.head_options,
@@ -374,7 +359,8 @@ def training_losses(
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
     if frames > 1:
         x = torch.cat([x, model.frame_tokens(step.seen, batch, x.shape[2])], dim=1)
-    added, turn = model.frame_positions(frames, coarse, prefix.shape[1])
+    added = model.added_positions(frames, coarse)
+    turn = model.rotary_positions(frames, coarse, prefix.shape[1])
     x = x if added is None else x + added
     features = model.temporal(x, prefix=prefix, turn=turn, **options)
     anchor, later = features[:, :1], features[:, 1:]

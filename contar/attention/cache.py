@@ -16,6 +16,7 @@ from contar._errors import (
 )
 from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
+from contar.attention.positions import turned
 
 
 def allocate(
@@ -71,7 +72,8 @@ class KVCache:
     A forward pass calls `reserve` with the sizes of its new blocks, then `write` once a layer.
     `undo` takes back a pass that failed on its way, as the towers do by themselves. With a
     `window`, blocks that no new block may see make room first, so `capacity` need not grow with the
-    number of frames.
+    number of frames. Keys are kept as they come and turned when they are read, so the positions of
+    what is kept may change from pass to pass.
 
     Args:
         layers: layers that write.
@@ -130,27 +132,40 @@ class KVCache:
         """Tokens of each block that is kept: the pinned ones, then the newest."""
         return self._sizes
 
-    def reserve(self, *sizes: int) -> BlockLayout:
-        """Make room for new blocks and return the layout under which they attend.
+    def layout(self, *sizes: int) -> BlockLayout:
+        """Return the layout under which new blocks would attend, were they reserved now.
 
         Its queries are the new blocks, its keys the kept blocks and then the new ones.
 
         Raises:
-            ValueError: no blocks, an empty one, or more than fit; the cache is as it was.
+            ValueError: no blocks, an empty one, or more than fit.
         """
         if not sizes:
             raise bad("sizes", sizes, "at least one block")
-        kept = self._sizes
-        dropped = 0
-        if self.window is not None:
-            dropped = max(0, len(kept) - self.pinned - (self.window - 1))
-        first = sum(kept[: self.pinned])
-        gap = sum(kept[self.pinned : self.pinned + dropped])
-        remaining = kept[: self.pinned] + kept[self.pinned + dropped :]
+        first = min(self.pinned, len(self._sizes))
+        remaining = self._sizes[:first] + self._sizes[first + self._dropped :]
         layout = BlockLayout((*remaining, *sizes), self.window, self.pinned, len(remaining))
         if layout.keys > self.capacity:
             room = self.capacity - sum(remaining)
             raise bad("sizes", sizes, f"at most {room} tokens in all (capacity {self.capacity})")
+        return layout
+
+    @property
+    def _dropped(self) -> int:
+        """How many blocks behind the pinned ones no new block sees."""
+        if self.window is None:
+            return 0
+        return max(0, len(self._sizes) - self.pinned - (self.window - 1))
+
+    def reserve(self, *sizes: int) -> BlockLayout:
+        """Make room for new blocks and return the layout under which they attend, as `layout`.
+
+        Raises:
+            ValueError: as `layout`; the cache is as it was.
+        """
+        layout, kept = self.layout(*sizes), self._sizes
+        first = sum(kept[: self.pinned])
+        gap = sum(kept[self.pinned : self.pinned + self._dropped])
         before = (kept, self._memory[..., first : first + gap, :].clone(), first)
         if gap:
             moved = self._memory[..., first + gap : sum(kept), :].clone()
@@ -175,9 +190,16 @@ class KVCache:
         self._before = None
 
     def write(
-        self, layer: int, k: Float[Tensor, "b s q k"], v: Float[Tensor, "b s q k"]
+        self,
+        layer: int,
+        k: Float[Tensor, "b s q k"],
+        v: Float[Tensor, "b s q k"],
+        *,
+        turn: Float[Tensor, "*b kv k2 2"] | None = None,
     ) -> tuple[Float[Tensor, "b s kv k"], Float[Tensor, "b s kv k"]]:
         """Store the newest tokens' keys and values of one layer; return those of all tokens kept.
+
+        `turn`, a rotary table of all tokens kept, turns the keys that are returned.
 
         Raises:
             ValueError: a layer or shapes that do not fit the cache, or more tokens than were
@@ -197,4 +219,5 @@ class KVCache:
         memory = self._memory[layer]
         memory[0, :, :, start:stop] = k
         memory[1, :, :, start:stop] = v
-        return memory[0, :, :, :stop], memory[1, :, :, :stop]
+        k, v = memory[0, :, :, :stop], memory[1, :, :, :stop]
+        return (k if turn is None else turned(k, turn)), v

@@ -5,6 +5,7 @@ import torch
 from contar._errors import bad, check_ids, check_size, check_tensor
 from contar._typing import Float, Int, Tensor
 from contar.attention.cache import allocate
+from contar.attention.positions import turned
 
 
 class TokenCache:
@@ -96,9 +97,16 @@ class TokenCache:
         return ids[None, None, :, None, :, None].expand(layers, two, -1, heads, -1, width)
 
     def write(
-        self, layer: int, k: Float[Tensor, "b s m k"], v: Float[Tensor, "b s m k"]
+        self,
+        layer: int,
+        k: Float[Tensor, "b s m k"],
+        v: Float[Tensor, "b s m k"],
+        *,
+        turn: Float[Tensor, "*b m k2 2"] | None = None,
     ) -> tuple[Float[Tensor, "b s n k"], Float[Tensor, "b s n k"]]:
         """Store the placed tokens' keys and values of one layer; return those of all tokens.
+
+        `turn`, a rotary table of the placed tokens, turns their keys before they are stored.
 
         Raises:
             ValueError: a layer or shapes that do not fit the cache and what was placed.
@@ -109,7 +117,7 @@ class TokenCache:
         count = tokens if self._ids is None else self._ids.shape[1]
         for name, x in (("k", k), ("v", v)):
             check_tensor(name, x, (batch, heads, count, width), "[b, s, m, k]")
-        memory = self._memory[layer]
+        memory, k = self._memory[layer], k if turn is None else turned(k, turn)
         if self._ids is None:
             memory[0], memory[1] = k, v
         else:

@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         *,
-        turn: Float[Tensor, "*b n k 2"] | None = None,
+        turn: Float[Tensor, "*b2 kv k 2"] | None = None,
         mask: Mask = None,
         backend: Backend | None = None,
         cache: tuple[KVCache | TokenCache, int] | None = None,
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
 
         Args:
             x: [b, n, width].
-            turn: rotary table.
+            turn: rotary table of the keys, which are the tokens, or all that a `KVCache` keeps.
             mask: of `attend`.
             backend: of `attend`.
             cache: the cache of keys and values, and this layer's number in it.
@@ -74,17 +74,22 @@ class SelfAttention(nn.Module):
         if not checked:
             self._check(x, turn, cache, rows)
         q_turn = turn
+        if turn is not None and cache is not None:  # whose newest keys are these tokens'
+            q_turn = turn[..., -x.shape[1] :, :, :]
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rows is not None:
             q = q.gather(2, rows[:, None, :, None].expand(-1, self.heads, -1, q.shape[3]))
-        if turn is not None and rows is not None:
-            each = rows[..., None, None]
-            q_turn = turn[rows] if turn.ndim == 3 else turn.take_along_dim(each, dim=1)
-        if turn is not None and q_turn is not None:
-            q, k = turned(q, q_turn), turned(k, turn)
+            if q_turn is not None:
+                each = rows[..., None, None]
+                shared = q_turn.ndim == 3
+                q_turn = q_turn[rows] if shared else q_turn.take_along_dim(each, dim=1)
+        if q_turn is not None:
+            q = turned(q, q_turn)
         if cache is not None:
             memory, layer = cache
-            k, v = memory.write(layer, k, v)
+            k, v = memory.write(layer, k, v, turn=turn)
+        elif turn is not None:
+            k = turned(k, turn)
         attends = attention if checked else attend
         out = attends(q, k, v, mask=mask, backend=backend, dropout=dropout)
         out = self.proj(out.transpose(1, 2).flatten(2))
@@ -93,13 +98,16 @@ class SelfAttention(nn.Module):
     def _check(self, x: Tensor, turn: Tensor | None, cache: Any, rows: Tensor | None) -> None:
         width, weight = self.qkv.in_features, self.qkv.weight
         check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
-        if turn is not None:
-            check_table("turn", turn, len(x), x.shape[1], width // self.heads)
+        keys = x.shape[1]
         if cache is not None:
             pair = isinstance(cache, tuple) and len(cache) == 2
             if not pair or not isinstance(cache[0], KVCache | TokenCache):
                 got = type(cache[0] if pair else cache).__name__
                 raise bad("cache", got, "(KVCache or TokenCache, number of the layer)")
+            if isinstance(cache[0], KVCache):
+                keys = max(keys, sum(cache[0].sizes))
+        if turn is not None:
+            check_table("turn", turn, len(x), keys, width // self.heads)
         if rows is not None:
             shape: Any = ((len(x), None), "[b, m]")
             check_tensor("rows", rows, *shape, kind="int", below=x.shape[1])

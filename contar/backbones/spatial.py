@@ -226,7 +226,8 @@ class SpatialTower(nn.Module):
         if new.shape[1]:
             places = for_encoder.take(new)
             seen = self.embed_norm(self._embed(tokens, new, places))
-            options: Any = {"turn": places.turn, "mask": None, "backend": backend}
+            turn = for_encoder.take(visible_ids).behind(length).turn
+            options: Any = {"turn": turn, "mask": None, "backend": backend}
             seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
             x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
         if add is not None and everywhere:

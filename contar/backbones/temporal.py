@@ -69,7 +69,8 @@ class TemporalTower(nn.Module):
         Args:
             frames: [b, t, n, d], the tokens of each frame.
             prefix: [b, p, d], tokens that share block 0 with the first frame.
-            turn: [p + t·n, k/2, 2], rotary table of prefix and frames.
+            turn: [p + t·n, k/2, 2], rotary table of prefix and frames; with a cache of all that
+                these see, which it keeps, too: [cache.layout(...).keys, k/2, 2].
             cache: of the frames before these, to which these are added.
             window: blocks that a frame sees; with a cache, its own setting counts.
             pinned: first blocks that stay visible.
@@ -96,12 +97,11 @@ class TemporalTower(nn.Module):
             shape = (batch, None, self.width)
             check_tensor("prefix", prefix, shape, "[b, p, d]", like=weight)
             x, length = torch.cat([prefix, x], dim=1), prefix.shape[1]
-        if turn is not None:
-            check_table("turn", turn, batch, x.shape[1], self.width // self.heads)
         sizes = (length + tokens, *[tokens] * (count - 1))
         options: Any = {"turn": turn, "backend": backend}
         if cache is None:
             layout = BlockLayout(sizes, window, pinned)
+            self._check_turn(turn, batch, layout)
             x = self._run(x, length, layout, checkpoint=checkpoint, **options)
         else:
             check_instance("cache", cache, KVCache)
@@ -120,9 +120,15 @@ class TemporalTower(nn.Module):
                     raise bad("backend", backend, "another one, or torch.no_grad(), with a cache")
                 if backend == "xformers" and cache.window is not None and cache.pinned:
                     raise bad("backend", backend, "another one for a window with pinned blocks")
+            if turn is not None:
+                self._check_turn(turn, batch, cache.layout(*sizes))
             with as_it_was(cache):
                 x = self._run(x, length, cache.reserve(*sizes), cache=cache, **options)
         return x.unflatten(1, (count, tokens))
+
+    def _check_turn(self, turn: Tensor | None, batch: int, layout: BlockLayout) -> None:
+        if turn is not None:
+            check_table("turn", turn, batch, layout.keys, self.width // self.heads)
 
     def _run(
         self,

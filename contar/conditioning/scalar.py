@@ -1,9 +1,11 @@
 """Numbers as tokens: an embedding of a scalar, motion score and frame rate, times of frames."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
-from contar._errors import bad, check_instance, check_size, check_tensor
+from contar._errors import bad, check_choice, check_instance, check_size, check_tensor
 from contar._layers import weight_of
 from contar._typing import Float, Tensor
 from contar.attention import waves
@@ -67,9 +69,9 @@ class MotionTokens(nn.Module):
 class FrameTimes(nn.Module):
     """A learned embedding of each frame's time, for a clip of any number of frames.
 
-    Times are stretched over the clip length that the model was made for: frame t of T gets
-    t * base / T, as the released checkpoints expect (the 480p NOVA is made for 16 latent frames
-    and run on 9).
+    Times follow one of two laws, see `frame_times`: stretched over the clip length that the model
+    was made for, as the released checkpoints expect (the 480p NOVA is made for 16 latent frames and
+    run on 9), or going on in its steps.
 
     Args:
         width: of the embedding.
@@ -85,16 +87,54 @@ class FrameTimes(nn.Module):
         self.embed = ScalarEmbedding(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, frames: int, *, frame: int | None = None) -> Float[Tensor, "t d"]:
+    def forward(
+        self,
+        frames: int,
+        *,
+        frame: int | None = None,
+        law: Literal["stretch", "continue"] = "stretch",
+    ) -> Float[Tensor, "t d"]:
         """Return the embeddings [frames, width] of a clip of so many latent frames, or of one.
 
         Raises:
-            ValueError: a number of frames below 1, or a frame that is none of them.
+            ValueError: a number of frames below 1, a frame that is none of them, or another law.
         """
         check_size("frames", frames)
         if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
+        if law != "stretch":
+            check_choice("law", law, ("stretch", "continue"))
         first, last = (0, frames) if frame is None else (frame, frame + 1)
         device = self.norm.weight.device
         times = torch.arange(first, last, dtype=torch.float32, device=device)
-        return self.norm(self.embed(times / (frames / self.base)))
+        return self.norm(self.embed(_by_law(times, frames, self.base, law)))
+
+
+def frame_times(
+    numbers: Float[Tensor, " t"],
+    frames: int,
+    base: int,
+    law: Literal["stretch", "continue"],
+) -> Float[Tensor, " t"]:
+    """Return the times of a clip's frames, in steps of the clips that a model was made for.
+
+    Args:
+        numbers: of the frames, from 0.
+        frames: of the clip.
+        base: frames that the model is made for.
+        law: "stretch" has the clip take the time of `base` frames, frame t of T being at
+            t * base / T; "continue" goes on by 1 a frame, past the time of `base`, too. They agree
+            where the clip has `base` frames.
+
+    Raises:
+        ValueError: other numbers than [t], a number of frames below 1, or another law.
+    """
+    check_tensor("numbers", numbers, (None,), "[t]")
+    check_size("frames", frames)
+    check_size("base", base)
+    check_choice("law", law, ("stretch", "continue"))
+    return _by_law(numbers, frames, base, law)
+
+
+def _by_law(numbers: Tensor, frames: int, base: int, law: str) -> Tensor:
+    return numbers / (frames / base) if law == "stretch" else numbers

@@ -9,11 +9,15 @@ from contar.evaluation.distances import (
 )
 from contar.evaluation.figures import Figure, Scores, mean, rank_correlation, share
 from contar.evaluation.report import Report
+from contar.evaluation.segments import DriftReport, cut_segments, drift
 
 __all__ = [
+    "DriftReport",
     "Figure",
     "Report",
     "Scores",
+    "cut_segments",
+    "drift",
     "frechet_distance",
     "mean",
     "psnr",

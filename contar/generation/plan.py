@@ -32,7 +32,8 @@ class GenerationPlan:
         sets: in which a frame's tokens are predicted, at most as many as there are tokens.
         diffusion_steps: of each set; None is the head's own number.
         guidance: classifier-free guidance.
-        temperature: factor of the noise that a stochastic solver adds.
+        temperature: factor of the noise that a stochastic solver adds, or one for the first frame
+            and one for the last: between them it changes evenly.
         curve: of the set sizes, as in `set_sizes`.
         rounding: of the set sizes, as in `set_sizes`.
         scheduler: config of a diffusers scheduler that a diffusion head draws by; None takes its
@@ -41,6 +42,12 @@ class GenerationPlan:
         grid: (height, width) of the latent frames; None takes the model's own.
         window: latest frames that a frame attends to in the temporal tower; None is all.
         pinned: first frames that stay visible beside a window.
+        times: the law of the frames' times. "stretch" has the clip take the time of those that the
+            model learned, however many frames it has; "continue" keeps the learned step and goes on
+            past the learned length; "window" counts from the oldest frame in sight, pinned ones
+            moved along, so that no distance grows (rotary positions only). They agree on a clip of
+            the learned length that is all in sight. None is the law by which the model was
+            released: "stretch", with rotary positions "continue".
         last_diffusion_steps: of the last set, if fewer than of the first: in between the number
             falls evenly (DiSA, Zhao et al. 2025, arXiv 2505.20297). None is as many in all sets.
         order: of a frame's tokens. "checkerboard" has every second cell of the grid come first.
@@ -68,7 +75,7 @@ class GenerationPlan:
     sets: int = 64
     diffusion_steps: int | None = None
     guidance: Guidance = field(default_factory=lambda: Guidance(5.0))
-    temperature: float = 1.0
+    temperature: float | tuple[float, float] = 1.0
     curve: Curve = "cosine"
     rounding: Rounding = "nearest"
     scheduler: Mapping[str, Any] | None = None
@@ -76,6 +83,7 @@ class GenerationPlan:
     grid: tuple[int, int] | None = None
     window: int | None = None
     pinned: int = 1
+    times: Literal["stretch", "continue", "window"] | None = None
     last_diffusion_steps: int | None = None
     order: Literal["random", "checkerboard"] = "random"
     filling_sets: int | None = None
@@ -92,7 +100,11 @@ class GenerationPlan:
             check_size("diffusion_steps", self.diffusion_steps)
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
-        check_number("temperature", self.temperature, 0)
+        heat = self.temperature
+        if isinstance(heat, tuple) and len(heat) != 2:
+            raise bad("temperature", heat, "a number, or (first frame's, last frame's)")
+        for value in heat if isinstance(heat, tuple) else (heat,):
+            check_number("temperature", value, 0)
         check_choice("curve", self.curve, ("cosine", "linear", "uniform"))
         check_choice("rounding", self.rounding, ("nearest", "floor"))
         if self.flow_shift is not None:
@@ -102,6 +114,7 @@ class GenerationPlan:
         if self.window is not None:
             check_size("window", self.window)
         check_size("pinned", self.pinned, 0)
+        check_choice("times", self.times, ("stretch", "continue", "window", None))
         if self.last_diffusion_steps is not None:
             last = check_size("last_diffusion_steps", self.last_diffusion_steps)
             if self.diffusion_steps is not None and last > self.diffusion_steps:
@@ -117,6 +130,24 @@ class GenerationPlan:
         check_size("overlap", self.overlap)
         if self.chunk is not None and check_size("chunk", self.chunk) <= self.overlap:
             raise bad("chunk", self.chunk, f"more than the overlap of {self.overlap}")
+
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """The temperature of the first frame and of the last."""
+        both = self.temperature
+        return both if isinstance(both, tuple) else (both, both)
+
+    def temperature_at(self, frame: int) -> float:
+        """Return the temperature of a frame of the result."""
+        first, last = self.temperatures
+        return first + (last - first) * frame / max(1, self.frames - 1)
+
+    def in_sight(self, frame: int) -> list[int]:
+        """Return the frames of a clip that one sees in the temporal tower, itself the last."""
+        if self.window is None:
+            return list(range(frame + 1))
+        first = max(0, frame + 1 - self.window)
+        return [*range(min(self.pinned, first)), *range(first, frame + 1)]
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
         """Return the set sizes for a frame of so many tokens.
@@ -173,6 +204,10 @@ class GenerationPlan:
         check_instance("graphs", graphs, Graphs)
         if self.refresh > 1:
             raise bad("graphs", "a Graphs", "None for a plan that reuses features")
+        if len(set(self.temperatures)) > 1:
+            raise bad(
+                "graphs", "a Graphs", "None for a temperature that changes from frame to frame"
+            )
 
     def draws_by(self, head: TokenHead, steps: int | None) -> Hashable:
         """Return what a head's draws in so many steps depend on, beside its weights."""

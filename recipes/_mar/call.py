@@ -97,7 +97,7 @@ def read_call(
     head = plan.solver_of(model.head)
     steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
     for count in dict.fromkeys(steps):
-        check_plan(head, plan.guidance.at(1), plan.temperature, count)
+        check_plan(head, plan.guidance.at(1), plan.temperature_at(0), count)
     labels = labels.to(device)
     if plan.guidance.active:
         none = torch.full((batch,), c.classes, dtype=torch.int64, device=device)
@@ -124,7 +124,7 @@ def _read_keep(model: Mar, batch: int, latents: Any, keep: Any) -> tuple[Tensor,
 def _check_plan(model: Mar, plan: GenerationPlan) -> None:
     if plan.frames != 1:
         raise bad("plan.frames", plan.frames, "1: this model makes images")
-    for name in ("window", "chunk"):
+    for name in ("window", "times", "chunk"):
         if (value := getattr(plan, name)) is not None:
             raise bad(f"plan.{name}", value, "None: this model makes images")
     latent = model.sizes.latent

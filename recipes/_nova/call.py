@@ -15,10 +15,12 @@ from contar.heads import DiffusionHead, TokenHead, check_plan
 from contar.ordering import SetSchedule, kept_first
 from contar.tokenizers import patchify
 from recipes._nova.network import Nova
+from recipes._nova.timeline import read_timeline
 
 UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
 MOTION = {"motion_flow": 5.0, "fps": 12.0}  # where nothing is said
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
+Timeline = Sequence[tuple[int, Texts]]  # from which frame on
 Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # in training, perhaps on a GPU
 
 
@@ -64,7 +66,8 @@ class Call(Settings):
     """What a generation is asked for."""
 
     batch: int
-    text: Float[Tensor, "b2 l e"]  # conditional, then unconditional where guidance may act
+    # Conditional, then unconditional where guidance may act, and from which frame on.
+    texts: tuple[tuple[int, Float[Tensor, "b2 l e"]], ...]
     flow: Float[Tensor, " b2"] | None
     fps: Float[Tensor, " b2"] | None
     context: Float[Tensor, "b c n h w"] | None
@@ -84,6 +87,16 @@ class Call(Settings):
         device = self.model.begin.device
         options: Any = {"generator": self.generator, "device": device}
         return self.plan.draw_order(self.batch, self.grid, **options)
+
+    def text_at(self, t: int) -> Float[Tensor, "b2 l e"]:
+        """Return the text under which frame t of a chunk is read; given ones as the first after."""
+        frame = self.first + max(t, self.given)
+        return [text for start, text in self.texts if start <= frame][-1]
+
+    @property
+    def prefix_length(self) -> int:
+        """How many tokens of text and motion come before the first frame."""
+        return self.model.text.length + (0 if self.model.motion is None else 2)
 
     @property
     def sets(self) -> int:
@@ -118,6 +131,11 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
         ValueError: a plan that does not fit the model.
     """
     c = model.sizes
+    if plan.times == "window" and c.positions == "absolute":
+        allowed = "'stretch' or 'continue': this model adds times to tokens before it attends, so a"
+        raise bad(
+            "plan.times", "window", f"{allowed} window of its own clip is chunk= and overlap="
+        )
     latent = plan.grid or c.latent
     c.check_latent("plan.grid", latent)
     grid = latent[0] // c.patch, latent[1] // c.patch
@@ -129,15 +147,17 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
 
 
 def _check_steps(settings: Settings, sets: int) -> None:
+    guidance = settings.plan.guidance.at(1)
     for count in dict.fromkeys(settings.steps(sets)):
-        check_plan(settings.head, settings.plan.guidance.at(1), settings.plan.temperature, count)
+        for temperature in dict.fromkeys(settings.plan.temperatures):
+            check_plan(settings.head, guidance, temperature, count)
 
 
 def read_call(
     model: Nova,
     plan: GenerationPlan,
     *,
-    prompt_embeds: Texts,
+    prompt_embeds: Texts | Timeline,
     negative_prompt_embeds: Texts | None,
     motion_flow: Numbers,
     fps: Numbers,
@@ -152,7 +172,13 @@ def read_call(
     """Return what `nova.stream` is asked for; its errors are raised here."""
     check_instance("plan", plan, GenerationPlan)
     c, device = model.sizes, model.begin.device
-    batch = model.text.check("prompt_embeds", prompt_embeds)
+    timeline = read_timeline(plan, prompt_embeds)
+    batch = model.text.check("prompt_embeds", timeline[0][1])
+    for frame, embeds in timeline[1:]:
+        if (count := model.text.check("prompt_embeds", embeds)) != batch:
+            raise bad(
+                "prompt_embeds", f"{count} texts from frame {frame} on", f"{batch}, as before"
+            )
     check_backend(backend, device)
     if graphs is not None:
         plan.check_graphs(graphs)
@@ -168,7 +194,7 @@ def read_call(
         keep = read_keep(settings, batch, latents, keep, context)
     order = read_order(settings, order, batch)
     flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    text = model.text.pad(prompt_embeds)
+    texts = [(frame, model.text.pad(embeds)) for frame, embeds in timeline]
     negative = None
     if negative_prompt_embeds is not None:
         count = model.text.check("negative_prompt_embeds", negative_prompt_embeds)
@@ -177,14 +203,14 @@ def read_call(
         negative = model.text.pad(negative_prompt_embeds)
     generator = check_generator(generator, batch, device)
     return make_call(
-        settings, text, negative, (flow, rate), context, order, generator, backend, graphs,
+        settings, texts, negative, (flow, rate), context, order, generator, backend, graphs,
         latents=latents, keep=keep,
     )  # fmt: skip
 
 
 def make_call(
     settings: Settings,
-    text: Float[Tensor, "b l e"],
+    texts: Sequence[tuple[int, Float[Tensor, "b l e"]]],
     negative: Float[Tensor, "b l e"] | None,
     motion: tuple[Tensor | None, Tensor | None],
     context: Float[Tensor, "b c n h w"] | None,
@@ -197,7 +223,7 @@ def make_call(
     keep: Bool[Tensor, "t h2 w2"] | None = None,
 ) -> Call:
     """Return a call of what was checked before; the negative texts left out are empty ones."""
-    batch, (flow, rate), plan = len(text), motion, settings.plan
+    batch, (flow, rate), plan = len(texts[0][1]), motion, settings.plan
     frame_sizes = ((),) * (0 if context is None else context.shape[2])
     frame_sizes += (settings.sizes,) * (plan.frames - len(frame_sizes))
     if latents is not None and keep is not None:
@@ -205,13 +231,13 @@ def make_call(
         keep = keep.flatten(1).to(settings.model.begin.device)
         latents = latents.to(keep.device, torch.promote_types(latents.dtype, torch.float32))
     if plan.guidance.active:
-        empty = settings.model.text.empty
-        text = torch.cat([text, empty(batch) if negative is None else negative])
+        other = settings.model.text.empty(batch) if negative is None else negative
+        texts = [(frame, torch.cat([text, other])) for frame, text in texts]
         flow, rate = (None if x is None else x.repeat(2) for x in (flow, rate))
     return Call(
         **vars(settings),
         batch=batch,
-        text=text,
+        texts=tuple(texts),
         flow=flow,
         fps=rate,
         context=context,

@@ -1,8 +1,8 @@
 """NOVA's network, put together from contar's parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -10,13 +10,21 @@ from torch import nn
 from contar._typing import Float, Tensor
 from contar.attention import Positions, grid_coordinates, grid_waves, rotary_table
 from contar.backbones import SpatialTower, TemporalTower
-from contar.conditioning import FrameTimes, MotionTokens, ScaleShiftAdapter, TextProjection
+from contar.conditioning import (
+    FrameTimes,
+    MotionTokens,
+    ScaleShiftAdapter,
+    TextProjection,
+    frame_times,
+)
 from contar.heads import TokenHead
 from contar.tokenizers import patchify
 from recipes._nova.config import NovaConfig
 from recipes._nova.keys import from_official, to_official
 from recipes._shared.headed import Headed, choose_head
 from recipes._shared.sizes import Tower
+
+Law = Literal["stretch", "continue", "window"] | None  # of frames' times, as in `GenerationPlan`
 
 
 class Nova(Headed):
@@ -70,25 +78,56 @@ class Nova(Headed):
         frames = previous.transpose(1, 2).to(self.begin.dtype)
         return self.embed(patchify(frames, 2 * self.sizes.patch))
 
-    def frame_positions(
-        self, frames: int, grid: tuple[int, int], prefix: int, *, frame: int | None = None
-    ) -> tuple[Float[Tensor, "t n d"] | None, Float[Tensor, "m k 2"] | None]:
-        """Return what is added to the coarse tokens, or the rotary table of prefix and frames.
+    def added_positions(
+        self, frames: int, grid: tuple[int, int], *, frame: int | None = None, law: Law = None
+    ) -> Float[Tensor, "t n d"] | None:
+        """Return what is added to the coarse tokens of frames; None with rotary positions.
+
+        Args:
+            frames: of the whole clip.
+            grid: coarse tokens of a frame, (rows, columns).
+            frame: the one frame that is meant; None is all of them.
+            law: of times, "stretch" or "continue"; None is "stretch".
+        """
+        if self.times is None:
+            return None
+        space = grid_waves(
+            grid, self.sizes.temporal.width, self.sizes.frame_grid, self.begin.device
+        )
+        times: Any = self.times(frames, frame=frame, law=law or "stretch")
+        return times[:, None] + space.to(self.begin.dtype)
+
+    def rotary_positions(
+        self,
+        frames: int,
+        grid: tuple[int, int],
+        prefix: int,
+        *,
+        seen: Sequence[int] | None = None,
+        law: Law = None,
+    ) -> Float[Tensor, "m k 2"] | None:
+        """Return the rotary table of prefix and frames; None with absolute positions.
 
         Args:
             frames: of the whole clip.
             grid: coarse tokens of a frame, (rows, columns).
             prefix: tokens before the frames.
-            frame: the one frame that is meant; None is all of them.
+            seen: the frames that are meant; None is all of them.
+            law: of times; None is "continue".
         """
-        tower, device = self.sizes.temporal, self.begin.device
-        if self.times is None:
-            coordinates = grid_coordinates(frames if frame is None else 1, *grid, device=device)
-            coordinates[:, 0] += frame or 0
-            table = rotary_table(coordinates, tower.width // tower.heads)
-            return None, Positions(turn=table).behind(prefix).turn
-        space = grid_waves(grid, tower.width, self.sizes.frame_grid, device)
-        return self.times(frames, frame=frame)[:, None] + space.to(self.begin.dtype), None
+        if self.times is not None:
+            return None
+        tower, options = self.sizes.temporal, {"dtype": torch.float32, "device": self.begin.device}
+        seen = range(frames) if seen is None else seen
+        if law == "window":
+            times = torch.arange(len(seen), **options)
+        else:
+            times = torch.tensor(seen, **options)
+            times = frame_times(times, frames, self.sizes.frames, law or "continue")
+        coordinates = grid_coordinates(len(seen), *grid, device=self.begin.device)
+        coordinates[:, 0] = times.repeat_interleave(grid[0] * grid[1])
+        table = rotary_table(coordinates, tower.width // tower.heads)
+        return Positions(turn=table).behind(prefix).turn
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
         """Return the positions of a frame's tokens for both halves of the spatial tower."""

@@ -42,6 +42,7 @@ from recipes._nova.inputs import (
     show,
 )
 from recipes._nova.network import Nova
+from recipes._nova.timeline import read_prompts
 from recipes.nova import draw_frames
 
 
@@ -64,6 +65,7 @@ class _Request:
 
     settings: Settings
     texts: list[str] | Texts  # words, or their states
+    later: list[tuple[int, list[str]]]  # words from a latent frame on
     negatives: list[str] | Texts | None
     copies: int  # samples of each text
     alone: bool  # one text and one sample, no list of them
@@ -127,7 +129,7 @@ class NovaPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | Sequence[tuple[int, str | Sequence[str]]] | None = None,
         *,
         num_frames: int | None = None,
         num_inference_steps: int | None = None,
@@ -162,7 +164,9 @@ class NovaPipeline(DiffusionPipeline):
         """Generate; every argument is checked before any work, and None is the model's default.
 
         Args:
-            prompt: a text or several; an empty one leaves the choice to the model.
+            prompt: a text or several; an empty one leaves the choice to the model. Or pairs of a
+                frame of the video and these, as [(0, "a seven moves left"), (9, "it moves up")]:
+                each holds from the latent frame on in which its frame is, see `nova.stream`.
             num_frames: of the result, given ones included; one that the tokenizer can make.
             num_inference_steps: sets in which a frame's tokens are generated.
             num_diffusion_steps: of each set.
@@ -236,9 +240,15 @@ class NovaPipeline(DiffusionPipeline):
         if graphs is not None:
             settings.plan.check_graphs(graphs)
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
+        timeline = read_prompts(prompt, pixels, chosen["num_frames"], settings.plan)
+        first = timeline[0][1]
         texts, negatives = self._texts(
-            prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
+            first, prompt_embeds, negative_prompt, negative_prompt_embeds
         )
+        later = [(frame, self._texts(words, None, None, None)[0]) for frame, words in timeline[1:]]
+        for _, words in later:
+            if len(words) != len(texts):
+                raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")
         batch = len(texts) * copies
         added = read_canvas(canvas, *(side * pixels.space_stride for side in grid))
         clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts), added)
@@ -250,9 +260,10 @@ class NovaPipeline(DiffusionPipeline):
         request = _Request(
             settings=settings,
             texts=texts,
+            later=later,
             negatives=negatives if settings.plan.guidance.active else None,
             copies=copies,
-            alone=isinstance(prompt, str) and copies == 1,
+            alone=isinstance(first, str) and copies == 1,
             mixed=self._read_mix(mix, len(texts)),
             clip=clip if edit is None else edit.clip,
             edit=edit,
@@ -274,7 +285,9 @@ class NovaPipeline(DiffusionPipeline):
         return NovaOutput(frames=result) if return_dict else (result,)
 
     def stream(
-        self, prompt: str | Sequence[str] | None = None, **options: Any
+        self,
+        prompt: str | Sequence[str] | Sequence[tuple[int, str | Sequence[str]]] | None = None,
+        **options: Any,
     ) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
         """Generate, and yield frames as soon as the latent frame that they come of is finished.
 
@@ -284,7 +297,7 @@ class NovaPipeline(DiffusionPipeline):
         offloaded has one thing done at a time.
 
         Args:
-            prompt: a text or several, as in a call.
+            prompt: as in a call.
             options: of a call, all but `output_type` and `return_dict`.
 
         Yields:
@@ -335,9 +348,10 @@ class NovaPipeline(DiffusionPipeline):
     @torch.no_grad()
     def _call(self, request: _Request) -> Call:
         """Return what the network is asked for: states of the texts, latents of given frames."""
-        texts, weight = (None, 0.0) if request.mixed is None else request.mixed
-        states, negatives, others = (
-            self._states(x) for x in (request.texts, request.negatives, texts)
+        mixed, weight = (None, 0.0) if request.mixed is None else request.mixed
+        later = [texts for _, texts in request.later]
+        first, negatives, others, *later = (
+            self._states(x) for x in (request.texts, request.negatives, mixed, *later)
         )
         context, edited = None, {}
         if request.clip is not None:
@@ -347,17 +361,20 @@ class NovaPipeline(DiffusionPipeline):
             context = context.to(torch.promote_types(context.dtype, torch.float32))
             self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
         if request.edit is not None and context is not None:
-            later = request.settings.plan.frames - context.shape[2]
-            latents = functional.pad(context, (0, 0, 0, 0, 0, later))
+            missing = request.settings.plan.frames - context.shape[2]
+            latents = functional.pad(context, (0, 0, 0, 0, 0, missing))
             context, edited = None, {"latents": latents, "keep": request.edit.keep}
         self._wake(self.transformer)
         if others is not None:
-            states = mix(self.transformer, states, others, weight)
-        pad, copies = self.transformer.text.pad, request.copies
-        text = pad(states).repeat_interleave(copies, 0)
-        negative = None if negatives is None else pad(negatives).repeat_interleave(copies, 0)
+            first = mix(self.transformer, first, others, weight)
+        text, negative, *changed = (
+            None if x is None else self.transformer.text.pad(x).repeat_interleave(request.copies, 0)
+            for x in (first, negatives, *later)
+        )
+        starts = [0, *(frame for frame, _ in request.later)]
+        texts: Any = list(zip(starts, [text, *changed], strict=True))
         given = (request.motion, context, request.order, request.generator, None, request.graphs)
-        return make_call(request.settings, text, negative, *given, **edited)
+        return make_call(request.settings, texts, negative, *given, **edited)
 
     def _encode_clip(
         self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators

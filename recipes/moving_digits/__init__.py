@@ -10,7 +10,9 @@ from recipes.moving_digits.evaluation import (
     evaluate,
     evaluate_pipeline,
     load_report,
+    measure_drift,
     real,
+    ways_of,
 )
 from recipes.moving_digits.judges import (
     DigitJudge,
@@ -67,6 +69,7 @@ __all__ = [
     "load_judge",
     "load_report",
     "load_text",
+    "measure_drift",
     "network",
     "real",
     "run",
@@ -74,4 +77,5 @@ __all__ = [
     "speed_of",
     "track",
     "train_judge",
+    "ways_of",
 ]

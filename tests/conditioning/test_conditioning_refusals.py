@@ -11,6 +11,7 @@ from contar.conditioning import (
     ScalarEmbedding,
     ScaleShiftAdapter,
     TextProjection,
+    frame_times,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -38,6 +39,23 @@ TEXT = {"text_width": 4, "width": 8, "length": 3, "rows": 5}
 def test_sizes_below_one_are_refused(argument, make, value, refuses):
     with refuses(argument, repr(value)):
         make(value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("numbers", "(2, 3)", {"numbers": torch.zeros(2, 3)}),
+        ("frames", "0", {"frames": 0}),
+        ("base", "0", {"base": 0}),
+        ("law", "'window'", {"law": "window"}),
+    ],
+)
+def test_frame_times_refuse_other_numbers_and_laws(argument, came, changes, refuses):
+    good = {"numbers": torch.zeros(3), "frames": 3, "base": 4, "law": "stretch"}
+    with refuses(argument, came):
+        frame_times(**{**good, **changes})
+    with refuses("law", "'window'"):
+        FrameTimes(8, base=4)(3, law="window")
 
 
 @pytest.mark.parametrize("rank", [0, 2.0, "full"])

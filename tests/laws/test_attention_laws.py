@@ -638,12 +638,53 @@ def test_decoding_through_the_temporal_tower_equals_recomputing_wherever_it_is_c
     cache = tower.allocate_cache(2, room(layout, runs), window=window, pinned=pinned)
     outputs = []
     for run in runs:
-        new = tokens(layout, list(run))
-        here = {"turn": None if turn is None else turn[new], "cache": cache}
+        older = [block for block in range(run[0]) if sees(layout, run[0], block)]
+        keys = tokens(layout, [*older, *run])
+        here = {"turn": None if turn is None else turn[keys], "cache": cache}
         first = prefix if run[0] == 0 else None
         outputs.append(tower(frames[:, run[0] : run[-1] + 1], prefix=first, **here))
     # Float32 rounds at 6e-8; each of the four norms may divide by a deviation down to about 1e-2.
     assert_close(torch.cat(outputs, dim=1), expected, 1e-4)
+
+
+@given(clips(), seeds, st.none() | st.integers(1, 3), st.integers(0, 2))
+def test_a_window_with_retimed_positions_equals_recomputing_with_them(
+    clip: tuple[Tensor, Tensor | None, Tensor | None],
+    seed: int,
+    window: int | None,
+    pinned: int,
+) -> None:
+    """Positions are counted from the oldest block in sight, whatever they were when it was new."""
+    frames, prefix, turn = clip
+    count, n = frames.shape[1:3]
+    turn = torch.zeros(0, 4, 2) if turn is None else turn  # those of the first are theirs anew
+    length = 0 if prefix is None else prefix.shape[1]
+    layout = BlockLayout((length + n, *[n] * (count - 1)), window, pinned)
+    seen = [[b for b in range(t + 1) if sees(layout, t, b)] for t in range(count)]
+
+    def retimed(blocks: list[int]) -> Tensor | None:
+        keys = sum(layout.sizes[block] for block in blocks)
+        return turn[:keys] if len(turn) else None
+
+    tower = tiny_tower(seed)
+    blocks = list(frames.unbind(1))
+    if prefix is not None:
+        blocks[0] = torch.cat([prefix, blocks[0]], dim=1)
+    for layer in tower.blocks:
+        outputs = []
+        for t, block in enumerate(blocks):
+            x = torch.cat([blocks[b] for b in seen[t]], dim=1)
+            rows = torch.arange(x.shape[1])[-block.shape[1] :].expand(len(x), -1)
+            outputs.append(layer(x, turn=retimed(seen[t]), rows=rows))
+        blocks = outputs
+    expected = torch.stack([tower.norm(block[:, -n:]) for block in blocks], dim=1)
+
+    cache = tower.allocate_cache(2, layout.keys, window=window, pinned=pinned)
+    found = [
+        tower(frames[:, [t]], prefix=prefix if t == 0 else None, turn=retimed(seen[t]), cache=cache)
+        for t in range(count)
+    ]
+    assert_close(torch.cat(found, dim=1), expected, 1e-4)
 
 
 # --- Rotary embedding ----------------------------------------------------------------------------

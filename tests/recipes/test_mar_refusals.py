@@ -261,6 +261,7 @@ DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
         ("plan.frames", "2", {"plan": plan(frames=2)}),
         ("plan.window", "1", {"plan": plan(window=1)}),
         ("plan.chunk", "2", {"plan": plan(chunk=2)}),
+        ("plan.times", "continue", {"plan": plan(times="continue")}),
         ("plan.grid", "(8, 8)", {"plan": plan(grid=(8, 8))}),
         ("flow_shift", "3.0", {"plan": plan(flow_shift=3.0)}),
         (
