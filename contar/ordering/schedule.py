@@ -53,7 +53,8 @@ class SetSchedule:
         if not listed or not self.sizes:
             raise bad("sizes", self.sizes, "sizes of at least one set")
         for size in self.sizes:
-            check_size("sizes", size)
+            if type(size) is not int or size < 1:
+                check_size("sizes", size)
         rest = self.order.shape[1] - check_size("given", self.given, 0)
         if sum(self.sizes) != rest:
             allowed = f"positive numbers that add up to the {rest} tokens of order that are to come"

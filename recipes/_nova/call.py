@@ -99,6 +99,14 @@ class Call(Settings):
         return self.model.text.length + (0 if self.model.motion is None else 2)
 
     @property
+    def given(self) -> int:
+        """How many first frames of the chunk are given."""
+        if self.context is not None:
+            return self.context.shape[2]
+        sizes = self.frame_sizes[self.first :]
+        return next((t for t, sets in enumerate(sizes) if sets), len(sizes))
+
+    @property
     def sets(self) -> int:
         """How many sets there are in all."""
         return sum(map(len, self.frame_sizes))
