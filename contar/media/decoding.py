@@ -132,7 +132,9 @@ class Video:
         else:
             height = round(height / self.aspect)
         size = {"width": width, "height": height}
-        array = frame.to_ndarray(format="rgb24", interpolation=_ACCURATE, **size)
+        # Threads of its own would stay as long as the frame, which is in a cycle.
+        options = {"format": "rgb24", "interpolation": _ACCURATE, "threads": 1}
+        array = frame.to_ndarray(**options, **size)
         matrix = frame.side_data.get(load_av().sidedata.sidedata.Type.DISPLAYMATRIX)
         return array if matrix is None else self._turned(array, bytes(matrix))
 

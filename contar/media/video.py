@@ -155,6 +155,7 @@ def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
                 format=stream.pix_fmt,
                 dst_colorspace=colors.Colorspace.ITU709,
                 dst_color_range=colors.ColorRange.MPEG,
+                threads=1,
             )
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
