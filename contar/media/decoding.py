@@ -64,7 +64,8 @@ def _stream(file: Path, name: str) -> Iterator[tuple[Any, Any]]:
             streams = [s for s in container.streams.video if not s.disposition & covers]
             if not streams:
                 raise bad(name, str(file), "a file with a video stream")
-            streams[0].thread_type = "AUTO"  # type: ignore[assignment]
+            # Not by frames: with av 17 a video that is left early may wait for such threads for ever.
+            streams[0].thread_type = "SLICE"  # type: ignore[assignment]
             yield container, streams[0]
     except (av.error.FFmpegError, OSError) as error:
         raise bad(name, str(file), "a video file that can be decoded") from error
