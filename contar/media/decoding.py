@@ -64,7 +64,7 @@ def _stream(file: Path, name: str) -> Iterator[tuple[Any, Any]]:
             streams = [s for s in container.streams.video if not s.disposition & covers]
             if not streams:
                 raise bad(name, str(file), "a file with a video stream")
-            # Not by frames: with av 17 a video that is left early may wait for such threads for ever.
+            # Not by frames: a video that is left early may wait for such threads for ever (av 17).
             streams[0].thread_type = "SLICE"  # type: ignore[assignment]
             yield container, streams[0]
     except (av.error.FFmpegError, OSError) as error:
