@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_mar import tiny_mar
 from tiny_nova import CONFIGS, texts  # type: ignore[import-not-found]
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -26,9 +26,10 @@ from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from contar import cpu
 from contar._layers import CausalConv3d, Mlp
 from contar.cpu import FastCausalConv3d, FastLinear, laid_out, plain, speed_up
-from contar.heads import MeanFlowHead
+from contar.heads import MeanFlowHead, make_head
 from contar.tokenizers import CausalVAE
 from recipes import mar, nova
 
@@ -563,3 +564,21 @@ def test_where_torch_lacks_a_name_layers_stay_plain_and_all_runs():
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[-2] == "made (1, 2, 2, 4, 4)"
+
+
+@ONE_DNN
+def test_a_draw_of_a_head_multiplies_by_weights_that_are_laid_out_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = {"name": "flow", "width": 512, "depth": 2, "steps": 10}
+    head: Any = speed_up(make_head(sizes, 4, 16))
+    product, seen = cpu._product, []
+
+    def watched(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        seen.append(weight.is_mkldnn)
+        return product(x, weight, *rest)
+
+    monkeypatch.setattr(cpu, "_product", watched)
+    with torch.no_grad():
+        head.sample(torch.randn(1, 4, 16), noise=torch.Generator().manual_seed(0))
+    assert sum(seen) >= 2 * 2 * 10  # both layers of each block, in each step

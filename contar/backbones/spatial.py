@@ -139,6 +139,12 @@ class SpatialTower(nn.Module):
             check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
         if checkpoint is not False:
             check_instance("checkpoint", checkpoint, bool)
+        if dropout is not None:
+            check_instance("dropout", dropout, Dropout)
+            if checkpoint:
+                raise bad("checkpoint", True, "False with dropout, which is drawn once")
+            if backend not in (None, "plain"):
+                raise bad("backend", backend, "None or 'plain' with dropout")
         if backend is not None:
             check_backend(backend, tokens.device)
         length = prefix.shape[1]

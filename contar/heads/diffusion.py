@@ -229,12 +229,11 @@ class DiffusionHead(nn.Module):
             log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
             return torch.cat([prediction, log_variance], dim=-1)
 
-        with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
-            start = source.normal(batch, frame, self.token_dim)
-        shape = (batch, frame, self.token_dim)
+        start, shape = source.normal(batch, frame, self.token_dim), (batch, frame, self.token_dim)
         if start.shape != shape or not start.is_floating_point():
             check_tensor("noise", start, shape, "[b, m, token_dim]")
-        return table.run(predict, start.float(), draw, temperature)[:, :count]
+        with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
+            return table.run(predict, start.float(), draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None

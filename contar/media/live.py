@@ -67,8 +67,8 @@ class _Signals:
     @contextmanager
     def released(self) -> Iterator[None]:
         """Let through what came and what comes."""
-        self._release()
         try:
+            self._release()
             yield
         finally:
             self._hold()

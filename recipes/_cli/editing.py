@@ -69,6 +69,8 @@ def edit(
     if white is not None and white.shape[1:] != clip.shape[1:]:
         got, allowed = (f"{x.shape[2]} x {x.shape[1]} pixels" for x in (white, clip))
         raise bad("mask", got, f"{allowed}, as {given}")
+    if white is not None and len(white) not in (1, len(clip)):
+        raise bad("mask", f"{len(white)} frames", f"1, or {len(clip)}, as {given}")
     pipe = load_pipeline(model, device, dtype, heads, tiling)
     tokenizer, defaults = VAETokenizer(pipe.vae), pipe.config["defaults"]
     most = len(clip) if rate is None else min(len(clip), defaults["num_frames"])
@@ -83,8 +85,6 @@ def edit(
     if min(size) < 1:
         raise bad("canvas", canvas, f"less than the result's {height} x {width} pixels")
     if white is not None:
-        if 1 < len(white) < len(clip):
-            raise bad("mask", f"{len(white)} frames", f"1, or at least {len(clip)}")
         white = fit_frames(white[: len(clip)], *size).float().mean(-1).round().byte()
         white = white[0] if len(white) == 1 else white
     result = pipe(

@@ -127,6 +127,8 @@ def _check_plan(model: Mar, plan: GenerationPlan) -> None:
     for name in ("window", "times", "chunk"):
         if (value := getattr(plan, name)) is not None:
             raise bad(f"plan.{name}", value, "None: this model makes images")
+    if len(set(plan.temperatures)) > 1:
+        raise bad("plan.temperature", plan.temperature, "one number: this model makes images")
     latent = model.sizes.latent
     if plan.grid is not None and tuple(plan.grid) != latent:
         raise bad("plan.grid", plan.grid, f"None or {latent}: positions are learned")

@@ -230,13 +230,17 @@ def make_call(
     latents: Float[Tensor, "b c t h w"] | None = None,
     keep: Bool[Tensor, "t h2 w2"] | None = None,
 ) -> Call:
-    """Return a call of what was checked before; the negative texts left out are empty ones."""
-    batch, (flow, rate), plan = len(texts[0][1]), motion, settings.plan
+    """Return a call of what was checked before, where the model is now, which may be offloaded.
+
+    The negative texts left out are empty ones.
+    """
+    batch, plan, device = len(texts[0][1]), settings.plan, settings.model.begin.device
+    flow, rate, order = (None if x is None else x.to(device) for x in (*motion, order))
     frame_sizes = ((),) * (0 if context is None else context.shape[2])
     frame_sizes += (settings.sizes,) * (plan.frames - len(frame_sizes))
     if latents is not None and keep is not None:
         frame_sizes = tuple(map(plan.sizes_around, keep))
-        keep = keep.flatten(1).to(settings.model.begin.device)
+        keep = keep.flatten(1).to(device)
         latents = latents.to(keep.device, torch.promote_types(latents.dtype, torch.float32))
     if plan.guidance.active:
         other = settings.model.text.empty(batch) if negative is None else negative

@@ -246,6 +246,8 @@ class NovaPipeline(DiffusionPipeline):
             first, prompt_embeds, negative_prompt, negative_prompt_embeds
         )
         later = [(frame, self._texts(words, None, None, None)[0]) for frame, words in timeline[1:]]
+        if mix is not None and later:
+            raise bad("mix", "a mix", "None beside prompts that change")
         for _, words in later:
             if len(words) != len(texts):
                 raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")

@@ -46,8 +46,9 @@ def read_prompts(
             raise bad("prompt", pair, "(frame, text) in each place")
     starts = [check_count("prompt frame", pair[0], 0) for pair in prompts]
     _check_starts("prompt", starts, frames, plan)
-    ends = [tokenizer.pixel_frames(t + 1) for t in range(plan.frames)]
-    latent = [next(t for t, end in enumerate(ends) if start < end) for start in starts]
+    stride = tokenizer.time_stride
+    lone = plan.frames * stride - frames  # by which the first latent frame has fewer
+    latent = [(start + lone) // stride for start in starts]
     if len(set(latent)) < len(latent):
         raise bad("prompt frames", starts, "one prompt at most in each latent frame")
     return [(t, pair[1]) for t, pair in zip(latent, prompts, strict=True)]
