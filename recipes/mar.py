@@ -24,7 +24,7 @@ from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses
 from recipes._mar.call import PLAN, Call, read_call
-from recipes._mar.config import PRESETS, MarConfig, official_head
+from recipes._mar.config import IDDPM, PRESETS, MarConfig, official_head
 from recipes._mar.files import from_pretrained, load_tokenizer
 from recipes._mar.network import Mar
 from recipes._mar.step import read_step
@@ -32,6 +32,7 @@ from recipes._shared.building import build_model
 from recipes._shared.sizes import Tower
 
 __all__ = [
+    "IDDPM",
     "PLAN",
     "PRESETS",
     "GenerationPlan",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from contar._random import Dropout
 from contar.attention import BlockLayout, KVCache, Positions
 from contar.backbones import Block, SelfAttention, SpatialTower, TemporalTower
 
@@ -219,6 +220,9 @@ ADDED, TURNED = Positions(add=torch.zeros(5, 8)), Positions(turn=torch.zeros(5, 
         ("positions.turn", "(4, 2, 2)", {"positions": (Positions(turn=torch.zeros(4, 2, 2)),) * 2}),
         ("positions.turn", "(5, 1, 2)", {"positions": (Positions(turn=torch.zeros(5, 1, 2)),) * 2}),
         ("backend", "'flash'", {"backend": "flash"}),
+        ("dropout", "float", {"dropout": 0.1}),
+        ("checkpoint", "True", {"dropout": Dropout(0.1, torch.Generator()), "checkpoint": True}),
+        ("backend", "'sdpa'", {"dropout": Dropout(0.1, torch.Generator()), "backend": "sdpa"}),
     ],
 )
 def test_a_spatial_tower_refuses_what_does_not_fit(argument, came, changes, refuses):

@@ -262,6 +262,7 @@ DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
         ("plan.window", "1", {"plan": plan(window=1)}),
         ("plan.chunk", "2", {"plan": plan(chunk=2)}),
         ("plan.times", "continue", {"plan": plan(times="continue")}),
+        ("plan.temperature", "0.5", {"plan": plan(temperature=(1.0, 0.5))}),
         ("plan.grid", "(8, 8)", {"plan": plan(grid=(8, 8))}),
         ("flow_shift", "3.0", {"plan": plan(flow_shift=3.0)}),
         (

@@ -239,6 +239,7 @@ def test_a_pipeline_s_prompts_over_time_are_those_of_the_network_and_stream(pipe
         ("prompt", "None", [(0, FOX), (5, None)], {}),
         ("prompt", "3", [(0, FOX), (5, 3)], {}),
         ("plan.pinned", "0", [(0, FOX), (5, DOG)], {"plan_changes": {"window": 2, "pinned": 0}}),
+        ("mix", "prompts that change", [(0, FOX), (5, DOG)], {"mix": (DOG, 0.5)}),
         ("plan.times", "window", FOX, {"plan_changes": {"times": "window"}}),
         ("chunk", "2", FOX, {"plan_changes": {"chunk": 2, "overlap": 3}}),
     ],
