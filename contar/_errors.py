@@ -35,11 +35,12 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     """
     if type(value) is int and value >= minimum:
         return value  # in a compiled graph still any int; `index` would fix the one that it saw
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
+    try:  # of numpy's truth values old versions make numbers, with a warning
+        truth = isinstance(value, bool) or type(value).__name__ == "bool_"
+        count = None if truth else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         count = None
-    if count is None or isinstance(value, bool) or count < minimum:
+    if count is None or count < minimum:
         raise bad(name, value, f"an integer of at least {minimum}")
     return count
 

@@ -225,7 +225,7 @@ def test_a_bfloat16_model_generates_finite_numbers_in_float32_and_trains():
 
 def test_another_sampler_may_be_named_that_reads_a_learned_variance(model):
     scheduler = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2",
-                 "variance_type": "learned_range", "timestep_spacing": "trailing",
+                 "variance_type": "learned_range", "timestep_spacing": "leading",
                  "clip_sample": False}  # fmt: skip
     other = generate(model, plan=dataclasses.replace(PLAN, scheduler=scheduler))
     assert other.isfinite().all()
