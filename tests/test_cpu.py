@@ -571,7 +571,8 @@ def test_a_draw_of_a_head_multiplies_by_weights_that_are_laid_out_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes = {"name": "flow", "width": 512, "depth": 2, "steps": 10}
-    head: Any = speed_up(make_head(sizes, 4, 16))
+    head: Any = make_head(sizes, 4, 16)
+    speed_up(head)
     product, seen = cpu._product, []
 
     def watched(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
