@@ -84,7 +84,7 @@ def test_spatial_tower_in_16_sets(row, model, refresh, dtype, device):
                 kept = [tower.allocate_memory(2, TOKENS, COARSE)] if refresh > 1 else [None]
             known, rows = (ids.repeat(2, 1) for ids in (step.known, step.current))
             twice = tokens.repeat(2, 1, 1)
-            out.append(tower(twice, prefix, known, rows=rows, memory=kept[0], **options))
+            out.append(tower(twice, prefix, known, query_ids=rows, memory=kept[0], **options))
         return out
 
     def check(result):

@@ -100,7 +100,7 @@ def generate(
     """Generate latents, one for each label, in float32.
 
     Every argument is checked before the first set. Randomness comes from `generator` alone: the
-    order, unless it is given; then for each set a normal [b, m, values] for its tokens in raster
+    order, unless it is given; then for each set a normal [b, m, token_dim] for its tokens in raster
     order, and one for each diffusion step that adds noise. A guidance with a `start` rises with the
     share of tokens known when the set is done, but counts one as still hidden at the end, as the
     official code does.
@@ -177,7 +177,7 @@ def _draw_set(
     """Return a set's tokens: conditions by the spatial tower, each token by the head."""
     passes = len(labels) // call.batch
     tokens, known, current = (torch.cat([x] * passes) for x in (tokens, known, current))
-    z = call.model(tokens, labels, known, rows=current, memory=memory, backend=call.backend)
+    z = call.model(tokens, labels, known, query_ids=current, memory=memory, backend=call.backend)
     return call.head.sample(
         z[: call.batch],
         uncond=z[call.batch :] if passes > 1 else None,
@@ -240,7 +240,7 @@ def training_losses(
             the whole batch.
         generator: draws the mask, the dropped labels, dropout, noise and timesteps, in this order,
             where they are not given.
-        noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`.
+        noise: [repeats, m, token_dim] for the m hidden tokens, in the order of `mask.hidden`.
         index: [repeats, m], training timesteps.
         backend: of `attend`.
 
@@ -254,7 +254,7 @@ def training_losses(
     )  # fmt: skip
     clean = patchify(latents, model.sizes.patch, channel_first=True)
     hidden, ids = step.mask.hidden, step.hidden_ids
-    options: Any = {"filled": step.mask.filled, "rows": ids, "backend": backend}
+    options: Any = {"padding_mask": step.mask.padding_mask, "query_ids": ids, "backend": backend}
     z = model(clean, step.labels, step.mask.visible_ids, dropout=step.dropout, **options)
     z = z[hidden] if ids is None else z.flatten(0, 1)
     loss = step.head.loss(clean[hidden], z, **step.head_options).mean()

@@ -246,7 +246,7 @@ def _draw_frame(
         state.order = call.draw_order()
     tokens, schedule = call.begin_frame(t, state.order)
     steps, shape = call.steps(len(schedule)), (call.batch, c.channels, *call.latent)
-    places = [x for half in state.positions for x in (half.add, half.turn)]
+    places = [x for half in state.positions for x in (half.add, half.rope)]
     memory, temperature = None, plan.temperature_at(call.first + t)
     if call.graphs is not None:  # which other generations may have had in between
         call.graphs.bind(call.model)
@@ -282,7 +282,7 @@ def _draw_set(
     positions = (Positions(*places[:2]), Positions(*places[2:]))
     options: Any = {"positions": positions, "memory": memory, "backend": call.backend}
     tokens, known, current = (torch.cat([x] * passes) for x in (tokens, known, current))
-    z = call.model.spatial(tokens, condition, known, rows=current, **options)
+    z = call.model.spatial(tokens, condition, known, query_ids=current, **options)
     return call.head.sample(
         z[: call.batch],
         uncond=z[call.batch :] if passes > 1 else None,
@@ -326,7 +326,7 @@ def training_losses(
         mask: hidden and visible tokens of each frame, b * t rows, instead of a draw with one hidden
             share for the whole batch.
         generator: draws mask, noise and timesteps where they are not given.
-        noise: [repeats, m, values] for the m hidden tokens, in the order of `mask.hidden`; of a
+        noise: [repeats, m, token_dim] for the m hidden tokens, in the order of `mask.hidden`; of a
             diffusion head, as `index`.
         index: [repeats, m], indices of training timesteps.
         context_noise: deviation of gaussian noise on what the temporal tower sees of earlier
@@ -360,15 +360,19 @@ def training_losses(
     if frames > 1:
         x = torch.cat([x, model.frame_tokens(step.seen, batch, x.shape[2])], dim=1)
     added = model.added_positions(frames, coarse)
-    turn = model.rotary_positions(frames, coarse, prefix.shape[1])
+    rope = model.rotary_positions(frames, coarse, prefix.shape[1])
     x = x if added is None else x + added
-    features = model.temporal(x, prefix=prefix, turn=turn, **options)
+    features = model.temporal(x, prefix=prefix, rope=rope, **options)
     anchor, later = features[:, :1], features[:, 1:]
     condition = torch.cat([anchor, model.adapt(anchor, later)], dim=1).flatten(0, 1)
 
     clean = patchify(latents.transpose(1, 2), model.sizes.patch).flatten(0, 1)
     mask, ids = step.mask, step.hidden_ids
-    options |= {"positions": model.token_positions(grid), "filled": mask.filled, "rows": ids}
+    options |= {
+        "positions": model.token_positions(grid),
+        "padding_mask": mask.padding_mask,
+        "query_ids": ids,
+    }
     z = model.spatial(clean, condition, mask.visible_ids, **options)
     row = torch.arange(batch * frames, device=model.device)[:, None]
     if ids is None:

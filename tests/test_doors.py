@@ -140,7 +140,7 @@ def test_sizes_whose_product_is_too_large_are_refused(refuses: Any) -> None:
 
 @pytest.mark.parametrize("prenorm", [False, True])
 @pytest.mark.parametrize(
-    ("name", "came", "x", "rows"),
+    ("name", "came", "x", "query_ids"),
     [
         ("x", "list", [1.0], None),
         ("x", "NoneType", None, None),
@@ -149,19 +149,19 @@ def test_sizes_whose_product_is_too_large_are_refused(refuses: Any) -> None:
         ("x", "torch.int64", torch.zeros(1, 3, 8, dtype=torch.int64), None),
         ("x", "torch.float64", torch.zeros(1, 3, 8, dtype=torch.float64), None),
         ("x", "meta", torch.zeros(1, 3, 8, device="meta"), None),
-        ("rows", "list", torch.zeros(1, 3, 8), [[0]]),
-        ("rows", "(1,)", torch.zeros(1, 3, 8), torch.tensor([0])),
-        ("rows", "(2, 1)", torch.zeros(1, 3, 8), torch.tensor([[0], [1]])),
-        ("rows", "torch.float32", torch.zeros(1, 3, 8), torch.zeros(1, 1)),
-        ("rows", "3", torch.zeros(1, 3, 8), torch.tensor([[3]])),
-        ("rows", "-1", torch.zeros(1, 3, 8), torch.tensor([[-1]])),
+        ("query_ids", "list", torch.zeros(1, 3, 8), [[0]]),
+        ("query_ids", "(1,)", torch.zeros(1, 3, 8), torch.tensor([0])),
+        ("query_ids", "(2, 1)", torch.zeros(1, 3, 8), torch.tensor([[0], [1]])),
+        ("query_ids", "torch.float32", torch.zeros(1, 3, 8), torch.zeros(1, 1)),
+        ("query_ids", "3", torch.zeros(1, 3, 8), torch.tensor([[3]])),
+        ("query_ids", "-1", torch.zeros(1, 3, 8), torch.tensor([[-1]])),
     ],
 )
 def test_a_block_refuses_wrong_tensors_at_its_door(
-    prenorm: bool, name: str, came: str, x: Any, rows: Any, refuses: Any
+    prenorm: bool, name: str, came: str, x: Any, query_ids: Any, refuses: Any
 ) -> None:
     with refuses(name, came):
-        Block(8, 2, prenorm=prenorm)(x, rows=rows)
+        Block(8, 2, prenorm=prenorm)(x, query_ids=query_ids)
 
 
 @pytest.mark.parametrize("value", [1, None])

@@ -22,9 +22,9 @@ from contar.attention.positions import (
     rotary_sections,
     rotary_table,
     rotate,
+    rotated,
     sincos_2d,
     sinusoid,
-    turned,
     waves,
 )
 from contar.attention.token_cache import TokenCache
@@ -51,9 +51,9 @@ __all__ = [
     "rotary_sections",
     "rotary_table",
     "rotate",
+    "rotated",
     "sincos_2d",
     "sinusoid",
-    "turned",
     "waves",
     "why_unavailable",
     "xformers_bias",

@@ -16,7 +16,7 @@ from contar._errors import (
 )
 from contar._typing import Float, Tensor
 from contar.attention.layout import BlockLayout
-from contar.attention.positions import turned
+from contar.attention.positions import rotated
 
 
 def allocate(
@@ -195,11 +195,11 @@ class KVCache:
         k: Float[Tensor, "b s q k"],
         v: Float[Tensor, "b s q k"],
         *,
-        turn: Float[Tensor, "*b kv k2 2"] | None = None,
+        rope: Float[Tensor, "*b kv k2 2"] | None = None,
     ) -> tuple[Float[Tensor, "b s kv k"], Float[Tensor, "b s kv k"]]:
         """Store the newest tokens' keys and values of one layer; return those of all tokens kept.
 
-        `turn`, a rotary table of all tokens kept, turns the keys that are returned.
+        `rope`, a rotary table of all tokens kept, turns the keys that are returned.
 
         Raises:
             ValueError: a layer or shapes that do not fit the cache, or more tokens than were
@@ -220,4 +220,4 @@ class KVCache:
         memory[0, :, :, start:stop] = k
         memory[1, :, :, start:stop] = v
         k, v = memory[0, :, :, :stop], memory[1, :, :, :stop]
-        return (k if turn is None else turned(k, turn)), v
+        return (k if rope is None else rotated(k, rope)), v

@@ -173,10 +173,10 @@ def rotate(
     if x.shape[3] % 2:
         raise bad("x", tuple(x.shape), "[b, s, n, k] with an even k")
     check_table("table", table, x.shape[0], x.shape[2], x.shape[3])
-    return turned(x, table)
+    return rotated(x, table)
 
 
-def turned(x: Tensor, table: Tensor) -> Tensor:
+def rotated(x: Tensor, table: Tensor) -> Tensor:
     """Return what `rotate` does, unchecked."""
     cosine, sine = table.unsqueeze(-4).unbind(-1)  # a new axis for the heads
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -204,22 +204,22 @@ class Positions:
 
     Attributes:
         add: [n, d] or [b, n, d], added to the tokens.
-        turn: [n, k/2, 2] or [b, n, k/2, 2], a rotary table for queries and keys.
+        rope: [n, k/2, 2] or [b, n, k/2, 2], a rotary table for queries and keys.
     """
 
     add: Float[Tensor, "*b n d"] | None = None
-    turn: Float[Tensor, "*b2 n2 k 2"] | None = None
+    rope: Float[Tensor, "*b2 n2 k 2"] | None = None
 
     def take(self, ids: Int[Tensor, "b m"]) -> "Positions":
         """Return the positions of the tokens `ids` of each sample, from one grid for all."""
         add = None if self.add is None else self.add[ids]
-        turn = None if self.turn is None else self.turn[ids]
-        return Positions(add, turn)
+        rope = None if self.rope is None else self.rope[ids]
+        return Positions(add, rope)
 
-    def behind(self, prefix: int) -> "Positions":
+    def shifted(self, prefix: int) -> "Positions":
         """Return the positions with `prefix` tokens before them that are not turned."""
-        if self.turn is None or not prefix:
+        if self.rope is None or not prefix:
             return self
-        still = self.turn.new_zeros(*self.turn.shape[:-3], prefix, *self.turn.shape[-2:])
+        still = self.rope.new_zeros(*self.rope.shape[:-3], prefix, *self.rope.shape[-2:])
         still[..., 0] = 1
-        return Positions(self.add, torch.cat([still, self.turn], dim=-3))
+        return Positions(self.add, torch.cat([still, self.rope], dim=-3))

@@ -5,7 +5,7 @@ import torch
 from contar._errors import bad, check_ids, check_size, check_tensor
 from contar._typing import Float, Int, Tensor
 from contar.attention.cache import allocate
-from contar.attention.positions import turned
+from contar.attention.positions import rotated
 
 
 class TokenCache:
@@ -102,11 +102,11 @@ class TokenCache:
         k: Float[Tensor, "b s m k"],
         v: Float[Tensor, "b s m k"],
         *,
-        turn: Float[Tensor, "*b m k2 2"] | None = None,
+        rope: Float[Tensor, "*b m k2 2"] | None = None,
     ) -> tuple[Float[Tensor, "b s n k"], Float[Tensor, "b s n k"]]:
         """Store the placed tokens' keys and values of one layer; return those of all tokens.
 
-        `turn`, a rotary table of the placed tokens, turns their keys before they are stored.
+        `rope`, a rotary table of the placed tokens, turns their keys before they are stored.
 
         Raises:
             ValueError: a layer or shapes that do not fit the cache and what was placed.
@@ -117,7 +117,7 @@ class TokenCache:
         count = tokens if self._ids is None else self._ids.shape[1]
         for name, x in (("k", k), ("v", v)):
             check_tensor(name, x, (batch, heads, count, width), "[b, s, m, k]")
-        memory, k = self._memory[layer], k if turn is None else turned(k, turn)
+        memory, k = self._memory[layer], k if rope is None else rotated(k, rope)
         if self._ids is None:
             memory[0], memory[1] = k, v
         else:

@@ -24,7 +24,7 @@ from contar.attention import (
     attend,
     attention,
     check_table,
-    turned,
+    rotated,
 )
 
 
@@ -47,11 +47,11 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         *,
-        turn: Float[Tensor, "*b2 kv k 2"] | None = None,
+        rope: Float[Tensor, "*b2 kv k 2"] | None = None,
         mask: Mask = None,
         backend: Backend | None = None,
         cache: tuple[KVCache | TokenCache, int] | None = None,
-        rows: Int[Tensor, "b m"] | None = None,
+        query_ids: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
         checked: bool = False,
     ) -> Float[Tensor, "b m d"]:
@@ -59,11 +59,11 @@ class SelfAttention(nn.Module):
 
         Args:
             x: [b, n, width].
-            turn: rotary table of the keys, which are the tokens, or all that a `KVCache` keeps.
+            rope: rotary table of the keys, which are the tokens, or all that a `KVCache` keeps.
             mask: of `attend`.
             backend: of `attend`.
             cache: the cache of keys and values, and this layer's number in it.
-            rows: [b, m], the tokens that attend; None is all. All are attended to.
+            query_ids: [b, m], the tokens that attend; None is all. All are attended to.
             dropout: of the attention's weights and of what is returned, in training.
             checked: whether a tower has checked all this.
 
@@ -72,30 +72,30 @@ class SelfAttention(nn.Module):
                 do not fit.
         """
         if not checked:
-            self._check(x, turn, cache, rows)
-        q_turn = turn
-        if turn is not None and cache is not None:  # whose newest keys are these tokens'
-            q_turn = turn[..., -x.shape[1] :, :, :]
+            self._check(x, rope, cache, query_ids)
+        q_rope = rope
+        if rope is not None and cache is not None:  # whose newest keys are these tokens'
+            q_rope = rope[..., -x.shape[1] :, :, :]
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if rows is not None:
-            q = q.gather(2, rows[:, None, :, None].expand(-1, self.heads, -1, q.shape[3]))
-            if q_turn is not None:
-                each = rows[..., None, None]
-                shared = q_turn.ndim == 3
-                q_turn = q_turn[rows] if shared else q_turn.take_along_dim(each, dim=1)
-        if q_turn is not None:
-            q = turned(q, q_turn)
+        if query_ids is not None:
+            q = q.gather(2, query_ids[:, None, :, None].expand(-1, self.heads, -1, q.shape[3]))
+            if q_rope is not None:
+                each = query_ids[..., None, None]
+                shared = q_rope.ndim == 3
+                q_rope = q_rope[query_ids] if shared else q_rope.take_along_dim(each, dim=1)
+        if q_rope is not None:
+            q = rotated(q, q_rope)
         if cache is not None:
             memory, layer = cache
-            k, v = memory.write(layer, k, v, turn=turn)
-        elif turn is not None:
-            k = turned(k, turn)
+            k, v = memory.write(layer, k, v, rope=rope)
+        elif rope is not None:
+            k = rotated(k, rope)
         attends = attention if checked else attend
         out = attends(q, k, v, mask=mask, backend=backend, dropout=dropout)
         out = self.proj(out.transpose(1, 2).flatten(2))
         return out if dropout is None else dropout(out)
 
-    def _check(self, x: Tensor, turn: Tensor | None, cache: Any, rows: Tensor | None) -> None:
+    def _check(self, x: Tensor, rope: Tensor | None, cache: Any, query_ids: Tensor | None) -> None:
         width, weight = self.qkv.in_features, self.qkv.weight
         check_tensor("x", x, (None, None, width), "[b, n, width]", like=weight)
         keys = x.shape[1]
@@ -106,11 +106,11 @@ class SelfAttention(nn.Module):
                 raise bad("cache", got, "(KVCache or TokenCache, number of the layer)")
             if isinstance(cache[0], KVCache):
                 keys = max(keys, sum(cache[0].sizes))
-        if turn is not None:
-            check_table("turn", turn, len(x), keys, width // self.heads)
-        if rows is not None:
+        if rope is not None:
+            check_table("rope", rope, len(x), keys, width // self.heads)
+        if query_ids is not None:
             shape: Any = ((len(x), None), "[b, m]")
-            check_tensor("rows", rows, *shape, kind="int", below=x.shape[1])
+            check_tensor("query_ids", query_ids, *shape, kind="int", below=x.shape[1])
 
 
 class Block(nn.Module):
@@ -155,11 +155,11 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         *,
-        rows: Int[Tensor, "b m"] | None = None,
+        query_ids: Int[Tensor, "b m"] | None = None,
         dropout: Dropout | None = None,
         **options: Any,
     ) -> Float[Tensor, "b m d"]:
-        """Transform tokens, or the tokens `rows` of them only.
+        """Transform tokens, or the tokens `query_ids` of them only.
 
         Keyword arguments are those of `SelfAttention`; `dropout` is the MLP's, too.
 
@@ -167,9 +167,9 @@ class Block(nn.Module):
             ValueError: as `SelfAttention`.
         """
         if not options.get("checked"):  # before the norm and the rows
-            self.attn._check(x, None, None, rows)
-        options |= {"rows": rows, "dropout": dropout}
-        kept = x if rows is None else take(x, rows)
+            self.attn._check(x, None, None, query_ids)
+        options |= {"query_ids": query_ids, "dropout": dropout}
+        kept = x if query_ids is None else take(x, query_ids)
         if self.prenorm:
             x = kept + self.attn(self.norm1(x), **options)
             return x + self.mlp(self.norm2(x), dropout)
@@ -186,7 +186,7 @@ def run_blocks(
     blocks: nn.ModuleList,
     x: Float[Tensor, "b n d"],
     *,
-    rows: Int[Tensor, "b m"] | None = None,
+    query_ids: Int[Tensor, "b m"] | None = None,
     cache: KVCache | TokenCache | None = None,
     checkpoint: bool = False,
     **attention: Any,
@@ -196,7 +196,7 @@ def run_blocks(
     Args:
         blocks: in order.
         x: [b, n, width].
-        rows: [b, m], the tokens that are wanted; the last block leaves the others out.
+        query_ids: [b, m], the tokens that are wanted; the last block leaves the others out.
         cache: of keys and values, one layer a block.
         checkpoint: as in `run_block`.
         attention: arguments of `SelfAttention`.
@@ -204,7 +204,7 @@ def run_blocks(
     for layer, block in enumerate(blocks):
         options = {**attention, "cache": None if cache is None else (cache, layer)}
         options["checked"] = True
-        options["rows"] = rows if layer == len(blocks) - 1 else None
+        options["query_ids"] = query_ids if layer == len(blocks) - 1 else None
         x = run_block(block, x, checkpoint=checkpoint, **options)
     return x
 

@@ -29,7 +29,7 @@ class SpatialTower(nn.Module):
     NOVA's set-by-set spatial autoregression (arXiv 2412.14169, section 3.3).
 
     Args:
-        values: of a token.
+        token_dim: of a token.
         prefix_width: of the prefix tokens.
         encoder: (depth, width, heads) of the encoder half; a depth of 0 leaves it out.
         decoder: (depth, width, heads) of the decoder half.
@@ -47,7 +47,7 @@ class SpatialTower(nn.Module):
 
     def __init__(
         self,
-        values: int,
+        token_dim: int,
         prefix_width: int,
         *,
         encoder: tuple[int, int, int],
@@ -58,17 +58,17 @@ class SpatialTower(nn.Module):
         decoder_positions: Literal["hidden", "all"] = "hidden",
     ) -> None:
         super().__init__()
-        check_size("values", values)
+        check_size("token_dim", token_dim)
         check_size("prefix_width", prefix_width)
         _check_half("encoder", encoder, 0)
         _check_half("decoder", decoder, 1)
         (depth_e, width_e, heads_e), (depth_d, width_d, heads_d) = encoder, decoder
         check_instance("prenorm", prenorm, bool)
         check_choice("decoder_positions", decoder_positions, ("hidden", "all"))
-        self.values, self.prefix_width = values, prefix_width
+        self.token_dim, self.prefix_width = token_dim, prefix_width
         self.halves, self.decoder_positions = (encoder, decoder), decoder_positions
         options: Any = {"mlp_ratio": mlp_ratio, "prenorm": prenorm, "eps": eps}
-        self.embed = nn.Linear(values, width_e)
+        self.embed = nn.Linear(token_dim, width_e)
         self.prefix = _join(prefix_width, width_e)
         self.embed_norm = nn.LayerNorm(width_e, eps=eps) if prenorm else nn.Identity()
         self.encoder = nn.ModuleList(Block(width_e, heads_e, **options) for _ in range(depth_e))
@@ -95,28 +95,28 @@ class SpatialTower(nn.Module):
         visible_ids: Int[Tensor, "b v"],
         *,
         positions: tuple[Positions, Positions] = (Positions(), Positions()),
-        filled: Bool[Tensor, "b v"] | None = None,
-        rows: Int[Tensor, "b m"] | None = None,
+        padding_mask: Bool[Tensor, "b v"] | None = None,
+        query_ids: Int[Tensor, "b m"] | None = None,
         memory: SpatialMemory | None = None,
         backend: Any = None,
         checkpoint: bool = False,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """Return the condition z of every position, or of those of `rows`.
+        """Return the condition z of every position, or of those of `query_ids`.
 
         Args:
-            tokens: [b, n, values]; only the visible ones are read.
+            tokens: [b, n, token_dim]; only the visible ones are read.
             prefix: [b, p, prefix_width], seen by all.
             visible_ids: [b, v], positions of the visible tokens, none twice.
             positions: of the n tokens, for the encoder half and for the decoder half; with
                 `decoder_positions="all"` the latter's `add` is of the p prefix tokens, too.
-            filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
-            rows: [b, m], positions whose condition is wanted; None is all. The last block leaves
-                the others out, whose conditions nothing reads.
+            padding_mask: [b, v], True where `visible_ids` only fills up: that token stays hidden.
+            query_ids: [b, m], positions whose condition is wanted; None is all. The last block
+                leaves the others out, whose conditions nothing reads.
             memory: keeps keys and values of each block. An empty one is filled, which changes no
                 result. Where it was filled with the first of `visible_ids`, only what follows them
-                and `rows`, which must be hidden, are computed: all else, prefix included, is taken
-                as it was then.
+                and `query_ids`, which must be hidden, are computed: all else, prefix included, is
+                taken as it was then.
             backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
             dropout: of attention and MLPs, in training.
@@ -124,19 +124,21 @@ class SpatialTower(nn.Module):
         Raises:
             ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are
                 seen on the CPU only: a look would make a GPU wait. A memory of another tower or
-                batch, with gradients on, beside `filled`, `checkpoint` or `dropout`, filled with
-                more than is visible, or filled and no `rows`.
+                batch, with gradients on, beside `padding_mask`, `checkpoint` or `dropout`, filled
+                with more than is visible, or filled and no `query_ids`.
         """
-        check_tensor("tokens", tokens, (None, None, self.values), "[b, n, values]")
+        check_tensor("tokens", tokens, (None, None, self.token_dim), "[b, n, token_dim]")
         batch, count, _ = tokens.shape
         shape = (batch, None, self.prefix_width)
         check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
         ids: Any = {"kind": "int", "below": count}
         check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
-        if rows is not None:
-            check_tensor("rows", rows, (batch, None), "[b, m]", **ids)
-        if filled is not None:
-            check_tensor("filled", filled, tuple(visible_ids.shape), "[b, v]", kind="bool")
+        if query_ids is not None:
+            check_tensor("query_ids", query_ids, (batch, None), "[b, m]", **ids)
+        if padding_mask is not None:
+            check_tensor(
+                "padding_mask", padding_mask, tuple(visible_ids.shape), "[b, v]", kind="bool"
+            )
         if checkpoint is not False:
             check_instance("checkpoint", checkpoint, bool)
         if dropout is not None:
@@ -149,17 +151,19 @@ class SpatialTower(nn.Module):
             check_backend(backend, tokens.device)
         length = prefix.shape[1]
         self._check_positions(positions, count, length)
-        every = (tokens, prefix, visible_ids, positions, filled, rows)
+        every = (tokens, prefix, visible_ids, positions, padding_mask, query_ids)
         if memory is None:
             training: Any = {"checkpoint": checkpoint, "dropout": dropout}
             return self._compute(*every, backend=backend, **training)
-        alone = filled is None and not checkpoint and dropout is None
+        alone = padding_mask is None and not checkpoint and dropout is None
         like = self.norm.weight
         options: Any = {"like": like, "backend": backend, "alone": alone}
-        check_memory(memory, self.halves, length + count, visible_ids, rows, **options)
+        check_memory(memory, self.halves, length + count, visible_ids, query_ids, **options)
         with as_it_was(memory):
-            if memory.full and rows is not None:
-                return self._renew(tokens, visible_ids, rows, positions, length, memory, backend)
+            if memory.full and query_ids is not None:
+                return self._renew(
+                    tokens, visible_ids, query_ids, positions, length, memory, backend
+                )
             memory.reserve_all(length, visible_ids.shape[1])
             caches = (memory.encoder, memory.decoder)
             return self._compute(*every, caches=caches, backend=backend)
@@ -170,8 +174,8 @@ class SpatialTower(nn.Module):
         prefix: Tensor,
         visible_ids: Tensor,
         positions: tuple[Positions, Positions],
-        filled: Tensor | None,
-        rows: Tensor | None,
+        padding_mask: Tensor | None,
+        query_ids: Tensor | None,
         *,
         caches: tuple[KVCache | None, TokenCache | None] = (None, None),
         backend: Any,
@@ -184,10 +188,10 @@ class SpatialTower(nn.Module):
         places = for_encoder.take(visible_ids)
         x = torch.cat([self.prefix(prefix), self._embed(tokens, visible_ids, places)], dim=1)
         mask = None
-        if filled is not None:
-            seen = torch.cat([filled.new_ones(batch, length), ~filled], dim=1)
+        if padding_mask is not None:
+            seen = torch.cat([padding_mask.new_ones(batch, length), ~padding_mask], dim=1)
             mask = seen[:, None, None, :]
-        options: Any = {"turn": places.behind(length).turn, "mask": mask, "backend": backend}
+        options: Any = {"rope": places.shifted(length).rope, "mask": mask, "backend": backend}
         x = self.embed_norm(x)
         x = run_blocks(self.encoder, x, cache=of_encoder, **options, **training)
 
@@ -197,16 +201,16 @@ class SpatialTower(nn.Module):
         if add is not None and self.decoder_positions == "hidden":
             hidden = hidden + add
         hidden = hidden.expand(batch, -1, -1)
-        if filled is not None:
-            x = torch.where(filled[..., None], take(hidden, visible_ids), x)
+        if padding_mask is not None:
+            x = torch.where(padding_mask[..., None], take(hidden, visible_ids), x)
         x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
         if add is not None and self.decoder_positions == "all":
             x = x + add
-        options = {"turn": for_decoder.behind(length).turn, "mask": None, "backend": backend}
-        options["rows"] = None if rows is None else rows + length
+        options = {"rope": for_decoder.shifted(length).rope, "mask": None, "backend": backend}
+        options["query_ids"] = None if query_ids is None else query_ids + length
         x = run_blocks(self.decoder, x, cache=of_decoder, **options, **training)
-        return self.norm(x if rows is not None else x[:, length:])
+        return self.norm(x if query_ids is not None else x[:, length:])
 
     def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
         x = self.embed(take(tokens, ids).to(weight_of(self.embed).dtype))
@@ -216,31 +220,31 @@ class SpatialTower(nn.Module):
         self,
         tokens: Tensor,
         visible_ids: Tensor,
-        rows: Tensor,
+        query_ids: Tensor,
         positions: tuple[Positions, Positions],
         length: int,
         memory: SpatialMemory,
         backend: Any,
     ) -> Tensor:
-        """Compute what has become visible since, and `rows`, among what the memory holds."""
+        """Compute what has become visible since, and `query_ids`, among what the memory holds."""
         for_encoder, for_decoder = positions
-        new, ids = memory.reserve_new(length, visible_ids, rows)
+        new, ids = memory.reserve_new(length, visible_ids, query_ids)
         add, everywhere = for_decoder.add, self.decoder_positions == "all"
-        x = self.mask_token.expand(*rows.shape, -1)
+        x = self.mask_token.expand(*query_ids.shape, -1)
         if add is not None and not everywhere:
-            x = x + add[rows]
+            x = x + add[query_ids]
         if new.shape[1]:
             places = for_encoder.take(new)
             seen = self.embed_norm(self._embed(tokens, new, places))
-            turn = for_encoder.take(visible_ids).behind(length).turn
-            options: Any = {"turn": turn, "mask": None, "backend": backend}
+            rope = for_encoder.take(visible_ids).shifted(length).rope
+            options: Any = {"rope": rope, "mask": None, "backend": backend}
             seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
             x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
         if add is not None and everywhere:
             x = x + add[ids + length]
-        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(rows)
-        turn = None if for_decoder.turn is None else for_decoder.turn[ids]
-        options = {"turn": turn, "mask": None, "backend": backend, "rows": wanted}
+        wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(query_ids)
+        rope = None if for_decoder.rope is None else for_decoder.rope[ids]
+        options = {"rope": rope, "mask": None, "backend": backend, "query_ids": wanted}
         return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
 
     def _check_positions(self, positions: Any, tokens: int, prefix: int) -> None:
@@ -252,7 +256,7 @@ class SpatialTower(nn.Module):
             positions, self.halves, (tokens, more + tokens), strict=True
         ):
             table = (tokens, width // heads // 2, 2)
-            for name, x, shape in (("add", half.add, (count, width)), ("turn", half.turn, table)):
+            for name, x, shape in (("add", half.add, (count, width)), ("rope", half.rope, table)):
                 if x is not None and tuple(x.shape) != shape:
                     raise bad(f"positions.{name}", tuple(x.shape), f"{shape}")
 

@@ -81,17 +81,19 @@ class SpatialMemory:
         self.decoder.place(None)
         self.seen = visible
 
-    def reserve_new(self, prefix: int, visible_ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Make room for what has become visible, and say that the decoder renews it and `rows`.
+    def reserve_new(
+        self, prefix: int, visible_ids: Tensor, query_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Make room for what has become visible, and the decoder renews it and `query_ids`.
 
         Returns:
-            What has become visible, and the same with `rows` behind it.
+            What has become visible, and the same with `query_ids` behind it.
         """
         self._before = self.seen
         new = visible_ids[:, self.seen :]
         if new.shape[1]:
             self.encoder.reserve(new.shape[1])
-        ids = torch.cat([new, rows], dim=1)
+        ids = torch.cat([new, query_ids], dim=1)
         self.decoder.place(ids + prefix)
         self.seen = visible_ids.shape[1]
         return new, ids
@@ -102,7 +104,7 @@ def check_memory(
     halves: Halves,
     tokens: int,
     visible_ids: Tensor,
-    rows: Tensor | None,
+    query_ids: Tensor | None,
     *,
     like: Tensor,
     backend: Any,
@@ -115,7 +117,7 @@ def check_memory(
         halves: (depth, width, heads) of encoder and decoder.
         tokens: what comes before them included.
         visible_ids: of the call.
-        rows: of the call.
+        query_ids: of the call.
         like: a weight of the tower.
         backend: of the call.
         alone: whether no argument came that excludes a memory.
@@ -128,7 +130,7 @@ def check_memory(
     if ours != asked:
         raise bad("memory", f"one for {ours}", f"one for {asked}")
     if not alone:
-        raise bad("memory", "a SpatialMemory", "None beside filled, checkpoint or dropout")
+        raise bad("memory", "a SpatialMemory", "None beside padding_mask, checkpoint or dropout")
     if torch.is_grad_enabled() and like.requires_grad:
         raise bad("memory", "a SpatialMemory", "None, or torch.no_grad(), as it is written to")
     check_backend(backend, like.device)
@@ -137,11 +139,13 @@ def check_memory(
     if visible_ids.shape[1] < memory.seen:
         got = f"{visible_ids.shape[1]} tokens"
         raise bad("visible_ids", got, f"the memory's {memory.seen} and more")
-    if rows is None:
-        raise bad("rows", None, "hidden positions, with a memory that is filled")
-    on_cpu = rows.device.type == "cpu"  # a look would make a GPU wait
-    if on_cpu and bool((rows[:, :, None] == visible_ids[:, None, :]).any()):
-        raise bad("rows", "some that are visible", "hidden positions, with a memory that is filled")
+    if query_ids is None:
+        raise bad("query_ids", None, "hidden positions, with a memory that is filled")
+    on_cpu = query_ids.device.type == "cpu"  # a look would make a GPU wait
+    if on_cpu and bool((query_ids[:, :, None] == visible_ids[:, None, :]).any()):
+        raise bad(
+            "query_ids", "some that are visible", "hidden positions, with a memory that is filled"
+        )
 
 
 def _fitting(halves: Halves, batch: int) -> list[dict[str, int]]:

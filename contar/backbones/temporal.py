@@ -57,7 +57,7 @@ class TemporalTower(nn.Module):
         frames: Float[Tensor, "b t n d"],
         *,
         prefix: Float[Tensor, "b p d"] | None = None,
-        turn: Float[Tensor, "*b m k 2"] | None = None,
+        rope: Float[Tensor, "*b m k 2"] | None = None,
         cache: KVCache | None = None,
         window: int | None = None,
         pinned: int = 0,
@@ -69,7 +69,7 @@ class TemporalTower(nn.Module):
         Args:
             frames: [b, t, n, d], the tokens of each frame.
             prefix: [b, p, d], tokens that share block 0 with the first frame.
-            turn: [p + t·n, k/2, 2], rotary table of prefix and frames; with a cache of all that
+            rope: [p + t·n, k/2, 2], rotary table of prefix and frames; with a cache of all that
                 these see, which it keeps, too: [cache.layout(...).keys, k/2, 2].
             cache: of the frames before these, to which these are added.
             window: blocks that a frame sees; with a cache, its own setting counts.
@@ -98,10 +98,10 @@ class TemporalTower(nn.Module):
             check_tensor("prefix", prefix, shape, "[b, p, d]", like=weight)
             x, length = torch.cat([prefix, x], dim=1), prefix.shape[1]
         sizes = (length + tokens, *[tokens] * (count - 1))
-        options: Any = {"turn": turn, "backend": backend}
+        options: Any = {"rope": rope, "backend": backend}
         if cache is None:
             layout = BlockLayout(sizes, window, pinned)
-            self._check_turn(turn, batch, layout)
+            self._check_rope(rope, batch, layout)
             x = self._run(x, length, layout, checkpoint=checkpoint, **options)
         else:
             check_instance("cache", cache, KVCache)
@@ -120,15 +120,15 @@ class TemporalTower(nn.Module):
                     raise bad("backend", backend, "another one, or torch.no_grad(), with a cache")
                 if backend == "xformers" and cache.window is not None and cache.pinned:
                     raise bad("backend", backend, "another one for a window with pinned blocks")
-            if turn is not None:
-                self._check_turn(turn, batch, cache.layout(*sizes))
+            if rope is not None:
+                self._check_rope(rope, batch, cache.layout(*sizes))
             with as_it_was(cache):
                 x = self._run(x, length, cache.reserve(*sizes), cache=cache, **options)
         return x.unflatten(1, (count, tokens))
 
-    def _check_turn(self, turn: Tensor | None, batch: int, layout: BlockLayout) -> None:
-        if turn is not None:
-            check_table("turn", turn, batch, layout.keys, self.width // self.heads)
+    def _check_rope(self, rope: Tensor | None, batch: int, layout: BlockLayout) -> None:
+        if rope is not None:
+            check_table("rope", rope, batch, layout.keys, self.width // self.heads)
 
     def _run(
         self,

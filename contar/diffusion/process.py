@@ -26,14 +26,14 @@ Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 @dataclass(frozen=True)
 class NoiseProcess:
-    """x_t = signal * x + noise_level * noise, and what a network has to predict from it.
+    """x_t = alpha * x_0 + sigma * eps, and what a network has to predict from it.
 
     Attributes:
-        signal: [steps], factor of the clean token at each training timestep.
-        noise_level: [steps], factor of the noise.
+        alpha: [steps], factor of the clean token at each training timestep.
+        sigma: [steps], factor of the noise.
         timesteps: [steps], the value that the network is given.
-        prediction: "epsilon" (the noise), "v_prediction" (signal * noise - noise_level * x),
-            "sample" (x), or "flow" (noise - x).
+        prediction: "epsilon" (the noise), "v_prediction" (alpha * eps - sigma * x_0),
+            "sample" (x_0), or "flow" (eps - x_0).
         betas: [steps], noise added at each timestep, for a network that also predicts each value's
             reverse variance; None where the variance is fixed.
 
@@ -41,19 +41,19 @@ class NoiseProcess:
         ValueError: tables of different lengths, an unknown prediction.
     """
 
-    signal: Float[Tensor, " steps"]
-    noise_level: Float[Tensor, " steps"]
+    alpha: Float[Tensor, " steps"]
+    sigma: Float[Tensor, " steps"]
     timesteps: Float[Tensor, " steps"]
     prediction: Prediction
     betas: Float[Tensor, " steps"] | None = None
 
     def __post_init__(self) -> None:
-        check_tensor("signal", self.signal, (None,), "[steps]")
-        for name in ("noise_level", "timesteps"):
-            check_tensor(name, getattr(self, name), tuple(self.signal.shape), "[steps]")
+        check_tensor("alpha", self.alpha, (None,), "[steps]")
+        for name in ("sigma", "timesteps"):
+            check_tensor(name, getattr(self, name), tuple(self.alpha.shape), "[steps]")
         check_choice("prediction", self.prediction, ("epsilon", "v_prediction", "sample", "flow"))
         if self.betas is not None:
-            check_tensor("betas", self.betas, tuple(self.signal.shape), "[steps]")
+            check_tensor("betas", self.betas, tuple(self.alpha.shape), "[steps]")
             if self.prediction != "epsilon":
                 raise bad("prediction", self.prediction, "'epsilon' where the variance is learned")
 
@@ -62,8 +62,8 @@ class NoiseProcess:
         """Read the process from a diffusers scheduler or its config.
 
         Flow matching (Lipman et al. 2022, arXiv 2210.02747; shift as in arXiv 2403.03206) has
-        x_t = (1 - sigma) x + sigma noise; variance-preserving schedules (DDPM, arXiv 2006.11239,
-        eq. 4) have x_t = sqrt(abar) x + sqrt(1 - abar) noise.
+        x_t = (1 - sigma) x_0 + sigma eps; variance-preserving schedules (DDPM, arXiv 2006.11239,
+        eq. 4) have x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps.
 
         Raises:
             ValueError: as `load_scheduler`; a scheduler with neither sigmas of a flow nor betas, or
@@ -84,8 +84,8 @@ class NoiseProcess:
             # As `variance_bound` has it, which divides by small levels: in float64.
             kept = (1 - betas.double()).cumprod(0)
         steps = torch.arange(len(kept), dtype=torch.float32, device=kept.device)
-        signal, level = (kept**0.5).float(), ((1 - kept) ** 0.5).float()
-        return cls(signal, level, steps, prediction, betas)
+        alpha, sigma = (kept**0.5).float(), ((1 - kept) ** 0.5).float()
+        return cls(alpha, sigma, steps, prediction, betas)
 
     @classmethod
     def on(cls, config: SchedulerConfig, device: torch.device | str) -> "NoiseProcess":
@@ -104,12 +104,12 @@ class NoiseProcess:
 
     def to(self, device: torch.device | str) -> "NoiseProcess":
         """Return the process with its tables on a device."""
-        names = ("signal", "noise_level", "timesteps", "betas")
+        names = ("alpha", "sigma", "timesteps", "betas")
         moved = {name: getattr(self, name) for name in names}
         return replace(self, **{n: x if x is None else x.to(device) for n, x in moved.items()})
 
     def __len__(self) -> int:
-        return len(self.signal)
+        return len(self.alpha)
 
     def draw_indices(
         self,
@@ -156,34 +156,34 @@ class NoiseProcess:
         return (share * len(self)).long().clamp(max=len(self) - 1)
 
     def add_noise(
-        self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
+        self, x_0: Float[Tensor, "*m c"], eps: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
     ) -> Float[Tensor, "*m c"]:
         """Return x_t of each token at its training timestep.
 
         Raises:
             ValueError: shapes that do not fit, or indices that the tables do not have.
         """
-        self._check(x, noise, index)
-        signal, level = self._levels(index)
-        return signal * x + level * noise
+        self._check(x_0, eps, index)
+        alpha, sigma = self._levels(index)
+        return alpha * x_0 + sigma * eps
 
     def target(
-        self, x: Float[Tensor, "*m c"], noise: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
+        self, x_0: Float[Tensor, "*m c"], eps: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
     ) -> Float[Tensor, "*m c"]:
         """Return what the network has to predict from x_t.
 
         Raises:
             ValueError: as `add_noise`.
         """
-        self._check(x, noise, index)
+        self._check(x_0, eps, index)
         if self.prediction == "epsilon":
-            return noise
+            return eps
         if self.prediction == "sample":
-            return x
+            return x_0
         if self.prediction == "flow":
-            return noise - x
-        signal, level = self._levels(index)
-        return signal * noise - level * x
+            return eps - x_0
+        alpha, sigma = self._levels(index)
+        return alpha * eps - sigma * x_0
 
     def timestep(self, index: Int[Tensor, "*m"]) -> Float[Tensor, "*m"]:
         """Return the value that the network is given for each index.
@@ -195,15 +195,15 @@ class NoiseProcess:
         check_ids("index", index, len(self))
         return self.timesteps.to(index.device)[index]
 
-    def _check(self, x: Tensor, noise: Tensor, index: Tensor) -> None:
-        check_tensor("x", x, (..., None), "[..., c]")
-        check_tensor("noise", noise, tuple(x.shape), "[..., c]")
-        check_tensor("index", index, tuple(x.shape[:-1]), "[...]", kind="int")
+    def _check(self, x_0: Tensor, eps: Tensor, index: Tensor) -> None:
+        check_tensor("x_0", x_0, (..., None), "[..., c]")
+        check_tensor("eps", eps, tuple(x_0.shape), "[..., c]")
+        check_tensor("index", index, tuple(x_0.shape[:-1]), "[...]", kind="int")
         check_ids("index", index, len(self))
 
     def _levels(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        signal, level = self.signal.to(index.device), self.noise_level.to(index.device)
-        return signal[index][..., None], level[index][..., None]
+        alpha, sigma = self.alpha.to(index.device), self.sigma.to(index.device)
+        return alpha[index][..., None], sigma[index][..., None]
 
 
 @lru_cache(maxsize=16)

@@ -156,16 +156,16 @@ class SamplerTable:
         for i, timestep in enumerate(self.timestep):
             scale = self.input_scale[i]
             output = predict(states[0] if scale == 1 else states[0] * scale, timestep)
-            spread = None
+            log_variance = None
             if self.noise_high is not None:
-                output, spread = output.chunk(2, dim=-1)
+                output, log_variance = output.chunk(2, dim=-1)
             predictions = [output, *predictions[: len(self.prediction[i]) - 1]]
             terms = [*zip(self.state[i], states, strict=False)]
             terms += zip(self.prediction[i], predictions, strict=False)
             first, *others = [c * value for c, value in terms if c] or [torch.zeros_like(x)]
             result = sum(others, start=first)
             if self.noise[i]:
-                result = result + self._deviation(i, spread) * temperature * draw_noise()
+                result = result + self._deviation(i, log_variance) * temperature * draw_noise()
             states = [result, *states[: len(self.state[i]) - 1]]
         return states[0]
 
@@ -176,10 +176,10 @@ class SamplerTable:
             raise bad(name, temperature, "1: this solver draws no fresh noise")
         return temperature
 
-    def _deviation(self, i: int, spread: Tensor | None) -> Tensor | float:
-        if self.noise_high is None or spread is None:
+    def _deviation(self, i: int, log_variance: Tensor | None) -> Tensor | float:
+        if self.noise_high is None or log_variance is None:
             return self.noise[i]
-        share = (spread + 1) / 2
+        share = (log_variance + 1) / 2
         return self.noise_high[i] ** share * self.noise[i] ** (1 - share)
 
 

@@ -9,35 +9,35 @@ from contar._typing import Float, Int, Tensor
 
 
 def variance_bound(
-    clean: Float[Tensor, "*m c"],
-    noisy: Float[Tensor, "*m c"],
-    noise: Float[Tensor, "*m c"],
-    spread: Float[Tensor, "*m c"],
+    x_0: Float[Tensor, "*m c"],
+    x_t: Float[Tensor, "*m c"],
+    eps: Float[Tensor, "*m c"],
+    log_variance: Float[Tensor, "*m c"],
     index: Int[Tensor, "*m"],
     betas: Float[Tensor, " steps"],
 ) -> Float[Tensor, "*m c"]:
-    """Return the bound's term of each value's timestep, in bits; only `spread` gets gradients.
+    """Return the bound's term of each value's timestep in bits; `log_variance` gets gradients.
 
     The term is the divergence of the network's reverse step from the true one, and at index 0 the
-    negative log-likelihood of the clean value in a bin of 2/255, as for pixels in [-1, 1] (which
+    negative log-likelihood of the value of x_0 in a bin of 2/255, as for pixels in [-1, 1] (which
     MAR keeps for latents). Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 4 to 7 and 15;
     Ho et al. 2020 (arXiv 2006.11239), eq. 13.
 
     Args:
-        clean: tokens.
-        noisy: the same at their timesteps.
-        noise: the network's prediction of the noise.
-        spread: from -1 to 1, where the log-variance lies between its bounds.
+        x_0: tokens.
+        x_t: the same at their timesteps.
+        eps: the network's prediction of the noise, which gets no gradients.
+        log_variance: from -1 to 1, where the logarithm lies between its bounds.
         index: training timesteps.
         betas: of all training timesteps.
 
     Raises:
         ValueError: shapes that do not fit, or indices (on the CPU) that `betas` does not have.
     """
-    check_tensor("clean", clean, (..., None), "[..., c]")
-    for name, value in (("noisy", noisy), ("noise", noise), ("spread", spread)):
-        check_tensor(name, value, tuple(clean.shape), "[..., c]")
-    check_tensor("index", index, tuple(clean.shape[:-1]), "[...]", kind="int")
+    check_tensor("x_0", x_0, (..., None), "[..., c]")
+    for name, value in (("x_t", x_t), ("eps", eps), ("log_variance", log_variance)):
+        check_tensor(name, value, tuple(x_0.shape), "[..., c]")
+    check_tensor("index", index, tuple(x_0.shape[:-1]), "[...]", kind="int")
     check_tensor("betas", betas, (None,), "[steps]")
     if len(betas) < 2:
         raise bad("betas", tuple(betas.shape), "at least two timesteps")
@@ -47,22 +47,20 @@ def variance_bound(
     before = torch.cat([kept.new_ones(1), kept[:-1]])
     posterior = steps * (1 - before) / (1 - kept)
     posterior[0] = posterior[1]  # it is 0 there, which has no logarithm
-    of_clean = before.sqrt() * steps / (1 - kept)
-    of_noisy = (1 - before) * (1 - steps).sqrt() / (1 - kept)
-    tables = (kept.sqrt(), (1 - kept).sqrt(), of_clean, of_noisy, posterior.log(), steps.log())
-    signal, level, of_clean, of_noisy, low, high = (
-        table.float()[index][..., None] for table in tables
-    )
+    of_x_0 = before.sqrt() * steps / (1 - kept)
+    of_x_t = (1 - before) * (1 - steps).sqrt() / (1 - kept)
+    tables = (kept.sqrt(), (1 - kept).sqrt(), of_x_0, of_x_t, posterior.log(), steps.log())
+    alpha, sigma, of_x_0, of_x_t, low, high = (table.float()[index][..., None] for table in tables)
 
-    guess = (noisy - level * noise.detach()) / signal
-    mean = of_clean * guess + of_noisy * noisy
-    truth = of_clean * clean + of_noisy * noisy
-    log_variance = low + (spread + 1) / 2 * (high - low)
+    guess = (x_t - sigma * eps.detach()) / alpha
+    mean = of_x_0 * guess + of_x_t * x_t
+    truth = of_x_0 * x_0 + of_x_t * x_t
+    learned = low + (log_variance + 1) / 2 * (high - low)
     divergence = 0.5 * (
-        log_variance - low - 1 + (low - log_variance).exp()
-        + (truth - mean).square() * (-log_variance).exp()
+        learned - low - 1 + (low - learned).exp()
+        + (truth - mean).square() * (-learned).exp()
     )  # fmt: skip
-    likelihood = _log_likelihood(clean, mean, log_variance / 2)
+    likelihood = _log_likelihood(x_0, mean, learned / 2)
     nats = torch.where(index[..., None] == 0, -likelihood, divergence)
     return nats / math.log(2)
 

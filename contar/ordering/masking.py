@@ -30,7 +30,7 @@ class TrainingMask:
         hidden: [b, n], True where a token has to be predicted.
         visible_ids: [b, v], the positions of the visible tokens; where samples differ in number,
             shorter rows are filled up with hidden positions.
-        filled: [b, v], True where `visible_ids` is such filling; None where there is none.
+        padding_mask: [b, v], True where `visible_ids` is such filling; None where there is none.
 
     Raises:
         ValueError: shapes that do not fit, or other dtypes. What the ids say is not looked at.
@@ -38,19 +38,19 @@ class TrainingMask:
 
     hidden: Bool[Tensor, "b n"]
     visible_ids: Int[Tensor, "b v"]
-    filled: Bool[Tensor, "b v"] | None = None
+    padding_mask: Bool[Tensor, "b v"] | None = None
 
     def __post_init__(self) -> None:
         check_tensor("hidden", self.hidden, (None, None), "[b, n]", kind="bool")
         batch = self.hidden.shape[0]
         check_tensor("visible_ids", self.visible_ids, (batch, None), "[b, v]", kind="int")
-        if self.filled is not None:
+        if self.padding_mask is not None:
             shape = tuple(self.visible_ids.shape)
-            check_tensor("filled", self.filled, shape, "[b, v]", kind="bool")
+            check_tensor("padding_mask", self.padding_mask, shape, "[b, v]", kind="bool")
 
     def hidden_ids(self) -> Int[Tensor, "b m"] | None:
         """Return the hidden positions, each row rising; None where rows differ in number."""
-        if self.filled is not None:
+        if self.padding_mask is not None:
             return None
         count = self.hidden.shape[1] - self.visible_ids.shape[1]
         return self.hidden.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -61,7 +61,7 @@ class TrainingMask:
         Some have to be hidden, and all of it has to be on `device`. Which positions are named is
         seen on the CPU only: a look would make a GPU wait.
         """
-        hidden, ids, filled = self.hidden, self.visible_ids, self.filled
+        hidden, ids, padding_mask = self.hidden, self.visible_ids, self.padding_mask
         check_shape("mask.hidden", hidden.shape, (rows, tokens), "[rows, tokens]")
         if hidden.device != device or ids.device != device:
             raise bad("mask", f"one on {hidden.device} and {ids.device}", f"one on {device}")
@@ -69,7 +69,7 @@ class TrainingMask:
             return
         if ((ids < 0) | (ids >= tokens)).any():
             raise bad("mask.visible_ids", "positions outside", f"integers from 0 to {tokens - 1}")
-        shown = torch.ones_like(ids) if filled is None else (~filled).to(ids.dtype)
+        shown = torch.ones_like(ids) if padding_mask is None else (~padding_mask).to(ids.dtype)
         counts = torch.zeros_like(hidden, dtype=ids.dtype).scatter_add(1, ids.long(), shown)
         if (counts != (~hidden)).any():
             allowed = "those that mask.hidden shows, each once"

@@ -70,7 +70,7 @@ def draw_step(
     hidden = frames * (tokens - visible)
 
     def of(name: str) -> Tensor:
-        return keys(seed, step, name, index=indices, device=process.signal.device)
+        return keys(seed, step, name, index=indices, device=process.alpha.device)
 
     order = keyed_uniform(of("order"), frames, tokens).flatten(0, 1).argsort(dim=1)
     covered = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :visible], False)

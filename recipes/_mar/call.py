@@ -84,7 +84,7 @@ def read_call(
     if graphs is not None:
         plan.check_graphs(graphs)
     sizes = plan.sizes(c.tokens)
-    tokens = torch.zeros(batch, c.tokens, c.values, dtype=torch.float32, device=device)
+    tokens = torch.zeros(batch, c.tokens, c.token_dim, dtype=torch.float32, device=device)
     if latents is not None or keep is not None:
         tokens, keep = _read_keep(model, batch, latents, keep)
         sizes = plan.sizes_around(keep)

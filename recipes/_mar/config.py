@@ -111,7 +111,7 @@ class MarConfig:
         return self.grid[0] * self.grid[1]
 
     @property
-    def values(self) -> int:
+    def token_dim(self) -> int:
         """How many values a token has."""
         return self.patch**2 * self.channels
 

@@ -41,7 +41,7 @@ class Mar(Headed):
         self.decoder_positions = nn.Parameter(torch.empty(1, places, c.decoder.width))
         self.head_positions = nn.Parameter(torch.empty(1, c.tokens, c.decoder.width))
         self.spatial = SpatialTower(
-            c.values,
+            c.token_dim,
             width,
             encoder=c.encoder,
             decoder=c.decoder,
@@ -50,7 +50,7 @@ class Mar(Headed):
             eps=EPS,
             decoder_positions="all",
         )
-        self.head: Any = choose_head(head, c.head, c.values, c.decoder.width)
+        self.head: Any = choose_head(head, c.head, c.token_dim, c.decoder.width)
         self._draw_weights(own=head is not None)
 
     def _draw_weights(self, *, own: bool) -> None:
@@ -81,21 +81,21 @@ class Mar(Headed):
         labels: Int[Tensor, " b"] | Float[Tensor, "b d2"],
         visible_ids: Int[Tensor, "b v"],
         *,
-        filled: Bool[Tensor, "b v"] | None = None,
-        rows: Int[Tensor, "b m"] | None = None,
+        padding_mask: Bool[Tensor, "b v"] | None = None,
+        query_ids: Int[Tensor, "b m"] | None = None,
         memory: SpatialMemory | None = None,
         backend: Any = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """Return the condition z of every position, or of those of `rows`.
+        """Return the condition z of every position, or of those of `query_ids`.
 
         Args:
-            tokens: [b, n, values]; only the visible ones are read.
+            tokens: [b, n, token_dim]; only the visible ones are read.
             labels: [b], classes by number; the number of classes itself stands for none. Or their
                 embeddings, [b, width].
             visible_ids: [b, v], positions of the visible tokens, none twice.
-            filled: [b, v], True where `visible_ids` only fills a row up: that token stays hidden.
-            rows: [b, m], positions whose condition is wanted; None is all.
+            padding_mask: [b, v], True where `visible_ids` only fills up: that token stays hidden.
+            query_ids: [b, m], positions whose condition is wanted; None is all.
             memory: of an earlier call, as in `SpatialTower`.
             backend: of `attend`.
             dropout: of attention and MLPs, in training.
@@ -105,7 +105,7 @@ class Mar(Headed):
                 `SpatialTower` refuses.
         """
         c = self.sizes
-        check_tensor("tokens", tokens, (None, c.tokens, c.values), "[b, n, values]")
+        check_tensor("tokens", tokens, (None, c.tokens, c.token_dim), "[b, n, token_dim]")
         self.check_labels(labels, len(tokens))
         of_encoder, of_decoder = self.encoder_positions[0], self.decoder_positions[0]
         steer = self.embed(labels) if labels.ndim == 1 else labels
@@ -114,13 +114,13 @@ class Mar(Headed):
             steer[:, None] + of_encoder[: c.buffer],
             visible_ids,
             positions=(Positions(add=of_encoder[c.buffer :]), Positions(add=of_decoder)),
-            filled=filled,
-            rows=rows,
+            padding_mask=padding_mask,
+            query_ids=query_ids,
             memory=memory,
             backend=backend,
             dropout=dropout,
         )
-        return z + (self.head_positions if rows is None else self.head_positions[0][rows])
+        return z + (self.head_positions if query_ids is None else self.head_positions[0][query_ids])
 
     def embed(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Return what steers, for classes by number."""

@@ -127,7 +127,7 @@ class Nova(Headed):
         coordinates = grid_coordinates(len(seen), *grid, device=self.begin.device)
         coordinates[:, 0] = times.repeat_interleave(grid[0] * grid[1])
         table = rotary_table(coordinates, tower.width // tower.heads)
-        return Positions(turn=table).behind(prefix).turn
+        return Positions(rope=table).shifted(prefix).rope
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
         """Return the positions of a frame's tokens for both halves of the spatial tower."""
@@ -139,7 +139,7 @@ class Nova(Headed):
     def _positions_of_half(self, grid: tuple[int, int], half: Tower) -> Positions:
         if self.times is None:
             coordinates = grid_coordinates(1, *grid, device=self.begin.device)
-            return Positions(turn=rotary_table(coordinates, half.width // half.heads))
+            return Positions(rope=rotary_table(coordinates, half.width // half.heads))
         table = grid_waves(grid, half.width, self.sizes.grid, self.begin.device)
         return Positions(add=table.to(self.begin.dtype))
 

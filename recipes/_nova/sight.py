@@ -43,8 +43,8 @@ class Sight:
             parts.append(self.read[frame] if added is None else self.read[frame] + added)
         x = torch.cat(parts, dim=1).repeat(len(text) // call.batch, 1, 1, 1)
         length = call.prefix_length if seen[0] == 0 else 0
-        turn = model.rotary_positions(frames, coarse, length, seen=seen, law=plan.times)
-        return anew, {"frames": x, "prefix": prefix, "turn": turn, "cache": self.cache}
+        rope = model.rotary_positions(frames, coarse, length, seen=seen, law=plan.times)
+        return anew, {"frames": x, "prefix": prefix, "rope": rope, "cache": self.cache}
 
     @staticmethod
     def _allocate(call: Call, prefix: Tensor) -> KVCache:

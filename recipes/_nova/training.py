@@ -89,7 +89,7 @@ class NovaBatch:
         fps: [b]; None for a network of images.
         hidden: [b * t, n], of the mask.
         visible_ids: [b * t, v], of the mask.
-        noise: [r, m, values], as in `nova.training_losses`.
+        noise: [r, m, token_dim], as in `nova.training_losses`.
         index: [r, m], likewise.
         seen: [b, c, t - 1, h, w], likewise, or None.
         given: [b], likewise, or None.

@@ -16,12 +16,12 @@ class Canvas:
 
     Args:
         grid: (rows, columns) of tokens.
-        values: of a token.
+        token_dim: of a token.
         classes: how many there are; the number itself stands for none.
     """
 
     grid: tuple[int, int]
-    values: int
+    token_dim: int
     classes: int
 
     @property

@@ -49,21 +49,25 @@ class Masked(nn.Module):
         self.sizes = set_sizes(canvas.tokens, SETS) if sizes is None else sizes
         self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
         half = (depth, width, 4)
-        self.tower = SpatialTower(canvas.values, width, encoder=half, decoder=half)
-        self.head = head(canvas.values, width)
+        self.tower = SpatialTower(canvas.token_dim, width, encoder=half, decoder=half)
+        self.head = head(canvas.token_dim, width)
 
     def conditions(
         self,
         tokens: Float[Tensor, "b n c"],
         labels: Int[Tensor, " b"],
         visible_ids: Int[Tensor, "b v"],
-        filled: Tensor | None = None,
-        rows: Int[Tensor, "b m"] | None = None,
+        padding_mask: Tensor | None = None,
+        query_ids: Int[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """Return z of every position, or of `rows`."""
+        """Return z of every position, or of `query_ids`."""
         places = Positions(add=sincos_2d(self.canvas.grid, self.width, device=tokens.device))
         prefix = self.labels(labels).unflatten(1, (PREFIX, self.width))
-        options: Any = {"positions": (places, places), "filled": filled, "rows": rows}
+        options: Any = {
+            "positions": (places, places),
+            "padding_mask": padding_mask,
+            "query_ids": query_ids,
+        }
         return self.tower(tokens, prefix, visible_ids, **options)
 
     def loss(
@@ -73,7 +77,7 @@ class Masked(nn.Module):
         low, std = SHARES  # few tokens: all but the last are seen in training too
         options: Any = {"low": low, "std": std, "generator": generator, "device": tokens.device}
         mask = truncated_normal_mask(*tokens.shape[:2], **options)
-        z = self.conditions(tokens, labels, mask.visible_ids, mask.filled)
+        z = self.conditions(tokens, labels, mask.visible_ids, mask.padding_mask)
         hidden = (tokens[mask.hidden], z[mask.hidden])
         return self.head.loss(*hidden, repeats=4, generator=generator).mean()
 
@@ -87,13 +91,13 @@ class Masked(nn.Module):
         both = torch.cat([labels, torch.full_like(labels, self.canvas.classes)])[: passes * batch]
 
         order = self.order(batch, self.canvas.tokens, generator=generator, device=device)
-        shape = (batch, self.canvas.tokens, self.canvas.values)
+        shape = (batch, self.canvas.tokens, self.canvas.token_dim)
         tokens = torch.zeros(shape, dtype=torch.float32, device=device)
         for step in SetSchedule(order, self.sizes):
             twice, known, current = (
                 torch.cat([x] * passes) for x in (tokens, step.known, step.current)
             )
-            z = self.conditions(twice, both, known, rows=current)
+            z = self.conditions(twice, both, known, query_ids=current)
             now = guidance.at((step.index + 1) / step.sets)
             uncond = z[batch:] if passes > 1 else None
             drawn = self.head.sample(z[:batch], uncond=uncond, guidance=now, noise=generator)

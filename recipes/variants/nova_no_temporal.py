@@ -66,7 +66,7 @@ class NoTemporal(nn.Module):
         clean = patchify(latents.transpose(1, 2), 2).flatten(0, 1)
         mask = truncated_normal_mask(len(clean), TOKENS, low=LOW, std=STD, generator=generator)
         prefix = self.prefixes(self.text.pad(texts))
-        z = self.conditions(clean, prefix, mask.visible_ids, filled=mask.filled)
+        z = self.conditions(clean, prefix, mask.visible_ids, padding_mask=mask.padding_mask)
         hidden = (clean[mask.hidden], z[mask.hidden])
         losses = self.head.loss(*hidden, repeats=2, generator=generator)
         frame = (torch.arange(len(clean), device=clean.device) % FRAMES)[:, None].expand(
@@ -90,7 +90,7 @@ class NoTemporal(nn.Module):
             twice, known, current = (
                 torch.cat([x] * passes) for x in (tokens, step.known, step.current)
             )
-            z = self.conditions(twice, prefix, known, rows=current)
+            z = self.conditions(twice, prefix, known, query_ids=current)
             uncond = z[rows:] if passes > 1 else None
             drawn = self.head.sample(z[:rows], uncond=uncond, guidance=guidance, noise=generator)
             tokens = fill(tokens, step.current, drawn)

@@ -34,9 +34,9 @@ class Raster(nn.Module):
         self.canvas, self.width = canvas, width
         self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
         self.begin = nn.Parameter(torch.randn(width) * 0.02)
-        self.embed = nn.Linear(canvas.values, width)
+        self.embed = nn.Linear(canvas.token_dim, width)
         self.tower = TemporalTower(depth=depth, width=width, heads=4)
-        self.head = head(canvas.values, width)
+        self.head = head(canvas.token_dim, width)
 
     def conditions(
         self,
@@ -70,7 +70,7 @@ class Raster(nn.Module):
         batch, passes = len(labels), 1 + guidance.active
         both = torch.cat([labels, torch.full_like(labels, self.canvas.classes)])[: passes * batch]
         cache = self.tower.allocate_cache(passes * batch, PREFIX + self.canvas.tokens)
-        tokens = self.begin.new_zeros(batch, 0, self.canvas.values)
+        tokens = self.begin.new_zeros(batch, 0, self.canvas.token_dim)
         for i in range(self.canvas.tokens):
             z = self.conditions(tokens[:, -1:].repeat(passes, 1, 1), i, both, cache)
             now = guidance.at((i + 1) / self.canvas.tokens)

@@ -37,10 +37,10 @@ class WholeFlow(nn.Module):
         self.canvas, self.width, self.steps = canvas, width, steps
         self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
         self.time = ScalarEmbedding(width)
-        self.embed = nn.Linear(canvas.values, width)
+        self.embed = nn.Linear(canvas.token_dim, width)
         self.blocks = nn.ModuleList(Block(width, 4, prenorm=True) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, canvas.values)
+        self.out = nn.Linear(width, canvas.token_dim)
 
     def velocity(
         self, x: Float[Tensor, "b n c"], timestep: Float[Tensor, " b"], labels: Int[Tensor, " b"]
@@ -82,7 +82,7 @@ class WholeFlow(nn.Module):
             return now.combine(*out.chunk(2)) if guided else out
 
         def noise() -> Tensor:
-            shape = (batch, self.canvas.tokens, self.canvas.values)
+            shape = (batch, self.canvas.tokens, self.canvas.token_dim)
             return normal(*shape, generator=generator, device=labels.device)
 
         return SamplerTable.from_config(FLOW, self.steps).sample(predict, noise(), noise)

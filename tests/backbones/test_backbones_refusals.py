@@ -11,7 +11,7 @@ from contar.backbones import Block, SelfAttention, SpatialTower, TemporalTower
 
 NAN = float("nan")
 NO_COUNTS = [0, 8.0]  # test_errors.py has all
-GOOD_SPATIAL = {"values": 4, "prefix_width": 8, "encoder": (1, 8, 2), "decoder": (1, 8, 2)}
+GOOD_SPATIAL = {"token_dim": 4, "prefix_width": 8, "encoder": (1, 8, 2), "decoder": (1, 8, 2)}
 IDS = torch.tensor([[0, 1], [4, 2]])
 
 
@@ -26,7 +26,7 @@ IDS = torch.tensor([[0, 1], [4, 2]])
         ("depth", lambda depth: TemporalTower(depth=depth, width=8, heads=2)),
         ("width", lambda width: TemporalTower(depth=1, width=width, heads=2)),
         ("heads", lambda heads: TemporalTower(depth=1, width=8, heads=heads)),
-        ("values", lambda values: SpatialTower(**{**GOOD_SPATIAL, "values": values})),
+        ("token_dim", lambda token_dim: SpatialTower(**{**GOOD_SPATIAL, "token_dim": token_dim})),
         ("prefix_width", lambda width: SpatialTower(**{**GOOD_SPATIAL, "prefix_width": width})),
     ],
 )
@@ -100,10 +100,10 @@ CACHE = KVCache(layers=1, batch=2, heads=2, width=4, capacity=8)
         ("x", "torch.int64", {"x": torch.zeros(2, 5, 8, dtype=torch.int64)}),
         ("x", "torch.bfloat16", {"x": torch.zeros(2, 5, 8, dtype=torch.bfloat16)}),
         ("x", "meta", {"x": torch.zeros(2, 5, 8, device="meta")}),
-        ("turn", "str", {"turn": "rotary"}),
-        ("turn", "(4, 2, 2)", {"turn": torch.zeros(4, 2, 2)}),
-        ("turn", "(5, 4, 2)", {"turn": torch.zeros(5, 4, 2)}),
-        ("turn", "(3, 5, 2, 2)", {"turn": torch.zeros(3, 5, 2, 2)}),
+        ("rope", "str", {"rope": "rotary"}),
+        ("rope", "(4, 2, 2)", {"rope": torch.zeros(4, 2, 2)}),
+        ("rope", "(5, 4, 2)", {"rope": torch.zeros(5, 4, 2)}),
+        ("rope", "(3, 5, 2, 2)", {"rope": torch.zeros(3, 5, 2, 2)}),
         ("mask", "(4, 4)", {"mask": BlockLayout((2, 2))}),
         ("mask", "torch.float32", {"mask": torch.zeros(5, 5)}),
         ("backend", "'flash'", {"backend": "flash"}),
@@ -143,8 +143,8 @@ def test_a_tower_allocates_no_cache_without_sizes(argument, value, refuses):
         ("prefix", "(1, 4, 8)", {"prefix": torch.zeros(1, 4, 8)}),
         ("prefix", "(2, 4, 7)", {"prefix": torch.zeros(2, 4, 7)}),
         ("prefix", "(4, 8)", {"prefix": torch.zeros(4, 8)}),
-        ("turn", "(5, 2, 2)", {"turn": torch.zeros(5, 2, 2)}),
-        ("turn", "(6, 1, 2)", {"turn": torch.zeros(6, 1, 2)}),
+        ("rope", "(5, 2, 2)", {"rope": torch.zeros(5, 2, 2)}),
+        ("rope", "(6, 1, 2)", {"rope": torch.zeros(6, 1, 2)}),
         ("window", "0", {"window": 0}),
         ("window", "1.0", {"window": 1.0}),
         ("pinned", "-1", {"pinned": -1}),
@@ -169,7 +169,7 @@ def test_a_temporal_tower_refuses_what_does_not_fit(argument, came, changes, ref
         ("prefix", "(2, 1, 8)", {"prefix": torch.zeros(2, 1, 8)}),
         ("window", "(2, 0)", {"window": 2}),
         ("window", "(None, 1)", {"pinned": 1}),
-        ("turn", "(4, 2, 2)", {"turn": torch.zeros(4, 2, 2)}),
+        ("rope", "(4, 2, 2)", {"rope": torch.zeros(4, 2, 2)}),
         ("cache", "'batch': 2", {"frames": torch.zeros(3, 1, 3, 8)}),
         ("sizes", "(3, 3, 3)", {"frames": torch.zeros(2, 3, 3, 8)}),
         ("cache", "'layers': 2", {"cache": {"layers": 2}}),
@@ -187,7 +187,7 @@ def test_a_refused_frame_leaves_the_cache_as_it_was(argument, came, changes, ref
     assert cache.sizes == (3,)
 
 
-ADDED, TURNED = Positions(add=torch.zeros(5, 8)), Positions(turn=torch.zeros(5, 2, 2))
+ADDED, TURNED = Positions(add=torch.zeros(5, 8)), Positions(rope=torch.zeros(5, 2, 2))
 
 
 @pytest.mark.parametrize(
@@ -208,17 +208,17 @@ ADDED, TURNED = Positions(add=torch.zeros(5, 8)), Positions(turn=torch.zeros(5, 
         ("visible_ids", "torch.bool", {"visible_ids": IDS.bool()}),
         ("visible_ids", "to 5", {"visible_ids": IDS + 1}),
         ("visible_ids", "from -1", {"visible_ids": IDS - 1}),
-        ("filled", "bool", {"filled": True}),
-        ("filled", "(2, 5)", {"filled": torch.zeros(2, 5, dtype=torch.bool)}),
-        ("filled", "torch.float32", {"filled": torch.zeros(2, 2)}),
+        ("padding_mask", "bool", {"padding_mask": True}),
+        ("padding_mask", "(2, 5)", {"padding_mask": torch.zeros(2, 5, dtype=torch.bool)}),
+        ("padding_mask", "torch.float32", {"padding_mask": torch.zeros(2, 2)}),
         ("positions", "None", {"positions": None}),
         ("positions", "Positions", {"positions": ADDED}),
         ("positions", "None", {"positions": (ADDED, None)}),
         ("positions.add", "(6, 8)", {"positions": (Positions(add=torch.zeros(6, 8)), ADDED)}),
         ("positions.add", "(5, 4)", {"positions": (ADDED, Positions(add=torch.zeros(5, 4)))}),
         ("positions.add", "(2, 5, 8)", {"positions": (Positions(add=torch.zeros(2, 5, 8)),) * 2}),
-        ("positions.turn", "(4, 2, 2)", {"positions": (Positions(turn=torch.zeros(4, 2, 2)),) * 2}),
-        ("positions.turn", "(5, 1, 2)", {"positions": (Positions(turn=torch.zeros(5, 1, 2)),) * 2}),
+        ("positions.rope", "(4, 2, 2)", {"positions": (Positions(rope=torch.zeros(4, 2, 2)),) * 2}),
+        ("positions.rope", "(5, 1, 2)", {"positions": (Positions(rope=torch.zeros(5, 1, 2)),) * 2}),
         ("backend", "'flash'", {"backend": "flash"}),
         ("dropout", "float", {"dropout": 0.1}),
         ("checkpoint", "True", {"dropout": Dropout(0.1, torch.Generator()), "checkpoint": True}),

@@ -28,12 +28,12 @@ def test_rows_alone_are_what_they_are_among_all(prenorm, rotary):
     torch.manual_seed(0)
     block, x = Block(32, 2, prenorm=prenorm), torch.randn(3, 7, 32)
     ids = torch.stack([torch.randperm(7)[:4] for _ in range(3)])
-    turn = None
+    rope = None
     if rotary:
         shape = (7, 3) if rotary == "shared" else (3, 7, 3)
-        turn = rotary_table(torch.rand(shape) * 9, 16, sections=(4, 6, 6))
-    some = block(x, rows=ids, turn=turn)
-    torch.testing.assert_close(some, take(block(x, turn=turn), ids), rtol=1e-5, atol=1e-6)
+        rope = rotary_table(torch.rand(shape) * 9, 16, sections=(4, 6, 6))
+    some = block(x, query_ids=ids, rope=rope)
+    torch.testing.assert_close(some, take(block(x, rope=rope), ids), rtol=1e-5, atol=1e-6)
 
 
 def test_a_spatial_tower_gives_the_conditions_of_rows_alone():
@@ -47,7 +47,7 @@ def test_a_spatial_tower_gives_the_conditions_of_rows_alone():
     for block in tower.decoder:
         mlp = block.get_submodule("mlp")
         mlp.register_forward_pre_hook(lambda _, x: computed.append(x[0].shape[1]))
-    some = tower(tokens, prefix, visible, rows=rows)
+    some = tower(tokens, prefix, visible, query_ids=rows)
     assert computed == [5 + 9, 3]
     torch.testing.assert_close(some, take(every, rows), rtol=1e-5, atol=1e-6)
 
@@ -55,8 +55,8 @@ def test_a_spatial_tower_gives_the_conditions_of_rows_alone():
 @pytest.mark.parametrize(
     "rows", [torch.tensor([[0, 9]]), torch.tensor([[-1]]), torch.tensor([0]), torch.zeros(1, 2)]
 )
-def test_rows_that_a_tower_does_not_have_are_refused(rows, refuses):
+def test_query_ids_that_a_tower_does_not_have_are_refused(rows, refuses):
     tower = SpatialTower(4, 12, encoder=(1, 8, 2), decoder=(1, 8, 2))
     visible = torch.zeros(1, 0, dtype=torch.int64)
-    with refuses("rows"):
-        tower(torch.randn(1, 9, 4), torch.randn(1, 5, 12), visible, rows=rows)
+    with refuses("query_ids"):
+        tower(torch.randn(1, 9, 4), torch.randn(1, 5, 12), visible, query_ids=rows)

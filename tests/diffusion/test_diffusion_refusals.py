@@ -117,10 +117,10 @@ def test_a_process_that_is_not_known_is_refused(argument, came, config, refuses)
 @pytest.mark.parametrize(
     ("argument", "came", "changes"),
     [
-        ("signal", "list", {"signal": [1.0]}),
-        ("signal", "(2, 1)", {"signal": torch.ones(2, 1)}),
-        ("signal", "torch.int64", {"signal": torch.ones(2, dtype=torch.int64)}),
-        ("noise_level", "(3,)", {"noise_level": torch.ones(3)}),
+        ("alpha", "list", {"alpha": [1.0]}),
+        ("alpha", "(2, 1)", {"alpha": torch.ones(2, 1)}),
+        ("alpha", "torch.int64", {"alpha": torch.ones(2, dtype=torch.int64)}),
+        ("sigma", "(3,)", {"sigma": torch.ones(3)}),
         ("timesteps", "NoneType", {"timesteps": None}),
         ("timesteps", "(1,)", {"timesteps": torch.ones(1)}),
         ("prediction", "'score'", {"prediction": "score"}),
@@ -131,7 +131,7 @@ def test_a_process_that_is_not_known_is_refused(argument, came, config, refuses)
     ],
 )
 def test_a_process_refuses_tables_that_do_not_fit(argument, came, changes, refuses):
-    tables = {name: torch.ones(2) for name in ("signal", "noise_level", "timesteps")}
+    tables = {name: torch.ones(2) for name in ("alpha", "sigma", "timesteps")}
     with refuses(argument, came):
         NoiseProcess(**{**tables, "prediction": "flow", **changes})
 
@@ -161,12 +161,12 @@ def test_a_draw_of_timesteps_refuses_what_does_not_fit(argument, came, shape, ch
 @pytest.mark.parametrize(
     ("argument", "came", "changes"),
     [
-        ("x", "NoneType", {"x": None}),
-        ("x", "()", {"x": torch.tensor(1.0)}),
-        ("x", "torch.int64", {"x": torch.ones(2, 3, dtype=torch.int64)}),
-        ("noise", "list", {"noise": [[0.0]]}),
-        ("noise", "(2, 1)", {"noise": torch.ones(2, 1)}),
-        ("noise", "(3,)", {"noise": torch.ones(3)}),
+        ("x_0", "NoneType", {"x_0": None}),
+        ("x_0", "()", {"x_0": torch.tensor(1.0)}),
+        ("x_0", "torch.int64", {"x_0": torch.ones(2, 3, dtype=torch.int64)}),
+        ("eps", "list", {"eps": [[0.0]]}),
+        ("eps", "(2, 1)", {"eps": torch.ones(2, 1)}),
+        ("eps", "(3,)", {"eps": torch.ones(3)}),
         ("index", "int", {"index": 5}),
         ("index", "(1,)", {"index": torch.tensor([1])}),
         ("index", "(2, 3)", {"index": torch.ones(2, 3, dtype=torch.int64)}),
@@ -177,7 +177,7 @@ def test_a_draw_of_timesteps_refuses_what_does_not_fit(argument, came, shape, ch
     ],
 )
 def test_noising_refuses_what_does_not_fit(method, argument, came, changes, refuses):
-    good = {"x": torch.ones(2, 3), "noise": torch.ones(2, 3), "index": torch.tensor([0, 1])}
+    good = {"x_0": torch.ones(2, 3), "eps": torch.ones(2, 3), "index": torch.tensor([0, 1])}
     process = NoiseProcess.from_config(DDPM)
     with refuses(argument, came):
         getattr(process, method)(**{**good, **changes})
@@ -263,11 +263,11 @@ def test_a_table_refuses_columns_of_different_lengths(argument, came, changes, r
 @pytest.mark.parametrize(
     ("argument", "came", "changes"),
     [
-        ("clean", "NoneType", {"clean": None}),
-        ("clean", "()", {"clean": torch.tensor(0.0)}),
-        ("noisy", "(2, 1)", {"noisy": torch.zeros(2, 1)}),
-        ("noise", "(3,)", {"noise": torch.zeros(3)}),
-        ("spread", "torch.int64", {"spread": torch.zeros(2, 3, dtype=torch.int64)}),
+        ("x_0", "NoneType", {"x_0": None}),
+        ("x_0", "()", {"x_0": torch.tensor(0.0)}),
+        ("x_t", "(2, 1)", {"x_t": torch.zeros(2, 1)}),
+        ("eps", "(3,)", {"eps": torch.zeros(3)}),
+        ("log_variance", "torch.int64", {"log_variance": torch.zeros(2, 3, dtype=torch.int64)}),
         ("index", "(1,)", {"index": torch.tensor([1])}),
         ("index", "torch.float32", {"index": torch.zeros(2)}),
         ("index", "to 4", {"index": torch.tensor([1, 4])}),
@@ -278,7 +278,7 @@ def test_a_table_refuses_columns_of_different_lengths(argument, came, changes, r
     ],
 )
 def test_the_variance_bound_refuses_what_does_not_fit(argument, came, changes, refuses):
-    good = {name: torch.zeros(2, 3) for name in ("clean", "noisy", "noise", "spread")}
+    good = {name: torch.zeros(2, 3) for name in ("x_0", "x_t", "eps", "log_variance")}
     good |= {"index": torch.tensor([0, 1]), "betas": torch.full((4,), 0.1)}
     assert variance_bound(**good).shape == (2, 3)
     with refuses(argument, came):

@@ -468,7 +468,7 @@ def clips(draw: st.DrawFn) -> tuple[Tensor, Tensor | None, Tensor | None]:
         return x, prefix, None
     with shape_checks_in_a_strategy():
         table = rotary_table(grid_coordinates(frames, 1, n), 8, sections=(4, 2, 2))
-        return x, prefix, Positions(turn=table).behind(length).turn
+        return x, prefix, Positions(rope=table).shifted(length).rope
 
 
 @given(clips(), seeds, st.none() | st.integers(1, 4), st.integers(0, 2), st.data())
@@ -479,12 +479,12 @@ def test_in_the_temporal_tower_changing_a_frame_changes_it_and_none_before(
     pinned: int,
     data: st.DataObject,
 ) -> None:
-    frames, prefix, turn = clip
+    frames, prefix, rope = clip
     changed = data.draw(st.integers(0, frames.shape[1] - 1), label="frame")
     other = frames.clone()
     other[:, changed] = 1 - frames[:, changed]
     tower = tiny_tower(seed)
-    options = {"prefix": prefix, "turn": turn, "window": window, "pinned": pinned}
+    options = {"prefix": prefix, "rope": rope, "window": window, "pinned": pinned}
     old, new = tower(frames, **options), tower(other, **options)
     # To the bit: the same operations on the same numbers.
     assert torch.equal(old[:, :changed], new[:, :changed])
@@ -499,13 +499,13 @@ def test_one_layer_of_the_temporal_tower_carries_a_frame_to_those_that_see_it_an
     pinned: int,
     data: st.DataObject,
 ) -> None:
-    frames, prefix, turn = clip
+    frames, prefix, rope = clip
     count = frames.shape[1]
     changed = data.draw(st.integers(0, count - 1), label="frame")
     other = frames.clone()
     other[:, changed] = 1 - frames[:, changed]
     tower = tiny_tower(seed, depth=1)
-    options = {"prefix": prefix, "turn": turn, "window": window, "pinned": pinned}
+    options = {"prefix": prefix, "rope": rope, "window": window, "pinned": pinned}
     old, new = tower(frames, **options), tower(other, **options)
     layout = BlockLayout((1,) * count, window, pinned)
     for frame in range(count):
@@ -628,19 +628,19 @@ def test_decoding_through_the_temporal_tower_equals_recomputing_wherever_it_is_c
     pinned: int,
     data: st.DataObject,
 ) -> None:
-    frames, prefix, turn = clip
+    frames, prefix, rope = clip
     count, n = frames.shape[1:3]
     length = 0 if prefix is None else prefix.shape[1]
     runs = data.draw(st.composite(cut)(count), label="runs")
     tower = tiny_tower(seed)
-    expected = tower(frames, prefix=prefix, turn=turn, window=window, pinned=pinned)
+    expected = tower(frames, prefix=prefix, rope=rope, window=window, pinned=pinned)
     layout = BlockLayout((length + n, *[n] * (count - 1)), window, pinned)
     cache = tower.allocate_cache(2, room(layout, runs), window=window, pinned=pinned)
     outputs = []
     for run in runs:
         older = [block for block in range(run[0]) if sees(layout, run[0], block)]
         keys = tokens(layout, [*older, *run])
-        here = {"turn": None if turn is None else turn[keys], "cache": cache}
+        here = {"rope": None if rope is None else rope[keys], "cache": cache}
         first = prefix if run[0] == 0 else None
         outputs.append(tower(frames[:, run[0] : run[-1] + 1], prefix=first, **here))
     # Float32 rounds at 6e-8; each of the four norms may divide by a deviation down to about 1e-2.
@@ -655,16 +655,16 @@ def test_a_window_with_retimed_positions_equals_recomputing_with_them(
     pinned: int,
 ) -> None:
     """Positions are counted from the oldest block in sight, whatever they were when it was new."""
-    frames, prefix, turn = clip
+    frames, prefix, rope = clip
     count, n = frames.shape[1:3]
-    turn = torch.zeros(0, 4, 2) if turn is None else turn  # those of the first are theirs anew
+    rope = torch.zeros(0, 4, 2) if rope is None else rope  # those of the first are theirs anew
     length = 0 if prefix is None else prefix.shape[1]
     layout = BlockLayout((length + n, *[n] * (count - 1)), window, pinned)
     seen = [[b for b in range(t + 1) if sees(layout, t, b)] for t in range(count)]
 
     def retimed(blocks: list[int]) -> Tensor | None:
         keys = sum(layout.sizes[block] for block in blocks)
-        return turn[:keys] if len(turn) else None
+        return rope[:keys] if len(rope) else None
 
     tower = tiny_tower(seed)
     blocks = list(frames.unbind(1))
@@ -675,13 +675,13 @@ def test_a_window_with_retimed_positions_equals_recomputing_with_them(
         for t, block in enumerate(blocks):
             x = torch.cat([blocks[b] for b in seen[t]], dim=1)
             rows = torch.arange(x.shape[1])[-block.shape[1] :].expand(len(x), -1)
-            outputs.append(layer(x, turn=retimed(seen[t]), rows=rows))
+            outputs.append(layer(x, rope=retimed(seen[t]), query_ids=rows))
         blocks = outputs
     expected = torch.stack([tower.norm(block[:, -n:]) for block in blocks], dim=1)
 
     cache = tower.allocate_cache(2, layout.keys, window=window, pinned=pinned)
     found = [
-        tower(frames[:, [t]], prefix=prefix if t == 0 else None, turn=retimed(seen[t]), cache=cache)
+        tower(frames[:, [t]], prefix=prefix if t == 0 else None, rope=retimed(seen[t]), cache=cache)
         for t in range(count)
     ]
     assert_close(torch.cat(found, dim=1), expected, 1e-4)
@@ -844,10 +844,10 @@ def test_taken_positions_are_those_of_the_tokens_taken(
 ) -> None:
     g = generator(seed)
     add = torch.randn(n, 4, generator=g) if adds else None
-    turn = torch.randn(n, 3, 2, generator=g) if turns else None
+    rope = torch.randn(n, 3, 2, generator=g) if turns else None
     ids = torch.randint(n, (2, m), generator=g)
-    taken = Positions(add, turn).take(ids)
-    for whole, part in ((add, taken.add), (turn, taken.turn)):
+    taken = Positions(add, rope).take(ids)
+    for whole, part in ((add, taken.add), (rope, taken.rope)):
         assert (part is None) == (whole is None)
         if whole is not None and part is not None:
             assert part.shape == (2, m, *whole.shape[1:])
@@ -865,19 +865,19 @@ def test_behind_a_prefix_the_prefix_is_not_turned_and_the_rest_as_before(
         torch.randn(n, 4, generator=g) if adds else None,
         rotary_table(coordinates, 8, sections=(4, 2, 2)),
     )
-    moved = positions.behind(prefix)
+    moved = positions.shifted(prefix)
     assert moved.add is positions.add
-    assert moved.turn is not None
-    assert positions.turn is not None
+    assert moved.rope is not None
+    assert positions.rope is not None
     x = torch.randn(2, 3, prefix + n, 8, generator=g)
-    turned = rotate(x, moved.turn)
+    turned = rotate(x, moved.rope)
     assert torch.equal(turned[:, :, :prefix], x[:, :, :prefix])
-    assert torch.equal(turned[:, :, prefix:], rotate(x[:, :, prefix:], positions.turn))
+    assert torch.equal(turned[:, :, prefix:], rotate(x[:, :, prefix:], positions.rope))
 
 
 def test_positions_that_turn_nothing_are_the_same_behind_a_prefix() -> None:
     positions = Positions(add=torch.ones(2, 4))
-    assert positions.behind(3) is positions
+    assert positions.shifted(3) is positions
 
 
 @pytest.mark.parametrize("module", ["attending", "masks"])

@@ -334,7 +334,7 @@ def test_with_the_exact_denoiser_of_a_gaussian_the_samples_have_its_mean_and_var
         if process is None:
             a, b = 1 - timestep / 1000, timestep / 1000
         else:
-            a, b = float(process.signal[int(timestep)]), float(process.noise_level[int(timestep)])
+            a, b = float(process.alpha[int(timestep)]), float(process.sigma[int(timestep)])
         share = (x - a * mean) / (a**2 * deviation**2 + b**2)
         noise, clean = b * share, mean + a * deviation**2 * share
         wanted = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - b * clean}
@@ -402,7 +402,7 @@ def test_the_clean_token_follows_from_the_noisy_one_and_the_target(
     process = NoiseProcess.from_config(config)
     x, noise, index = noised(process, seed)
     noisy, target = process.add_noise(x, noise, index), process.target(x, noise, index)
-    a, b = process.signal[index][:, None], process.noise_level[index][:, None]
+    a, b = process.alpha[index][:, None], process.sigma[index][:, None]
     recovered = {
         "epsilon": noisy - b * target,  # a * x, for a may be 0
         "v_prediction": a * noisy - b * target,
@@ -417,11 +417,11 @@ def test_the_clean_token_follows_from_the_noisy_one_and_the_target(
 def test_noise_grows_and_the_signal_fades_along_the_timesteps(config: Config) -> None:
     process = NoiseProcess.from_config(config)
     order = process.timesteps.argsort()
-    assert (process.noise_level[order].diff() >= 0).all()
-    assert (process.signal[order].diff() <= 0).all()
-    total = process.signal + process.noise_level
+    assert (process.sigma[order].diff() >= 0).all()
+    assert (process.alpha[order].diff() <= 0).all()
+    total = process.alpha + process.sigma
     if process.prediction != "flow":
-        total = process.signal**2 + process.noise_level**2
+        total = process.alpha**2 + process.sigma**2
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
 
 

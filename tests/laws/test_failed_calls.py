@@ -92,7 +92,7 @@ def spatial() -> tuple[nn.Module, list[nn.Module], Callable[..., Tensor], Any]:
     def call(visible: int, rows: list[int], memory: Any) -> Tensor:
         ids = torch.arange(visible).expand(2, -1)
         wanted = torch.tensor(rows).expand(2, -1)
-        return model(tokens, prefix, ids, rows=wanted, memory=memory)
+        return model(tokens, prefix, ids, query_ids=wanted, memory=memory)
 
     parts = [model.encoder[1], model.decoder[0], model.decoder[1], model.norm]
     return model, parts, call, lambda: model.allocate_memory(2, 8, 2)
@@ -104,7 +104,7 @@ def of_mar() -> tuple[nn.Module, list[nn.Module], Callable[..., Tensor], Any]:
 
     def call(visible: int, rows: list[int], memory: Any) -> Tensor:
         ids = torch.arange(visible).expand(2, -1)
-        return model(tokens, labels, ids, rows=torch.tensor(rows).expand(2, -1), memory=memory)
+        return model(tokens, labels, ids, query_ids=torch.tensor(rows).expand(2, -1), memory=memory)
 
     parts: list[Any] = [model.spatial.encoder[0], model.spatial.decoder[1], model.spatial.norm]
     return model, parts, call, lambda: model.allocate_memory(2)

@@ -535,7 +535,7 @@ def test_a_share_of_hidden_tokens_for_each_sample_gives_the_losses_of_each_alone
     total, start = 0.0, 0
     for row, count in enumerate(counts):
         ids = mask.visible_ids[row]
-        ids = ids if mask.filled is None else ids[~mask.filled[row]]
+        ids = ids if mask.padding_mask is None else ids[~mask.padding_mask[row]]
         with torch.no_grad():
             alone = nova.training_losses(
                 tiny_nova(model),

@@ -331,7 +331,7 @@ def test_the_loss_is_the_squared_error_of_each_token_averaged_over_its_values(
     for r in range(repeats):
         for token in range(count):
             i = loss.index[r, token]
-            a, b = process.signal[i], process.noise_level[i]
+            a, b = process.alpha[i], process.sigma[i]
             clean, noise = loss.target[token], loss.noise[r, token]
             wanted = {
                 "epsilon": noise,
@@ -517,7 +517,7 @@ class Frame:
         if kind == "turned":
             coordinates = grid_coordinates(1, *grid)
             tables = (rotary_table(coordinates, width // heads) for _, width, heads in halves)
-            self.positions = tuple(Positions(turn=table) for table in tables)
+            self.positions = tuple(Positions(rope=table) for table in tables)
         elif kind == "added":
             self.positions = tuple(Positions(add=sincos_2d(grid, half[1])) for half in halves)
         else:
@@ -585,14 +585,16 @@ def test_a_row_that_is_filled_up_equals_that_sample_alone(
     mask = truncated_normal_mask(
         3, frame.count, low=0.0, mean=0.5, std=1.0, ratio="sample", generator=generator(seed)
     )
-    together = frame(mask.visible_ids, filled=mask.filled)
+    together = frame(mask.visible_ids, padding_mask=mask.padding_mask)
     for row in range(3):
         ids = mask.visible_ids[row]
-        ids = ids if mask.filled is None else ids[~mask.filled[row]]
+        ids = ids if mask.padding_mask is None else ids[~mask.padding_mask[row]]
         close(frame(ids[None], slice(row, row + 1)), together[row : row + 1])
     # What stands at a place that only fills up is not read.
     hidden = torch.where(mask.hidden[..., None], 1e3, frame.tokens)
-    assert torch.equal(frame(mask.visible_ids, filled=mask.filled, tokens=hidden), together)
+    assert torch.equal(
+        frame(mask.visible_ids, padding_mask=mask.padding_mask, tokens=hidden), together
+    )
 
 
 @given(case=frames, seed=seeds)
@@ -637,11 +639,11 @@ def test_a_frame_depends_on_itself_and_what_came_before_and_on_no_later_frame(
     draws = generator(seed)
     x = torch.randn(2, count, tokens, 32, generator=draws)
     prefix = torch.randn(2, length, 32, generator=draws)
-    turn = None
+    rope = None
     if turned:
         table = rotary_table(grid_coordinates(count, 1, tokens), 32)
-        turn = Positions(turn=table).behind(length).turn
-    options = {"prefix": prefix if length else None, "turn": turn}
+        rope = Positions(rope=table).shifted(length).rope
+    options = {"prefix": prefix if length else None, "rope": rope}
     before = temporal()(x, **options)
     assert before.shape == x.shape
     which %= count

@@ -365,15 +365,19 @@ ratios = st.sampled_from(["batch", "sample"])
 
 def assert_consistent(mask: TrainingMask) -> None:
     """The ids that are not filling are exactly the visible positions; filling is hidden."""
-    filled = torch.zeros_like(mask.visible_ids).bool() if mask.filled is None else mask.filled
+    filled = (
+        torch.zeros_like(mask.visible_ids).bool()
+        if mask.padding_mask is None
+        else mask.padding_mask
+    )
     assert filled.shape == mask.visible_ids.shape
     for hidden, ids, filling in zip(mask.hidden, mask.visible_ids, filled, strict=True):
         assert sorted(ids[~filling].tolist()) == (~hidden).nonzero().flatten().tolist()
         assert bool(hidden[ids[filling]].all())
         assert len(set(ids.tolist())) == len(ids)
-    if mask.filled is not None:
-        assert bool(mask.filled.any())
-        assert not bool(mask.filled.all(dim=0).any())  # some row needs each column
+    if mask.padding_mask is not None:
+        assert bool(mask.padding_mask.any())
+        assert not bool(mask.padding_mask.all(dim=0).any())  # some row needs each column
         assert mask.hidden_ids() is None
     else:
         ids = mask.hidden_ids()
@@ -429,7 +433,7 @@ def test_ratio_batch_hides_equally_many_in_every_sample_and_needs_no_filling(
 ) -> None:
     mask = truncated_normal_mask(batch, tokens, **law, generator=generator(seed))
     assert len(set(mask.hidden.sum(dim=1).tolist())) == 1
-    assert mask.filled is None
+    assert mask.padding_mask is None
 
 
 def test_ratio_batch_draws_a_share_for_each_call_and_ratio_sample_one_for_each_sample() -> None:
@@ -522,7 +526,7 @@ def test_the_full_mask_hides_everything(batch: int, tokens: int) -> None:
     assert mask.hidden.shape == (batch, tokens)
     assert bool(mask.hidden.all())
     assert mask.visible_ids.shape == (batch, 0)
-    assert mask.filled is None
+    assert mask.padding_mask is None
 
 
 @given(st.integers(1, 4), st.integers(1, 300), distributions(), ratios, seeds)

@@ -64,8 +64,8 @@ def test_filling_a_memory_changes_no_result(seed: int, visible: int) -> None:
     known, rows = order[:, :visible], order[:, visible:]
     for wanted in (None, rows):
         memory = model.allocate_memory(2, TOKENS, PREFIX)
-        found = model(tokens, prefix, known, rows=wanted, memory=memory)
-        torch.testing.assert_close(found, model(tokens, prefix, known, rows=wanted))
+        found = model(tokens, prefix, known, query_ids=wanted, memory=memory)
+        torch.testing.assert_close(found, model(tokens, prefix, known, query_ids=wanted))
         assert memory.full
         assert memory.seen == visible
 
@@ -74,7 +74,7 @@ PLACES = {
     "none": (Positions(), Positions()),
     "added": tuple(Positions(add=sincos_2d((3, 3), width)) for width in (64, WIDTH)),
     "rotary": tuple(
-        Positions(turn=rotary_table(grid_coordinates(1, 3, 3), width)) for width in (32, 32)
+        Positions(rope=rotary_table(grid_coordinates(1, 3, 3), width)) for width in (32, 32)
     ),
 }
 
@@ -89,7 +89,7 @@ def test_where_nothing_became_visible_a_memory_gives_what_the_whole_tower_gives(
     model = tower(2, 3)
     tokens, prefix, order = frame(seed)
     known, rows = order[:, :visible], order[:, visible:]
-    options: Any = {"positions": PLACES[places], "rows": rows}
+    options: Any = {"positions": PLACES[places], "query_ids": rows}
     options["memory"] = model.allocate_memory(2, TOKENS, PREFIX)
     whole = model(tokens, prefix, known, **options)
     again = model(tokens, prefix, known, **options)
@@ -107,9 +107,9 @@ def test_where_nothing_became_visible_mars_memory_gives_what_the_whole_model_giv
     tokens = torch.randn(2, 8, 8, generator=draws(seed))
     known, rows = order[:, :visible], order[:, visible:]
     memory = model.allocate_memory(2)
-    plain = model(tokens, labels, known, rows=rows)
+    plain = model(tokens, labels, known, query_ids=rows)
     for _ in range(2):
-        found = model(tokens, labels, known, rows=rows, memory=memory)
+        found = model(tokens, labels, known, query_ids=rows, memory=memory)
         torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_with_a_memory_the_encoder_half_is_block_causal_over_the_sets(
     tokens, prefix, order = frame(seed)
 
     def find(end: int, **options: Any) -> Tensor:
-        options |= {"positions": PLACES[places], "rows": order[:, end:]}
+        options |= {"positions": PLACES[places], "query_ids": order[:, end:]}
         return model(tokens, prefix, order[:, :end], **options)
 
     memory = model.allocate_memory(2, TOKENS, PREFIX)
@@ -169,7 +169,7 @@ def test_with_a_memory_mars_encoder_is_block_causal_over_the_sets(
     tokens, labels = torch.randn(2, 8, 8, generator=draws(seed)), torch.tensor([0, 2])
 
     def find(end: int, **options: Any) -> Tensor:
-        return model(tokens, labels, order[:, :end], rows=order[:, end:], **options)
+        return model(tokens, labels, order[:, :end], query_ids=order[:, end:], **options)
 
     check_block_causal(model.spatial.encoder, 2, 7, find, model.allocate_memory(2), ends)
 
@@ -186,12 +186,12 @@ def test_old_tokens_do_not_look_at_new_ones() -> None:
     counted: list[int] = []
     handle = model.encoder[0].register_forward_pre_hook(lambda _, x: counted.append(x[0].shape[1]))
     other = model.decoder[0].register_forward_pre_hook(lambda _, x: counted.append(x[0].shape[1]))
-    found = model(tokens, prefix, order[:, :5], rows=rows, memory=memory)
+    found = model(tokens, prefix, order[:, :5], query_ids=rows, memory=memory)
     handle.remove()
     other.remove()
     assert counted == [2, 2 + rows.shape[1]]
     assert torch.equal(memory.encoder._memory[..., : PREFIX + 3, :], before)
-    assert not torch.allclose(found, model(tokens, prefix, order[:, :5], rows=rows), atol=1e-4)
+    assert not torch.allclose(found, model(tokens, prefix, order[:, :5], query_ids=rows), atol=1e-4)
 
 
 @torch.no_grad()
@@ -207,18 +207,18 @@ def test_memories_of_other_towers_and_of_more_tokens_are_refused(refuses: Any) -
         with refuses("memory"):
             model(tokens, prefix, order[:, :2], memory=model.allocate_memory(**sizes))
     memory = model.allocate_memory(2, TOKENS, PREFIX)
-    with refuses("memory", "filled"):
+    with refuses("memory", "padding_mask"):
         filled = torch.zeros(2, 2, dtype=torch.bool)
-        model(tokens, prefix, order[:, :2], memory=memory, filled=filled)
+        model(tokens, prefix, order[:, :2], memory=memory, padding_mask=filled)
     with refuses("memory", "checkpoint"):
         model(tokens, prefix, order[:, :2], memory=memory, checkpoint=True)
     model(tokens, prefix, order[:, :2], memory=memory)
     with refuses("visible_ids", "1 tokens", "2"):
-        model(tokens, prefix, order[:, :1], rows=order[:, 2:], memory=memory)
-    with refuses("rows", "None"):
+        model(tokens, prefix, order[:, :1], query_ids=order[:, 2:], memory=memory)
+    with refuses("query_ids", "None"):
         model(tokens, prefix, order[:, :3], memory=memory)
-    with refuses("rows", "visible"):
-        model(tokens, prefix, order[:, :3], rows=order[:, 2:], memory=memory)
+    with refuses("query_ids", "visible"):
+        model(tokens, prefix, order[:, :3], query_ids=order[:, 2:], memory=memory)
     for backend, grad in (("nonsense", False), (None, True)):
         fresh = model.allocate_memory(2, TOKENS, PREFIX)
         with torch.set_grad_enabled(grad), refuses("memory" if grad else "backend"):

@@ -186,9 +186,9 @@ def test_a_mask_of_no_samples_is_refused(refuses):
         ("visible_ids", "(1, 1)", {"visible_ids": torch.zeros(1, 1, dtype=torch.int64)}),
         ("visible_ids", "torch.float32", {"visible_ids": torch.zeros(2, 1)}),
         ("visible_ids", "torch.uint8", {"visible_ids": torch.zeros(2, 1, dtype=torch.uint8)}),
-        ("filled", "torch.int64", {"filled": torch.zeros(2, 1, dtype=torch.int64)}),
-        ("filled", "(2, 2)", {"filled": torch.zeros(2, 2, dtype=torch.bool)}),
-        ("filled", "bool", {"filled": True}),
+        ("padding_mask", "torch.int64", {"padding_mask": torch.zeros(2, 1, dtype=torch.int64)}),
+        ("padding_mask", "(2, 2)", {"padding_mask": torch.zeros(2, 2, dtype=torch.bool)}),
+        ("padding_mask", "bool", {"padding_mask": True}),
     ],
 )
 def test_a_training_mask_refuses_other_shapes_and_dtypes(argument, came, changes, refuses):

@@ -211,7 +211,7 @@ def _check_training(model: nova.Nova, case: dict[str, Any], z: dict[str, torch.T
 
     def watch(module: Any, given: Any, options: dict[str, Any], _: Any) -> None:
         with torch.no_grad():  # training asks for those of hidden tokens only
-            conditions.append(module.forward(*given, **{**options, "rows": None}))
+            conditions.append(module.forward(*given, **{**options, "query_ids": None}))
 
     hook = model.spatial.register_forward_hook(watch, with_kwargs=True)
     losses = nova.training_losses(

@@ -128,7 +128,7 @@ def test_samples_that_show_different_numbers_of_tokens_stand_side_by_side(model)
     tokens = torch.randn(3, TOKENS, VALUES, generator=generator(0))
     order = random_order(3, TOKENS, generator=generator(1))
     mask = mask_by_order(order, torch.tensor([0, 4, 2]))
-    together = model(tokens, LABELS, mask.visible_ids, filled=mask.filled)
+    together = model(tokens, LABELS, mask.visible_ids, padding_mask=mask.padding_mask)
     for i, count in enumerate((0, 4, 2)):
         row = slice(i, i + 1)
         close(model(tokens[row], LABELS[row], order[row, :count])[0], together[i])

@@ -88,8 +88,8 @@ def test_a_block_drops_where_the_official_one_does(monkeypatch: pytest.MonkeyPat
 def test_a_share_of_0_changes_nothing(prenorm: bool) -> None:
     block, x = Block(16, 2, prenorm=prenorm), randn(3, 5, 16)
     for rows in (None, torch.tensor([[0, 3]] * 3)):
-        plain = block(x, rows=rows, backend="plain")
-        torch.testing.assert_close(block(x, rows=rows, dropout=Dropout(0.0, seeded())), plain)
+        plain = block(x, query_ids=rows, backend="plain")
+        torch.testing.assert_close(block(x, query_ids=rows, dropout=Dropout(0.0, seeded())), plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

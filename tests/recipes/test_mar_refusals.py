@@ -204,8 +204,8 @@ def test_a_parameter_that_official_checkpoints_do_not_have_is_refused(name, refu
         ("visible_ids", "NoneType", {"visible_ids": None}),
         ("visible_ids", "(3, 1)", {"visible_ids": torch.zeros(3, 1).long()}),
         ("visible_ids", "to 8", {"visible_ids": torch.tensor([[0], [8]])}),
-        ("filled", "(2, 2)", {"filled": torch.zeros(2, 2).bool()}),
-        ("filled", "torch.int64", {"filled": torch.zeros(2, 1).long()}),
+        ("padding_mask", "(2, 2)", {"padding_mask": torch.zeros(2, 2).bool()}),
+        ("padding_mask", "torch.int64", {"padding_mask": torch.zeros(2, 1).long()}),
         ("backend", "'flash'", {"backend": "flash"}),
     ],
 )

@@ -76,14 +76,14 @@ def test_a_bfloat16_model_is_built_without_a_word_and_generates_finite_numbers()
 def test_positions_of_one_frame_are_those_of_the_clip():
     for config in (TINY, ROTARY):
         model = nova.build(config)
-        added, turn = model.added_positions(3, (2, 2)), model.rotary_positions(3, (2, 2), 5)
+        added, rope = model.added_positions(3, (2, 2)), model.rotary_positions(3, (2, 2), 5)
         for frame in range(3):
             one = model.added_positions(3, (2, 2), frame=frame)
             table = model.rotary_positions(3, (2, 2), 0, seen=[frame])
             if added is not None and one is not None:
                 torch.testing.assert_close(one, added[frame : frame + 1])
-            if turn is not None and table is not None:
-                assert torch.equal(table, turn[5 + 4 * frame : 5 + 4 * (frame + 1)])
+            if rope is not None and table is not None:
+                assert torch.equal(table, rope[5 + 4 * frame : 5 + 4 * (frame + 1)])
 
 
 def test_under_a_window_memory_does_not_grow_with_the_number_of_frames():

@@ -86,10 +86,10 @@ def test_under_a_window_it_is_read_with_the_frames_in_sight_and_no_others(
     text = torch.cat([model.text.pad(TWO), model.text.empty(2)])
     motion = torch.full((4,), 5.0), torch.full((4,), 12.0)
     prefix = model.prefix(text, *motion)
-    turn = model.rotary_positions(frames, (2, 2), prefix.shape[1], seen=seen, law=law)
+    rope = model.rotary_positions(frames, (2, 2), prefix.shape[1], seen=seen, law=law)
     options = {"window": window, "pinned": pinned}
     with torch.no_grad():
-        expected = model.temporal(x.repeat(2, 1, 1, 1), prefix=prefix, turn=turn, **options)
+        expected = model.temporal(x.repeat(2, 1, 1, 1), prefix=prefix, rope=rope, **options)
     torch.testing.assert_close(features[change], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -108,7 +108,7 @@ def test_a_variant_learns_and_draws_by_its_generator_alone(name):
         model.generate(torch.arange(2), Guidance(scale), seeded(s))  # type: ignore[operator]
         for scale, s in ((1.5, 0), (1.5, 0), (1.5, 1), (1.0, 0))
     ]
-    assert made[0].shape == (2, CANVAS.tokens, CANVAS.values)
+    assert made[0].shape == (2, CANVAS.tokens, CANVAS.token_dim)
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
     assert not torch.equal(made[0], made[3])
@@ -151,7 +151,7 @@ def test_video_variants_learn_draw_and_are_judged(pipeline, tmp_path):
 def test_a_causal_variants_conditions_are_the_same_with_the_cache_and_without():
     torch.manual_seed(0)
     model = Raster(CANVAS, HEADS["energy"], width=32, depth=2)
-    tokens, labels = torch.randn(2, CANVAS.tokens, CANVAS.values), torch.tensor([3, 7])
+    tokens, labels = torch.randn(2, CANVAS.tokens, CANVAS.token_dim), torch.tensor([3, 7])
     whole = model.conditions(tokens[:, :-1], 0, labels)
     cache = model.tower.allocate_cache(2, 4 + CANVAS.tokens)
     parts = [model.conditions(tokens[:, :0], 0, labels, cache)]

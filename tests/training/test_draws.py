@@ -147,4 +147,4 @@ def test_a_scheduler_is_remembered_as_its_config_is():
     assert len(NoiseProcess.on(scheduler, "cpu")) == 50
     betas = torch.linspace(0.1, 0.2, 5).numpy()
     odd = {**DDPM, "num_train_timesteps": 5, "trained_betas": betas}
-    assert torch.equal(NoiseProcess.on(odd, "cpu").signal, NoiseProcess.from_config(odd).signal)
+    assert torch.equal(NoiseProcess.on(odd, "cpu").alpha, NoiseProcess.from_config(odd).alpha)
