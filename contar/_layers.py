@@ -16,7 +16,8 @@ class Mlp(nn.Module):
         inputs: width of what it reads.
         hidden: width between the layers, that of the inputs if None.
         outputs: width of what it makes, that of the inputs if None.
-        act_layer: kind of the activation.
+        act_layer: makes the activation.
+        bias: whether the layers have one.
     """
 
     def __init__(
@@ -25,12 +26,13 @@ class Mlp(nn.Module):
         hidden: int | None = None,
         outputs: int | None = None,
         *,
-        act_layer: type[nn.Module] = nn.GELU,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(inputs, hidden or inputs)
+        self.fc1 = nn.Linear(inputs, hidden or inputs, bias)
         self.act = act_layer()
-        self.fc2 = nn.Linear(hidden or inputs, outputs or inputs)
+        self.fc2 = nn.Linear(hidden or inputs, outputs or inputs, bias)
 
     def forward(self, x: Tensor, dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Transform the last axis, with `dropout` behind the activation and at the end."""

@@ -1,6 +1,7 @@
 """A transformer block that normalises what each branch adds, or what it reads."""
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -8,6 +9,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from contar._errors import (
     LARGEST,
     bad,
+    check_choice,
     check_instance,
     check_number,
     check_size,
@@ -27,21 +29,30 @@ from contar.attention import (
     rotated,
 )
 
+Activation = Literal["gelu", "gelu_tanh"]
+_ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
+
+    Args:
+        width: of the tokens.
+        heads: attention heads.
+        bias: whether the projections have one.
 
     Raises:
         ValueError: a width that `heads` does not divide.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool = True) -> None:
         super().__init__()
         if check_size("width", width) % check_size("heads", heads):
             raise bad("heads", heads, f"a divisor of the width {width}")
+        check_instance("bias", bias, bool)
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias)
+        self.proj = nn.Linear(width, width, bias)
 
     def forward(
         self,
@@ -126,10 +137,13 @@ class Block(nn.Module):
         mlp_ratio: hidden width of the MLP over `width`.
         prenorm: normalise what a branch reads instead of what it adds.
         eps: of the norms.
+        bias: whether the linear layers have one; the norms do.
+        activation: of the MLP: "gelu", or "gelu_tanh", which approximates it (Hendrycks & Gimpel
+            2016, arXiv 1606.08415, section 2).
 
     Raises:
-        ValueError: a width that `heads` does not divide, an MLP without a hidden value, or an
-            `eps` below 0.
+        ValueError: a width that `heads` does not divide, an MLP without a hidden value, an `eps`
+            below 0, or an unknown activation.
     """
 
     def __init__(
@@ -140,15 +154,18 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         prenorm: bool = False,
         eps: float = 1e-5,
+        bias: bool = True,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         check_instance("prenorm", prenorm, bool)
+        check_choice("activation", activation, tuple(_ACTIVATIONS))
         eps = check_number("eps", eps, 0)
         self.prenorm = prenorm
-        self.attn = SelfAttention(width, heads)
+        self.attn = SelfAttention(width, heads, bias=bias)
         self.norm1 = nn.LayerNorm(width, eps=eps)
         hidden = int(width * check_number("mlp_ratio", mlp_ratio, 1 / width, LARGEST / width))
-        self.mlp = Mlp(width, hidden)
+        self.mlp = Mlp(width, hidden, act_layer=_ACTIVATIONS[activation], bias=bias)
         self.norm2 = nn.LayerNorm(width, eps=eps)
 
     def forward(
