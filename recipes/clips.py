@@ -33,6 +33,17 @@ from recipes import nova
 from recipes._nova.training import NovaStage, train_network
 from recipes.moving_digits import SHARES
 
+__all__ = [
+    "CHANNELS",
+    "CachedRecipe",
+    "NovaStage",
+    "TokenizerRecipe",
+    "clips_of",
+    "make_cache",
+    "train_cached",
+    "train_tokenizer",
+]
+
 CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said
 
 

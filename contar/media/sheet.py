@@ -73,8 +73,11 @@ def save_gif(
         least: pixels that a frame's longer side gets at least.
 
     Raises:
-        ValueError: another shape, values outside [0, 1], another frame rate, or as `write_video`.
+        ValueError: another shape, values outside [0, 1], another frame rate, a path that
+            does not end in .gif, or as `write_video`.
     """
     check_number("fps", fps, 0.01, 50)
+    if Path(path).suffix.lower() != ".gif":
+        raise bad("path", str(path), "a file that ends in .gif")
     joined = np.concatenate(list(_pictures(frames, least)), axis=2)
     return write_video(joined, path, fps=fps)

@@ -8,6 +8,7 @@ from contar.tokenizers.protocol import Tokenizer, latent_frames, longest_clip
 
 if TYPE_CHECKING:
     from contar.tokenizers.causal_vae import CausalVAE
+    from contar.tokenizers.memory import vae_memory
     from contar.tokenizers.opensora import OpenSoraVAE
     from contar.tokenizers.vae import KNOWN_VAES, VAETokenizer
 else:  # these import diffusers
@@ -15,6 +16,7 @@ else:  # these import diffusers
         __name__,
         {
             "causal_vae": ("CausalVAE",),
+            "memory": ("vae_memory",),
             "opensora": ("OpenSoraVAE",),
             "vae": ("KNOWN_VAES", "VAETokenizer"),
         },
@@ -31,4 +33,5 @@ __all__ = [
     "patches",
     "patchify",
     "unpatchify",
+    "vae_memory",
 ]

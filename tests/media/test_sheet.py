@@ -52,3 +52,9 @@ def test_labels_and_rates_that_do_not_fit_are_refused(tmp_path, refuses):
     for fps in (0, -1, float("nan"), 1000):
         with refuses("fps"):
             save_gif(clips(), tmp_path / "a.gif", fps=fps)
+
+
+def test_an_animation_is_a_gif_and_nothing_else(tmp_path, refuses):
+    with refuses("path", "a.mp4"):
+        save_gif(clips(), tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())

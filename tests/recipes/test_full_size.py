@@ -11,10 +11,9 @@ RUN = """
 import sys, time
 from pathlib import Path
 import torch
-from contar.tokenizers import VAETokenizer
+from contar.tokenizers import VAETokenizer, vae_memory
 from recipes import nova
 from recipes._nova.files import open_vae
-from recipes._nova.info import vae_memory
 
 torch.set_num_threads(2)
 
