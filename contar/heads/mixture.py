@@ -29,7 +29,11 @@ class MixtureHead(nn.Module):
         cond_dim: values of the condition.
         components: Gaussians.
         width: of the network; 0 is one linear layer, as in GIVT.
-        least: deviation that a component has at least.
+        least: deviation that a component has at least. Values that are always the same, or of few
+            steps, have no density: the likelihood grows without end as deviations shrink onto them,
+            and nothing else is learned. It is to be about the step between values (2/16 of pixels
+            in 16 steps, from -1 to 1) or a noise that does not show; latents that vary everywhere
+            need none.
         candidates: of a guided draw.
 
     Raises:
@@ -43,7 +47,7 @@ class MixtureHead(nn.Module):
         *,
         components: int = 16,
         width: int = 0,
-        least: float = 1e-3,
+        least: float = 0.05,
         candidates: int = 64,
     ) -> None:
         super().__init__()

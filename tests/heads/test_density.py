@@ -108,3 +108,40 @@ def test_a_mixtures_density_has_mass_1(trained):
     cond = torch.tensor([1.0, 0.0]).expand(len(grid), -1)
     mass = head.log_density(grid, cond).exp().sum() * (axis[1] - axis[0]) ** 2
     torch.testing.assert_close(mass.detach(), torch.tensor(1.0), atol=1e-3, rtol=0)
+
+
+@torch.enable_grad()
+def test_a_mixture_learns_a_density_beside_values_that_never_change():
+    # Half of the tokens are blank, all -1; of the others two values are -1, and two lie in one of
+    # two modes. Deviations that may shrink without end shrink onto the -1 instead, and at 1e-3 the
+    # draws of this training have 7% of blank tokens.
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(count: int) -> torch.Tensor:
+        blank = torch.rand(count, 1, generator=generator) < 0.5
+        side = 2.0 * torch.randint(2, (count, 1), generator=generator) - 1
+        ink = torch.tensor([0.5, -0.5]) * side + 0.2 * torch.randn(count, 2, generator=generator)
+        return torch.cat([torch.where(blank, -1.0, ink), -torch.ones(count, 2)], dim=1)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = MixtureHead(4, 1, components=16, width=64)
+    optimizer = torch.optim.AdamW(head.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=400)
+    cond = torch.ones(256, 1)
+    for _ in range(400):
+        optimizer.zero_grad()
+        head.loss(tokens(256), cond).mean().backward()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        x = head.sample(torch.ones(1, 8000, 1), noise=torch.Generator().manual_seed(1))[0]
+    assert ((x + 1).abs() < 0.25).all(1).float().mean() == pytest.approx(0.5, abs=0.03)
+    for side in (1, -1):
+        mode = torch.tensor([0.5, -0.5]) * side
+        inside = x[(x[:, :2] - mode).norm(dim=1) < 0.8]
+        assert len(inside) / len(x) == pytest.approx(0.25, abs=0.03)
+        assert (inside[:, :2].mean(0) - mode).abs().max() < 0.03
+        assert (inside[:, :2].std(0) - 0.2).abs().max() < 0.04
+        assert (inside[:, 2:] + 1).abs().mean() < 0.06
