@@ -30,6 +30,7 @@ from contar.training import (
     train_vae,
 )
 from recipes import nova
+from recipes._nova.distilling import HeadStage, train_head
 from recipes._nova.training import NovaStage, train_network
 from recipes.moving_digits import SHARES
 
@@ -89,6 +90,23 @@ class CachedRecipe:
         )
     )
     skip_corrupted: bool = False
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """A head in few passes for a pipeline, learned from its own on a cache's conditions.
+
+    Args:
+        cache: folder that `contar cache` made with the pipeline.
+        model: the pipeline; its network stays as it is, but for the head.
+        stage: the training.
+    """
+
+    cache: Path
+    model: str = "moving-digits"
+    stage: HeadStage = field(
+        default_factory=lambda: HeadStage(RunConfig(steps=2000, batch=16), shares=SHARES)
+    )
 
 
 def _made_with(pipe: nova.NovaPipeline) -> dict[str, str]:
@@ -204,6 +222,30 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
     with one_run(out):
         check_own(out, ("model",), place)
         network = train_network(recipe.stage, pipe, cache, place, prompts=prompts, resume=resume)
+        return _save(pipe, out / "model", transformer=network)
+
+
+def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> Path:
+    """Train a head in few passes; return the folder of the pipeline that draws with it.
+
+    Its guidance is 1: the head has learned that of the trained one.
+
+    Args:
+        recipe: of the training.
+        out: folder of the run.
+        resume: go on where the run in `out` ended.
+
+    Raises:
+        FileNotFoundError, ValueError: as `train_cached` and `contar.training.distill_head`.
+    """
+    pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
+    cache = Cache(recipe.cache, made_with=_made_with(pipe))
+    check_samples(cache, 4)
+    place = out / "head"
+    with one_run(out):
+        check_own(out, ("model",), place)
+        network = train_head(recipe.stage, pipe, cache, place, resume=resume)
+        pipe.register_to_config(defaults={**pipe.config["defaults"], "guidance_scale": 1.0})
         return _save(pipe, out / "model", transformer=network)
 
 

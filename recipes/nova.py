@@ -34,7 +34,7 @@ from recipes._nova.config import PRESETS, NovaConfig
 from recipes._nova.network import Nova, frozen_parts
 from recipes._nova.noise import FrameNoise
 from recipes._nova.sight import Sight
-from recipes._nova.step import read_step
+from recipes._nova.step import Step, read_step
 from recipes._shared.building import build_model
 from recipes._shared.sizes import Tower
 
@@ -350,7 +350,18 @@ def training_losses(
         scheduler=scheduler, mask=mask, generator=generator, noise=noise, index=index,
         context_noise=context_noise, seen=seen, given=given, backend=backend, checkpoint=checkpoint,
     )  # fmt: skip
-    options: Any = {"backend": backend, "checkpoint": checkpoint}
+    target, z, row = hidden_tokens(model, latents, step, backend=backend, checkpoint=checkpoint)
+    frames = latents.shape[2]
+    losses = step.head.loss(target, z, **step.head_options)
+    if given is not None:
+        losses = losses * (row % frames >= given[row // frames])
+    return frame_losses(losses, row % frames, frames)
+
+
+def hidden_tokens(
+    model: Nova, latents: Tensor, step: Step, **options: Any
+) -> tuple[Float[Tensor, "m c"], Float[Tensor, "m d"], Int[Tensor, " m"]]:
+    """Return the hidden tokens, their conditions, and which of the b * t frames each is in."""
     batch, _, frames, height, width = latents.shape
     grid = (height // model.sizes.patch, width // model.sizes.patch)
     coarse = (grid[0] // 2, grid[1] // 2)
@@ -380,7 +391,4 @@ def training_losses(
     else:
         target, z = take(clean, ids).flatten(0, 1), z.flatten(0, 1)
         row = row.expand_as(ids).flatten()
-    losses = step.head.loss(target, z, **step.head_options)
-    if given is not None:
-        losses = losses * (row % frames >= given[row // frames])
-    return frame_losses(losses, row % frames, frames)
+    return target, z, row

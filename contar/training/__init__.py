@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
 from contar.training.curves import require_matplotlib, save_curves
+from contar.training.distilling import distill_head
 from contar.training.distributed import one_run, processes
 from contar.training.draws import Draws, draw_step
 from contar.training.freezing import freeze
@@ -36,6 +37,7 @@ __all__ = [
     "batch_indices",
     "check_own",
     "check_samples",
+    "distill_head",
     "draw_step",
     "encode_clips",
     "fingerprint",

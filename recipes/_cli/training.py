@@ -120,4 +120,18 @@ def recipes() -> dict[str, Callable[..., None]]:
         model = clips.train_tokenizer(recipe, out, resume=resume)
         print(f"next: contar cache {recipe.folder} --model {model} --out CACHE")
 
-    return {"moving-digits": digits, "tokenizer": tokenizer, "cached": cached}
+    def head(
+        out: Path,
+        recipe: Annotated[clips.HeadRecipe, tyro.conf.arg(name="")],
+        resume: bool = False,
+    ) -> None:
+        """Teach a model a head that draws a token in a pass or two, to a pipeline in OUT/model.
+
+        Args:
+            out: folder of the run.
+            recipe: of the training.
+            resume: go on where the run in `out` ended.
+        """
+        say(clips.train_fast_head(recipe, out, resume=resume))
+
+    return {"moving-digits": digits, "tokenizer": tokenizer, "cached": cached, "head": head}

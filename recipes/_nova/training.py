@@ -125,11 +125,8 @@ class NovaObjective(nn.Module):
         losses = nova.training_losses(
             self.model,
             batch.latents,
-            self._padded(batch.texts, batch.lengths),
-            motion_flow=_numbers(batch.motion_flow),
-            fps=_numbers(batch.fps),
+            **self.given(batch),
             repeats=self.repeats,
-            mask=TrainingMask(batch.hidden, batch.visible_ids),
             noise=batch.noise,
             index=batch.index,
             seen=batch.seen,
@@ -139,6 +136,15 @@ class NovaObjective(nn.Module):
         if losses.later is None:
             return {"loss": losses.total}
         return {"loss": losses.total, "first": losses.first, "later": losses.later}
+
+    def given(self, batch: NovaBatch) -> dict[str, Any]:
+        """Return what a batch says of its clips, and the mask, as arguments of a step."""
+        return {
+            "prompt_embeds": self._padded(batch.texts, batch.lengths),
+            "motion_flow": _numbers(batch.motion_flow),
+            "fps": _numbers(batch.fps),
+            "mask": TrainingMask(batch.hidden, batch.visible_ids),
+        }
 
     def _padded(self, texts: Tensor, lengths: Tensor) -> Float[Tensor, "b length e"]:
         """Return texts filled up with the model's stored rows, all at once."""

@@ -28,7 +28,7 @@ from contar.media import save_sheet
 from recipes.compare.results import Run, plot, read_runs, table
 from recipes.compare.tasks import TASKS, Task
 from recipes.moving_digits import DigitJudge, load_judge
-from recipes.variants.digit_pixels import DigitPixels
+from recipes.variants.digit_pixels import CANVAS, SMALL, DigitPixels
 from recipes.variants.moving_clips import MovingClips
 
 BATCH = 100  # samples generated together
@@ -40,9 +40,10 @@ class Comparison:
     """What is compared, and at which budget.
 
     Args:
-        task: "digits", classes as pixels, or "moving-digits", captions as latents.
+        task: "digits", classes as pixels; "small-digits", the same in tokens of few values; or
+            "moving-digits", captions as latents.
         model: pipeline whose tokenizer and text encoder the task "moving-digits" takes.
-        variants: names in `IMAGES` or `VIDEOS`; none are all of the task.
+        variants: names in `TASKS[task]`; none are all of the task.
         seeds: of weights, batches and samples; each variant runs with each.
         minutes: of training, a run; 2 where neither they nor steps are given.
         steps: of training, a run, instead of minutes.
@@ -55,7 +56,7 @@ class Comparison:
         ValueError: an unknown variant, a number outside its range, or two budgets.
     """
 
-    task: Literal["digits", "moving-digits"] = "digits"
+    task: Literal["digits", "small-digits", "moving-digits"] = "digits"
     model: str = "moving-digits"
     variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -123,7 +124,7 @@ def _compare(comparison: Comparison, out: Path) -> list[Run]:
         if read_json(file).get("settings") != settings:
             raise bad("out", str(out), "a folder of the same comparison, or an empty one")
         done = read_runs(file)
-    task: Task = DigitPixels()
+    task: Task = DigitPixels(SMALL if comparison.task == "small-digits" else CANVAS)
     if comparison.task == "moving-digits":
         task = MovingClips(comparison.model, out / "cache")
     for seed in comparison.seeds:

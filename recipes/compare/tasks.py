@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from recipes.moving_digits import DigitJudge
 from recipes.variants import checkerboard
 from recipes.variants.canvas import HEADS
-from recipes.variants.digit_pixels import CANVAS
+from recipes.variants.digit_pixels import CANVAS, SMALL
 from recipes.variants.masked import Masked
 from recipes.variants.nova_no_temporal import NoTemporal
 from recipes.variants.nova_video import NovaVideo
@@ -16,6 +16,11 @@ from recipes.variants.raster import Raster
 from recipes.variants.whole_flow import WholeFlow
 
 Variants = dict[str, Callable[[], nn.Module]]
+SMALL_IMAGES: Variants = {
+    f"{order}-{name}": lambda model=model, head=head: model(SMALL, head)
+    for order, model in (("raster", Raster), ("masked", Masked))
+    for name, head in HEADS.items()
+}
 IMAGES: Variants = {
     **{f"masked-{name}": lambda head=head: Masked(CANVAS, head) for name, head in HEADS.items()},
     "raster-flow": lambda: Raster(CANVAS, HEADS["flow"]),
@@ -27,7 +32,7 @@ VIDEOS: Variants = {
     "nova-no-adapter": lambda: NovaVideo(adapter=None),
     "nova-no-temporal": lambda: NoTemporal(),
 }
-TASKS = {"digits": IMAGES, "moving-digits": VIDEOS}
+TASKS = {"digits": IMAGES, "small-digits": SMALL_IMAGES, "moving-digits": VIDEOS}
 
 
 @runtime_checkable

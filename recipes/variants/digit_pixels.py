@@ -1,8 +1,11 @@
-"""The task of the image variants: handwritten digits as pixels, by class; no tokenizer."""
+"""The tasks of the image variants: handwritten digits as pixels, by class; no tokenizer."""
+
+import math
 
 import torch
+from torch.nn import functional
 
-from contar._errors import check_finite
+from contar._errors import check_choice, check_finite
 from contar._random import seeded, uniform
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.media import frames_to_pixels, pixels_to_frames
@@ -10,19 +13,23 @@ from contar.tokenizers import patchify, unpatchify
 from recipes.moving_digits import DigitJudge, frechet_frames, load_digits
 from recipes.variants.canvas import Canvas
 
-PATCH, SIDE, SHIFT = 7, 28, 1
-GRID = (SIDE // PATCH, SIDE // PATCH)
-CANVAS = Canvas(GRID, PATCH**2, 10)
+SIDE, SHIFT, MARGIN = 28, 1, 2  # of a digit; by which it is moved; around it, nothing of it
+GRID = (4, 4)
+CANVAS = Canvas(GRID, 7**2, 10)  # 28 x 28 pixels
+SMALL = Canvas(GRID, 3**2, 10)  # 12 x 12, each the mean of four, without the margin
 
 
 class DigitPixels:
     """Batches of digits by step, and how well generated ones are recognised.
 
     Args:
+        canvas: `CANVAS`, or `SMALL` for tokens of few values.
         label_drop: share of the labels that are left out, for guidance.
     """
 
-    def __init__(self, label_drop: float = 0.1) -> None:
+    def __init__(self, canvas: Canvas = CANVAS, label_drop: float = 0.1) -> None:
+        check_choice("canvas", canvas, (CANVAS, SMALL))
+        self.canvas, self.patch = canvas, math.isqrt(canvas.token_dim)
         self.digits, self.label_drop = load_digits("train"), label_drop
 
     def batch(
@@ -39,7 +46,7 @@ class DigitPixels:
         moved = [p.roll(s, (0, 1)) for p, s in zip(pictures, shift, strict=True)]
         dropped = uniform(size, generator=draws) < self.label_drop
         labels = self.digits.labels[rows].masked_fill(dropped, CANVAS.classes)
-        return patchify(_pixels(torch.stack(moved)), PATCH), labels
+        return self._tokens(torch.stack(moved)), labels
 
     def asked(self, first: int, count: int) -> Int[Tensor, " b"]:
         """Return the labels of samples, every class in turn."""
@@ -52,9 +59,12 @@ class DigitPixels:
             ValueError: NaN or infinite tokens.
         """
         check_finite("made", made)
-        pixels = unpatchify(made.float(), GRID, PATCH)
+        pixels = unpatchify(made.float(), GRID, self.patch)
+        if self.canvas == SMALL:  # of the real test digits, the judge finds as many so
+            pixels = functional.interpolate(pixels, scale_factor=2.0, mode="bicubic")
+            pixels = functional.pad(pixels, (MARGIN,) * 4, value=-1.0)
         grey = pixels_to_frames(pixels[:, :, None])[:, 0, ..., 0]
-        padded = torch.nn.functional.pad(grey, ((64 - SIDE) // 2,) * 4)
+        padded = functional.pad(grey, ((64 - SIDE) // 2,) * 4)
         return padded[..., None].expand(-1, -1, -1, 3).contiguous()
 
     def judged(self, made: Float[Tensor, "b n c"], judge: DigitJudge) -> dict[str, float]:
@@ -65,7 +75,7 @@ class DigitPixels:
             judge: of digits.
         """
         frames = self.frames(made)
-        others = self.frames(patchify(_pixels(load_digits("test").pictures), PATCH))
+        others = self.frames(self._tokens(load_digits("test").pictures))
         right = (judge.digits(frames) == self.asked(0, len(made))).float().mean()
         return {"digit": float(right), "frechet": frechet_frames(judge, others, frames)}
 
@@ -75,6 +85,8 @@ class DigitPixels:
         shown = self.frames(made[:40])[:, margin:-margin, margin:-margin]
         return shown.unflatten(0, (-1, CANVAS.classes)).permute(0, 4, 1, 2, 3).float() / 255
 
-
-def _pixels(pictures: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b 1 h w"]:
-    return frames_to_pixels(pictures[:, None, :, :, None])[:, :, 0]
+    def _tokens(self, pictures: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b n c"]:
+        pixels = frames_to_pixels(pictures[:, None, :, :, None])[:, :, 0]
+        if self.canvas == SMALL:
+            pixels = functional.avg_pool2d(functional.pad(pixels, (-MARGIN,) * 4), 2)
+        return patchify(pixels, self.patch)

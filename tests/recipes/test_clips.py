@@ -195,3 +195,21 @@ def test_a_model_that_the_run_did_not_make_is_kept_and_a_second_run_refused(
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
     with locked(tmp_path / "other"), refuses("out", "another run goes on"):
         own.train_cached(cached, tmp_path / "other")
+
+
+def test_a_head_in_one_pass_is_learned_from_the_pipelines_own(folder, model, tmp_path, main):
+    commands.cache(folder, tmp_path / "latents", model, frames=5)
+    out = tmp_path / "run"
+    options = "--stage.run.steps 2 --stage.run.batch 2 --stage.run.warmup 1 --stage.repeats 1"
+    given = ("--cache", str(tmp_path / "latents"), "--model", model, "--out", str(out))
+    main("train", "head", *given, "--stage.head", "mean_flow", *options.split())
+    before, after = (nova.from_pretrained(name) for name in (model, out / "model"))
+    assert after.transformer.sizes.head == {
+        "name": "mean_flow", "width": 192, "depth": 3, "steps": 1
+    }  # fmt: skip
+    assert after.config["defaults"]["guidance_scale"] == 1  # that of the old head is learned
+    old, new = (pipe.transformer.state_dict() for pipe in (before, after))
+    assert all(torch.equal(new[name], x) for name, x in old.items() if "head" not in name)
+    assert any(not torch.equal(new[name], old[name]) for name in new if name in old)
+    frames = after("a man talks", num_frames=5, num_inference_steps=2).frames
+    assert frames.shape == (1, 5, 64, 64, 3)

@@ -1,0 +1,145 @@
+"""A head that draws in one pass or two, learned from a trained one that takes tens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from contar._errors import bad, check_callable, check_instance, check_size
+from contar._random import normal, seeded
+from contar._typing import Float, Tensor
+from contar.conditioning import Guidance
+from contar.heads import Noise, TokenHead
+from contar.training.loop import RunConfig, train
+
+# From samples' indices and the step (or a name) to the conditions of their tokens, [m, cond_dim],
+# and to the unconditional ones, where guidance acts.
+Conditions = Callable[[Sequence[int], int | str], tuple[Tensor, Tensor | None]]
+
+
+def distill_head(
+    student: TokenHead,
+    teacher: TokenHead,
+    conditions: Conditions,
+    config: RunConfig,
+    out: Path,
+    *,
+    count: int,
+    guidance: Guidance | None = None,
+    steps: int | None = None,
+    teacher_steps: int | None = None,
+    repeats: int = 4,
+    resume: bool = False,
+    described: Mapping[str, Any] | None = None,
+    validate: Sequence[Sequence[int]] = (),
+) -> TokenHead:
+    """Teach a head to draw, from the same noise, what a trained one draws; return the averaged one.
+
+    The loss is the squared distance of the two draws, so no clean token is asked for. The teacher's
+    draw has to follow from the noise that it starts from, as by a flow's solver. Its guidance goes
+    into the student, which is then asked without one: where it stood for two passes of the network
+    before the head, one is left. What the unconditional condition knows and the conditional one
+    does not, the student averages over.
+
+    Source: knowledge distillation of a sampler (Luhman & Luhman 2021, arXiv 2101.02388), here of a
+    token given its condition.
+
+    Args:
+        student: a module that begins from normal noise: a mean flow, a flow map. It is trained.
+        teacher: a head of the same sizes; it stays as it is.
+        conditions: makes the conditions of some samples' tokens, and the unconditional ones where
+            guidance acts; the network that makes them stays as it is.
+        config: of the training.
+        out: folder of the run.
+        count: samples there are.
+        guidance: of the teacher, constant; None is none.
+        steps: of the student's draw; None is its own number.
+        teacher_steps: likewise.
+        repeats: draws for each condition.
+        resume: as in `train`.
+        described: as in `train`.
+        validate: batches of indices, as in `train`.
+
+    Raises:
+        ValueError: heads of different sizes, one whose draw asks for other noise than that it
+            starts from, guidance without unconditional conditions, or as in `train`.
+    """
+    for name, head in (("student", student), ("teacher", teacher)):
+        check_instance(name, head, nn.Module)
+        check_instance(name, head, TokenHead)
+    for name in ("token_dim", "cond_dim"):
+        if getattr(student, name) != getattr(teacher, name):
+            allowed = f"{getattr(teacher, name)}, as the teacher has it"
+            raise bad(f"student.{name}", getattr(student, name), allowed)
+    check_callable("conditions", conditions)
+    check_size("repeats", repeats)
+    guidance = Guidance() if guidance is None else guidance
+    guided = isinstance(guidance, Guidance) and guidance.scale > 1
+    draw = {"guidance": guidance, "steps": teacher_steps}
+    nothing = torch.zeros(1, 1, teacher.cond_dim).to(next(teacher.parameters()))  # type: ignore[attr-defined]
+    start = torch.zeros(1, 1, teacher.token_dim, device=nothing.device)
+    with torch.no_grad():
+        options: dict[str, Any] = {**draw, "uncond": nothing if guided else None}
+        teacher.sample(nothing, noise=_Start(start, "teacher"), **options)
+        student.sample(nothing, noise=_Start(start, "student"), steps=steps)
+
+    @torch.no_grad()
+    def load(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
+        cond, uncond = conditions(indices, step)
+        if guided and uncond is None:
+            raise bad("conditions", "no unconditional ones", f"those for guidance {guidance.scale}")
+        cond, uncond = (None if x is None else x.repeat(repeats, 1)[None] for x in (cond, uncond))
+        generator = seeded(config.seed, "distill", step, *indices)
+        noise = normal(*cond.shape[:2], teacher.token_dim, generator=generator, device=cond.device)
+        options = {**draw, "uncond": uncond if guided else None}
+        token = teacher.sample(cond, noise=_Start(noise, "teacher"), **options)
+        return cond[0], noise[0], token[0]
+
+    trained: Any = train(
+        _Alike(student, steps),
+        load,
+        config,
+        out,
+        count=count,
+        resume=resume,
+        described=described,
+        validate=validate,
+        load_validation=load if validate else None,
+    )
+    return trained.head.eval()
+
+
+class _Alike(nn.Module):
+    """How far a head's draws are from given ones of the same noise."""
+
+    def __init__(self, head: Any, steps: int | None) -> None:
+        super().__init__()
+        self.head, self.steps = head, steps
+
+    def forward(
+        self, cond: Float[Tensor, "m d"], noise: Float[Tensor, "m c"], token: Float[Tensor, "m c"]
+    ) -> dict[str, Tensor]:
+        drawn = self.head.sample(cond[None], noise=_Start(noise[None], "student"), steps=self.steps)
+        return {"loss": (drawn[0] - token).square().mean()}
+
+
+class _Start(Noise):
+    """The noise that a draw starts from, which may be asked for once."""
+
+    def __init__(self, noise: Tensor, head: str) -> None:
+        self.noise, self.head, self.asked = noise, head, False
+
+    def normal(self, *shape: int) -> Tensor:
+        if self.asked or shape != self.noise.shape:
+            self._refuse()
+        self.asked = True
+        return self.noise
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self._refuse()
+
+    def _refuse(self) -> Tensor:
+        allowed = "one whose draw follows from the normal noise of a token that it starts from"
+        raise bad(self.head, "a head that draws more, or other noise", allowed)

@@ -1,0 +1,159 @@
+"""A NOVA whose head draws in a pass or two what its own draws in tens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contar._errors import check_count, check_instance, check_number, keep_plain
+from contar._typing import Float, Tensor
+from contar.conditioning import Guidance
+from contar.data import Cache
+from contar.heads import DiffusionHead
+from contar.training import Latents, RunConfig, distill_head, fingerprint, processes
+from recipes import nova
+from recipes._nova.network import Nova
+from recipes._nova.step import read_step
+from recipes._nova.training import NovaBatch, NovaObjective, NovaStage, batches_of, load_parts
+
+
+@dataclass(frozen=True)
+class HeadStage:
+    """A training of a head on what the trained one draws.
+
+    Args:
+        run: of the training; a sample is a clip.
+        head: kind of the new head: one that begins from normal noise.
+        width: of its network; that of the trained head, if left out.
+        depth: likewise.
+        steps: passes in which it draws a token.
+        guidance: of the trained head, which the new one learns with it; the pipeline's default, if
+            left out.
+        teacher_steps: of the trained head; the pipeline's default, if left out.
+        repeats: draws for each hidden token.
+        shares: as in `NovaStage`.
+    """
+
+    run: RunConfig
+    head: str = "mean_flow"
+    width: int | None = None
+    depth: int | None = None
+    steps: int = 1
+    guidance: float | None = None
+    teacher_steps: int | None = None
+    repeats: int = 4
+    shares: tuple[float, float] = (0.7, 0.25)
+
+    def __post_init__(self) -> None:
+        keep_plain(self)
+        check_instance("run", self.run, RunConfig)
+        for name in ("width", "depth", "teacher_steps"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_count("steps", self.steps)
+        check_count("repeats", self.repeats)
+        if self.guidance is not None:
+            check_number("guidance", self.guidance, 0)
+
+
+def with_head(model: Nova, head: Mapping[str, Any]) -> Nova:
+    """Return a copy of a network with another head, whose layers begin as those of equal names.
+
+    Raises:
+        ValueError: an unknown head, or sizes that it refuses.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        other = nova.build(replace(model.sizes, head=dict(head)))
+    load_parts(other, model.state_dict())
+    return other.eval()
+
+
+def conditions_of(model: Nova, data: Latents, stage: NovaStage) -> Any:
+    """Return the function from samples and a step to the conditions of their hidden tokens.
+
+    Args:
+        model: makes them, each with its caption and once more without.
+        data: on the model's device.
+        stage: which says how much is hidden.
+    """
+    load, objective = batches_of(data, model.sizes, stage), NovaObjective(model)
+
+    def of(batch: NovaBatch) -> Float[Tensor, "m d"]:
+        step = read_step(model, batch.latents, repeats=1, **objective.given(batch))
+        return nova.hidden_tokens(model, batch.latents, step)[1]
+
+    @torch.no_grad()
+    def conditions(
+        indices: Sequence[int], step: int | str
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        batch: NovaBatch = load(indices, step)[0]
+        silent = replace(batch, lengths=torch.zeros_like(batch.lengths))
+        return of(batch), of(silent)
+
+    return conditions
+
+
+def train_head(
+    stage: HeadStage, pipe: nova.NovaPipeline, cache: Cache | Latents, out: Path, *, resume: bool
+) -> nova.Nova:
+    """Teach a new head what a pipeline's own draws; return the network with it.
+
+    The last 64 samples of the cache (a tenth, if that is less) are held out for validation.
+
+    Args:
+        stage: of the training.
+        pipe: whose network is the teacher, and stays as it is.
+        cache: of `contar.training.encode_clips`, made with the pipeline's parts.
+        out: folder of the run.
+        resume: as in `contar.training.train`.
+
+    Raises:
+        ValueError: a network without a diffusion head, or as `contar.training.distill_head`.
+    """
+    model, defaults = pipe.transformer, pipe.config["defaults"]
+    teacher = model.head
+    check_instance("model.head", teacher, DiffusionHead)
+    network = teacher.network
+    sizes = {
+        "name": stage.head,
+        "width": stage.width or network.token.out_features,
+        "depth": stage.depth or len(network.blocks),
+        "steps": stage.steps,
+    }
+    student = with_head(model, sizes)
+    device = processes().device
+    model.to(device)
+    student.to(device)
+    scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    guidance = defaults["guidance_scale"] if stage.guidance is None else stage.guidance
+    steps = stage.teacher_steps or defaults["num_diffusion_steps"]
+    data = Latents.of(cache) if isinstance(cache, Cache) else cache
+    held = min(64, len(data) // 10 or 1)
+    count = len(data) - held
+    drawn = NovaStage(stage.run, repeats=1, drop_text=0.0, shares=stage.shares)
+    head: Any = distill_head(
+        student.head,
+        teacher.with_solver(scheduler),
+        conditions_of(model, data.to(device), drawn),
+        stage.run,
+        out,
+        count=count,
+        guidance=Guidance(guidance),
+        steps=stage.steps,
+        teacher_steps=steps,
+        repeats=stage.repeats,
+        resume=resume,
+        described={
+            **{name: value for name, value in asdict(stage).items() if name != "run"},
+            "guidance": guidance,
+            "teacher_steps": steps,
+            "cache": {**cache.made_with, "samples": len(cache), "content": cache.fingerprint},
+            "start": fingerprint(model),
+        },
+        validate=[range(count, len(data))],
+    )
+    student.head = head
+    return student.eval()

@@ -1,0 +1,77 @@
+"""A head learns to draw at once what a trained one draws in many steps."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from contar.conditioning import Guidance
+from contar.heads import make_head
+from contar.training import RunConfig, distill_head
+
+VALUES, COND = 3, 4
+QUICK = RunConfig(
+    steps=150, batch=64, learning_rate=5e-3, warmup=10, ema=0.98, save_every=150, log_every=50
+)
+
+
+def head(seed: int = 0, **sizes: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make_head({"width": 32, "depth": 1, **sizes}, VALUES, COND)
+
+
+def conditions(indices: Any, step: int | str) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(hash((step, *indices)) % 2**31)
+    cond = torch.randn(len(indices), COND, generator=draws)
+    return cond, cond * torch.tensor([0.0, 1.0, 1.0, 1.0])  # all but its first number
+
+
+def test_a_student_draws_from_the_same_noise_what_its_guided_teacher_draws(tmp_path):
+    teacher = head(1, name="flow")
+    with torch.no_grad():  # a field that bends, and that the condition steers
+        for parameter in teacher.parameters():
+            parameter.mul_(1.5)
+    before = {name: x.clone() for name, x in teacher.state_dict().items()}
+    student = head(2, name="mean_flow")
+    options: Any = {"count": 1000, "guidance": Guidance(4.0), "teacher_steps": 8, "repeats": 2}
+    trained = distill_head(student, teacher, conditions, QUICK, tmp_path / "run", **options)
+
+    cond, uncond = (x[None] for x in conditions(range(500), "test"))
+    with torch.no_grad():
+        options = {"uncond": uncond, "guidance": Guidance(4.0), "steps": 8}
+        guided = teacher.sample(cond, noise=torch.Generator().manual_seed(5), **options)
+        plain = teacher.sample(cond, noise=torch.Generator().manual_seed(5), steps=8)
+        drawn = trained.sample(cond, noise=torch.Generator().manual_seed(5))
+    error, spread = (drawn - guided).square().mean(), guided.var()
+    assert error < 0.15 * spread
+    assert (drawn - plain).square().mean() > 2 * error  # the guidance is in it
+    assert all(torch.equal(x, before[name]) for name, x in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("argument", "student", "teacher", "options"),
+    [
+        ("student.cond_dim", {"name": "mean_flow"}, {"name": "flow"}, {}),
+        ("student", {"name": "energy"}, {"name": "flow"}, {}),
+        ("teacher", {"name": "mean_flow"}, {"name": "diffusion"}, {}),
+        ("repeats", {"name": "mean_flow"}, {"name": "flow"}, {"repeats": 0}),
+        ("steps", {"name": "mean_flow"}, {"name": "flow"}, {"steps": 0}),
+        ("conditions", {"name": "mean_flow"}, {"name": "flow"}, {"conditions": None}),
+        ("conditions", {"name": "mean_flow"}, {"name": "flow"}, {"guidance": Guidance(2.0)}),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(
+    argument, student, teacher, options, refuses, tmp_path
+):
+    learner = head(**student)
+    if argument == "student.cond_dim":
+        learner = make_head({"width": 8, "depth": 1, **student}, VALUES, COND + 1)
+
+    def alone(indices: Any, step: int | str) -> tuple[torch.Tensor, None]:
+        return conditions(indices, step)[0], None
+
+    given: Any = {"conditions": alone, "config": QUICK, "count": 100, **options}
+    parts = (learner, head(**teacher), given.pop("conditions"), given.pop("config"))
+    with refuses(argument):
+        distill_head(*parts, tmp_path / "run", **given)
