@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
-.PHONY: install demo test test-oldest mutants check bench
+.PHONY: install demo test test-oldest mutants check bench docs
 
 install: $(STAMP)
 
@@ -41,3 +41,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-only --benchmark-columns=median,iqr,rounds --results benchmarks/results
+
+# The site, in site/: open site/index.html. Needs no network.
+docs: .venv/.docs
+	$(BIN)/python tests/docs/build_site.py
+
+.venv/.docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@

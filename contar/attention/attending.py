@@ -18,10 +18,15 @@ from contar.attention.layout import BlockLayout
 from contar.attention.masks import dense_mask, flex_mask, xformers_bias
 
 Backend = Literal["plain", "sdpa", "flex", "xformers"]
+"""The name of a backend of `attend`."""
 Mask = Tensor | BlockLayout | BlockMask | None
+"""What `attend` takes as a mask: dense, True where a query may look; a layout;
+what `flex_mask` makes; none.
+"""
 _COARSE = 128  # tokens that blocks have on average, from which each is a call of its own
 _FEW, _MANY = 64, 2**20  # queries, and scores of a sample, between which `_by_products` is faster
 BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "flex", "xformers")
+"""The backends by name, the oracle first."""
 
 
 def why_unavailable(backend: Backend, device: torch.device | str) -> str | None:

@@ -20,6 +20,7 @@ class Scheduler(Protocol):
 
 
 SchedulerConfig = Mapping[str, Any] | Scheduler
+"""A diffusers scheduler, or its config as a mapping with `_class_name`."""
 
 
 def load_scheduler(config: SchedulerConfig) -> Any:

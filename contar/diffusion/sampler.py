@@ -39,8 +39,8 @@ class SamplerTable:
     Attributes:
         timestep: [steps], the value that the network is given.
         input_scale: [steps], factor of the state before the network sees it.
-        state: [steps][history], newest first.
-        prediction: [steps][history], newest first.
+        state: `[steps][history]`, newest first.
+        prediction: `[steps][history]`, newest first.
         noise: [steps], the standard deviation of fresh noise; 0 where none is drawn. With learned
             variance its lower bound.
         noise_high: [steps], the upper bound, None unless the variance is learned: then the second

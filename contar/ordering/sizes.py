@@ -8,7 +8,9 @@ from typing import Literal
 from contar._errors import bad, check_choice, check_count, check_size
 
 Curve = Literal["cosine", "linear", "uniform"]
+"""How the sizes of sets grow."""
 Rounding = Literal["nearest", "floor"]
+"""How sizes become whole numbers: NOVA's way or MAR's."""
 
 # Of n tokens those still hidden after k of K sets. Whole numbers come out whole, and the cosine is
 # in the order of operations of NOVA and MAR, since both round to the last digit.

@@ -20,7 +20,6 @@ def _by_blocks(config: Any) -> int:
     return 2 ** (len(config.block_out_channels) - 1)
 
 
-# Frames and pixels for each latent one, from a config; whether the first frame stands alone.
 KNOWN_VAES = {
     "AutoencoderKL": lambda vae: (1, _by_blocks(vae.config), False),
     "AutoencoderKLAllegro": lambda vae: (
@@ -44,6 +43,9 @@ KNOWN_VAES = {
     "CausalVAE": lambda vae: (4, 8, True),
     "OpenSoraVAE": lambda vae: (4, 8, True),
 }  # fmt: skip
+"""By a VAE's class: frames and pixels for each latent one, from its config; whether the first frame
+stands alone.
+"""
 
 
 def _column(values: Any) -> Float[Tensor, " c"]:

@@ -16,9 +16,10 @@ from contar.ordering import SetSchedule, SetStep, kept_first
 from contar.tokenizers import patchify
 from recipes._mar.network import Mar
 
-# As the official evaluation has it: guidance that rises with the share of tokens known, set sizes
-# rounded down, IDDPM. Change it with `dataclasses.replace`.
 PLAN = GenerationPlan(sets=64, guidance=Guidance(3.0, start=1.0), rounding="floor")
+"""The plan of the official evaluation: guidance that rises with the share of tokens known, set
+sizes rounded down, IDDPM. Change it with `dataclasses.replace`.
+"""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from contar._errors import (
 from contar.heads import check_head
 from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
 
-# IDDPM's noise, in training and, by `iddpm_table`, in sampling.
 IDDPM = {
     "_class_name": "DDPMScheduler",
     "beta_schedule": "squaredcos_cap_v2",
@@ -24,6 +23,7 @@ IDDPM = {
     "timestep_spacing": "linspace",
     "clip_sample": False,
 }
+"""IDDPM's noise, in training and, by `iddpm_table`, in sampling."""
 
 
 def official_head(width: int, depth: int) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class MarConfig:
         )
 
 
-# The models released with the paper: github.com/LTH14/mar.
 PRESETS: dict[str, MarConfig] = {
     name.replace("_", "-"): MarConfig.from_official({"model": name}) for name in _RELEASED
 }
+"""The models released with the paper, by name: github.com/LTH14/mar."""

@@ -17,7 +17,8 @@ from contar.tokenizers import patchify
 from recipes._nova.network import Nova
 from recipes._nova.timeline import read_timeline
 
-UNSET = -1.0  # the motion score of clips whose score was not said, in training that leaves it out
+UNSET = -1.0
+"""The motion score of clips whose score was not said, in training that leaves it out."""
 MOTION = {"motion_flow": 5.0, "fps": 12.0}  # where nothing is said
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
 Timeline = Sequence[tuple[int, Texts]]  # from which frame on

@@ -314,10 +314,10 @@ def _released(
     )
 
 
-# The models released with the paper: github.com/baaivision/NOVA, docs/model_zoo.md.
 PRESETS: dict[str, NovaConfig] = {
     "nova-d48w768-sdxl1024": _released(768, (6, 768), (128, 128)),
     "nova-d48w1024-sdxl1024": _released(1024, (6, 1024), (128, 128)),
     "nova-d48w1536-sdxl1024": _released(1536, (6, 1536), (128, 128)),
     "nova-d48w1024-osp480": _released(1024, (3, 1280), (60, 96), frames=16, adapter=24),
 }
+"""The models released with the paper, by name: github.com/baaivision/NOVA, docs/model_zoo.md."""

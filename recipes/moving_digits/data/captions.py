@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-# Right, then on clockwise; y grows downwards.
 DIRECTIONS = (
     "right", "down right", "down", "down left", "left", "up left", "up", "up right",
 )  # fmt: skip
+"""Where a digit goes: right, then on clockwise; y grows downwards."""
 
 _WAYS = {
     "right": ("right", "to the right", "rightwards", "towards the right"),

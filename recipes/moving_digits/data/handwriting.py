@@ -12,6 +12,7 @@ from contar._errors import check_choice
 from contar._typing import Int, Tensor, UInt8
 
 Split = Literal["train", "validation", "test"]
+"""A part of the handwriting; no digit is in two."""
 # Of the 500 of each class, in an order drawn once; no digit is in two splits.
 SPLITS: dict[str, slice] = {
     "train": slice(0, 400), "validation": slice(400, 440), "test": slice(440, 500)

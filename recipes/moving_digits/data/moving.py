@@ -12,8 +12,11 @@ from contar._typing import Tensor, UInt8
 from recipes.moving_digits.data.captions import DIRECTIONS, caption
 from recipes.moving_digits.data.handwriting import Split, load_digits
 
-FRAMES, SIDE, DIGIT = 17, 64, 28
-SPEEDS = (0.4, 0.55, 0.7, 0.85, 1.0)  # pixels a frame
+FRAMES = 17
+"""Of a clip."""
+SIDE, DIGIT = 64, 28
+SPEEDS = (0.4, 0.55, 0.7, 0.85, 1.0)
+"""Pixels a frame."""
 AROUND = 1.5  # pixels down or right of the middle that a clip may start at, or up or left
 SAID = {"slow": SPEEDS[:2], "fast": SPEEDS[-2:]}
 

@@ -52,7 +52,6 @@ class Abilities:
                 check_callable(field.name, getattr(self, field.name))
 
 
-# Which ability each task needs.
 TASKS = {
     "text": "text_to_video",
     "motion": "text_to_video",
@@ -61,6 +60,7 @@ TASKS = {
     "longer": "longer",
     "tokenizer": "reconstruct",
 }
+"""Which ability each task needs."""
 
 
 def real(dataset: Clips, *, seed: int = 0, longer: Clips | None = None) -> Abilities:

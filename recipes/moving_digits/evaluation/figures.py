@@ -46,6 +46,7 @@ FIGURES = {
     "tokenizer.psnr": ("tokenizer: PSNR", "dB"),
     "tokenizer.ssim": ("tokenizer: SSIM", "similarity"),
 }
+"""What a report holds, by task and figure: its title, and what it counts."""
 
 
 def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:

@@ -8,7 +8,8 @@ from contar.media import check_pixels
 from recipes.moving_digits.data import DIRECTIONS
 from recipes.moving_digits.judges.mass import WINDOW, brightness, centres
 
-STILL = 0.2  # pixels a frame; half the slowest speed of the moving digits
+STILL = 0.2
+"""Pixels a frame below which a digit stands still; half the slowest speed of the moving digits."""
 LOST = "lost"
 
 
