@@ -45,7 +45,8 @@ __all__ = [
     "train_tokenizer",
 ]
 
-CHANNELS = 4  # of a latent of `CausalVAE`, where nothing else is said
+CHANNELS = 4
+"""Of a latent of `CausalVAE`, where nothing else is said."""
 
 
 @dataclass(frozen=True)
