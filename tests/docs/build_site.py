@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +39,23 @@ def place_of(path: str) -> str:
 
 
 def line_of(source: str, name: str) -> int | None:
-    """Return the line that defines `name`, as `Class.method` or `function`, of a Python file."""
-    nodes: list[Any] = [ast.parse(source)]
-    for part in name.removesuffix("()").split("."):
-        found = [
-            x for n in nodes for x in ast.walk(n) if getattr(x, "name", None) == part and x is not n
-        ]
+    """Return the line that defines a name of a file, as `Class.method`; None if none does."""
+    body: list[ast.stmt] = ast.parse(source).body
+    line = None
+    for part in name.split("."):
+        found = [node for node in body if part in names_of(node)]
         if not found:
             return None
-        nodes = found[:1]
-    return nodes[0].lineno
+        line, body = found[-1].lineno, getattr(found[-1], "body", [])
+    return line
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    """Return the names that a statement defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 class Gathering:
