@@ -1,8 +1,9 @@
-"""Pixels to latents and back, latents to tokens and back."""
+"""Pixels and sound to latents and back, latents to tokens and back."""
 
 from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
+from contar.tokenizers.audio import KNOWN_CODECS, AudioTokenizer
 from contar.tokenizers.patching import patches, patchify, unpatchify
 from contar.tokenizers.protocol import Tokenizer, latent_frames, longest_clip
 
@@ -23,7 +24,9 @@ else:  # these import diffusers
     )
 
 __all__ = [
+    "KNOWN_CODECS",
     "KNOWN_VAES",
+    "AudioTokenizer",
     "CausalVAE",
     "OpenSoraVAE",
     "Tokenizer",
