@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from contar._errors import bad, check_number
-from contar._typing import Float, Tensor
+from contar._errors import bad, check_count, check_number
+from contar._typing import Float, Tensor, UInt8
+from contar.media.lettering import Words, lay_out
 from contar.media.video import write_video
+
+_GAP = 4  # pixels between pictures
 
 
 def _pictures(frames: Tensor, least: int) -> np.ndarray:
@@ -29,6 +32,7 @@ def save_sheet(
     path: Path | str,
     *,
     labels: Sequence[str] = (),
+    columns: Sequence[str] = (),
     least: int = 64,
 ) -> Path:
     """Write clips as one picture, a row a clip and a column a frame; return its path.
@@ -36,29 +40,90 @@ def save_sheet(
     Args:
         frames: [b, c, t, h, w] in [0, 1], one or three channels.
         path: of the PNG.
-        labels: a word for each row, or none.
+        labels: words before each row, or none. Letters that no font here has stand as their codes,
+            as [U+4E03].
+        columns: words above each column, or none.
         least: pixels that a frame's longer side gets at least.
 
     Raises:
-        ValueError: another shape, values outside [0, 1], or another number of labels.
+        ValueError: another shape, values outside [0, 1], or another number of labels or columns.
     """
     pixels = _pictures(frames, least)
-    rows, columns, height, width, _ = pixels.shape
-    if labels and len(labels) != rows:
-        raise bad("labels", list(labels), f"none or {rows} words")
-    gap, margin = 4, 8 + 8 * max(map(len, labels)) if labels else 4
-    size = (margin + columns * (width + gap), gap + rows * (height + gap))
-    sheet = Image.new("RGB", size, "white")
+    rows, count, height, width, _ = pixels.shape
+    for name, texts, number in (("labels", labels, rows), ("columns", columns, count)):
+        if texts and len(texts) != number:
+            raise bad(name, list(texts), f"none or {number} words")
+    before = _beside(labels, height)
+    above = [lay_out(text, _letters(height), width) for text in columns]
+    margin = _GAP + max((words.width + 2 * _GAP for words in before), default=0)
+    top = _GAP + max((words.height + _GAP for words in above), default=0)
+    step = _GAP + max(height, *(words.height for words in before), 0)
+    sheet = Image.new("RGB", (margin + count * (width + _GAP), top + rows * step), "white")
     draw = ImageDraw.Draw(sheet)
-    for row in range(rows):
-        top = gap + row * (height + gap)
-        if labels:
-            draw.text((4, top + height // 2 - 6), labels[row], fill="black")
-        for column in range(columns):
-            picture = Image.fromarray(np.ascontiguousarray(pixels[row, column]))
-            sheet.paste(picture, (margin + column * (width + gap), top))
+    for column, words in enumerate(above):
+        words.draw(draw, margin + column * (width + _GAP), _GAP)
+    for row, words in enumerate(before):
+        words.draw(draw, _GAP, top + row * step + (height - words.height) // 2)
+    for row, column in np.ndindex(rows, count):
+        picture = Image.fromarray(np.ascontiguousarray(pixels[row, column]))
+        sheet.paste(picture, (margin + column * (width + _GAP), top + row * step))
     sheet.save(path)
     return Path(path)
+
+
+def side_by_side(
+    frames: Float[Tensor, "b c t h w"],
+    *,
+    labels: Sequence[str] = (),
+    columns: int | None = None,
+    least: int = 64,
+) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    """Return clips as one, beside one another, each under its words; `write_video` takes it.
+
+    Args:
+        frames: [b, c, t, h, w] in [0, 1], one or three channels.
+        labels: words above each clip, or none, as in `save_sheet`.
+        columns: clips in a row; None is all.
+        least: pixels that a frame's longer side gets at least.
+
+    Raises:
+        ValueError: another shape, values outside [0, 1], another number of labels, or columns that
+            are no count.
+    """
+    pixels = _pictures(frames, least)
+    count, length, height, width, _ = pixels.shape
+    columns = count if columns is None else min(count, check_count("columns", columns))
+    if labels and len(labels) != count:
+        raise bad("labels", list(labels), f"none or {count} words")
+    above = [lay_out(text, _letters(height), width) for text in labels]
+    gap = _GAP if labels else 0
+    top = max((words.height + gap for words in above), default=0)
+    rows, step = -(-count // columns), height + top + gap
+    size = (columns * (width + gap) + gap, rows * step + gap)
+    page = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(page)
+    places = [(gap + n % columns * (width + gap), gap + n // columns * step) for n in range(count)]
+    for words, (x, y) in zip(above, places, strict=False):
+        words.draw(draw, x, y)
+    shown = np.repeat(np.asarray(page)[None], length, axis=0)
+    for clip, (x, y) in zip(pixels, places, strict=True):
+        shown[:, y + top : y + top + height, x : x + width] = clip
+    return shown
+
+
+def _letters(height: int) -> int:
+    """Return the size of letters beside pictures of a height, both in pixels."""
+    return max(12, min(16, height // 8))
+
+
+def _beside(labels: Sequence[str], height: int) -> list[Words]:
+    """Return labels as narrow as lets them stand beside pictures of a height, up to a bound."""
+    size, found = _letters(height), []
+    for width in range(14 * size, 50 * size, 4 * size):
+        found = [lay_out(label, size, width) for label in labels]
+        if all(words.height <= height for words in found):
+            break
+    return found
 
 
 def save_gif(
@@ -79,5 +144,4 @@ def save_gif(
     check_number("fps", fps, 0.01, 50)
     if Path(path).suffix.lower() != ".gif":
         raise bad("path", str(path), "a file that ends in .gif")
-    joined = np.concatenate(list(_pictures(frames, least)), axis=2)
-    return write_video(joined, path, fps=fps)
+    return write_video(side_by_side(frames, least=least), path, fps=fps)

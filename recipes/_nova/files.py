@@ -23,6 +23,7 @@ from contar._files import (
     read_json,
     read_weights,
 )
+from contar._quiet import without_bars
 from contar._saving import written_beside
 from contar.conditioning import text_package
 from contar.cpu import speed_up
@@ -222,6 +223,7 @@ def _scheduler(folder: Path) -> Any:
     return scheduler
 
 
+@without_bars()
 def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     """Return a text encoder or a tokenizer of transformers."""
     import transformers

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from contar._errors import keep_plain
+from contar._quiet import without_bars
 from contar.conditioning import text_package
 from recipes import nova
 
@@ -82,6 +83,7 @@ def build(sizes: nova.NovaConfig) -> nova.Nova:
         return nova.build(sizes)
 
 
+@without_bars()
 def load_text() -> tuple[Any, Any]:
     """Return MiniLM's tokenizer and encoder.
 
