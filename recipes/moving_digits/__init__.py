@@ -1,6 +1,12 @@
 """Moving digits: a text-to-video model of handwriting, its data, its judges and its training."""
 
-from recipes.moving_digits.data import BouncingDigits, MovingDigit, MovingDigits, load_digits
+from recipes.moving_digits.data import (
+    BouncingDigits,
+    MovingDigit,
+    MovingDigits,
+    left_open,
+    load_digits,
+)
 from recipes.moving_digits.evaluation import (
     FIGURES,
     TASKS,
@@ -65,6 +71,7 @@ __all__ = [
     "frechet_clips",
     "frechet_frames",
     "glance",
+    "left_open",
     "load_digits",
     "load_judge",
     "load_report",

@@ -152,7 +152,7 @@ def test_the_command_line_takes_any_number_of_the_recipe(tmp_path, main, capsys)
 
 
 def test_the_smoke_road_takes_no_numbers_of_ones_own(tmp_path, main):
-    with pytest.raises(SystemExit, match=r"^contar: smoke: got .*allowed"):
+    with pytest.raises(SystemExit, match=r"^contar: --smoke: got .*allowed"):
         main("train", "moving-digits", "--smoke", "--clips", "5", "--out", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
