@@ -1,19 +1,42 @@
-# Every target makes a .venv when there is none. PYTHON may name another interpreter (>= 3.11).
+# Every target makes a .venv when there is none. PYTHON may name another interpreter (>= 3.11),
+# TORCH_INDEX the index that torch comes from, as pip's --index-url: one of CPU wheels spares most
+# of the download where there is no GPU.
 PYTHON ?= python3
+TORCH_INDEX ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO := .venv/.demo
+# As pip said on Linux (x86-64) for the demo, 2026-11-27.
+FROM_PIP := With CUDA, as torch comes on Linux, that is 3.3 GB; TORCH_INDEX=... takes other wheels.
+FROM_INDEX := torch comes from $(TORCH_INDEX); with CPU wheels that is 0.4 GB.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 .PHONY: install demo test test-oldest mutants check bench docs
 
 install: $(STAMP)
 
+# Says what comes, makes .venv, and has pip install contar with the extras that a target names.
+define packages
+@echo "Installing contar[$(EXTRAS)] and what it needs into .venv, once. pip says each package's"
+@echo "size as it downloads it. $(if $(TORCH_INDEX),$(FROM_INDEX),$(FROM_PIP))"
+test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "torch>=2.10" torchvision)
+$(PIP) -e ".[$(EXTRAS)]"
+endef
+
+$(STAMP): EXTRAS := dev
 $(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(packages)
+	touch $@ $(DEMO)
+
+# The demo needs fewer packages than the tests.
+$(DEMO): EXTRAS := demo,video
+$(DEMO): pyproject.toml
+	$(packages)
 	touch $@
 
-demo: $(STAMP)
+demo: $(DEMO)
 	$(BIN)/contar demo --out demo
 
 test: $(STAMP)

@@ -1,8 +1,13 @@
 """The package as a whole: light to import, in the layers it promises, compiled without breaks."""
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(code: str) -> subprocess.CompletedProcess:
@@ -46,6 +51,69 @@ def test_parts_run_where_only_torch_and_einops_are_installed():
         print(sum(set_sizes(24, 4)), *tokens.shape)
     """)
     assert (result.stdout, result.stderr) == ("24 1 3 4\n", ""), result.stdout + result.stderr
+
+
+def test_help_is_light_and_a_recipe_takes_little_more_than_what_it_is_made_of():
+    result = run(f"""
+        import contextlib, io, sys, time
+        begun = time.process_time()
+        from recipes import cli
+        said, sys.argv = io.StringIO(), ["contar", "--help"]
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+            cli.main()
+        help = time.process_time() - begun
+        assert not {{"torch", "numpy", *"{HEAVY}".split()}} & {{*sys.modules}}
+        assert help < 1, help
+        assert all(name in said.getvalue() for name in cli.COMMANDS)
+
+        import torch
+        from diffusers.configuration_utils import ConfigMixin
+        from diffusers.models.modeling_utils import ModelMixin
+        needed = time.process_time() - begun - help
+        from recipes import nova
+        whole = time.process_time() - begun - help
+        assert whole < 1.5 * needed, (whole, needed)
+        print([name for name in "timm torchvision xformers matplotlib av cv2 torchmetrics".split()
+               if name in sys.modules])
+        import contar.tokenizers.opensora  # with which diffusers imports an xformers that is there
+    """)
+    assert (result.stdout, result.stderr) == ("[]\n", ""), result.stdout + result.stderr
+
+
+def test_make_says_what_comes_and_takes_torch_from_an_index_of_ones_own(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"  # makes environments of itself, and tells what it is asked for
+    python.write_text(
+        '#!/bin/sh\n[ "$2" = venv ] && mkdir -p .venv/bin && cp "$0" .venv/bin/python'
+        ' && cp "$0" .venv/bin/contar\necho ran "$@"\n'
+    )
+    python.chmod(0o755)
+    index = "TORCH_INDEX=https://wheels.example/cpu"
+
+    def make(*words: str) -> list[str]:
+        command = ["make", "-C", str(tmp_path), f"PYTHON={python}", *words]
+        usual = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        result = subprocess.run(command, capture_output=True, text=True, env=usual)
+        assert result.returncode == 0, result.stderr
+        return [line for line in result.stdout.splitlines() if not line.startswith("make")]
+
+    said = make("demo", index)
+    ran = [line for line in said if line.startswith("ran")]
+    pip = "ran -m pip install --disable-pip-version-check"
+    assert ran == [
+        "ran -m venv .venv",
+        f"{pip} --index-url https://wheels.example/cpu torch>=2.10 torchvision",
+        f"{pip} -e .[demo,video]",
+        "ran demo --out demo",
+    ]
+    assert said[0].startswith("Installing contar[demo,video]")  # before anything is done
+    assert "GB" in said[1]
+    assert make("demo")[-1] == "ran demo --out demo"
+    assert not [line for line in make("demo") if "pip" in line]  # it is installed
+    said = make("install")
+    assert [line for line in said if line.startswith("ran")] == [f"{pip} -e .[dev]"]
+    assert "3.3 GB" in said[1]
 
 
 def test_xformers_reports_nothing_when_it_comes_along(tmp_path):
