@@ -1,6 +1,8 @@
 """The command line, as a person runs it."""
 
 import importlib.util
+import io
+import json
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from films import film
 from PIL import Image
 
@@ -29,28 +32,42 @@ def clip(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
 
 
-def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_where(tmp_path, capsys):
+def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_what_it_does(tmp_path, capsys):
     from recipes.moving_digits import PROMPTS
 
     cli.demo(tmp_path / "new")
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
+    assert printed.startswith("Loading the model moving-digits")
+    assert "one digit (zero to nine, 0 to 9)" in printed
+    assert "8 videos" in bars
+    assert "set/s" in bars
+    assert "Loading weights" not in bars  # another library's
     files = {
         suffix: tmp_path / "new" / f"moving-digits.{suffix}" for suffix in ("mp4", "gif", "png")
     }
     assert all(str(file) in printed for file in files.values())
     frames, fps = read_video(files["mp4"])
-    assert frames.shape == (17, 2 * 128, 4 * 128, 3)
+    assert frames.shape[0] == 17
+    assert frames.shape[1] > 2 * 192  # under its sentence each, three times as large
+    assert frames.shape[2] == 4 * (192 + 4) + 4
     assert fps == 8
     assert (frames.flatten(1).float().std(1) > 10).all()  # something to see in every frame
     with Image.open(files["gif"]) as gif:
-        assert (gif.size, getattr(gif, "n_frames", 1)) == ((512, 256), 17)
+        assert (gif.size, getattr(gif, "n_frames", 1)) == ((frames.shape[2], frames.shape[1]), 17)
     with Image.open(files["png"]) as sheet:
-        assert sheet.height > 64 * len(PROMPTS)
+        assert sheet.height > 128 * len(PROMPTS)
+        assert sheet.width > 5 * 128
 
 
-def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path, main):
+def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path, main, capsys):
     out = tmp_path / "seven.mp4"
     main("generate", "a seven moves to the left", "--out", str(out))
+    printed, bars = capsys.readouterr()
+    assert printed == f"17 frames of 64 x 64: {out}\n"
+    assert "seven.mp4: 100%" in bars
+    assert "20/20" in bars
+    assert "Loading weights" not in bars  # another library's
+    assert "contar:" not in bars  # a digit and a motion: nothing to warn of
     frames, fps = read_video(out)
     assert frames.shape == (17, 64, 64, 3)
     assert fps == 8
@@ -62,9 +79,25 @@ def test_info_counts_the_parameters_of_a_preset(capsys):
     assert "644,194,320" in capsys.readouterr().out
 
 
-def generate(prompt: str, out: Path, **options) -> None:
-    quick = {"steps": 2, "diffusion_steps": 1, "heads": (4, 4)}
-    cli.generate(prompt, str(CHECKPOINT), out, **{**quick, **options})
+def words(options: dict[str, object]) -> list[str]:
+    """Return options as a person writes them."""
+    found = []
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        found += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return found
+
+
+@pytest.fixture
+def generate(main):
+    """`generate("a red ball", file, frames=9)` is the command with a small model."""
+
+    def run(prompt: str, out: Path, **options: object) -> None:
+        quick = {"steps": 2, "diffusion_steps": 1, "heads": (4, 4)}
+        given = {"model": CHECKPOINT, "out": out, **quick, **options}
+        main("generate", prompt, *words(given))
+
+    return run
 
 
 def test_a_long_video_is_made_in_chunks_and_the_digit_comes_back_from_the_wall(main, tmp_path):
@@ -74,13 +107,13 @@ def test_a_long_video_is_made_in_chunks_and_the_digit_comes_back_from_the_wall(m
     frames, _ = read_video(out)
     assert frames.shape == (49, 64, 64, 3)
     assert bounced(frames, 17)
-    with pytest.raises(SystemExit, match="chunk: got 18"):
+    with pytest.raises(SystemExit, match="--chunk: got 18"):
         main("generate", "a five", "--out", str(out), "--frames", "49", "--chunk", "18")
     with pytest.raises(
-        SystemExit, match="chunk: got 5, allowed: more than 5, those of the overlap"
+        SystemExit, match="--chunk: got 5, allowed: more than 5, those of the overlap"
     ):
         main("generate", "a five", "--out", str(out), "--chunk", "5")
-    with pytest.raises(SystemExit, match="overlap: got 1, allowed: none without a chunk"):
+    with pytest.raises(SystemExit, match="--overlap: got 1, allowed: none without a chunk"):
         main("generate", "a five", "--out", str(out), "--overlap", "1")
     longer = tmp_path / "longer.mp4"
     given = ("--video", str(out), "--frames", "65", "--chunk", "17", "--steps", "2")
@@ -165,7 +198,9 @@ def test_a_live_picture_is_one_frame(tmp_path, main):
         assert picture.size == (64, 64)
 
 
-def test_generate_writes_a_video_of_the_right_size_rate_and_number_of_frames(tmp_path, capsys):
+def test_generate_writes_a_video_of_the_right_size_rate_and_number_of_frames(
+    generate, tmp_path, capsys
+):
     generate("a red ball", tmp_path / "ball.mp4", frames=9, fps=24)
     frames, fps = read_video(tmp_path / "ball.mp4")
     assert frames.shape == (9, 64, 96, 3)
@@ -173,7 +208,7 @@ def test_generate_writes_a_video_of_the_right_size_rate_and_number_of_frames(tmp
     assert str(tmp_path / "ball.mp4") in capsys.readouterr().out
 
 
-def test_generate_writes_an_animation_and_a_picture(tmp_path):
+def test_generate_writes_an_animation_and_a_picture(generate, tmp_path):
     generate("a red ball", tmp_path / "ball.gif", frames=5)
     with Image.open(tmp_path / "ball.gif") as gif:
         assert (gif.size, getattr(gif, "n_frames", 1)) == ((96, 64), 5)
@@ -182,14 +217,14 @@ def test_generate_writes_an_animation_and_a_picture(tmp_path):
         assert picture.size == (96, 64)
 
 
-def test_the_same_seed_makes_the_same_file_and_another_one_another(tmp_path):
+def test_the_same_seed_makes_the_same_file_and_another_one_another(generate, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         generate("a red ball", tmp_path / f"{name}.png", frames=1, seed=seed)
     a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
     assert a == b != c
 
 
-def test_a_real_video_is_continued_after_its_last_frames(tmp_path):
+def test_a_real_video_is_continued_after_its_last_frames(generate, tmp_path):
     out = tmp_path / "longer.mp4"
     generate("", out, frames=9, video=clip("carphone_pristine.mp4"))
     frames, fps = read_video(out)
@@ -198,7 +233,9 @@ def test_a_real_video_is_continued_after_its_last_frames(tmp_path):
     assert len({frame.numpy().tobytes() for frame in frames}) > 1
 
 
-def test_the_frames_that_a_video_gives_are_its_last_ones_half_of_all(tmp_path, monkeypatch):
+def test_the_frames_that_a_video_gives_are_its_last_ones_half_of_all(
+    generate, tmp_path, monkeypatch
+):
     from recipes._nova.pipeline import NovaPipeline
 
     seen, call = {}, NovaPipeline.__call__
@@ -213,7 +250,7 @@ def test_the_frames_that_a_video_gives_are_its_last_ones_half_of_all(tmp_path, m
     assert (seen["video"] == fit_frames(whole[-1:], 64, 96)).all()  # 1 of 3 latent frames
 
 
-def test_a_picture_is_brought_to_life(tmp_path):
+def test_a_picture_is_brought_to_life(generate, tmp_path):
     whole, _ = read_video(clip("carphone_pristine.mp4"), frames=1)
     Image.fromarray(whole[0].numpy()).save(tmp_path / "first.png")
     generate("", tmp_path / "moving.mp4", frames=5, image=tmp_path / "first.png")
@@ -229,46 +266,215 @@ def test_info_states_parts_latents_memory_and_defaults_of_a_folder(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "options"),
+    ("said", "options"),
     [
-        ("out: got", {"out": "ball.avi"}),
-        ("out: no folder", {"out": "nowhere/ball.mp4"}),
-        ("out: got", {"out": "folder.mp4"}),
-        ("frames: got '9 frames'", {"out": "ball.png", "frames": 9}),
-        ("frames: got 6, allowed: 5 or 9", {"frames": 6}),
-        ("image: no file", {"image": "none.png"}),
-        ("image: got", {"image": "words.txt"}),
-        ("video: no file", {"video": "none.mp4"}),
-        ("video: got", {"video": "words.txt"}),
-        ("video: got '1 frames'", {"video": "short.gif", "frames": 17}),
-        ("device: got", {"device": "cuda:99"}),
-        ("num_inference_steps: got 0", {"steps": 0}),
-        ("fps: got 60", {"out": "ball.gif", "fps": 60.0}),
-        ("fps: got 0", {"fps": 0.0}),
-        ("seed: got", {"seed": 2**64}),
-        ("seed: got", {"seed": -1}),
+        ("--out: got", {"out": "ball.avi"}),
+        ("--out: no folder", {"out": "nowhere/ball.mp4"}),
+        ("--out: got", {"out": "folder.mp4"}),
+        ("--frames: got '9 frames'", {"out": "ball.png", "frames": 9}),
+        ("--frames: got 6, allowed: 5 or 9", {"frames": 6}),
+        ("--image: no file", {"image": "none.png"}),
+        ("--image: got", {"image": "words.txt"}),
+        ("--video: no file", {"video": "none.mp4"}),
+        ("--video: got", {"video": "words.txt"}),
+        ("--video: got '1 frames'", {"video": "short.gif", "frames": 17}),
+        ("--device: got", {"device": "cuda:99"}),
+        ("--steps: got 0", {"steps": 0}),
+        ("--diffusion-steps: got 0", {"diffusion_steps": 0}),
+        ("--guidance: got nan", {"guidance": "nan"}),
+        ("--motion-flow: got nan", {"motion_flow": "nan"}),
+        ("--heads: got", {"heads": (0, 4)}),
+        ("--fps: got 60", {"out": "ball.gif", "fps": 60.0}),
+        ("--fps: got 0", {"fps": 0.0}),
+        ("--seed: got", {"seed": 2**64}),
+        ("--seed: got", {"seed": -1}),
+        ("--seed: got", {"seed": 2**63 - 1, "count": 2}),
+        ("--count: got 0", {"count": 0}),
+        ("--prompts: no file", {"prompts": "none.txt"}),
+        ("--prompts: got", {"prompts": "empty.txt"}),
+        ("--prompts: got", {"prompts": "short.gif"}),
+        ("--prompt-at: got [0, 40]", {"prompt_at": (40, "it moves up")}),
+        ("--fast: got True, allowed: False beside", {"fast": ()}),
+        ("--out: got", {"out": "{what}.gif"}),
+        ("--out: got", {"out": "{prompt.__class__}.gif"}),
+        ("--out: got", {"out": "{.gif"}),
+        ("--out: got '{prompt}.gif, 1 names'", {"out": "{prompt}.gif", "count": 2}),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_generating(
-    words, options, tmp_path, monkeypatch, capsys
+    generate, said, options, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     Path("words.txt").write_text("no picture, no video")
+    Path("empty.txt").write_text("\n \n")
     Path("folder.mp4").mkdir()
     Image.new("RGB", (96, 64)).save("short.gif")
-    paths = {key: Path(options[key]) for key in ("image", "video") if key in options}
-    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+    left = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as caught:
         generate("x", Path(options.get("out", "ball.mp4")), **{
-            key: value for key, value in {**options, **paths}.items() if key != "out"
+            key: value for key, value in options.items() if key != "out"
         })  # fmt: skip
-    assert str(caught.value).startswith(words)
+    message = str(caught.value)
+    assert message.startswith(f"contar: {said}"), message
+    assert "\n" not in message
     assert "set/s" not in capsys.readouterr().err
-    left = {"words.txt", "folder.mp4", "short.gif"}
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "Expected one of {demo, generate, edit"),
+        (("jump",), "jump: no such option or command; see contar --help"),
+        (
+            ("generate", "x", "--frames", "q"),
+            "--frames: got 'q', allowed: INT; see contar generate",
+        ),
+        (("generate", "x", "--guidance", "q"), "--guidance: got 'q', allowed: FLOAT"),
+        (("generate", "x", "--seed", "q"), "--seed: got 'q', allowed: INT"),
+        (("generate", "x", "--dtype", "int8"), "--dtype: got 'int8', allowed: one of '"),
+        (
+            ("generate", "x", "--fames", "3"),
+            "--fames: no such option or command; there is --frames",
+        ),
+        (("generate", "x", "--heads", "3"), "--heads: got '3', allowed: {INT INT}"),
+        (("generate", "x", "--prompt-at", "3"), "--prompt-at: got too few, allowed: 2 values"),
+        (("generate", "x", "--prompt-at", "a", "b"), "--prompt-at: got 'a', 'b', allowed: tuple"),
+        (("generate", "x", "--out"), "--out: got too few, allowed: 1 values"),
+        (("edit", "x"), "--out: got none, allowed: PATH"),
+        (("bench", "heads", "--width", "q"), "--width: got 'q', allowed: INT"),
+        (("train", "fast"), "fast: no such option or command; see contar train --help"),
+        (("train", "cached", "--out", "x"), "--cache: got none, allowed: PATH"),
+    ],
+)
+def test_words_that_cannot_be_read_are_named_on_one_line(main, capsys, given, said):
+    with pytest.raises(SystemExit) as caught:
+        main(*given)
+    printed, told = capsys.readouterr()
+    assert caught.value.code == 2
+    assert told.startswith(f"contar: {said}"), told
+    assert told.count("\n") == 1
+    assert not printed
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (KeyboardInterrupt(), "contar: stopped\n", 130),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory. Tried", None),
+        (ValueError("num_frames: got 1\nand more"), "contar: --frames: got 1 and more", None),
+    ],
+)
+def test_what_stops_a_generation_is_told_on_one_line(
+    generate, tmp_path, monkeypatch, capsys, error, said, code
+):
+    from recipes._nova.pipeline import NovaPipeline
+
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(NovaPipeline, "__call__", stop)
+    with pytest.raises(SystemExit) as caught:
+        generate("x", tmp_path / "a.gif")
+    if code is None:
+        assert said in str(caught.value.code)
+        assert "\n" not in str(caught.value.code)
+    else:
+        assert (caught.value.code, capsys.readouterr().err) == (code, said)
+    with monkeypatch.context() as other:
+        other.setattr(NovaPipeline, "__call__", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # a fault of ours is not hidden
+            generate("x", tmp_path / "a.gif")
+
+
+def test_several_prompts_and_samples_are_what_each_makes_alone(main, generate, tmp_path, capsys):
+    listed = tmp_path / "prompts.txt"
+    listed.write_text("\n  синий шар \n\na dog/cat?\n", encoding="utf-8")
+    options = {"model": CHECKPOINT, "heads": (4, 4), "steps": 2, "diffusion_steps": 1, "frames": 1}
+    options |= {"prompts": listed, "count": 2, "seed": 5}
+    options |= {"out": tmp_path / "{number:02}-{prompt}-{sample}-{seed}.png", "json": ()}
+    main("generate", "a red ball", *words(options))
+    printed, bars = capsys.readouterr()
+    made = [json.loads(line) for line in printed.splitlines()]
+    assert [Path(each["file"]).name for each in made] == [
+        "01-a-red-ball-1-5.png", "02-a-red-ball-2-6.png", "03-синий-шар-1-5.png",
+        "04-синий-шар-2-6.png", "05-a-dog-cat-1-5.png", "06-a-dog-cat-2-6.png",
+    ]  # fmt: skip
+    assert "2/6 02-a-red-ball-2-6.png: 100%" in bars
+    for each in made:
+        shape = {key: each[key] for key in ("frames", "width", "height", "model")}
+        assert shape == {"frames": 1, "width": 96, "height": 64, "model": str(CHECKPOINT)}
+        assert each["seconds"] > 0
+    assert len({Path(each["file"]).read_bytes() for each in made}) == 6
+    for each in (made[1], made[4]):
+        generate(each["prompt"], tmp_path / "alone.png", frames=1, seed=each["seed"])
+        assert (tmp_path / "alone.png").read_bytes() == Path(each["file"]).read_bytes()
+
+
+def test_several_files_without_a_pattern_are_numbered_and_prompts_may_come_through_a_pipe(
+    main, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a ball\na cube\n"))
+    options = {"model": CHECKPOINT, "heads": (4, 4), "steps": 1, "diffusion_steps": 1, "frames": 1}
+    main("generate", *words(options | {"prompts": "-", "out": tmp_path / "a.png"}))
+    assert {file.name for file in tmp_path.iterdir()} == {"a-1.png", "a-2.png"}
+    with pytest.raises(SystemExit, match=r"^contar: prompt: got .*allowed: .*--prompts FILE"):
+        main("generate", *words(options))
+
+
+def test_prompts_over_time_and_fast_are_those_of_the_pipeline(main, tmp_path, monkeypatch):
+    from contar.generation import fast_changes
+    from recipes._nova.pipeline import NovaPipeline
+
+    seen, call = [], NovaPipeline.__call__
+
+    def watched(self, prompt, **options):
+        seen.append((self, prompt, options))
+        return call(self, prompt, **options)
+
+    monkeypatch.setattr(NovaPipeline, "__call__", watched)
+    given = {"model": CHECKPOINT, "heads": (4, 4), "frames": 9, "out": tmp_path / "a.gif"}
+    main("generate", "one", *words(given), "--fast", "--prompt-at", "1", "two",
+         "--prompt-at", "5", "three")  # fmt: skip
+    ((pipe, prompt, options),) = seen
+    assert prompt == [(0, "one"), (1, "two"), (5, "three")]
+    scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    wanted = fast_changes(scheduler, pipe.config["defaults"]["num_inference_steps"])
+    assert options["plan_changes"] == wanted
+    assert len(read_video(tmp_path / "a.gif")[0]) == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a cat walks"], "'a cat walks' says no digit (zero to nine, or 0 to 9) and no motion"),
+        (["VII moves left"], "'VII moves left' says no digit"),
+        (["a 3 moves up", "a 3"], "'a 3' says no motion"),
+        (["a 3 moves up", "--prompt-at", "9", "go away"], None),
+        (["a 3 moves up", "--prompt-at", "9", "bye"], "'bye' says no motion"),
+        (["it moves up", "--image", "a.png"], None),
+        (["it moves up"], "'it moves up' says no digit"),
+        ([""], None),
+        (["a cat", "--model", str(CHECKPOINT)], None),
+    ],
+)
+def test_a_prompt_that_the_shipped_model_cannot_mean_is_warned_of_on_one_line(
+    main, tmp_path, monkeypatch, capsys, given, said
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("a.png")
+    with pytest.raises(SystemExit, match="--device"):  # refused next, which spares the model
+        main("generate", *given, "--device", "moon", "--out", "{number}.gif")
+    told = capsys.readouterr().err
+    if said is None:
+        assert not told
+    else:
+        assert told.startswith(f"contar: {said}")
+        assert told.count("\n") == 1
+
+
 def test_a_bad_output_is_found_before_the_model_is_read(tmp_path, main):
-    with pytest.raises(SystemExit, match=r"^contar: out"):
+    with pytest.raises(SystemExit, match=r"^contar: --out"):
         main("generate", "x", "--model", str(tmp_path / "none"), "--out", "x.avi")
 
 
@@ -315,7 +521,7 @@ def test_a_program_refuses_bytes_that_are_no_text_by_name_and_without_a_tracebac
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_and_a_video_of_a_phone_are_given_upright(tmp_path, monkeypatch):
+def test_a_picture_and_a_video_of_a_phone_are_given_upright(generate, tmp_path, monkeypatch):
     from recipes._nova.pipeline import NovaPipeline
 
     seen, call = {}, NovaPipeline.__call__
@@ -340,7 +546,7 @@ def test_a_cut_video_is_refused_before_the_model_is_read(tmp_path, main):
     times = [i / 25 for i in range(25)]
     video = film(tmp_path / "a.mp4", noise, times, sound=True, options=options)
     video.write_bytes(video.read_bytes()[:20000])
-    with pytest.raises(SystemExit, match=r"^contar: video: .*a\.mp4.*cut off"):
+    with pytest.raises(SystemExit, match=r"^contar: --video: .*a\.mp4.*cut off"):
         main("generate", "x", "--model", "none", "--video", str(video), "--out",
              str(tmp_path / "b.mp4"))  # fmt: skip
 
@@ -359,5 +565,5 @@ def test_bench_tells_what_a_head_of_ones_own_size_costs(main, capsys):
               ("--rounds", "0"), ("--batch", "0"), ("--steps", "-1")]
 )  # fmt: skip
 def test_bench_refuses_what_cannot_be_measured(given, main):
-    with pytest.raises(SystemExit, match=rf"^contar: {given[0].strip('-')}: got .*allowed"):
+    with pytest.raises(SystemExit, match=rf"^contar: {given[0]}: got .*allowed"):
         main("bench", "heads", *given)

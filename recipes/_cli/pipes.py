@@ -1,16 +1,128 @@
-"""What commands with a pipeline share."""
+"""What commands with a pipeline share: their options, the pipeline, what they say they made."""
 
-from typing import Any
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from contar._errors import bad, check_count, check_device
+import tyro
+
+if TYPE_CHECKING:
+    import torch
+
+    from recipes.nova import NovaPipeline
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a pipeline; what is None is the model's own default.
+
+    Args:
+        model: "moving-digits", which contar carries; folder of a pipeline, ours or in the released
+            layout; or its id on the hub.
+        steps: sets in which each frame's tokens are generated.
+        diffusion_steps: of each set.
+        fast: in a quarter of the sets, but four if there are so many, and few steps of each.
+        guidance: scale of classifier-free guidance.
+        negative: what guidance leads away from.
+        motion_flow: optical flow score, how much moves.
+        fps: frames per second, of the motion and of the file.
+        seed: of all that is random.
+        device: the GPU if there is one.
+        dtype: of the weights; bfloat16 on a GPU, else float32.
+        heads: attention heads (temporal, spatial) of a network in the released layout whose
+            architecture is not a released one.
+        tiling: encode and decode large frames in tiles, for memory.
+        as_json: print a line of JSON for each file that was made, and nothing else.
+    """
+
+    model: str = "moving-digits"
+    steps: int | None = None
+    diffusion_steps: int | None = None
+    fast: bool = False
+    guidance: float | None = None
+    negative: str | None = None
+    motion_flow: float | None = None
+    fps: float | None = None
+    seed: int = 0
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    heads: tuple[int, int] | None = None
+    tiling: bool = False
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+
+    def check(self) -> None:
+        """Raise a ValueError for what is wrong whatever the model is."""
+        from contar._errors import bad, check_text
+
+        if self.negative is not None:
+            check_text("negative", self.negative)
+        if self.fast and (self.steps, self.diffusion_steps) != (None, None):
+            raise bad("fast", True, "False beside --steps and --diffusion-steps")
+
+    def load(self) -> "NovaPipeline":
+        """Return the pipeline, on its device; errors as `load_pipeline`."""
+        return load_pipeline(self.model, self.device, self.dtype, self.heads, self.tiling)
+
+    def options(self, pipe: "NovaPipeline", changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments of a call of the pipeline; `changes` are of its plan."""
+        if self.fast:
+            from contar.generation import fast_changes
+
+            scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+            sets = pipe.config["defaults"]["num_inference_steps"]
+            changes = {**fast_changes(scheduler, sets), **changes}
+        return {
+            "num_inference_steps": self.steps,
+            "num_diffusion_steps": self.diffusion_steps,
+            "guidance_scale": self.guidance,
+            "negative_prompt": self.negative,
+            "motion_flow": self.motion_flow,
+            "fps": self.fps,
+            "plan_changes": dict(changes) or None,
+        }
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a file: frames, their size in pixels, and how many a second."""
+
+    frames: int
+    width: int
+    height: int
+    fps: float
+
+    def say(self, file: Path, begun: float, *, as_json: bool, **more: object) -> None:
+        """Print that a file was made, for a person or as a line of JSON.
+
+        Args:
+            file: of this shape.
+            begun: when, by `time.monotonic`.
+            as_json: as a line of JSON.
+            more: that only JSON says: prompt, seed, model.
+        """
+        if not as_json:
+            print(f"{self.frames} frames of {self.width} x {self.height}: {file}", flush=True)
+            return
+        known = {"file": str(file), **more, **asdict(self)}
+        known["seconds"] = round(time.monotonic() - begun, 3)
+        print(json.dumps(known, ensure_ascii=False), flush=True)
 
 
 def load_pipeline(
     model: str, device: str | None, dtype: str | None, heads: tuple[int, int] | None, tiling: bool
-) -> Any:
-    """Return the pipeline of a command's options, on its device."""
+) -> "NovaPipeline":
+    """Return the pipeline of a command's options, on its device.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `nova.from_pretrained`.
+        ValueError: a device that is not here, or tiles of a tokenizer that knows none.
+    """
     import torch
 
+    from contar._errors import bad, check_device
     from recipes import nova
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,10 +137,25 @@ def load_pipeline(
     return pipe
 
 
-def seeded(seed: int) -> Any:
-    """Return the generator of a command's seed."""
+def seeded(seed: int) -> "torch.Generator":
+    """Return the generator of a command's seed.
+
+    Raises:
+        ValueError: it is below 0, or 2**63 and more.
+    """
     import torch
+
+    from contar._errors import bad, check_count
 
     if check_count("seed", seed, 0) >= 2**63:
         raise bad("seed", seed, "below 2**63")
     return torch.Generator().manual_seed(seed)
+
+
+def frame_size(pipe: "NovaPipeline") -> tuple[int, int]:
+    """Return height and width of what a pipeline makes, in pixels."""
+    from contar.tokenizers import VAETokenizer
+
+    stride = VAETokenizer(pipe.vae).space_stride
+    height, width = (side * stride for side in pipe.transformer.sizes.latent)
+    return height, width

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from contar._errors import bad
 
-
+@tyro.conf.configure(tyro.conf.DisallowNone)
 def cache(
     folder: tyro.conf.Positional[Path],
     out: Path,
@@ -27,6 +26,7 @@ def cache(
     """
     import torch
 
+    from contar._errors import bad
     from recipes import nova
     from recipes.clips import make_cache
 
@@ -65,6 +65,7 @@ def compare() -> None:
 
 def recipes() -> dict[str, Callable[..., None]]:
     """Return the commands of `contar train`, whose options are those of the recipes."""
+    from contar._errors import bad
     from recipes import clips, moving_digits
 
     def say(model: Path) -> None:

@@ -1,0 +1,79 @@
+"""What went wrong, in one line that begins with the option's name."""
+
+import re
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
+# Arguments of what commands call, by the options that set them.
+_OPTIONS = {
+    "folder_or_hub_id": "model",
+    "num_heads": "heads",
+    "num_frames": "frames",
+    "num_inference_steps": "steps",
+    "sets": "steps",
+    "num_diffusion_steps": "diffusion_steps",
+    "guidance_scale": "guidance",
+    "negative_prompt": "negative",
+    "prompt frame": "prompt_at",
+    "prompt frames": "prompt_at",
+    "as_json": "json",
+}
+_WITHOUT_DASHES = ("prompt", "in")
+# How tyro words what it cannot read, and how we do.
+_WORDINGS = (
+    (r"Error parsing (\S+): no type matching (.+?) could be .* from \[(.*?)\].*",
+     r"\1: got \3, allowed: \2"),
+    (r"Error parsing (\S+): Could not parse arguments \[(.*?)\] into (?:\w+ type )?(.+)",
+     r"\1: got \2, allowed: \3"),
+    (r"Error parsing (\S+): invalid literal for int\(\).*: (.+)", r"\1: got \2, allowed: INT"),
+    (r"Error parsing (\S+): could not convert string to float: (.+)",
+     r"\1: got \2, allowed: FLOAT"),
+    (r"Error parsing (\S+): (.*)", r"\1: \2"),
+    (r"invalid choice (.+) for argument '(\S+)'\. Expected one of \((.*)\)\.?",
+     r"\2: got \1, allowed: one of \3"),
+    (r"Missing value for argument '(\S+)'\. Expected (.*?)\.?", r"\1: got too few, allowed: \2"),
+    (r"Missing from .*?: (--\S+) (\S+).*", r"\1: got none, allowed: \2"),
+    (r"Missing from .*?: (\S+).*", r"\1: got none"),
+    (r"Unrecognized (?:or misplaced )?options: ([^\s,]+).*", r"\1: no such option or command"),
+)  # fmt: skip
+
+
+def options_of(command: Callable[..., object] | None) -> set[str]:
+    """Return the names of a command's options, as Python writes them; none of no command."""
+    if command is None:
+        return set()
+    kinds = get_type_hints(command)
+    names = set(kinds) - {"return"}
+    for kind in filter(is_dataclass, kinds.values()):
+        names |= {field.name for field in fields(kind)}
+    return names
+
+
+def is_expected(error: Exception) -> bool:
+    """Return whether an error is what a person's words or machine can bring about."""
+    full = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch's
+    usual = (ValueError, OSError, ImportError, MemoryError)
+    return isinstance(error, usual) or (isinstance(error, RuntimeError) and full)
+
+
+def one_line(error: BaseException, options: set[str]) -> str:
+    """Return an error's message on one line; an argument is named by the option that sets it."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    name, colon, rest = message.partition(": ")
+    option = name if name in options else _OPTIONS.get(name, "")
+    if not colon or option not in options or option in _WITHOUT_DASHES:
+        return message
+    return f"--{option.removeprefix('as_').replace('_', '-')}: {rest}"
+
+
+def refusal(box: str) -> str:
+    """Return on one line what tyro says of words that it cannot read, in a box of several."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # colours of a terminal
+    rows = [row.strip("│ ") for row in plain.splitlines()[1:]]  # without the title
+    text = " ".join(" ".join(rows).split()).lstrip("- ")
+    said = re.split(r" ?╰?(?:──|---)", text)[0].split(" Got errors:")[0]
+    near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
+    found = ((re.fullmatch(pattern, said), wording) for pattern, wording in _WORDINGS)
+    said = next((match.expand(wording) for match, wording in found if match), said)
+    return said.rstrip(".") + (f"; there is {near[1]}" if near else "")
