@@ -3,12 +3,11 @@
 import math
 
 import torch
-from torch.nn import functional
 
 from contar._errors import check_choice, check_finite
 from contar._random import seeded, uniform
 from contar._typing import Float, Int, Tensor, UInt8
-from contar.media import frames_to_pixels, pixels_to_frames
+from contar.media import fit_frames, frames_to_pixels, pixels_to_frames
 from contar.tokenizers import patchify, unpatchify
 from recipes.moving_digits import DigitJudge, frechet_frames, load_digits
 from recipes.variants.canvas import Canvas
@@ -46,7 +45,7 @@ class DigitPixels:
         moved = [p.roll(s, (0, 1)) for p, s in zip(pictures, shift, strict=True)]
         dropped = uniform(size, generator=draws) < self.label_drop
         labels = self.digits.labels[rows].masked_fill(dropped, CANVAS.classes)
-        return self._tokens(torch.stack(moved)), labels
+        return self.tokens(torch.stack(moved)), labels
 
     def asked(self, first: int, count: int) -> Int[Tensor, " b"]:
         """Return the labels of samples, every class in turn."""
@@ -60,11 +59,11 @@ class DigitPixels:
         """
         check_finite("made", made)
         pixels = unpatchify(made.float(), GRID, self.patch)
-        if self.canvas == SMALL:  # of the real test digits, the judge finds as many so
-            pixels = functional.interpolate(pixels, scale_factor=2.0, mode="bicubic")
-            pixels = functional.pad(pixels, (MARGIN,) * 4, value=-1.0)
         grey = pixels_to_frames(pixels[:, :, None])[:, 0, ..., 0]
-        padded = functional.pad(grey, ((64 - SIDE) // 2,) * 4)
+        if self.canvas == SMALL:  # of real digits, the judge reads as many so
+            side = SIDE - 2 * MARGIN
+            grey = fit_frames(grey[..., None].expand(-1, -1, -1, 3), side, side)[..., 0]
+        padded = torch.nn.functional.pad(grey, ((64 - grey.shape[-1]) // 2,) * 4)
         return padded[..., None].expand(-1, -1, -1, 3).contiguous()
 
     def judged(self, made: Float[Tensor, "b n c"], judge: DigitJudge) -> dict[str, float]:
@@ -75,7 +74,7 @@ class DigitPixels:
             judge: of digits.
         """
         frames = self.frames(made)
-        others = self.frames(self._tokens(load_digits("test").pictures))
+        others = self.frames(self.tokens(load_digits("test").pictures))
         right = (judge.digits(frames) == self.asked(0, len(made))).float().mean()
         return {"digit": float(right), "frechet": frechet_frames(judge, others, frames)}
 
@@ -85,8 +84,10 @@ class DigitPixels:
         shown = self.frames(made[:40])[:, margin:-margin, margin:-margin]
         return shown.unflatten(0, (-1, CANVAS.classes)).permute(0, 4, 1, 2, 3).float() / 255
 
-    def _tokens(self, pictures: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b n c"]:
+    def tokens(self, pictures: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b n c"]:
+        """Return pictures of digits as tokens."""
         pixels = frames_to_pixels(pictures[:, None, :, :, None])[:, :, 0]
         if self.canvas == SMALL:
-            pixels = functional.avg_pool2d(functional.pad(pixels, (-MARGIN,) * 4), 2)
+            inner = pixels[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+            pixels = inner.unflatten(-1, (-1, 2)).mean(-1).unflatten(-2, (-1, 2)).mean(-2)
         return patchify(pixels, self.patch)

@@ -17,9 +17,17 @@ from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.tokenizers import CausalVAE
 from recipes import compare, nova
-from recipes.moving_digits import DEFAULTS, TEXT, build, load_judge, load_text, network
-from recipes.variants.canvas import HEADS
-from recipes.variants.digit_pixels import CANVAS, DigitPixels
+from recipes.moving_digits import (
+    DEFAULTS,
+    TEXT,
+    build,
+    load_digits,
+    load_judge,
+    load_text,
+    network,
+)
+from recipes.variants.canvas import HEADS, Canvas
+from recipes.variants.digit_pixels import CANVAS, SMALL, DigitPixels
 from recipes.variants.moving_clips import MovingClips
 from recipes.variants.raster import Raster
 from recipes.variants.whole_flow import WholeFlow
@@ -180,6 +188,22 @@ def test_batches_follow_from_seed_and_step_and_hide_a_tenth_of_the_labels():
     assert 25 <= (first[1] == CANVAS.classes).sum() <= 80
     assert first[0].min() >= -1
     assert first[0].max() <= 1
+
+
+def test_small_digits_are_the_same_handwriting_in_fewer_values_and_are_read_as_well(refuses):
+    small, judge, digits = DigitPixels(SMALL), load_judge(), load_digits("validation")
+    tokens, labels = small.batch(0, 3, 50)
+    assert tokens.shape == (50, 16, 9)
+    assert torch.equal(labels, DigitPixels().batch(0, 3, 50)[1])
+    pictures, right = digits.pictures[::2], digits.labels[::2]
+    large = DigitPixels()
+    found = [
+        (judge.digits(task.frames(task.tokens(pictures))) == right).float().mean()
+        for task in (large, small)
+    ]
+    assert found[1] > found[0] - 0.02
+    with refuses("canvas"):
+        DigitPixels(Canvas((4, 4), 4, 10))
 
 
 def test_a_comparison_writes_every_run_and_goes_on_where_it_ended(tmp_path, refuses):
