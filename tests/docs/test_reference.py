@@ -62,3 +62,12 @@ def test_the_list_of_the_site_has_every_page_and_no_other() -> None:
     pages = [x for kind in ("*.md", "*.ipynb") for x in DOCS.rglob(kind)]
     there = [x.relative_to(DOCS).with_suffix(".md").as_posix() for x in pages]
     assert sorted(listed) == sorted([*there, "index.md", "changelog.md", "contributing.md"])
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_says_what_to_call_before_its_first_long_text(page: Path) -> None:
+    if page.stem in ("architecture", "gallery"):
+        return
+    above, fence, _ = page.read_text(encoding="utf-8").partition("\n```")
+    assert fence
+    assert len(above.split()) < 100
