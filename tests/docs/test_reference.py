@@ -70,4 +70,4 @@ def test_a_page_says_what_to_call_before_its_first_long_text(page: Path) -> None
         return
     above, fence, _ = page.read_text(encoding="utf-8").partition("\n```")
     assert fence
-    assert len(above.split()) < 100
+    assert len(above.split()) < 140
