@@ -29,8 +29,9 @@ from contar.heads import Noise, TokenHead
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
-from recipes._nova.call import UNSET, Call, Numbers, Texts, Timeline, mix, read_call
+from recipes._nova.call import Call, Texts, Timeline, mix, read_call
 from recipes._nova.config import PRESETS, NovaConfig
+from recipes._nova.motion import UNSET, Numbers
 from recipes._nova.network import Nova, frozen_parts
 from recipes._nova.noise import FrameNoise
 from recipes._nova.sight import Sight

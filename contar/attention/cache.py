@@ -15,8 +15,8 @@ from contar._errors import (
     check_total,
 )
 from contar._typing import Float, Tensor
+from contar.attention._angles import rotated
 from contar.attention.layout import BlockLayout
-from contar.attention.positions import rotated
 
 
 def allocate(

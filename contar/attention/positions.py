@@ -3,7 +3,6 @@
 All are functions of the grid in hand; nothing is kept from one call to the next.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from contar._errors import (
     check_total,
 )
 from contar._typing import Float, Int, Tensor
+from contar.attention._angles import coordinates, grid_waves, rotated, waves
 
 
 def grid_coordinates(
@@ -34,12 +34,7 @@ def grid_coordinates(
     named = {"frames": frames, "height": height, "width": width}
     sizes = [check_size(name, size) for name, size in named.items()]
     check_total("frames, height, width", *sizes)
-    return _coordinates(*sizes, device=device)
-
-
-def _coordinates(*sizes: int, device: torch.device | str) -> Tensor:
-    axes = [torch.arange(size, dtype=torch.float32, device=device) for size in sizes]
-    return torch.cartesian_prod(*axes)
+    return coordinates(*sizes, device=device)
 
 
 def sinusoid(
@@ -57,15 +52,6 @@ def sinusoid(
     check_tensor("values", values, (...,), "[...]")
     check_instance("cosine_first", cosine_first, bool)
     return waves(values, width, cosine_first)
-
-
-def waves(values: Tensor, width: int, cosine_first: bool = False) -> Tensor:
-    """Return what `sinusoid` does, unchecked."""
-    half = width // 2
-    steps = torch.arange(half, dtype=torch.float32, device=values.device)
-    angles = values.float()[..., None] * (steps * (-math.log(10000) / half)).exp()
-    pair = (angles.cos(), angles.sin()) if cosine_first else (angles.sin(), angles.cos())
-    return torch.cat(pair, dim=-1)
 
 
 def sincos_2d(
@@ -94,17 +80,6 @@ def sincos_2d(
     if base is not None:
         check_grid("base", base)
     return grid_waves(grid, width, base, device)
-
-
-def grid_waves(
-    grid: tuple[int, int], width: int, base: tuple[int, int] | None, device: torch.device | str
-) -> Tensor:
-    """Return what `sincos_2d` does, unchecked."""
-    coordinates = _coordinates(1, *grid, device=device)
-    rows, columns = coordinates[:, 1], coordinates[:, 2]
-    if base is not None:
-        rows, columns = rows * (base[0] / grid[0]), columns * (base[1] / grid[1])
-    return torch.cat([waves(columns, width // 2), waves(rows, width // 2)], dim=-1)
 
 
 def rotary_sections(width: int) -> tuple[int, int, int]:
@@ -174,14 +149,6 @@ def rotate(
         raise bad("x", tuple(x.shape), "[b, s, n, k] with an even k")
     check_table("table", table, x.shape[0], x.shape[2], x.shape[3])
     return rotated(x, table)
-
-
-def rotated(x: Tensor, table: Tensor) -> Tensor:
-    """Return what `rotate` does, unchecked."""
-    cosine, sine = table.unsqueeze(-4).unbind(-1)  # a new axis for the heads
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    pairs = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
-    return pairs.flatten(-2).to(x.dtype)
 
 
 def check_table(name: str, table: Tensor, batch: int, tokens: int, width: int) -> None:

@@ -4,8 +4,8 @@ import torch
 
 from contar._errors import bad, check_ids, check_size, check_tensor
 from contar._typing import Float, Int, Tensor
+from contar.attention._angles import rotated
 from contar.attention.cache import allocate
-from contar.attention.positions import rotated
 
 
 class TokenCache:

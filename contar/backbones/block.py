@@ -24,10 +24,10 @@ from contar.attention import (
     Mask,
     TokenCache,
     attend,
-    attention,
     check_table,
-    rotated,
 )
+from contar.attention._angles import rotated
+from contar.attention._kernels import attention
 
 Activation = Literal["gelu", "gelu_tanh"]
 _ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}

@@ -8,7 +8,7 @@ from torch import nn
 from contar._errors import bad, check_choice, check_instance, check_size, check_tensor
 from contar._layers import weight_of
 from contar._typing import Float, Tensor
-from contar.attention import waves
+from contar.attention._angles import waves
 
 
 class ScalarEmbedding(nn.Module):

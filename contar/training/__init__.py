@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
+from contar.training.config import RunConfig
 from contar.training.curves import require_matplotlib, save_curves
 from contar.training.distilling import distill_head
 from contar.training.distributed import one_run, processes
 from contar.training.draws import Draws, draw_step
 from contar.training.freezing import freeze
-from contar.training.loop import RunConfig, train
+from contar.training.loop import train
 from contar.training.losses import FrameLosses, frame_losses
 from contar.training.order import batch_indices
 from contar.training.saves import check_own

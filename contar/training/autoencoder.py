@@ -20,8 +20,9 @@ from contar.cpu import speed_up
 from contar.media import frames_to_pixels, save_sheet
 from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training.caching import fingerprint
+from contar.training.config import RunConfig
 from contar.training.distributed import processes
-from contar.training.loop import RunConfig, train
+from contar.training.loop import train
 from contar.training.saves import check_own, complete_saves
 
 

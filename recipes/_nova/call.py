@@ -6,60 +6,20 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_instance, check_number, check_tensor, plain
+from contar._errors import bad, check_instance, check_number, check_tensor
 from contar._random import Generators, check_generator
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import check_backend
 from contar.generation import GenerationPlan, Graphs
-from contar.heads import DiffusionHead, TokenHead, check_plan
 from contar.ordering import SetSchedule, kept_first
 from contar.tokenizers import patchify
+from recipes._nova.motion import Numbers, motion_numbers
 from recipes._nova.network import Nova
+from recipes._nova.settings import Settings, read_keep, read_order, read_plan
 from recipes._nova.timeline import read_timeline
 
-UNSET = -1.0
-"""The motion score of clips whose score was not said, in training that leaves it out."""
-MOTION = {"motion_flow": 5.0, "fps": 12.0}  # where nothing is said
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
 Timeline = Sequence[tuple[int, Texts]]  # from which frame on
-Numbers = float | Sequence[float] | Float[Tensor, " b"] | None  # in training, perhaps on a GPU
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a plan means for a model."""
-
-    model: Nova
-    plan: GenerationPlan
-    latent: tuple[int, int]
-    grid: tuple[int, int]  # of a frame's tokens, (rows, columns)
-    head: TokenHead  # as it draws
-    sizes: tuple[int, ...]  # of the sets of a frame of which nothing is given
-
-    def steps(self, sets: int) -> tuple[int | None, ...]:
-        """Return the diffusion steps of each of so many sets."""
-        return self.plan.steps(sets, getattr(self.model.head, "steps", None))
-
-    @property
-    def coarse(self) -> tuple[int, int]:
-        """What the temporal tower sees of a frame, (rows, columns)."""
-        return self.grid[0] // 2, self.grid[1] // 2
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens a frame has."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames of a clip as the temporal tower sees it."""
-        return min(self.plan.frames, self.plan.chunk or self.plan.frames)
-
-    @property
-    def head_options(self) -> dict[str, int]:
-        """What a diffusion head is told beside the protocol: of how many tokens a norm is kept."""
-        whole = self.plan.guidance.renorm_over == "frame" and isinstance(self.head, DiffusionHead)
-        return {"frame": self.tokens} if whole else {}
 
 
 @dataclass(frozen=True)
@@ -131,35 +91,6 @@ class Call(Settings):
         keep, sizes = self.keep[t], self.frame_sizes[t]
         tokens = patchify(self.latents[:, :, t], c.patch).masked_fill(~keep[:, None], 0)
         return tokens, SetSchedule(kept_first(order, keep), sizes, self.tokens - sum(sizes))
-
-
-def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
-    """Return what a plan means for a model.
-
-    Raises:
-        ValueError: a plan that does not fit the model.
-    """
-    c = model.sizes
-    if plan.times == "window" and c.positions == "absolute":
-        allowed = "'stretch' or 'continue': this model adds times to tokens before it attends, so a"
-        raise bad(
-            "plan.times", "window", f"{allowed} window of its own clip is chunk= and overlap="
-        )
-    latent = plan.grid or c.latent
-    c.check_latent("plan.grid", latent)
-    grid = latent[0] // c.patch, latent[1] // c.patch
-    sizes = plan.sizes(grid[0] * grid[1])
-    head = plan.solver_of(model.head)
-    settings = Settings(model, plan, latent, grid, head, sizes)
-    _check_steps(settings, len(sizes))
-    return settings
-
-
-def _check_steps(settings: Settings, sets: int) -> None:
-    guidance = settings.plan.guidance.at(1)
-    for count in dict.fromkeys(settings.steps(sets)):
-        for temperature in dict.fromkeys(settings.plan.temperatures):
-            check_plan(settings.head, guidance, temperature, count)
 
 
 def read_call(
@@ -264,63 +195,6 @@ def make_call(
     )
 
 
-def read_order(
-    settings: Settings, order: Int[Tensor, "b m"] | None, batch: int
-) -> Int[Tensor, "b m"] | None:
-    """Return a given order of a frame's tokens on the model's device.
-
-    Raises:
-        ValueError: no such order, or one beside a plan that names another.
-    """
-    if order is None:
-        return None
-    settings.plan.check_order()
-    check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
-    return SetSchedule(order.to(settings.model.begin.device), settings.sizes).order
-
-
-def read_keep(
-    settings: Settings, batch: int, latents: Any, keep: Any, context: Any
-) -> Bool[Tensor, "t h2 w2"]:
-    """Return which tokens of each frame are given, on the CPU.
-
-    Raises:
-        ValueError: one of `latents` and `keep` without the other, or beside a context; other
-            shapes; nothing to be made; a frame that nothing is given of before one that is given.
-    """
-    plan, c = settings.plan, settings.model.sizes
-    if context is not None:
-        raise bad("context", "a tensor beside keep", "None: keep all tokens of those frames")
-    for name, value, other in (("keep", keep, "latents"), ("latents", latents, "keep")):
-        if value is None:
-            raise bad(name, None, f"a tensor, with {other}")
-    shape = (batch, c.channels, plan.frames, *settings.latent)
-    check_tensor("latents", latents, shape, "[b, c, t, h, w]")
-    one = keep.ndim == 2 if isinstance(keep, Tensor) else True
-    shape, axes = settings.grid, "[rows, columns]"
-    if not one:
-        shape, axes = (plan.frames, *shape), "[t, rows, columns]"
-    check_tensor("keep", keep, shape, axes, kind="bool")
-    keep = keep.cpu().expand(plan.frames, -1, -1)
-    if keep.all():
-        raise bad("keep", "all tokens", "at least one to be made")
-    check_kept("keep", settings, keep)
-    return keep
-
-
-def check_kept(name: str, settings: Settings, keep: Bool[Tensor, "t h2 w2"]) -> None:
-    """Raise a ValueError if nothing of a frame is kept, but all of a later one.
-
-    The one would be made without a look at the other, which it cannot lead to.
-    """
-    for count in {len(settings.plan.sizes_around(frame)) for frame in keep} - {0}:
-        _check_steps(settings, count)
-    given, anew = keep.flatten(1).all(1).tolist(), (~keep).flatten(1).all(1).tolist()
-    if any(anew) and any(given[(first := anew.index(True)) :]):
-        got = f"nothing kept of latent frame {first}, all of {given.index(True, first)}"
-        raise bad(name, got, "no such frame before a given one: frames see earlier ones only")
-
-
 @torch.no_grad()
 def mix(
     model: Nova,
@@ -345,36 +219,3 @@ def mix(
         raise bad("others", f"{len(others)} texts", f"{count}, one for each prompt")
     first, second = (model.text.pad(states) for states in (prompt_embeds, others))
     return first.lerp(second, check_number("weight", weight, 0, 1))
-
-
-def motion_numbers(
-    model: Nova, batch: int, flow: Numbers, fps: Numbers
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return flow scores and frame rates as [b] each, or None for a model of images.
-
-    A tensor on a GPU, as training has it, is taken as it is: a look at its numbers would wait.
-
-    Raises:
-        ValueError: a number below 0, another number of them, or one given to a model of images.
-    """
-    if model.motion is None:
-        for name, value in (("motion_flow", flow), ("fps", fps)):
-            if value is not None:
-                raise bad(name, value, "None: this model makes images")
-        return None, None
-    columns, device = [], model.begin.device
-    for name, value in (("motion_flow", flow), ("fps", fps)):
-        value = MOTION[name] if value is None else value
-        if isinstance(value, Tensor) and value.device.type == "cuda":
-            check_tensor(name, value, (batch,), "[b]")
-            columns.append(value.float())
-            continue
-        values = list(value) if isinstance(value, Sequence) else [value] * batch
-        if len(values) != batch:
-            raise bad(name, f"{len(values)} numbers", f"one, or one for each of {batch} samples")
-        for number in values:
-            if name == "fps" or isinstance(number, Tensor) or plain(number) != UNSET:
-                check_number(name, number, 0)
-        numbers = [float(number) for number in values]
-        columns.append(torch.tensor(numbers, dtype=torch.float32, device=device))
-    return columns[0], columns[1]

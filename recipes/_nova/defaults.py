@@ -5,7 +5,7 @@ from typing import Any
 
 from contar._errors import bad, check_choice, check_count, check_instance, check_number, plain
 from contar.tokenizers import Tokenizer, VAETokenizer, longest_clip
-from recipes._nova.call import MOTION, UNSET
+from recipes._nova.motion import MOTION, UNSET
 from recipes._nova.network import Nova
 
 # What the released models are made for; a model of fewer latent frames makes as many as it has.

@@ -13,7 +13,7 @@ from contar._errors import bad, check_count, check_shape, check_size
 from contar._typing import Bool, Float, Tensor
 from contar.media import to_rgb
 from contar.tokenizers import VAETokenizer
-from recipes._nova.call import Settings, check_kept
+from recipes._nova.settings import Settings, check_kept
 
 Canvas = tuple[int, int, int, int]  # pixels added at the top, right, bottom and left
 

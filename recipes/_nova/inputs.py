@@ -25,9 +25,9 @@ from contar.generation import GenerationPlan
 from contar.heads import DiffusionHead
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
-from recipes._nova.call import Settings, read_plan
 from recipes._nova.editing import Canvas, Edit
 from recipes._nova.network import Nova
+from recipes._nova.settings import Settings, read_plan
 
 Pixels = np.ndarray | Tensor | Image.Image | Sequence[Image.Image]
 
@@ -52,7 +52,7 @@ def read_settings(
     model: Nova,
     scheduler: Any,
     grid: tuple[int, int],
-    frames: int,
+    tokenizer: Tokenizer,
     values: Mapping[str, Any],
     *,
     start: float | None,
@@ -66,7 +66,7 @@ def read_settings(
         model: the network.
         scheduler: of the pipeline, for a diffusion head.
         grid: of the latent frames.
-        frames: latent frames.
+        tokenizer: that makes the frames.
         values: what the pipeline's defaults name, all said.
         start: `min_guidance_scale` of the call.
         truncation: `guidance_trunc` of the call.
@@ -76,6 +76,9 @@ def read_settings(
     Raises:
         ValueError: a number outside its range, by the name that a call has for it.
     """
+    frames = tokenizer.latent_frames(values["num_frames"])
+    if model.motion is None and frames > 1:
+        raise bad("num_frames", values["num_frames"], "1: this model makes images")
     tokens, steps, config = grid[0] * grid[1] // model.sizes.patch**2, None, None
     sets = _count("num_inference_steps", values, tokens, "tokens of a frame")
     if isinstance(model.head, DiffusionHead):  # another takes its own steps

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from contar._typing import Float, Tensor
-from contar.attention import Positions, grid_coordinates, grid_waves, rotary_table
+from contar.attention import Positions, grid_coordinates, rotary_table
+from contar.attention._angles import grid_waves
 from contar.backbones import SpatialTower, TemporalTower
 from contar.conditioning import (
     FrameTimes,

@@ -14,34 +14,20 @@ from diffusers.utils.outputs import BaseOutput
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_callable, check_choice, check_count, check_number
+from contar._errors import bad, check_callable, check_choice, check_count
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
 from contar.generation import Graphs, Monitor, Progress
-from contar.heads import DiffusionHead
 from contar.tokenizers import VAETokenizer
-from recipes._nova.call import (
-    Call,
-    Settings,
-    Texts,
-    make_call,
-    mix,
-    motion_numbers,
-    read_order,
-)
+from recipes._nova.call import Call, Texts, make_call, mix
 from recipes._nova.defaults import check_parts, default_values
-from recipes._nova.editing import Edit, read_canvas, read_edit
-from recipes._nova.inputs import (
-    Pixels,
-    frames_of,
-    read_clip,
-    read_grid,
-    read_settings,
-    read_texts,
-    show,
-)
+from recipes._nova.editing import read_canvas, read_edit
+from recipes._nova.inputs import Pixels, frames_of, read_clip, read_grid, read_settings, show
+from recipes._nova.motion import motion_numbers
 from recipes._nova.network import Nova
+from recipes._nova.request import Request, check_chunk, read_values, read_words
+from recipes._nova.settings import read_order
 from recipes._nova.timeline import read_prompts
 from recipes.nova import draw_frames
 
@@ -57,30 +43,6 @@ class NovaOutput(BaseOutput):
     """
 
     frames: Any
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What a call asks for, checked."""
-
-    settings: Settings
-    texts: list[str] | Texts  # words, or their states
-    later: list[tuple[int, list[str]]]  # words from a latent frame on
-    negatives: list[str] | Texts | None
-    copies: int  # samples of each text
-    alone: bool  # one text and one sample, no list of them
-    mixed: tuple[list[str], float] | None  # with other texts, by a weight
-    clip: Float[Tensor, "n 3 t h w"] | None  # given first frames, in [-1, 1]
-    edit: Edit | None  # what of the clip is given
-    motion: tuple[Tensor | None, Tensor | None]  # flow scores and frame rates
-    order: Int[Tensor, "b m"] | None
-    generator: Generators
-    graphs: Graphs | None
-    callback: Callable[..., object] | None
-
-    @property
-    def batch(self) -> int:
-        return len(self.texts) * self.copies
 
 
 class NovaPipeline(DiffusionPipeline):
@@ -209,69 +171,44 @@ class NovaPipeline(DiffusionPipeline):
         Raises:
             ValueError: an argument that does not fit the model or the others.
         """
-        model, pixels, device = self.transformer, VAETokenizer(self.vae), self._execution_device
-        given_values = {
-            "num_frames": num_frames, "num_inference_steps": num_inference_steps,
-            "num_diffusion_steps": num_diffusion_steps, "guidance_scale": guidance_scale,
-            "guidance_renorm": guidance_renorm, "motion_flow": motion_flow, "fps": fps,
-        }  # fmt: skip
-        chosen: dict[str, Any] = {
-            name: self.config["defaults"][name] if value is None else value
-            for name, value in given_values.items()
-        }
-        if model.motion is None:
-            chosen.update(motion_flow=motion_flow, fps=fps)
-        if not isinstance(model.head, DiffusionHead):
-            chosen["num_diffusion_steps"] = num_diffusion_steps
+        model, pixels = self.transformer, VAETokenizer(self.vae)
         check_choice("output_type", output_type, ("np", "pil", "pt", "latent", "stream"))
         if callback_on_step_end is not None:
             check_callable("callback_on_step_end", callback_on_step_end)
         grid = read_grid(model, height, width, pixels.space_stride)
-        frames = pixels.latent_frames(chosen["num_frames"])
-        if model.motion is None and frames > 1:
-            raise bad("num_frames", chosen["num_frames"], "1: this model makes images")
-        if num_inference_steps is None:  # a smaller frame has fewer tokens than the model's own
-            tokens = grid[0] * grid[1] // model.sizes.patch**2
-            chosen["num_inference_steps"] = min(chosen["num_inference_steps"], tokens)
+        values = read_values(
+            model, grid, self.config["defaults"], num_frames=num_frames,
+            num_inference_steps=num_inference_steps, num_diffusion_steps=num_diffusion_steps,
+            guidance_scale=guidance_scale, guidance_renorm=guidance_renorm,
+            motion_flow=motion_flow, fps=fps,
+        )  # fmt: skip
         settings = read_settings(
-            model, self.scheduler, grid, frames, chosen, start=min_guidance_scale,
+            model, self.scheduler, grid, pixels, values, start=min_guidance_scale,
             truncation=guidance_trunc, flow_shift=flow_shift, changes=plan_changes,
         )  # fmt: skip
         if graphs is not None:
             settings.plan.check_graphs(graphs)
+        frames, encoded = values["num_frames"], self.text_encoder is not None
+        words = read_words(
+            model, encoded, read_prompts(prompt, pixels, frames, settings.plan), prompt_embeds,
+            negative_prompt, negative_prompt_embeds, mix,
+        )  # fmt: skip
         copies = check_count("num_images_per_prompt", num_images_per_prompt)
-        timeline = read_prompts(prompt, pixels, chosen["num_frames"], settings.plan)
-        first = timeline[0][1]
-        texts, negatives = self._texts(
-            first, prompt_embeds, negative_prompt, negative_prompt_embeds
-        )
-        later = [(frame, self._texts(words, None, None, None)[0]) for frame, words in timeline[1:]]
-        if mix is not None and later:
-            raise bad("mix", "a mix", "None beside prompts that change")
-        for _, words in later:
-            if len(words) != len(texts):
-                raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")
-        batch = len(texts) * copies
+        batch = len(words.texts) * copies
         added = read_canvas(canvas, *(side * pixels.space_stride for side in grid))
-        clip = read_clip(image, video, grid, pixels, chosen["num_frames"], len(texts), added)
+        clip = read_clip(image, video, grid, pixels, frames, len(words.texts), added)
         edit = read_edit(clip, mask, added, pixels, settings, grow)
-        chunk = None if edit is not None else settings.plan.chunk
-        if clip is not None and chunk and pixels.latent_frames(clip.shape[2]) > chunk:
-            most = pixels.pixel_frames(chunk)
-            raise bad("video", f"{clip.shape[2]} frames", f"at most {most}, those of a chunk")
-        request = _Request(
+        if clip is not None and edit is None:
+            check_chunk(clip, pixels, settings.plan.chunk)
+        request = Request(
             settings=settings,
-            texts=texts,
-            later=later,
-            negatives=negatives if settings.plan.guidance.active else None,
+            words=words,
             copies=copies,
-            alone=isinstance(first, str) and copies == 1,
-            mixed=self._read_mix(mix, len(texts)),
             clip=clip if edit is None else edit.clip,
             edit=edit,
-            motion=motion_numbers(model, batch, chosen["motion_flow"], chosen["fps"]),
+            motion=motion_numbers(model, batch, values["motion_flow"], values["fps"]),
             order=read_order(settings, order, batch),
-            generator=check_generator(generator, batch, device),
+            generator=check_generator(generator, batch, self._execution_device),
             graphs=graphs,
             callback=callback_on_step_end,
         )
@@ -319,7 +256,7 @@ class NovaPipeline(DiffusionPipeline):
         """
         return self(prompt, output_type="stream", return_dict=False, **options)[0]
 
-    def _pieces(self, request: _Request) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
+    def _pieces(self, request: Request) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
         """Yield frames, latent frame by latent frame."""
         pixels, state, first = VAETokenizer(self.vae), None, 0
         try:
@@ -334,7 +271,7 @@ class NovaPipeline(DiffusionPipeline):
         finally:
             self.maybe_free_model_hooks()
 
-    def _latents(self, request: _Request) -> Generator[Float[Tensor, "b c h w"], None, None]:
+    def _latents(self, request: Request) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""
         call, done = self._call(request), count(1)
         with self.progress_bar(total=call.sets) as bar:  # type: ignore[call-arg]
@@ -348,12 +285,14 @@ class NovaPipeline(DiffusionPipeline):
             yield from draw_frames(call, Monitor(call.sets, callback=after))
 
     @torch.no_grad()
-    def _call(self, request: _Request) -> Call:
+    def _call(self, request: Request) -> Call:
         """Return what the network is asked for: states of the texts, latents of given frames."""
-        mixed, weight = (None, 0.0) if request.mixed is None else request.mixed
-        later = [texts for _, texts in request.later]
+        words = request.words
+        mixed, weight = (None, 0.0) if words.mixed is None else words.mixed
+        negatives = words.negatives if request.settings.plan.guidance.active else None
         first, negatives, others, *later = (
-            self._states(x) for x in (request.texts, request.negatives, mixed, *later)
+            self._states(x)
+            for x in (words.texts, negatives, mixed, *(texts for _, texts in words.later))
         )
         context, edited = None, {}
         if request.clip is not None:
@@ -373,7 +312,7 @@ class NovaPipeline(DiffusionPipeline):
             None if x is None else self.transformer.text.pad(x).repeat_interleave(request.copies, 0)
             for x in (first, negatives, *later)
         )
-        starts = [0, *(frame for frame, _ in request.later)]
+        starts = [0, *(frame for frame, _ in words.later)]
         texts: Any = list(zip(starts, [text, *changed], strict=True))
         given = (request.motion, context, request.order, request.generator, None, request.graphs)
         return make_call(request.settings, texts, negative, *given, **edited)
@@ -428,47 +367,6 @@ class NovaPipeline(DiffusionPipeline):
 
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         save_pipeline(self, Path(save_directory), layout, **options)
-
-    def _texts(
-        self, prompt: Any, embeds: Any, negative_prompt: Any, negative_embeds: Any
-    ) -> tuple[Any, Any]:
-        """Return texts, or the states of texts, and the negative ones or None."""
-        model, found = self.transformer, []
-        for name, words, states in (
-            ("prompt", prompt, embeds),
-            ("negative_prompt", negative_prompt, negative_embeds),
-        ):
-            if states is not None:
-                model.text.check(f"{name}_embeds", states)
-            texts = read_texts(name, words, states)
-            if self.text_encoder is None and words is not None and any(texts or ()):
-                raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
-            found.append(texts)
-        texts, negatives = found
-        if texts is None:
-            raise bad("prompt", None, "a text, several, or prompt_embeds")
-        if isinstance(negative_prompt, str):
-            negatives = negatives * len(texts)
-        if negatives is not None and len(negatives) != len(texts):
-            name = "negative_prompt" if negative_embeds is None else "negative_prompt_embeds"
-            raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
-        return texts, negatives
-
-    def _read_mix(self, mix: Any, prompts: int) -> tuple[list[str], float] | None:
-        """Return the other texts and their weight."""
-        if mix is None:
-            return None
-        if not isinstance(mix, Sequence) or isinstance(mix, str) or len(mix) != 2:
-            raise bad("mix", mix, "(a text, or one for each prompt; a weight)")
-        weight = check_number("mix", mix[1], 0, 1)
-        texts = read_texts("mix", mix[0], None) or []
-        if self.text_encoder is None and any(texts):
-            raise bad("mix", texts, "prompt_embeds of recipes.nova.mix: there is no text encoder")
-        if isinstance(mix[0], str):
-            texts = texts * prompts
-        if len(texts) != prompts:
-            raise bad("mix", f"{len(texts)} texts", f"{prompts}, one for each prompt")
-        return texts, weight
 
     def _states(self, texts: Any) -> Any:
         """Return the states of texts on the device; given ones are only moved there."""

@@ -18,7 +18,8 @@ from contar._typing import Float, Int, Tensor
 from contar.attention import check_backend
 from contar.heads import TokenHead
 from contar.ordering import TrainingMask, truncated_normal_mask
-from recipes._nova.call import Numbers, Texts, motion_numbers
+from recipes._nova.call import Texts
+from recipes._nova.motion import Numbers, motion_numbers
 from recipes._nova.network import Nova
 from recipes._shared.headed import learning_head
 
@@ -75,17 +76,9 @@ def read_step(
     if not isinstance(draws, torch.Generator):
         raise bad("generator", f"a list of {batch}", "one torch.Generator for the whole step")
     low, high = read_noise(context_noise)
-    if seen is not None:
-        if high:
-            raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
-        shape = (batch, c.channels, frames - 1, height, width)
-        check_tensor("seen", seen, shape, "[b, c, t - 1, h, w]")
-    if given is not None:
-        check_tensor("given", given, (batch,), "[b]", kind="int")
-        check_ids("given", given, frames)
-    for name, value in (("seen", seen), ("given", given)):
-        if value is not None and value.device != device:
-            raise bad(name, f"a tensor on {value.device}", f"one on {device}")
+    if seen is not None and high:
+        raise bad("context_noise", context_noise, "0 where `seen` says what is seen")
+    _check_shown(latents, seen, given)
     if mask is not None:
         check_instance("mask", mask, TrainingMask)
         mask.check(rows, tokens, device)
@@ -105,6 +98,19 @@ def read_step(
     )
     options = {"repeats": repeats, "generator": draws, **drawn}
     return Step(text, flow, rate, seen, mask, hidden_ids, head, options)
+
+
+def _check_shown(latents: Tensor, seen: Tensor | None, given: Tensor | None) -> None:
+    batch, channels, frames, *sides = latents.shape
+    if seen is not None:
+        shape = (batch, channels, frames - 1, *sides)
+        check_tensor("seen", seen, shape, "[b, c, t - 1, h, w]")
+    if given is not None:
+        check_tensor("given", given, (batch,), "[b]", kind="int")
+        check_ids("given", given, frames)
+    for name, value in (("seen", seen), ("given", given)):
+        if value is not None and value.device != latents.device:
+            raise bad(name, f"a tensor on {value.device}", f"one on {latents.device}")
 
 
 def read_noise(level: Any, name: str = "context_noise") -> tuple[float, float]:

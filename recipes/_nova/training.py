@@ -20,7 +20,7 @@ from contar.ordering import TrainingMask
 from contar.tokenizers import VAETokenizer
 from contar.training import Latents, RunConfig, draw_step, fingerprint, freeze, processes, train
 from recipes import nova
-from recipes._nova.call import UNSET
+from recipes._nova.motion import UNSET
 from recipes._nova.network import Nova
 from recipes._nova.step import read_noise
 
@@ -173,57 +173,60 @@ def batches_of(
     Raises:
         ValueError: a sample of another kind; it is named.
     """
-    data = Latents.of(data) if isinstance(data, Cache) else data
-    device, video = data.moments.device, sizes.frames > 1
-    process = NoiseProcess.on(head_scheduler(sizes.head), device)
-    frames = data.moments.shape[2]
-    several = video and frames > 1
-    count = (stage.frames or frames) if video else 1
-    if count > frames:
-        raise bad("frames", count, f"at most the {frames} of the cached clips")
-    later = stage.later if several else 0.0
-    all_begin = not several or (not later and bool(data.begins.all()))
-    low, high = stage.context_noise
-    channels, side = data.moments.shape[1] // 2, tuple(data.moments.shape[3:])
+    return _Batches(Latents.of(data) if isinstance(data, Cache) else data, sizes, stage)
 
-    def load(indices: Sequence[int], step: int | str) -> tuple[NovaBatch]:
-        rows = torch.tensor(list(indices), device="cpu").to(device, non_blocking=True)
+
+class _Batches:
+    """What `batches_of` returns."""
+
+    def __init__(self, data: Latents, sizes: nova.NovaConfig, stage: NovaStage) -> None:
+        self.data, self.sizes, self.stage = data, sizes, stage
+        self.device, self.video = data.moments.device, sizes.frames > 1
+        self.process = NoiseProcess.on(head_scheduler(sizes.head), self.device)
+        frames = data.moments.shape[2]
+        self.several = self.video and frames > 1
+        self.count = (stage.frames or frames) if self.video else 1  # frames of a sample
+        if self.count > frames:
+            raise bad("frames", self.count, f"at most the {frames} of the cached clips")
+        self.later = stage.later if self.several else 0.0
+        self.all_begin = not self.several or (not self.later and bool(data.begins.all()))
+
+    def __call__(self, indices: Sequence[int], step: int | str) -> tuple[NovaBatch]:
+        data, stage = self.data, self.stage
+        rows = torch.tensor(list(indices), device="cpu").to(self.device, non_blocking=True)
+        channels, side = data.moments.shape[1] // 2, data.moments.shape[3:]
         draws = draw_step(
             stage.run.seed,
             step,
             rows,
-            latent=(channels, count, *side),  # type: ignore[arg-type]
-            patch=sizes.patch,
+            latent=(channels, self.count, *side),  # type: ignore[arg-type]
+            patch=self.sizes.patch,
             repeats=stage.repeats,
-            process=process,
+            process=self.process,
             shares=stage.shares,
         )
         no_text, no_motion, level, is_later, place = draws.chance.unbind(1)
-        moments, first = data.moments[rows], torch.zeros_like(rows)
-        if count < frames:
-            places = (1 + place * (frames - count)).long().clamp(max=frames - count)
-            first = places * (is_later <= later)
-            window = first[:, None] + torch.arange(count, device=device)
-            window = window[:, None, :, None, None].expand(-1, 2 * channels, -1, *side)
-            moments = moments.gather(2, window)
+        moments, first = self._cut(rows, is_later, place)
         mean, deviation = moments.float().chunk(2, dim=1)
         latents = mean + deviation * draws.posterior
         seen, given, flow = None, None, None
-        if high and count > 1:
+        low, high = stage.context_noise
+        if high and self.count > 1:
             level = low + (high - low) * level[:, None, None, None, None]
             seen = (latents + level * draws.context)[:, :, :-1]
-        if not all_begin:
+        if not self.all_begin:
             given = ((first > 0) | ~data.begins[rows]).long()
-        if video:
+        if self.video:
             flow = data.motion_flow[rows].nan_to_num(nan=UNSET)
-            flow = torch.where((no_motion <= stage.drop_motion) | (not several), UNSET, flow)
+            kept = (no_motion > stage.drop_motion) & self.several
+            flow = torch.where(kept, flow, UNSET)
         text = data.text_of[rows]
         batch = NovaBatch(
             latents=latents,
             texts=data.texts[text].float(),
             lengths=torch.where(no_text <= stage.drop_text, 0, data.lengths[text]),
             motion_flow=flow,
-            fps=data.fps[rows] if video else None,
+            fps=data.fps[rows] if self.video else None,
             hidden=draws.mask.hidden,
             visible_ids=draws.mask.visible_ids,
             noise=draws.noise,
@@ -233,7 +236,17 @@ def batches_of(
         )
         return (batch,)
 
-    return load
+    def _cut(self, rows: Tensor, is_later: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the moments of so many frames of each clip, and the first of them in it."""
+        moments, first, count = self.data.moments[rows], torch.zeros_like(rows), self.count
+        frames = moments.shape[2]
+        if count == frames:
+            return moments, first
+        places = (1 + place * (frames - count)).long().clamp(max=frames - count)
+        first = places * (is_later <= self.later)
+        window = first[:, None] + torch.arange(count, device=self.device)
+        window = window[:, None, :, None, None].expand(-1, moments.shape[1], -1, *moments.shape[3:])
+        return moments.gather(2, window), first
 
 
 def quieten(model: Nova) -> None:

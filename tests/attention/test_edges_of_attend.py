@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
 from contar.attention import attend
-from contar.attention.attending import _blindfold, _plain
+from contar.attention._kernels import _blindfold, _plain
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -246,7 +246,7 @@ def test_values_and_gradients_agree_with_a_softmax_written_out(
 def test_values_and_gradients_of_blocks_that_attend_one_by_one_agree_with_a_softmax_written_out(
     layout: BlockLayout, seed: int, dtype: torch.dtype
 ) -> None:
-    with mock.patch.object(sys.modules["contar.attention.attending"], "_COARSE", 0):
+    with mock.patch.object(sys.modules["contar.attention._kernels"], "_COARSE", 0):
         check_values_and_gradients(None, layout, layout, seed, draw_qkv(layout, seed, dtype))
 
 

@@ -1,0 +1,69 @@
+"""How long and how a run trains."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from contar._errors import bad, check_choice, check_count, check_number, keep_plain
+
+# Of a `RunConfig`: what may differ when a run is resumed, because it changes no number but by
+# rounding.
+FREE = ("parts", "log_every", "validate_every", "sample_every", "save_every")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long and how a run trains.
+
+    Args:
+        steps: of the optimizer.
+        batch: samples of a step, over all processes and parts of it.
+        parts: into which each process cuts its share of a batch, for memory.
+        learning_rate: at its height, after the warm-up; a cosine leads to 0.
+        warmup: steps.
+        weight_decay: of AdamW.
+        betas: of AdamW.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights; in step n, from 1, at most 1 - (n - 1)^(-2/3), so that
+            they begin as the trained ones.
+        precision: of the computation; weights stay float32, whose products a GPU makes in TF32.
+        seed: of everything that is drawn.
+        log_every: steps between rows of the log.
+        validate_every: steps between validations.
+        sample_every: steps between sheets of samples.
+        save_every: steps between saves.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    steps: int = 1000
+    batch: int = 32
+    parts: int = 1
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: Literal["no", "bf16"] = "no"
+    seed: int = 0
+    log_every: int = 10
+    validate_every: int = 500
+    sample_every: int = 1000
+    save_every: int = 250
+
+    def __post_init__(self) -> None:
+        keep_plain(self)
+        for name in ("steps", "batch", "parts", "log_every", "validate_every", "sample_every"):
+            check_count(name, getattr(self, name))
+        check_count("save_every", self.save_every)
+        check_count("warmup", self.warmup, 0)
+        check_count("seed", self.seed, 0)
+        for name in ("learning_rate", "weight_decay"):
+            check_number(name, getattr(self, name), 0)
+        if check_number("clip", self.clip, 0) == 0:
+            raise bad("clip", self.clip, "above 0")
+        check_number("ema", self.ema, 0, 1)
+        check_choice("precision", self.precision, ("no", "bf16"))
+        if self.batch % self.parts:
+            raise bad("parts", self.parts, f"a divisor of batch={self.batch}")

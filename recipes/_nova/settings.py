@@ -1,0 +1,134 @@
+"""What a plan means for a model, and what of a video and its order is given beside it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from contar._errors import bad, check_tensor
+from contar._typing import Bool, Int, Tensor
+from contar.generation import GenerationPlan
+from contar.heads import DiffusionHead, TokenHead, check_plan
+from contar.ordering import SetSchedule
+from recipes._nova.network import Nova
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a plan means for a model."""
+
+    model: Nova
+    plan: GenerationPlan
+    latent: tuple[int, int]
+    grid: tuple[int, int]  # of a frame's tokens, (rows, columns)
+    head: TokenHead  # as it draws
+    sizes: tuple[int, ...]  # of the sets of a frame of which nothing is given
+
+    def steps(self, sets: int) -> tuple[int | None, ...]:
+        """Return the diffusion steps of each of so many sets."""
+        return self.plan.steps(sets, getattr(self.model.head, "steps", None))
+
+    @property
+    def coarse(self) -> tuple[int, int]:
+        """What the temporal tower sees of a frame, (rows, columns)."""
+        return self.grid[0] // 2, self.grid[1] // 2
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens a frame has."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames of a clip as the temporal tower sees it."""
+        return min(self.plan.frames, self.plan.chunk or self.plan.frames)
+
+    @property
+    def head_options(self) -> dict[str, int]:
+        """What a diffusion head is told beside the protocol: of how many tokens a norm is kept."""
+        whole = self.plan.guidance.renorm_over == "frame" and isinstance(self.head, DiffusionHead)
+        return {"frame": self.tokens} if whole else {}
+
+
+def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
+    """Return what a plan means for a model.
+
+    Raises:
+        ValueError: a plan that does not fit the model.
+    """
+    c = model.sizes
+    if plan.times == "window" and c.positions == "absolute":
+        allowed = "'stretch' or 'continue': this model adds times to tokens before it attends, so a"
+        raise bad(
+            "plan.times", "window", f"{allowed} window of its own clip is chunk= and overlap="
+        )
+    latent = plan.grid or c.latent
+    c.check_latent("plan.grid", latent)
+    grid = latent[0] // c.patch, latent[1] // c.patch
+    sizes = plan.sizes(grid[0] * grid[1])
+    head = plan.solver_of(model.head)
+    settings = Settings(model, plan, latent, grid, head, sizes)
+    check_steps(settings, len(sizes))
+    return settings
+
+
+def check_steps(settings: Settings, sets: int) -> None:
+    guidance = settings.plan.guidance.at(1)
+    for count in dict.fromkeys(settings.steps(sets)):
+        for temperature in dict.fromkeys(settings.plan.temperatures):
+            check_plan(settings.head, guidance, temperature, count)
+
+
+def read_order(
+    settings: Settings, order: Int[Tensor, "b m"] | None, batch: int
+) -> Int[Tensor, "b m"] | None:
+    """Return a given order of a frame's tokens on the model's device.
+
+    Raises:
+        ValueError: no such order, or one beside a plan that names another.
+    """
+    if order is None:
+        return None
+    settings.plan.check_order()
+    check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
+    return SetSchedule(order.to(settings.model.begin.device), settings.sizes).order
+
+
+def read_keep(
+    settings: Settings, batch: int, latents: Any, keep: Any, context: Any
+) -> Bool[Tensor, "t h2 w2"]:
+    """Return which tokens of each frame are given, on the CPU.
+
+    Raises:
+        ValueError: one of `latents` and `keep` without the other, or beside a context; other
+            shapes; nothing to be made; a frame that nothing is given of before one that is given.
+    """
+    plan, c = settings.plan, settings.model.sizes
+    if context is not None:
+        raise bad("context", "a tensor beside keep", "None: keep all tokens of those frames")
+    for name, value, other in (("keep", keep, "latents"), ("latents", latents, "keep")):
+        if value is None:
+            raise bad(name, None, f"a tensor, with {other}")
+    shape = (batch, c.channels, plan.frames, *settings.latent)
+    check_tensor("latents", latents, shape, "[b, c, t, h, w]")
+    one = keep.ndim == 2 if isinstance(keep, Tensor) else True
+    shape, axes = settings.grid, "[rows, columns]"
+    if not one:
+        shape, axes = (plan.frames, *shape), "[t, rows, columns]"
+    check_tensor("keep", keep, shape, axes, kind="bool")
+    keep = keep.cpu().expand(plan.frames, -1, -1)
+    if keep.all():
+        raise bad("keep", "all tokens", "at least one to be made")
+    check_kept("keep", settings, keep)
+    return keep
+
+
+def check_kept(name: str, settings: Settings, keep: Bool[Tensor, "t h2 w2"]) -> None:
+    """Raise a ValueError if nothing of a frame is kept, but all of a later one.
+
+    The one would be made without a look at the other, which it cannot lead to.
+    """
+    for count in {len(settings.plan.sizes_around(frame)) for frame in keep} - {0}:
+        check_steps(settings, count)
+    given, anew = keep.flatten(1).all(1).tolist(), (~keep).flatten(1).all(1).tolist()
+    if any(anew) and any(given[(first := anew.index(True)) :]):
+        got = f"nothing kept of latent frame {first}, all of {given.index(True, first)}"
+        raise bad(name, got, "no such frame before a given one: frames see earlier ones only")
