@@ -108,7 +108,7 @@ def assert_close(result, expected):
 )  # fmt: skip
 @example(2, 7, 640, 512, True, torch.float32)
 @example(2, 7, 640, 512, False, torch.bfloat16)
-def test_products_are_those_of_torch(batch, rows, width, out, biased, dtype):
+def test_fast_products_equal_those_of_torch(batch, rows, width, out, biased, dtype):
     x = made(batch, rows + 2, width, dtype=dtype)[:, 1:-1]  # not contiguous
     layer = fast_layer(width, out, dtype, bias=biased)
     whole = torch.cat([torch.ones(1, width), layer.weight, torch.ones(1, width)]).to(dtype)
@@ -308,7 +308,7 @@ def test_a_fast_class_equals_the_one_it_replaces_and_no_other():
     assert FastLinear not in [nn.Module, nn.Conv3d, CausalConv3d, FastCausalConv3d]
 
 
-def test_it_compiles_to_one_graph():
+def test_a_fast_layer_compiles_to_one_graph():
     layer, x = fast_layer(), made(3, 512)
     graph = torch.compile(layer, backend="eager", fullgraph=True)
     with torch.no_grad():
@@ -479,7 +479,7 @@ def test_torchs_quantisation_finds_every_linear_layer_and_the_model_generates(sw
     assert 0 < (result - want).norm() < 0.1 * want.norm()
 
 
-def test_it_trains_in_distributed_data_parallel(tmp_path):
+def test_a_fast_mlp_trains_in_distributed_data_parallel(tmp_path):
     distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         mlp, x = fast_mlp(), made(3, 512)

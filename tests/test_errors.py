@@ -128,7 +128,7 @@ def test_leading_axes_may_be_any(refuses):
             errors.check_shape("name", shape, (..., 3), "[..., d]")
 
 
-def test_ids_lie_in_their_range(refuses):
+def test_ids_outside_their_range_are_refused(refuses):
     for came, ids in (("-1 to 0", [-1, 0]), ("0 to 3", [0, 3]), ("5 to 5", [[5]])):
         with refuses("name", came, "from 0 to 2"):
             errors.check_ids("name", torch.tensor(ids), 3)
@@ -144,14 +144,14 @@ def test_what_broadcasts_has_the_targets_sizes_or_1(refuses):
             errors.check_broadcast("name", shape, (2, 3))
 
 
-def test_values_are_finite(refuses):
+def test_nan_and_infinite_values_are_refused(refuses):
     for value, word in ((NAN, "NaN"), (INF, "infinite"), (-INF, "infinite")):
         with refuses("name", word):
             errors.check_finite("name", torch.tensor([1.0, value]))
     errors.check_finite("name", torch.ones(2))
 
 
-def test_texts_choices_kinds_and_callables(refuses):
+def test_what_is_no_text_no_choice_no_instance_or_no_callable_is_refused(refuses):
     value: Any
     for value in (None, 3, b"text", ["text"], "a \udcff"):
         with refuses("name"):

@@ -11,7 +11,7 @@ from contar.ordering import random_order
 from recipes import mar
 
 
-def test_what_is_imported_is_checked():
+def test_a_wrong_type_in_a_call_of_contar_or_recipes_raises():
     wrong: object = "tokens"
     for function in (random_order, mar.official_head):
         with pytest.raises(TypeCheckError):

@@ -213,11 +213,11 @@ def _accelerator(config: RunConfig) -> Any:
     Raises:
         ValueError: a batch that the processes do not split.
     """
+    processes()  # before accelerate's own state, for the time that they wait for one another
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
     from accelerate.utils import GradientAccumulationPlugin
 
-    processes()  # before accelerate's own state, for the time that they wait for one another
     AcceleratorState._reset_state()  # of an earlier run, whose precision may have been another
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),

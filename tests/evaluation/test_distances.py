@@ -49,7 +49,7 @@ def flat(value, count=2):
 
 
 @pytest.mark.parametrize("apart", [1, 16, 255])
-def test_psnr_of_a_constant_error(apart):
+def test_psnr_of_a_constant_error_is_its_formula(apart):
     assert psnr(flat(0), flat(apart)) == pytest.approx(20 * math.log10(255 / apart), abs=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_psnr_takes_the_mean_error_of_all_frames():
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 255), (100, 120), (7, 7)])
-def test_ssim_of_flat_pictures(a, b):
+def test_ssim_of_flat_pictures_is_its_formula_of_their_means(a, b):
     c = (0.01 * 255) ** 2
     expected = (2 * a * b + c) / (a**2 + b**2 + c)
     # The variance of float32 values up to 255 is a difference of squares, right to some 1e-3 of 58.

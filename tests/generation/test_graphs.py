@@ -49,7 +49,7 @@ def test_a_plan_that_reuses_features_is_refused(make, refuses):
         make(replace(plan, refresh=2), graphs=Graphs())
 
 
-def test_a_plan_says_so_itself(refuses):
+def test_a_plan_that_reuses_features_refuses_graphs(refuses):
     GenerationPlan().check_graphs(Graphs())
     with refuses("graphs", "reuses features"):
         GenerationPlan(refresh=2).check_graphs(Graphs())

@@ -50,7 +50,7 @@ def test_the_place_of_a_norm_is_yes_or_no(value, refuses):
 
 
 @pytest.mark.parametrize("value", [None, 1, "conv", ["mlp"]])
-def test_projections_are_listed(value, refuses):
+def test_an_unknown_projection_is_refused_and_the_known_ones_are_listed(value, refuses):
     with refuses("projection", repr(value), "mlp", "linear"):
         DiffusionMLP(**SIZES, projection=value)
 

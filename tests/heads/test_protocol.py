@@ -81,7 +81,7 @@ def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(kind):
 
 @kinds
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_shapes_and_finite_gradients(kind, dtype):
+def test_losses_tokens_and_gradients_have_their_shapes_and_are_finite(kind, dtype):
     head = make(kind, VALUES, COND).to(dtype)
     cond = randn(0, 7, COND).to(dtype).requires_grad_()
     losses = head.loss(randn(1, 7, VALUES), cond, repeats=3, generator=seeded())

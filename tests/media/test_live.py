@@ -176,7 +176,7 @@ def test_a_signal_stops_between_frames_and_never_within_one(tmp_path, monkeypatc
     assert len(read_video(tmp_path / "a.mp4")[0]) == 3
 
 
-def test_other_threads_write_as_well(tmp_path):
+def test_a_video_is_written_by_another_thread(tmp_path):
     job = threading.Thread(target=write_video, args=(iter(FRAMES), tmp_path / "a.mp4"))
     job.start()
     job.join()

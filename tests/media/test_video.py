@@ -101,7 +101,7 @@ def test_a_gif_has_every_frame_for_its_share_of_the_time(tmp_path, still, fps):
     assert read_video(path)[0].equal(frames)
 
 
-def test_a_png_is_exact(tmp_path):
+def test_a_png_comes_back_to_the_last_bit(tmp_path):
     frames = noise(1, 5, 7)
     path = write_video(frames, tmp_path / "a.PNG")
     assert read_image(path).equal(frames[0])
@@ -337,7 +337,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path, call):
 
 
 @pytest.mark.parametrize("call", [read_video, read_image])
-def test_a_folder_is_not_read(tmp_path, refuses, call):
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path, refuses, call):
     with refuses("path", str(tmp_path)):
         call(tmp_path)
 

@@ -171,7 +171,7 @@ def test_the_loss_does_not_depend_on_the_order_of_visible_tokens_or_samples(mode
     close(loss(turned, ids), loss(straight, ids))
 
 
-def test_dropped_labels_are_no_label(model):
+def test_losses_of_dropped_labels_are_those_of_no_label(model):
     latents = torch.randn(3, 2, 4, 8, generator=generator(0))
     given = {
         "repeats": 1,

@@ -85,7 +85,7 @@ def test_a_block_drops_where_the_official_one_does(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("prenorm", [False, True])
-def test_a_share_of_0_changes_nothing(prenorm: bool) -> None:
+def test_dropout_of_0_changes_nothing(prenorm: bool) -> None:
     block, x = Block(16, 2, prenorm=prenorm), randn(3, 5, 16)
     for rows in (None, torch.tensor([[0, 3]] * 3)):
         plain = block(x, query_ids=rows, backend="plain")

@@ -17,7 +17,7 @@ def test_a_patch_that_is_no_count_is_refused(patch, refuses):
 
 
 @pytest.mark.parametrize("value", [None, 1, "yes"])
-def test_channels_come_first_or_not(value, refuses):
+def test_channel_first_is_true_or_false(value, refuses):
     with refuses("channel_first", type(value).__name__):
         patchify(torch.zeros(1, 4, 4, 4), 2, channel_first=value)
     with refuses("channel_first", type(value).__name__):

@@ -38,7 +38,7 @@ def test_an_unknown_part_is_refused_with_the_list(refuses):
 
 
 @pytest.mark.parametrize("value", [None, "model", {"0.weight": torch.zeros(1)}])
-def test_only_a_model_is_frozen(value, refuses):
+def test_what_is_no_model_cannot_be_frozen(value, refuses):
     with refuses("model", type(value).__name__):
         freeze(value, ["0"])
 

@@ -244,7 +244,7 @@ def test_the_settings_tell_all_that_it_takes_to_repeat(judge, asked):
     assert told["notes"] == notes
 
 
-def test_a_reader_is_a_second_judge(judge, asked):
+def test_a_reader_reads_the_digits_of_real_clips_as_a_second_judge(judge, asked):
     scores = evaluate(real(asked), asked, judge, reader=Reader(frames=1), tasks=["text"], count=10)
     assert value(scores, "text.digit_read") >= 0.7
     assert scores.settings["reader"]["frames"] == 1

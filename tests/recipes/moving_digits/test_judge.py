@@ -64,7 +64,7 @@ def test_the_judge_agrees_with_raters_about_digits_that_melted(judge):
     assert min(agreement(judge)) >= 0.85  # docs/evaluation.md has the figures
 
 
-def test_a_judge_learns():
+def test_a_judge_trained_for_60_steps_names_most_digits_right():
     clips, _ = accuracy(train_judge(steps=60), 100)
     assert clips >= 0.6  # by chance 0.1
 

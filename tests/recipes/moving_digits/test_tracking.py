@@ -58,7 +58,7 @@ def test_backwards_in_time_it_goes_the_other_way_as_fast(row, way, speed, start)
 
 
 @given(rows, st.sampled_from(DIRECTIONS), st.integers(8, 16), starts)
-def test_eight_frames_are_enough(row, way, count, start):
+def test_eight_frames_are_enough_to_tell_direction_and_speed(row, way, count, start):
     frames = render(PICTURES[row], way, 0.4, start=start)[-count:]
     assert direction_of(frames) == way
     assert speed_of(frames) == pytest.approx(0.4, abs=0.05)
@@ -114,7 +114,7 @@ def test_a_few_empty_frames_do_not_lose_the_track():
     assert speed_of(clip) == pytest.approx(0.7, abs=0.03)
 
 
-def test_colour_counts_as_its_mean():
+def test_brightness_of_a_colour_is_the_mean_of_its_channels():
     frames = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
     frames[..., 0] = 90
     assert brightness(frames).mean() == pytest.approx(30 / 255)
@@ -152,7 +152,7 @@ def test_what_stands_still_meets_no_wall():
     assert bounced(frames, 17) is None
 
 
-def test_black_frames_meet_no_wall():
+def test_black_frames_are_not_thrown_back_by_a_wall():
     assert bounced(torch.zeros(49, 64, 64, 3, dtype=torch.uint8), 17) is None
 
 
