@@ -37,7 +37,7 @@ def test_demo_writes_a_video_an_animation_and_a_sheet_and_says_what_it_does(tmp_
 
     cli.demo(tmp_path / "new")
     printed, bars = capsys.readouterr()
-    assert printed.startswith("Loading the model moving-digits")
+    assert printed.startswith("Loading moving-digits")
     assert "one digit (zero to nine, 0 to 9)" in printed
     assert "8 videos" in bars
     assert "set/s" in bars
@@ -343,6 +343,10 @@ def test_what_cannot_be_done_is_refused_before_generating(
         (("generate", "x", "--out"), "--out: got too few, allowed: 1 values"),
         (("edit", "x"), "--out: got none, allowed: PATH"),
         (("bench", "heads", "--width", "q"), "--width: got 'q', allowed: INT"),
+        (
+            ("train", "moving-digits", "--out", "x", "--vae.run.steps", "0"),
+            "--vae.run.steps: got 0, allowed: an integer of at least 1; see contar train moving",
+        ),
         (("train", "fast"), "fast: no such option or command; see contar train --help"),
         (("train", "cached", "--out", "x"), "--cache: got none, allowed: PATH"),
     ],
@@ -505,9 +509,23 @@ def test_a_bad_argument_of_any_command_ends_with_the_message(arguments, tmp_path
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(("info", "none"), "model: got 'none'"),
+     (("cache", "none", "--out", "x"), "folder: no folder"),
+     (("edit", "none.gif", "--out", "a.gif", "--mask", "m.png"), "in: no file"),
+     (("edit", "a.gif", "--out", "a.gif", "--mask", "m.png", "--prompt", "\udcff"),
+      "--prompt: got")],
+)  # fmt: skip
+def test_what_is_given_by_its_place_is_named_without_dashes(main, given, said):
+    with pytest.raises(SystemExit) as caught:
+        main(*given)
+    assert str(caught.value).startswith(f"contar: {said}")
+
+
 def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"^contar: .*Not a directory"):
+    with pytest.raises(SystemExit, match=r"^contar: --out: got .*Not a directory"):
         main("demo", "--out", str(tmp_path / "file" / "demo"))
 
 

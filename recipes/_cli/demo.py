@@ -13,17 +13,19 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
         out: folder for the video, the animation and the contact sheet.
         seed: of all that is random.
     """
-    print(
-        "Loading the model moving-digits, which contar carries, and its text encoder.", flush=True
-    )
+    print("Loading moving-digits, the model that contar carries, and its text encoder.", flush=True)
     import torch
 
+    from contar._errors import bad
     from contar.media import save_sheet, side_by_side, write_video
     from recipes import nova
     from recipes.moving_digits import PROMPTS
 
     draws = seeded(seed)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise bad("out", str(out), f"a folder that can be made ({error.strerror})") from None
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
     length, fps = pipe.config["defaults"]["num_frames"], pipe.config["defaults"]["fps"]
     print(f"Making {len(PROMPTS)} videos of {length} frames, from a sentence each.", flush=True)

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import get_type_hints
+from typing import get_args, get_type_hints
+
+import tyro
 
 # Arguments of what commands call, by the options that set them.
 _OPTIONS = {
@@ -19,7 +21,6 @@ _OPTIONS = {
     "prompt frames": "prompt_at",
     "as_json": "json",
 }
-_WITHOUT_DASHES = ("prompt", "in")
 # How tyro words what it cannot read, and how we do.
 _WORDINGS = (
     (r"Error parsing (\S+): no type matching (.+?) could be .* from \[(.*?)\].*",
@@ -29,6 +30,7 @@ _WORDINGS = (
     (r"Error parsing (\S+): invalid literal for int\(\).*: (.+)", r"\1: got \2, allowed: INT"),
     (r"Error parsing (\S+): could not convert string to float: (.+)",
      r"\1: got \2, allowed: FLOAT"),
+    (r"Error parsing (?:recipe|comparison)\.(\S+): (\w+): (.*)", r"--\1.\2: \3"),
     (r"Error parsing (\S+): (.*)", r"\1: \2"),
     (r"invalid choice (.+) for argument '(\S+)'\. Expected one of \((.*)\)\.?",
      r"\2: got \1, allowed: one of \3"),
@@ -40,11 +42,15 @@ _WORDINGS = (
 
 
 def options_of(command: Callable[..., object] | None) -> set[str]:
-    """Return the names of a command's options, as Python writes them; none of no command."""
+    """Return the names of a command's options, as Python writes them; none of no command.
+
+    What is given by its place has no dashes, and is none.
+    """
     if command is None:
         return set()
     kinds = get_type_hints(command)
-    names = set(kinds) - {"return"}
+    marked = get_type_hints(command, include_extras=True)
+    names = {n for n in kinds if tyro.conf.Positional not in get_args(marked[n])} - {"return"}
     for kind in filter(is_dataclass, kinds.values()):
         names |= {field.name for field in fields(kind)}
     return names
@@ -62,7 +68,7 @@ def one_line(error: BaseException, options: set[str]) -> str:
     message = " ".join(str(error).split()) or type(error).__name__
     name, colon, rest = message.partition(": ")
     option = name if name in options else _OPTIONS.get(name, "")
-    if not colon or option not in options or option in _WITHOUT_DASHES:
+    if not colon or option not in options:
         return message
     return f"--{option.removeprefix('as_').replace('_', '-')}: {rest}"
 
