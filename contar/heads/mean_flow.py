@@ -25,12 +25,15 @@ class MeanFlowHead(nn.Module):
 
         u = v - (t - r) d/dt u(x_t, r, t),      x_r = x_t - (t - r) u(x_t, r, t)
 
-    so that one step goes from noise to token. Take it where a flow's quality is wanted in a few
+    so that one step goes from noise to token. Along the path x_t moves with the network's own
+    velocity u(x_t, t, t): in the mean over all tokens that is noise - x, of which a single one
+    would only add its chance to what is learned. Take it where a flow's quality is wanted in a few
     steps, for a training step of about twice the cost. Temperature multiplies the noise that it
     starts from. Guidance combines mean velocities, which is a flow's guidance in the limit of many
     steps; the paper trains guidance in instead.
 
-    Source: Geng et al. 2025, arXiv 2505.13447, algorithms 1 and 2; table 1 for the shares.
+    Source: Geng et al. 2025, arXiv 2505.13447, algorithms 1 and 2; table 1 for the shares. The own
+    velocity: Geng et al. 2025, arXiv 2512.02012.
 
     Args:
         token_dim: values of a token.
@@ -102,16 +105,15 @@ class MeanFlowHead(nn.Module):
         noisy = clean + t[..., None] * velocity
         condition = self.network.condition(cond).expand(*shape, -1)
         slope = torch.zeros_like(velocity)  # where r is t it counts for nothing
-        slope[spanned] = self._slope(*(y[spanned] for y in (noisy, r, t, condition, velocity)))
+        slope[spanned] = self._slope(*(y[spanned] for y in (noisy, r, t, condition)))
         goal = velocity - (t - r)[..., None] * slope
         error = (self.velocity(noisy, r, t, condition) - goal).square().mean(-1)
         return error / (error.detach() + 1e-3) ** self.power
 
     @torch.no_grad()
-    def _slope(
-        self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor, velocity: Tensor
-    ) -> Tensor:
-        """Return d/dt u(x, r, t) where x moves with `velocity`."""
+    def _slope(self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return d/dt u(x, r, t) where x moves with the network's velocity."""
+        velocity = self.velocity(x, t, t, condition)
         with forward_ad.dual_level(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
             moving = forward_ad.make_dual(x, velocity), forward_ad.make_dual(t, torch.ones_like(t))
