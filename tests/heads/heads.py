@@ -29,7 +29,7 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "flow": lambda c, d, **s: _diffusion(c, d, FLOW, 25, **s),
     "mixture": lambda c, d, width, depth: MixtureHead(c, d, components=8, width=width),
     "energy": lambda c, d, **s: EnergyHead(c, d, noise=32, **s),
-    "mean_flow": lambda c, d, **s: MeanFlowHead(c, d, steps=4, power=0.0, **s),
+    "mean_flow": lambda c, d, **s: MeanFlowHead(c, d, steps=4, **s),
 }
 
 
