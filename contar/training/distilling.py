@@ -12,7 +12,9 @@ from contar._random import normal, seeded
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
 from contar.heads import Noise, TokenHead
+from contar.training.distributed import processes
 from contar.training.loop import RunConfig, train
+from contar.training.order import batch_indices
 
 # From samples' indices and the step (or a name) to the conditions of their tokens, [m, cond_dim],
 # and to the unconditional ones, where guidance acts.
@@ -31,6 +33,7 @@ def distill_head(
     steps: int | None = None,
     teacher_steps: int | None = None,
     repeats: int = 4,
+    pool: int | None = None,
     resume: bool = False,
     described: Mapping[str, Any] | None = None,
     validate: Sequence[Sequence[int]] = (),
@@ -58,13 +61,16 @@ def distill_head(
         steps: of the student's draw; None is its own number.
         teacher_steps: likewise.
         repeats: draws for each condition.
+        pool: steps whose draws of the teacher are kept in memory and come again, since they cost
+            more than all else; None draws anew in each step.
         resume: as in `train`.
         described: as in `train`.
         validate: batches of indices, as in `train`.
 
     Raises:
         ValueError: heads of different sizes, one whose draw asks for other noise than that it
-            starts from, guidance without unconditional conditions, or as in `train`.
+            starts from, guidance without unconditional conditions, a pool beside parts of a batch
+            or several processes, or as in `train`.
     """
     for name, head in (("student", student), ("teacher", teacher)):
         check_instance(name, head, nn.Module)
@@ -75,6 +81,10 @@ def distill_head(
             raise bad(f"student.{name}", getattr(student, name), allowed)
     check_callable("conditions", conditions)
     check_size("repeats", repeats)
+    if pool is not None:
+        check_size("pool", pool)
+        if config.parts * processes().num_processes > 1:
+            raise bad("pool", pool, "None beside parts of a batch, or several processes")
     guidance = Guidance() if guidance is None else guidance
     guided = isinstance(guidance, Guidance) and guidance.scale > 1
     draw = {"guidance": guidance, "steps": teacher_steps}
@@ -86,7 +96,7 @@ def distill_head(
         student.sample(nothing, noise=_Start(start, "student"), steps=steps)
 
     @torch.no_grad()
-    def load(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
+    def draw_anew(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
         cond, uncond = conditions(indices, step)
         if guided and uncond is None:
             raise bad("conditions", "no unconditional ones", f"those for guidance {guidance.scale}")
@@ -96,6 +106,17 @@ def distill_head(
         options = {**draw, "uncond": uncond if guided else None}
         token = teacher.sample(cond, noise=_Start(noise, "teacher"), **options)
         return cond[0], noise[0], token[0]
+
+    kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def load(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
+        if pool is None or isinstance(step, str):
+            return draw_anew(indices, step)
+        place = step % pool
+        if place not in kept:
+            first = batch_indices(count, config.batch, place, seed=config.seed)
+            kept[place] = draw_anew(first, place)
+        return kept[place]
 
     trained: Any = train(
         _Alike(student, steps),

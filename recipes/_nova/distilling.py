@@ -33,6 +33,7 @@ class HeadStage:
             left out.
         teacher_steps: of the trained head; the pipeline's default, if left out.
         repeats: draws for each hidden token.
+        pool: steps whose draws of the trained head are kept, and come again; None draws anew.
         shares: as in `NovaStage`.
     """
 
@@ -44,12 +45,13 @@ class HeadStage:
     guidance: float | None = None
     teacher_steps: int | None = None
     repeats: int = 4
+    pool: int | None = None
     shares: tuple[float, float] = (0.7, 0.25)
 
     def __post_init__(self) -> None:
         keep_plain(self)
         check_instance("run", self.run, RunConfig)
-        for name in ("width", "depth", "teacher_steps"):
+        for name in ("width", "depth", "teacher_steps", "pool"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check_count("steps", self.steps)
@@ -145,6 +147,7 @@ def train_head(
         steps=stage.steps,
         teacher_steps=steps,
         repeats=stage.repeats,
+        pool=stage.pool,
         resume=resume,
         described={
             **{name: value for name, value in asdict(stage).items() if name != "run"},

@@ -1,5 +1,7 @@
 """A head learns to draw at once what a trained one draws in many steps."""
 
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ VALUES, COND = 3, 4
 QUICK = RunConfig(
     steps=150, batch=64, learning_rate=5e-3, warmup=10, ema=0.98, save_every=150, log_every=50
 )
+
+PARTS = replace(QUICK, parts=2)
 
 
 def head(seed: int = 0, **sizes: Any) -> Any:
@@ -37,7 +41,7 @@ def test_a_student_draws_from_the_same_noise_what_its_guided_teacher_draws(tmp_p
     options: Any = {"count": 1000, "guidance": Guidance(4.0), "teacher_steps": 8, "repeats": 2}
     trained = distill_head(student, teacher, conditions, QUICK, tmp_path / "run", **options)
 
-    cond, uncond = (x[None] for x in conditions(range(500), "test"))
+    cond, uncond = (x[None] for x in conditions(range(500), 10**6))
     with torch.no_grad():
         options = {"uncond": uncond, "guidance": Guidance(4.0), "steps": 8}
         guided = teacher.sample(cond, noise=torch.Generator().manual_seed(5), **options)
@@ -49,6 +53,26 @@ def test_a_student_draws_from_the_same_noise_what_its_guided_teacher_draws(tmp_p
     assert all(torch.equal(x, before[name]) for name, x in teacher.state_dict().items())
 
 
+def test_a_pool_draws_for_its_steps_once_and_a_run_that_is_gone_on_with_draws_the_same(tmp_path):
+    asked = []
+
+    def noted(indices: Any, step: int | str) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(step)
+        return conditions(indices, step)
+
+    long = replace(QUICK, steps=6, save_every=3, warmup=1)
+    options: Any = {"count": 1000, "pool": 2}
+    parts = (head(1, name="flow"), noted, long, tmp_path / "whole")
+    whole = distill_head(head(2, name="mean_flow"), *parts, **options)
+    assert asked == [0, 1]
+    for save in (tmp_path / "whole" / "saves").glob("*6"):
+        shutil.rmtree(save)
+    again = distill_head(head(2, name="mean_flow"), *parts, **options, resume=True)
+    assert asked == [0, 1, 1, 0]
+    for name, x in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], x)
+
+
 @pytest.mark.parametrize(
     ("argument", "student", "teacher", "options"),
     [
@@ -56,6 +80,8 @@ def test_a_student_draws_from_the_same_noise_what_its_guided_teacher_draws(tmp_p
         ("student", {"name": "energy"}, {"name": "flow"}, {}),
         ("teacher", {"name": "mean_flow"}, {"name": "diffusion"}, {}),
         ("repeats", {"name": "mean_flow"}, {"name": "flow"}, {"repeats": 0}),
+        ("pool", {"name": "mean_flow"}, {"name": "flow"}, {"pool": 0}),
+        ("pool", {"name": "mean_flow"}, {"name": "flow"}, {"pool": 2, "config": PARTS}),
         ("steps", {"name": "mean_flow"}, {"name": "flow"}, {"steps": 0}),
         ("conditions", {"name": "mean_flow"}, {"name": "flow"}, {"conditions": None}),
         ("conditions", {"name": "mean_flow"}, {"name": "flow"}, {"guidance": Guidance(2.0)}),
