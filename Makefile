@@ -25,7 +25,7 @@ $(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "torch>=2.10" torchvision)
 $(PIP) -e ".[$(EXTRAS)]"
 endef
 
-$(STAMP): EXTRAS := dev
+$(STAMP): EXTRAS := dev,scale
 $(STAMP): pyproject.toml
 	$(packages)
 	touch $@ $(DEMO)

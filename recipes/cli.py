@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from recipes._cli import bench as bench_commands
-from recipes._cli import training
+from recipes._cli import suites, training
 from recipes._cli.demo import demo
 from recipes._cli.editing import edit
 from recipes._cli.errors import is_expected, one_line, options_of, refusal
@@ -39,6 +39,8 @@ COMMANDS: dict[str, Command] = {
     "bench": bench,
     "cache": training.cache,
     "compare": training.compare,
+    "sample": suites.sample,
+    "scores": suites.scores,
 }
 
 

@@ -112,7 +112,7 @@ def test_make_says_what_comes_and_takes_torch_from_an_index_of_ones_own(tmp_path
     assert make("demo")[-1] == "ran demo --out demo"
     assert not [line for line in make("demo") if "pip" in line]  # it is installed
     said = make("install")
-    assert [line for line in said if line.startswith("ran")] == [f"{pip} -e .[dev]"]
+    assert [line for line in said if line.startswith("ran")] == [f"{pip} -e .[dev,scale]"]
     assert "3.3 GB" in said[1]
 
 

@@ -1,0 +1,188 @@
+"""The files that official evaluators write, read back into figures by name."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from contar._errors import bad, check_choice, check_number
+
+Figures = dict[str, float]
+
+_GENEVAL = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+_T2I = {  # where each category's evaluator writes, beside its samples
+    "color": "annotation_blip",
+    "shape": "annotation_blip",
+    "texture": "annotation_blip",
+    "spatial": "labels/annotation_obj_detection_2d",
+    "non_spatial": "annotation_clip",
+    "complex": "annotation_3_in_1",
+    "3d_spatial": "labels/annotation_obj_detection_3d",
+    "numeracy": "annotation_num",
+}
+# Least and largest value that a dimension is scaled by, and its weight.
+# Source: Vchitect/VBench, scripts/constant.py.
+_QUALITY = {
+    "subject_consistency": (0.1462, 1.0, 1.0),
+    "background_consistency": (0.2615, 1.0, 1.0),
+    "temporal_flickering": (0.6293, 1.0, 1.0),
+    "motion_smoothness": (0.706, 0.9975, 1.0),
+    "aesthetic_quality": (0.0, 1.0, 1.0),
+    "imaging_quality": (0.0, 1.0, 1.0),
+    "dynamic_degree": (0.0, 1.0, 0.5),
+}
+_SEMANTIC = {
+    "object_class": (0.0, 1.0, 1.0),
+    "multiple_objects": (0.0, 1.0, 1.0),
+    "human_action": (0.0, 1.0, 1.0),
+    "color": (0.0, 1.0, 1.0),
+    "spatial_relationship": (0.0, 1.0, 1.0),
+    "scene": (0.0, 0.8222, 1.0),
+    "appearance_style": (0.0009, 0.2855, 1.0),
+    "temporal_style": (0.0, 0.364, 1.0),
+    "overall_consistency": (0.0, 0.364, 1.0),
+}
+# Source: Vchitect/VBench, VBench-2.0/scripts/constant.py.
+_GROUPS = {
+    "creativity": ("Composition", "Diversity"),
+    "commonsense": ("Instance_Preservation", "Motion_Rationality"),
+    "controllability": (
+        "Camera_Motion", "Complex_Landscape", "Complex_Plot", "Dynamic_Attribute",
+        "Dynamic_Spatial_Relationship", "Human_Interaction", "Motion_Order_Understanding",
+    ),
+    "human_fidelity": ("Human_Anatomy", "Human_Clothes", "Human_Identity"),
+    "physics": ("Material", "Mechanics", "Multi-View_Consistency", "Thermotics"),
+}  # fmt: skip
+
+
+def read_scores(suite: str, result: str | os.PathLike[str]) -> Figures:
+    """Return figures from what a suite's official evaluator wrote, in percent.
+
+    An overall figure is there only if all that it is the mean of are.
+
+    Args:
+        suite: "geneval" (its results.jsonl), "dpg-bench" (its …_results.txt), "t2i-compbench" (the
+            folder of categories, each with its `…/vqa_result.json`), "vbench" or "vbench-2.0" (an
+            …_eval_results.json, or a folder of such).
+        result: that file or folder.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no result in the folder.
+        ValueError: an unknown suite, or a file of another format.
+
+    Source: the summaries of djghosh13/geneval, TencentQQGYLab/ELLA, Karine-Huang/T2I-CompBench and
+    Vchitect/VBench (scripts/cal_final_score.py).
+    """
+    readers = {
+        "geneval": _geneval, "dpg-bench": _dpg, "t2i-compbench": _t2i,
+        "vbench": _vbench, "vbench-2.0": _vbench2,
+    }  # fmt: skip
+    check_choice("suite", suite, tuple(readers))
+    path = Path(result)
+    if not path.exists():
+        raise FileNotFoundError(f"result: got no such file as {str(path)!r}, allowed: one")
+    try:
+        figures = readers[suite](path)
+    except (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError) as error:
+        allowed = f"what the evaluator of {suite} writes"
+        raise bad("result", f"{path} ({error!r})", allowed) from error
+    if not figures:
+        raise FileNotFoundError(f"result: got nothing in {path}, allowed: results of {suite}")
+    return {name: 100 * check_number(name, value) for name, value in figures.items()}
+
+
+def _geneval(path: Path) -> Figures:
+    """Shares of right pictures by tag; overall is the mean over tags."""
+    answers: dict[str, list[float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        told = json.loads(line)
+        answers.setdefault(told["tag"], []).append(float(told["correct"]))
+    tags = {tag: fmean(values) for tag, values in answers.items()}
+    return _with_mean("overall", tags, _GENEVAL)
+
+
+def _dpg(path: Path) -> Figures:
+    """The last summary: shares by category, and the mean of the pictures' scores."""
+    figures: Figures = {}
+    broad = False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.strip().rpartition(": ")
+        if line.startswith("Model:"):
+            figures = {}  # of an evaluation that was added to the same file
+        elif line.startswith(("L1 category", "L2 category")):
+            broad = line.startswith("L1")
+        elif name == "DPG-Bench score":
+            figures["overall"] = _percent(path, value)
+        elif line.startswith("\t") and broad:
+            figures[name] = _percent(path, value)
+    if "overall" not in figures:
+        raise bad("result", str(path), "a summary that ends in the DPG-Bench score")
+    return figures
+
+
+def _percent(path: Path, value: str) -> float:
+    try:
+        return float(value) / 100
+    except ValueError:
+        raise bad("result", f"{value!r} in {path}", "a number") from None
+
+
+def _t2i(path: Path) -> Figures:
+    """The mean answer of each category."""
+    figures = {}
+    for category, place in _T2I.items():
+        file = path / category / place / "vqa_result.json"
+        if file.is_file():
+            told = json.loads(file.read_text(encoding="utf-8"))
+            figures[category] = fmean(float(answer["answer"]) for answer in told)
+    return figures
+
+
+def _vbench(path: Path) -> Figures:
+    """Dimensions as they are; quality, semantic and total of scaled and weighted ones."""
+    raw = _dimensions(path)
+    figures = {n: raw[n] for n in (*_QUALITY, *_SEMANTIC) if n in raw}
+    for name, group in {"quality": _QUALITY, "semantic": _SEMANTIC}.items():
+        if group.keys() <= raw.keys():
+            scaled = (
+                weight * (raw[n] - low) / (high - low) for n, (low, high, weight) in group.items()
+            )
+            figures[name] = sum(scaled) / sum(weight for _, _, weight in group.values())
+    if {"quality", "semantic"} <= figures.keys():
+        figures["total"] = (4 * figures["quality"] + figures["semantic"]) / 5
+    return figures
+
+
+def _vbench2(path: Path) -> Figures:
+    """Dimensions, the five groups' means, and the mean of those."""
+    raw = _dimensions(path)
+    known = [name for group in _GROUPS.values() for name in group]
+    figures = {name: raw[name] for name in known if name in raw}
+    for group, names in _GROUPS.items():
+        if all(name in raw for name in names):
+            figures[group] = fmean(raw[name] for name in names)
+    return _with_mean("total", figures, tuple(_GROUPS))
+
+
+def _dimensions(path: Path) -> Figures:
+    """Return each dimension's score from one file, or from all in a folder."""
+    files = sorted(path.rglob("*_eval_results.json")) if path.is_dir() else [path]
+    figures: Figures = {}
+    for file in files:
+        told: Any = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in told.items():
+            name = name.replace(" ", "_")
+            if name in figures and figures[name] != value[0]:
+                raise bad("result", f"{name} twice in {path}", "one result of each dimension")
+            figures[name] = float(value[0])
+    return figures
+
+
+def _with_mean(name: str, figures: Mapping[str, float], parts: tuple[str, ...]) -> Figures:
+    found = [figures[part] for part in parts if part in figures]
+    whole = {**figures}
+    if len(found) == len(parts):
+        whole[name] = fmean(found)
+    return whole

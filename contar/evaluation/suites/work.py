@@ -1,0 +1,263 @@
+"""Samples of a suite, unit by unit, into an evaluator's folder; nothing else gets there.
+
+OUT/SUITE    what the evaluator reads
+OUT/run      the plan, a line for each unit with its seeds, units that failed, parts of files
+"""
+
+import json
+import os
+import shutil
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contar._errors import bad, check_count
+from contar._files import flush, read_json, write_whole
+from contar._typing import UInt8
+from contar.evaluation.suites.suite import SUFFIXES, Suite, Unit
+from contar.media import write_video
+
+RUN = "run"
+_PLAN, _UNITS = "plan.json", "units.jsonl"
+Make = Callable[[str, int], UInt8[np.ndarray, "t h w 3"]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that could not be made.
+
+    Attributes:
+        file: its name.
+        error: the error's kind and message.
+    """
+
+    file: str
+    error: str
+
+
+def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+    """Write plan, units and the texts beside the samples, or see that they are these.
+
+    Args:
+        suite: what is to be sampled.
+        out: a folder, made if need be.
+        settings: of the model, of JSON; a run that goes on has the same.
+
+    Raises:
+        ValueError: the folder has another plan (without a sample, only other units count), or its
+            file system refuses a name.
+    """
+    place = Path(out)
+    run, folder = place / RUN, place / suite.name
+    run.mkdir(parents=True, exist_ok=True)
+    units = suite.lines()
+    plan = {
+        "suite": suite.name,
+        "kind": suite.kind,
+        "units": sha256(units.encode()).hexdigest(),
+        "settings": dict(settings),
+    }
+    plan = json.loads(json.dumps(plan))
+    if (run / _PLAN).is_file():
+        begun = any((folder / file).is_file() for file in suite.files)
+        _check_same(read_json(run / _PLAN), plan, place, begun)
+    _try_names(suite, run)
+    folder.mkdir(exist_ok=True)
+    for name, text in suite.beside.items():
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _move(_part(run, 0, ".txt", text), folder / name)
+    write_whole(run / _UNITS, units)
+    write_whole(run / _PLAN, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_plan(out: str | os.PathLike[str]) -> tuple[Suite, dict[str, Any]]:
+    """Return the suite and settings that `plan_suite` wrote.
+
+    Raises:
+        FileNotFoundError: it wrote none.
+    """
+    run = Path(out) / RUN
+    plan = read_json(run / _PLAN)
+    lines = (run / _UNITS).read_text(encoding="utf-8")
+    return Suite.from_lines(plan["suite"], plan["kind"], lines), plan["settings"]
+
+
+def sample_units(
+    out: str | os.PathLike[str],
+    make: Make,
+    *,
+    fps: float = 12.0,
+    rank: int = 0,
+    tasks: int = 1,
+    retry: bool = False,
+    report: Callable[[str], object] = lambda line: None,
+    ended: Callable[[], bool] = lambda: False,
+) -> list[Failure]:
+    """Make one task's share of a plan: what is not there yet and has not failed.
+
+    Every file is written whole or not at all, so a run that was killed goes on with the same call.
+    A unit that fails is recorded, with its error, and the next one follows.
+
+    Args:
+        out: folder of `plan_suite`.
+        make: a sample from a text and a seed: uint8 frames [t, h, w, 3], one of a picture.
+        fps: frames a second of videos.
+        rank: of the task; unit i is made by the task of rank i modulo `tasks`.
+        tasks: among which the units are shared.
+        retry: make those that failed, and no others.
+        report: called with a line for each unit.
+        ended: asked before each unit; True stops the work, as when the run's own process is gone.
+
+    Returns:
+        The units that failed in this call.
+
+    Raises:
+        ValueError: no such rank.
+        OSError: the folder cannot be written to.
+    """
+    if check_count("rank", rank, 0) >= check_count("tasks", tasks):
+        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+    suite, _ = read_plan(out)
+    run, folder = Path(out) / RUN, Path(out) / suite.name
+    failures = []
+    share = suite.units[rank::tasks]
+    for number, unit in enumerate(share, 1):
+        failed = _failure(run, unit)
+        if _there(folder, unit) or failed.is_file() != retry:
+            continue
+        if ended():
+            break
+        part = None
+        try:
+            frames = [make(unit.text, seed) for seed in suite.seeds(unit)]
+            part = _write(run, rank, suite, frames, fps)
+            for file in unit.files[1:]:
+                copy = _part(run, rank, SUFFIXES[suite.kind], None)
+                shutil.copyfile(part, copy)
+                _move(copy, folder / file)
+            _move(part, folder / unit.name)
+            failed.unlink(missing_ok=True)
+            report(f"{number} of {len(share)}: {unit.name}")
+        except OSError:  # of a full or broken disk, on which all others would fail as well
+            raise
+        except Exception as error:
+            if ended():
+                break
+            failure = Failure(unit.name, f"{type(error).__name__}: {error}")
+            _record(failed, failure, traceback.format_exc())
+            report(f"{number} of {len(share)}: {unit.name} failed: {failure.error}")
+            failures.append(failure)
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
+    return failures
+
+
+def units_left(out: str | os.PathLike[str], *, retry: bool = False) -> list[int]:
+    """Return the numbers of the units that a call of `sample_units` would make."""
+    suite, _ = read_plan(out)
+    run, folder = Path(out) / RUN, Path(out) / suite.name
+    return [
+        number
+        for number, unit in enumerate(suite.units)
+        if not _there(folder, unit) and _failure(run, unit).is_file() == retry
+    ]
+
+
+def failed_units(out: str | os.PathLike[str]) -> Iterator[Failure]:
+    """Yield the recorded units that failed, in the order of the plan."""
+    suite, _ = read_plan(out)
+    for unit in suite.units:
+        file = _failure(Path(out) / RUN, unit)
+        if file.is_file():
+            yield Failure(unit.name, read_json(file)["error"])
+
+
+def clear_parts(out: str | os.PathLike[str]) -> None:
+    """Remove what killed runs left of files; none may be at work in the folder."""
+    shutil.rmtree(Path(out) / RUN / "parts", ignore_errors=True)
+
+
+def _there(folder: Path, unit: Unit) -> bool:
+    return all((folder / file).is_file() for file in unit.files)
+
+
+def _failure(run: Path, unit: Unit) -> Path:
+    return run / "failed" / f"{sha256(unit.name.encode()).hexdigest()[:24]}.json"
+
+
+def _record(path: Path, failure: Failure, trace: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"file": failure.file, "error": failure.error, "trace": trace}
+    write_whole(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def _part(run: Path, rank: int, suffix: str, text: str | None) -> Path:
+    part = run / "parts" / f"{rank:05d}-{uuid.uuid4().hex}{suffix}"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if text is not None:
+        part.write_text(text, encoding="utf-8")
+    return part
+
+
+def _write(run: Path, rank: int, suite: Suite, samples: list[np.ndarray], fps: float) -> Path:
+    """Write the samples of a unit to a part of their own, on the disk when it returns."""
+    if suite.kind == "picture" and any(len(frames) != 1 for frames in samples):
+        raise bad("frames", [len(frames) for frames in samples], "1 of a picture")
+    frames = samples[0]
+    if len(samples) == 4:
+        if frames.shape[1] != frames.shape[2]:
+            size = f"{frames.shape[2]} x {frames.shape[1]}"
+            raise bad("samples", size, "squares, into which the evaluator cuts the grid")
+        frames = np.concatenate(
+            [np.concatenate(samples[row : row + 2], axis=2) for row in (0, 2)], axis=1
+        )
+    part = _part(run, rank, SUFFIXES[suite.kind], None)
+    write_video(frames, part, fps=fps)
+    return part
+
+
+def _move(part: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    flush(part)
+    os.replace(part, place)
+
+
+def _try_names(suite: Suite, run: Path) -> None:
+    """Raise a ValueError if the file system refuses the longest name or one of unusual letters."""
+    names = {part for file in suite.files for part in file.split("/")}
+    unusual = {n for n in names if not n.isascii() or set(n) & set('\\:*?"<>|') or n != n.strip()}
+    trial = run / "names"
+    for name in sorted(unusual | {max(names, key=lambda name: len(name.encode()))}):
+        trial.mkdir(exist_ok=True)
+        try:
+            (trial / name).touch()
+            if name not in os.listdir(trial):
+                raise OSError("it comes back under another name")
+        except OSError as error:
+            allowed = f"a file system that takes {name!r}, the name that {suite.name} wants"
+            raise bad("out", f"{run.parent}: {error}", allowed) from error
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path, begun: bool) -> None:
+    """Raise a ValueError if a folder was planned otherwise; settings may change without samples."""
+    if old == new:
+        return
+    if not begun and {**old, "settings": new["settings"]} == new:
+        shutil.rmtree(out / RUN / "failed", ignore_errors=True)
+        return
+    before, now = ({**plan, **plan["settings"]} for plan in (old, new))
+    other = [n for n in sorted(before.keys() | now.keys()) if before.get(n) != now.get(n)]
+    told = ", ".join(
+        f"{n}: {now.get(n)!r} (was {before.get(n)!r})" for n in other if n != "settings"
+    )
+    raise bad("out", f"{out}, begun otherwise: {told}", "the same settings, or a new folder")

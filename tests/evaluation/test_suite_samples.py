@@ -1,0 +1,354 @@
+"""`contar sample` and `contar scores`, as a person runs them: engines, kills, refusals."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import evaluators
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contar._lock import locked
+from contar.evaluation import check_samples, read_plan, read_suite
+from contar.media import read_video
+from recipes._cli import suites
+
+pytest.importorskip("datatrove")
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+PROMPTS = Path(__file__).parent / "prompts"
+FILES = {
+    "geneval": PROMPTS / "geneval.jsonl",
+    "dpg-bench": PROMPTS / "dpg",
+    "t2i-compbench": PROMPTS / "t2i",
+    "vbench": PROMPTS / "VBench_full_info.json",
+    "vbench-2.0": PROMPTS / "VBench2_full_info.json",
+}
+QUICK = ("--steps", "1", "--diffusion-steps", "1")
+
+
+class Fake:
+    """A pipeline whose samples are the seed's, and that refuses 3 frames and some words."""
+
+    config = {"defaults": {"fps": 8.0}}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.refused: tuple[str, ...] = ()
+
+    def stream(self, text: str, **call: Any) -> None:
+        if call["num_frames"] == 3:
+            raise ValueError("num_frames: got 3, allowed: 1 or 5")
+
+    def __call__(self, text: str, generator: torch.Generator, **call: Any) -> SimpleNamespace:
+        self.asked.append((text, call))
+        if text in self.refused:
+            raise RuntimeError("no memory")
+        draws = np.random.default_rng(generator.initial_seed())
+        frames = draws.integers(0, 255, (call["num_frames"] or 5, 8, 8, 3), dtype=np.uint8)
+        return SimpleNamespace(frames=[frames])
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    pipe = Fake()
+    monkeypatch.setattr(suites, "_loaded", lambda loading: pipe)
+    return pipe
+
+
+def listed(folder: Path, count: int) -> Path:
+    file = folder / "prompts.txt"
+    digits = ("zero", "one", "two", "three", "four", "five", "six")
+    file.write_text("".join(f"a {digits[n % 7]} moves up, {n}\n" for n in range(count)))
+    return file
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def judged(suite: str, folder: Path) -> evaluators.Judged:
+    if suite == "geneval":
+        return evaluators.geneval(folder)
+    if suite == "dpg-bench":
+        return evaluators.dpg_bench(folder, FILES[suite], 64)
+    if suite == "t2i-compbench":
+        places = (folder / category for category in sorted(os.listdir(folder)))
+        return [pair for place in places for pair in evaluators.t2i_compbench(place)]
+    return {"vbench": evaluators.vbench, "vbench-2.0": evaluators.vbench2}[suite](
+        folder, FILES[suite]
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_official_evaluator_reads_what_the_shipped_model_made(name, main, tmp_path, capsys):
+    frames = {"vbench": ("--frames", "1"), "vbench-2.0": ("--frames", "5")}.get(name, ())
+    call = ("sample", name, "--prompts", str(FILES[name]), "--out", str(tmp_path))
+    main(*call, *QUICK, *frames)
+    suite = read_suite(name, FILES[name])
+    read = judged(name, tmp_path / name)
+    prompts = {file: unit.prompt for unit in suite.units for file in unit.files}
+    assert {str(file.relative_to(tmp_path / name)): prompt for file, prompt in read}.items() <= (
+        prompts.items()
+    )
+    assert {prompt for _, prompt in read} == set(prompts.values())
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "run"])
+    lines = (tmp_path / "run" / "units.jsonl").read_text().splitlines()
+    assert [tuple(json.loads(line)["seeds"]) for line in lines] == [
+        suite.seeds(unit) for unit in suite.units
+    ]
+    main(*call, "--check")
+    assert f"{len(suite.files)} files, as the evaluator wants them" in capsys.readouterr().out
+    if suite.kind == "video":
+        video, rate = read_video(read[0][0])
+        assert video.shape == (int(frames[1]), 64, 64, 3)
+        assert rate == 8 or len(video) == 1
+
+
+def run(out: Path, prompts: Path, **options: Any) -> None:
+    quick: dict[str, Any] = {"frames": 5, "steps": 1, "diffusion_steps": 1}
+    suites.sample("prompts", prompts, out=out, **quick, **options)
+
+
+def forked(out: Path, prompts: Path, **options: Any) -> int:
+    """Return a process, of a group of its own, that has the model and runs."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            run(out, prompts, **options)
+        finally:
+            os._exit(0)
+    return child
+
+
+def test_bytes_are_the_same_in_one_share_or_three_by_any_workers_and_kills(tmp_path):
+    prompts = listed(tmp_path, 6)
+    suite = read_suite("prompts", prompts)
+    run(tmp_path / "whole", prompts)
+    made = contents(tmp_path / "whole" / "prompts")
+    assert len(made) == len(set(made.values())) == 6
+    run(tmp_path / "three", prompts, tasks=3)
+    assert contents(tmp_path / "three" / "prompts") == made
+    run(tmp_path / "two", prompts, tasks=3, workers=2, engine_options=("start_method=fork",))
+    assert contents(tmp_path / "two" / "prompts") == made
+
+    draws, within = random.Random(1), 0
+    for number in range(10):
+        out = tmp_path / f"killed{number // 5}"
+        child = forked(out, prompts, tasks=1 + 2 * (number // 5))
+        time.sleep(draws.uniform(0.1, 0.6))
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        left = contents(out / "prompts") if (out / "prompts").is_dir() else {}
+        assert left.items() <= made.items()
+        within += 0 < len(left) < 6
+    assert within, "no kill fell among the files"
+    for out, tasks in ((tmp_path / "killed0", 1), (tmp_path / "killed1", 3)):
+        run(out, prompts, tasks=tasks)
+        assert contents(out / "prompts") == made
+        assert check_samples(suite, out / "prompts") == []
+        assert not list((out / "run").glob("parts/*"))
+
+
+def test_workers_end_when_their_run_was_killed(tmp_path):
+    prompts, out = listed(tmp_path, 400), tmp_path / "out"
+    options = ("start_method=fork",)
+    child = forked(out, prompts, tasks=2, workers=2, engine_options=options)
+    try:
+        until = time.monotonic() + 20
+        while len(contents(out / "prompts") if (out / "prompts").is_dir() else ()) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        time.sleep(1)  # longer than a sample takes
+        after = contents(out / "prompts")
+        time.sleep(0.5)
+        assert contents(out / "prompts") == after
+        assert not list((out / "run").glob("failed/*"))
+    finally:
+        os.killpg(child, signal.SIGKILL)  # datatrove's own server of queues, too
+
+
+def test_two_runs_at_once_on_one_folder_are_refused(fake, tmp_path, refuses):
+    prompts = listed(tmp_path, 2)
+    with locked(tmp_path / "out" / "run"), refuses("out", "another run goes on"):
+        run(tmp_path / "out", prompts)
+    assert fake.asked == []
+    run(tmp_path / "out", prompts)
+
+
+def test_another_number_of_tasks_goes_on_and_a_lost_file_is_made_again(fake, tmp_path):
+    prompts = listed(tmp_path, 7)
+    run(tmp_path, prompts, tasks=3)
+    made = contents(tmp_path / "prompts")
+    for tasks in (2, 3):
+        fake.asked.clear()
+        (tmp_path / "prompts" / "00004-0.mp4").unlink()
+        run(tmp_path, prompts, tasks=tasks)
+        assert contents(tmp_path / "prompts") == made
+        assert len(fake.asked) == 1
+    fake.asked.clear()
+    run(tmp_path, prompts)
+    assert fake.asked == []
+
+
+def test_a_prompt_that_fails_is_named_and_retry_takes_it_alone(fake, main, tmp_path, capsys):
+    prompts = listed(tmp_path, 4)
+    call = ("sample", "prompts", "--prompts", str(prompts), "--out", str(tmp_path / "out"))
+    fake.refused = ("a one moves up, 1",)
+    with pytest.raises(SystemExit, match=r"1 failed, the first is 00001-0.mp4: RuntimeError: no m"):
+        main(*call)
+    assert "3 of 4" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"2 problems|1 problems") as caught:
+        main(*call, "--check")
+    assert "00001-0.mp4: missing" in capsys.readouterr().out
+    assert caught.value.code
+    fake.asked.clear()
+    with pytest.raises(SystemExit, match="1 failed"):
+        main(*call)
+    assert fake.asked == []
+    fake.refused = ()
+    main(*call, "--retry")
+    assert [text for text, _ in fake.asked] == ["a one moves up, 1"]
+    main(*call, "--check")
+
+
+def test_settings_that_the_model_refuses_end_the_run_before_any_sample(fake, tmp_path):
+    prompts = listed(tmp_path, 3)
+    with pytest.raises(ValueError, match="num_frames: got 3"):
+        suites.sample("prompts", prompts, out=tmp_path / "out", frames=3)
+    assert not list((tmp_path / "out").glob("run/failed/*"))
+    suites.sample("prompts", prompts, out=tmp_path / "out", frames=5)  # in the same folder
+    assert len(contents(tmp_path / "out" / "prompts")) == 3
+
+
+def test_paper_asks_for_the_papers_settings(fake, tmp_path, refuses):
+    suites.sample("vbench", FILES["vbench"], out=tmp_path / "v", paper=True)
+    _, call = fake.asked[-1]
+    assert {name: value for name, value in call.items() if value is not None} == {
+        "num_frames": 33, "num_inference_steps": 128, "guidance_scale": 7, "motion_flow": 5,
+    }  # fmt: skip
+    suites.sample("geneval", FILES["geneval"], out=tmp_path / "g", paper=True)
+    _, call = fake.asked[-1]
+    assert (call["num_frames"], call["num_inference_steps"], call["motion_flow"]) == (1, 128, None)
+    with refuses("paper", "steps"):
+        suites.sample("geneval", FILES["geneval"], out=tmp_path / "p", paper=True, steps=3)
+    with refuses("frames", "geneval takes pictures"):
+        suites.sample("geneval", FILES["geneval"], out=tmp_path / "p", frames=5)
+
+
+def test_the_model_reads_what_was_rewritten(fake, tmp_path):
+    prompts = listed(tmp_path, 2)
+    texts = {line: f"{line}, sharp" for line in prompts.read_text().splitlines()}
+    (tmp_path / "dense.json").write_text(json.dumps(texts))
+    run(tmp_path, prompts, rewritten=tmp_path / "dense.json")
+    assert [text for text, _ in fake.asked] == list(texts.values())
+    assert sorted(contents(tmp_path / "prompts")) == ["00000-0.mp4", "00001-0.mp4"]
+
+
+def test_a_list_takes_pictures_and_several_samples_of_each(fake, tmp_path):
+    suites.sample("prompts", listed(tmp_path, 2), out=tmp_path, kind="picture", samples=2)
+    names = ["00000-0.png", "00000-1.png", "00001-0.png", "00001-1.png"]
+    assert sorted(contents(tmp_path / "prompts")) == names
+    with Image.open(tmp_path / "prompts" / names[0]) as picture:
+        assert picture.size == (8, 8)
+
+
+@pytest.mark.parametrize(("engine", "module", "package"), [
+    ("local", "datatrove.executor", 'datatrove is not installed.*"contar.scale."'),
+    ("slurm", "datatrove.executor", 'datatrove is not installed.*"contar.scale."'),
+    ("ray", "ray", "ray is not installed.*pip install ray"),
+])  # fmt: skip
+def test_without_the_engine_it_is_said_which_package_brings_it(
+    engine, module, package, main, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    call = ("--prompts", str(listed(tmp_path, 1)), "--out", str(tmp_path / "out"))
+    with pytest.raises(SystemExit, match=package):
+        main("sample", "prompts", *call, "--engine", engine)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engines_options_are_its_own(tmp_path, refuses):
+    prompts = listed(tmp_path, 1)
+    with refuses("engine_options", "time=…, partition=… as well"):
+        run(tmp_path / "out", prompts, engine="slurm")
+    with refuses("engine_options", "'gpus=1'", "gpus_per_task=…"):
+        run(tmp_path / "out", prompts, engine="slurm", engine_options=("gpus=1",))
+    with refuses("engine_options", "'tasks=2'"):
+        run(tmp_path / "out", prompts, engine_options=("tasks=2",))
+    with refuses("workers", "2"):
+        run(tmp_path / "out", prompts, workers=2)
+
+
+def test_slurm_gets_an_array_whose_tasks_make_their_shares(fake, tmp_path, monkeypatch, capsys):
+    import dill
+
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, line in {
+        "sbatch": "echo Submitted batch job 7",
+        "scontrol": "echo node1",
+    }.items():
+        (tools / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_NODELIST", "node1")
+    prompts, out = listed(tmp_path, 5), tmp_path / "out"
+    options = ("time=24:00:00", "partition=gpu", "gpus_per_task=1")
+    run(out, prompts, engine="slurm", tasks=3, workers=2, engine_options=options)
+    assert "3 tasks are handed to Slurm" in capsys.readouterr().out
+    script = (out / "run" / "tasks-3" / "launch_script.slurm").read_text()
+    for line in ("--array=0-2%2", "--time=24:00:00", "--partition=gpu", "--gpus=1"):
+        assert f"#SBATCH {line}\n" in script
+    pickled = out / "run" / "tasks-3" / "executor.pik"
+    assert f"launch_pickled_pipeline {pickled}" in script
+    assert fake.asked == []
+    for rank in (2, 0):  # what launch_pickled_pipeline does on a node, without its signals
+        dill.loads(pickled.read_bytes())._run_for_rank(rank)
+    names = ["00000-0.mp4", "00002-0.mp4", "00003-0.mp4"]
+    assert sorted(contents(out / "prompts")) == names
+    share = dill.loads(pickled.read_bytes())
+    with locked(out / "run" / "tasks" / "00001"), pytest.raises(ValueError, match="another run"):
+        share._run_for_rank(1)
+
+
+def test_a_stopped_run_says_that_the_same_command_goes_on(fake, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Fake, "__call__", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "out", listed(tmp_path, 1))
+    assert caught.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_the_plan_says_what_was_asked(fake, tmp_path):
+    run(tmp_path / "out", listed(tmp_path, 2), guidance=3.0)
+    _, settings = read_plan(tmp_path / "out")
+    assert settings["model"] == "moving-digits"
+    assert settings["call"]["guidance_scale"] == 3
+    assert settings["call"]["num_frames"] == 5
+
+
+def test_scores_prints_ones_own_row_above_published_ones(main, tmp_path, capsys):
+    lines = [{"tag": "counting", "correct": True}, {"tag": "counting", "correct": False}]
+    (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    main("scores", "geneval", str(tmp_path / "results.jsonl"), "--name", "mine")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2].startswith("| mine | –")
+    assert "| 50.00 |" in printed[2]
+    with pytest.raises(SystemExit, match="contar: suite: got 'gen'"):
+        main("scores", "gen", str(tmp_path))
