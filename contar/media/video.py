@@ -23,6 +23,8 @@ from contar.media.decoding import _at_rate, load_av, open_video, path_of
 from contar.media.live import until_stopped
 
 _BT709 = 1  # the code of H.264 for primaries, transfer and matrix alike
+# With AVX-512, x264 165 reads memory that it has not written: the same frames give other bytes.
+_NO_AVX512 = {"x264-params": "asm=MMX2,SSE2,SSSE3,SSE4.2,LZCNT,AVX,FMA3,BMI1,BMI2,AVX2"}
 
 
 def check_frames(frames: Tensor | np.ndarray) -> np.ndarray:
@@ -143,7 +145,9 @@ def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         # 29.97 stays 2997/100, and 30000/1001 stays itself.
         rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "17"})
+        with_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+        options = {"crf": "17", **(_NO_AVX512 if with_avx512 else {})}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height = width, height
         # Chroma at half the size needs even sides.
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"

@@ -79,6 +79,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def made_so_far(out: Path) -> dict[str, bytes]:
+    return contents(out / "prompts") if (out / "prompts").is_dir() else {}
+
+
 def judged(suite: str, folder: Path) -> evaluators.Judged:
     if suite == "geneval":
         return evaluators.geneval(folder)
@@ -125,8 +129,8 @@ def run(out: Path, prompts: Path, **options: Any) -> None:
 def forked(out: Path, prompts: Path, **options: Any) -> int:
     """Return a process, of a group of its own, that has the model and runs."""
     child = os.fork()
+    os.setpgid(child, child)  # here and there: of both, one is the first
     if child == 0:
-        os.setsid()
         try:
             run(out, prompts, **options)
         finally:
@@ -148,11 +152,14 @@ def test_bytes_are_the_same_in_one_share_or_three_by_any_workers_and_kills(tmp_p
     draws, within = random.Random(1), 0
     for number in range(10):
         out = tmp_path / f"killed{number // 5}"
+        before = len(made_so_far(out))
         child = forked(out, prompts, tasks=1 + 2 * (number // 5))
-        time.sleep(draws.uniform(0.1, 0.6))
+        while number % 5 < 3 and len(made_so_far(out)) == before and before < 6:
+            time.sleep(0.01)  # after its first file; two of five at any time
+        time.sleep(draws.uniform(0, 0.2))
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        left = contents(out / "prompts") if (out / "prompts").is_dir() else {}
+        left = made_so_far(out)
         assert left.items() <= made.items()
         within += 0 < len(left) < 6
     assert within, "no kill fell among the files"
@@ -169,7 +176,7 @@ def test_workers_end_when_their_run_was_killed(tmp_path):
     child = forked(out, prompts, tasks=2, workers=2, engine_options=options)
     try:
         until = time.monotonic() + 20
-        while len(contents(out / "prompts") if (out / "prompts").is_dir() else ()) < 2:
+        while len(made_so_far(out)) < 2:
             assert time.monotonic() < until
             time.sleep(0.05)
         os.kill(child, signal.SIGKILL)

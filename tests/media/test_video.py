@@ -1,5 +1,6 @@
 """Videos and pictures: what is written comes back, what cannot be read or written is refused."""
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -71,6 +72,26 @@ def test_an_mp4_keeps_flat_colors(tmp_path, color, width):
     found, _ = read_video(write_video(frames, tmp_path / "a.mp4"))
     # Found: 1. Half a level of rounding in luma and chroma makes up to 0.6 + 1.1 in blue.
     assert (found.int() - frames.int()).abs().max() <= 2
+
+
+def test_the_bytes_of_an_mp4_are_those_of_its_frames_whatever_memory_held(tmp_path):
+    perturb = getattr(ctypes.CDLL(None), "mallopt", None)
+    if perturb is None:
+        pytest.skip("the C library fills no memory")
+    y, x = np.mgrid[:64, :64]
+    waves = [
+        [128 + 100 * np.sin((x + t) / 9), 128 + 90 * np.cos((y - t) / 7), (x * y + 30 * t) % 255]
+        for t in range(9)
+    ]
+    frames = np.moveaxis(np.array(waves), 1, -1).astype(np.uint8)
+    try:
+        made = set()
+        for value in (85, 165, 255, 127, 1):
+            assert perturb(-6, value)  # M_PERTURB: what new memory is filled with
+            made.add(write_video(frames, tmp_path / "waves.mp4", fps=8).read_bytes())
+    finally:
+        perturb(-6, 0)
+    assert len(made) == 1
 
 
 def test_an_mp4_says_in_which_color_space_it_is(tmp_path):
