@@ -1,5 +1,6 @@
 """Work in shares, carried by datatrove: processes here, a Slurm array, a Ray cluster."""
 
+import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ def _executor(engine: Engine) -> Any:
         if engine == "slurm":
             from datatrove.executor import SlurmPipelineExecutor as Executor
         elif engine == "ray":
-            import ray  # noqa: F401 - which datatrove imports only once it runs
+            importlib.import_module("ray")  # which datatrove imports only once it runs
             from datatrove.executor import RayPipelineExecutor as Executor
         else:
             from datatrove.executor import LocalPipelineExecutor as Executor
