@@ -1,16 +1,19 @@
-"""jaxtyping's import hook as the tests use it: beartype, on the first calls of each function."""
+"""jaxtyping's import hook as the tests use it: beartype, on what a function has not met yet."""
 
 import functools
 import importlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import CodeType, FunctionType
 from typing import Any
 
 import jaxtyping
+import torch
 from beartype import BeartypeConf, beartype
+from jaxtyping import config
 
-CALLS = 25  # of a function that a test checks: a loop makes thousands alike
+CALLS = 25  # of a function that a test looks at: a loop makes thousands alike
+FIRST = 2  # of these that are checked, whatever was checked before
 # What contar imports: under the hook, all that a module imports would be compiled anew.
 LARGE = (
     "torch.nn.attention.flex_attention", "torch.utils.flop_counter",
@@ -18,7 +21,17 @@ LARGE = (
 )  # fmt: skip
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # takes an int for a float
 seen: Counter[CodeType] = Counter()  # calls by this test
+met: set[Hashable] = set()  # functions and kinds of arguments that were checked, by any test
 _jaxtyped = jaxtyping.jaxtyped
+
+
+def kind(value: Any) -> Hashable:
+    """Return what a check of `value` depends on: of tensors shape and dtype, else the type."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, list | tuple) and len(value) < 9:
+        return type(value), *map(kind, value)
+    return type(value)
 
 
 def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
@@ -34,10 +47,16 @@ def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if seen[code] >= CALLS:
                 return function(*args, **kwargs)
-            if not made:  # only now, because reading annotations takes long
-                made.append(decorate(function))
-            result = made[0](*args, **kwargs)
+            kinds = (code, *map(kind, args), *kwargs, *map(kind, kwargs.values()))
+            if seen[code] >= FIRST and kinds in met:
+                result = function(*args, **kwargs)
+            else:
+                if not made:  # only now, because reading annotations takes long
+                    made.append(decorate(function))
+                result = made[0](*args, **kwargs)
             seen[code] += 1  # not of a wrong call, which is as wrong once more
+            if not config.jaxtyping_disable:
+                met.add(kinds)
             return result
 
         return function if seen[code] >= CALLS else call
