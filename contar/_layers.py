@@ -12,11 +12,15 @@ from contar._typing import Float, Tensor
 class Mlp(nn.Module):
     """Two linear layers with an activation between them.
 
+    Gated, the first makes a gate and a value side by side, and the activated gate multiplies the
+    value: with SiLU that is SwiGLU (Shazeer 2020, arXiv 2002.05202).
+
     Args:
         inputs: width of what it reads.
         hidden: width between the layers, that of the inputs if None.
         outputs: width of what it makes, that of the inputs if None.
         act_layer: makes the activation.
+        gated: whether what is between the layers is gated.
         bias: whether the layers have one.
     """
 
@@ -27,19 +31,52 @@ class Mlp(nn.Module):
         outputs: int | None = None,
         *,
         act_layer: Callable[[], nn.Module] = nn.GELU,
+        gated: bool = False,
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(inputs, hidden or inputs, bias)
+        hidden = hidden or inputs
+        self.gated = gated
+        self.fc1 = nn.Linear(inputs, hidden * (1 + gated), bias)
         self.act = act_layer()
-        self.fc2 = nn.Linear(hidden or inputs, outputs or inputs, bias)
+        self.fc2 = nn.Linear(hidden, outputs or inputs, bias)
 
     def forward(self, x: Tensor, dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Transform the last axis, with `dropout` behind the activation and at the end."""
-        hidden = self.act(self.fc1(x))
+        hidden = self.fc1(x)
+        if self.gated:
+            gate, value = hidden.chunk(2, dim=-1)
+            hidden = self.act(gate) * value
+        else:
+            hidden = self.act(hidden)
         if dropout is None:
             return self.fc2(hidden)
         return dropout(self.fc2(dropout(hidden)))
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's layer norm, written out: for gradients through a forward-mode derivative.
+
+    The gradients of torch's own are wrong there, of torch 2.14 too (its issue 196700).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the last axis."""
+        return layer_norm(input, self.weight, self.bias, self.eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Return the layer norm of the last axis of x, written out, see `LayerNorm`."""
+    wide = in_single(x)
+    wide = wide - wide.mean(-1, keepdim=True)
+    normed = (wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
+    normed = normed if weight is None else normed * weight
+    return normed if bias is None else normed + bias
+
+
+def in_single(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is in float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class CausalConv3d(nn.Conv3d):

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from contar._errors import bad, check_choice, check_instance, check_size, check_tensor
-from contar._layers import weight_of
+from contar._layers import in_single, weight_of
 from contar._typing import Float, Tensor
 from contar.attention._angles import waves
+
+_EPS = 1e-5  # beside the mean square of a norm
 
 
 class ScalarEmbedding(nn.Module):
@@ -20,26 +22,48 @@ class ScalarEmbedding(nn.Module):
         width: of the result.
         frequencies: width of the sinusoid.
         cosine_first: the sinusoid's cosines come before its sines.
+        bias: whether the linear layers have one.
+        norm: of the result, times a learned weight: "rms" divides by the root of its mean square
+            (Phonon), "deviation" by its standard deviation, uncentred (Pocket TTS); None is none.
 
     Raises:
-        ValueError: a width below 1, or an odd number of frequencies.
+        ValueError: a width below 1, an odd number of frequencies, or an unknown norm.
     """
 
-    def __init__(self, width: int, *, frequencies: int = 256, cosine_first: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        frequencies: int = 256,
+        cosine_first: bool = False,
+        bias: bool = True,
+        norm: Literal["rms", "deviation"] | None = None,
+    ) -> None:
         super().__init__()
         check_size("width", width)
         if check_size("frequencies", frequencies) % 2:
             raise bad("frequencies", frequencies, "an even number")
         check_instance("cosine_first", cosine_first, bool)
-        self.frequencies, self.cosine_first = frequencies, cosine_first
-        self.fc1 = nn.Linear(frequencies, width)
+        check_instance("bias", bias, bool)
+        check_choice("norm", norm, (None, "rms", "deviation"))
+        if norm == "deviation":
+            check_size("width", width, 2)
+        self.frequencies, self.cosine_first, self.norm = frequencies, cosine_first, norm
+        self.fc1 = nn.Linear(frequencies, width, bias)
         self.act = nn.SiLU()
-        self.fc2 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width, bias)
+        self.weight = None if norm is None else nn.Parameter(torch.ones(width))
 
     def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
         """Embed float32 numbers [...] as [..., width]."""
         x = waves(values, self.frequencies, self.cosine_first).to(weight_of(self.fc1).dtype)
-        return self.fc2(self.act(self.fc1(x)))
+        x = self.fc2(self.act(self.fc1(x)))
+        if self.weight is None:
+            return x
+        wide = in_single(x)
+        rms = self.norm == "rms"
+        square = wide.square().mean(-1, keepdim=True) if rms else wide.var(-1, keepdim=True)
+        return (wide * (square + _EPS).rsqrt()).to(x.dtype) * self.weight
 
 
 class MotionTokens(nn.Module):

@@ -17,9 +17,10 @@ from contar._errors import (
     check_tensor,
     check_total,
 )
-from contar._random import Generators, check_generator, integers, normal
+from contar._random import Generators, check_generator, integers
 from contar._typing import Float, Int, Tensor
 from contar.diffusion.config import SchedulerConfig, load_scheduler
+from contar.diffusion.times import TimeLaw, check_law, draw_times
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -115,7 +116,8 @@ class NoiseProcess:
         self,
         *shape: int,
         generator: Generators,
-        distribution: Literal["uniform", "logit_normal"] | None = None,
+        distribution: TimeLaw | None = None,
+        logit: tuple[float, float] = (0.0, 1.0),
         device: torch.device | str = "cpu",
     ) -> Int[Tensor, "..."]:
         """Draw indices into the tables for training.
@@ -123,9 +125,10 @@ class NoiseProcess:
         Args:
             shape: of the result; the first axis is the batch of the generators.
             generator: as everywhere.
-            distribution: "uniform", or "logit_normal" (a sigmoid of a standard normal times the
-                number of steps, rounded down; arXiv 2403.03206, section 3.1). None takes
-                logit-normal for flows and uniform otherwise, as NOVA does.
+            distribution: "uniform", or the law of a share of the steps, rounded down, as in
+                `draw_times`: "logit_normal" or "cosine". None takes logit-normal for flows and
+                uniform otherwise, as NOVA does.
+            logit: mean and deviation of a logit-normal law.
             device: of the result.
 
         Raises:
@@ -140,10 +143,12 @@ class NoiseProcess:
         generator = check_generator(generator, shape[0], device)
         if distribution is None:
             distribution = "logit_normal" if self.prediction == "flow" else "uniform"
-        check_choice("distribution", distribution, ("uniform", "logit_normal"))
+        check_law(distribution, logit, "distribution")
         if distribution == "uniform":
             return integers(len(self), *shape, generator=generator, device=device)
-        draws = normal(*shape, generator=generator, device=device).sigmoid()
+        draws = draw_times(
+            *shape, law=distribution, logit=logit, generator=generator, device=device
+        )
         return (draws * len(self)).long().clamp(max=len(self) - 1)
 
     def place(self, chance: Float[Tensor, "*m"]) -> Int[Tensor, "*m"]:

@@ -1,19 +1,23 @@
 """How a token is drawn, given its condition z."""
 
 from contar.heads.diffusion import DiffusionHead
-from contar.heads.diffusion_mlp import DiffusionMLP
+from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.energy import EnergyHead
+from contar.heads.flow_map import FlowMapHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
 from contar.heads.protocol import Noise, TokenHead, check_plan
 from contar.heads.registry import check_head, head_names, head_scheduler, make_head, register_head
+from contar.heads.released import released_head
 
 __all__ = [
     "DiffusionHead",
     "DiffusionMLP",
     "EnergyHead",
+    "FlowMapHead",
     "MeanFlowHead",
     "MixtureHead",
+    "NetworkOptions",
     "Noise",
     "TokenHead",
     "check_head",
@@ -22,4 +26,5 @@ __all__ = [
     "head_scheduler",
     "make_head",
     "register_head",
+    "released_head",
 ]

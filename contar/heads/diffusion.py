@@ -1,13 +1,24 @@
 """Diffusion and flow matching as a token head: a network, its noise and its solver."""
 
+from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import nn
 
-from contar._errors import bad, check_choice, check_ids, check_instance, check_size, check_tensor
+from contar._errors import (
+    bad,
+    check_choice,
+    check_ids,
+    check_instance,
+    check_number,
+    check_numbers,
+    check_size,
+    check_tensor,
+)
 from contar._layers import weight_of
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor
@@ -17,7 +28,10 @@ from contar.diffusion import (
     NoiseProcess,
     SamplerTable,
     SchedulerConfig,
+    TimeLaw,
+    check_law,
     iddpm_table,
+    straight_table,
     variance_bound,
 )
 from contar.heads.diffusion_mlp import DiffusionMLP
@@ -26,12 +40,24 @@ from contar.heads.protocol import Noise, check_loss, check_sample
 _KINDS = ("fixed", "learned")  # of variance
 
 
+class DiffusionOptions(TypedDict, total=False):
+    """What a `DiffusionHead` takes beside its network, its scheduler and its steps."""
+
+    solver: Literal["scheduler", "iddpm", "straight"]
+    prediction: Literal["flow", "sample", "v_prediction"] | None
+    draws: TimeLaw | None
+    logit: tuple[float, float]
+    weights: Sequence[float] | None
+    timesteps: Literal["noise", "signal"]
+
+
 class DiffusionHead(nn.Module):
     """A `DiffusionMLP` that knows by which noise it learns and with which solver it draws.
 
     The scheduler's config decides what it is: `DDPMScheduler` for MAR's diffusion loss,
     `FlowMatchEulerDiscreteScheduler` for flow matching. Take it where quality counts more than
-    time: it draws in tens of steps. Temperature multiplies the noise of stochastic solvers.
+    time: it draws in tens of steps. Temperature multiplies the noise of stochastic solvers, and of
+    others the noise that they start from.
 
     Source: MAR (Li et al. 2024, arXiv 2406.11838, section 3.2); flow matching (Lipman et al. 2022,
     arXiv 2210.02747).
@@ -40,11 +66,21 @@ class DiffusionHead(nn.Module):
         network: predicts what the noise process asks for.
         scheduler: config of a diffusers scheduler.
         steps: of the solver, where `sample` names none.
-        solver: "scheduler", which is the config's, or "iddpm" (`iddpm_table`).
+        solver: "scheduler", which is the config's, "iddpm" (`iddpm_table`), or "straight", a flow's
+            (`straight_table`).
+        prediction: what the network of a flow predicts, "flow", "sample" or "v_prediction"; of
+            other schedulers the config says it (`prediction_type`).
+        draws: law of the timesteps of training, "uniform", "logit_normal" or "cosine"; None is
+            logit-normal for flows and uniform otherwise.
+        logit: mean and deviation of a logit-normal law, of timesteps that count noise.
+        weights: of the values of a token in the loss, one each; None weighs them alike.
+        timesteps: what those that the network is given count, "noise" or "signal": then noise
+            alone has 0.
 
     Raises:
-        ValueError: a scheduler that `NoiseProcess` or `SamplerTable` refuses, or whose variance
-            is not of the network's kind.
+        ValueError: a scheduler that `NoiseProcess` or `SamplerTable` refuses, whose variance is
+            not of the network's kind, or that is no flow where only a flow has the option; a value
+            that is not listed; weights that are not one for each value.
     """
 
     def __init__(
@@ -53,18 +89,32 @@ class DiffusionHead(nn.Module):
         scheduler: SchedulerConfig,
         *,
         steps: int = 25,
-        solver: Literal["scheduler", "iddpm"] = "scheduler",
+        solver: Literal["scheduler", "iddpm", "straight"] = "scheduler",
+        prediction: Literal["flow", "sample", "v_prediction"] | None = None,
+        draws: TimeLaw | None = None,
+        logit: tuple[float, float] = (0.0, 1.0),
+        weights: Sequence[float] | None = None,
+        timesteps: Literal["noise", "signal"] = "noise",
     ) -> None:
         super().__init__()
         check_instance("network", network, DiffusionMLP)
-        check_choice("solver", solver, ("scheduler", "iddpm"))
+        check_choice("solver", solver, ("scheduler", "iddpm", "straight"))
+        check_choice("prediction", prediction, (None, "flow", "sample", "v_prediction"))
+        check_choice("timesteps", timesteps, ("noise", "signal"))
+        if draws is not None:
+            check_law(draws, logit, "draws")
         self.network = network
         self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
+        check_numbers("weights", weights, self.token_dim)
+        self.weights = None if weights is None else tuple(weights)
         self.steps = check_size("steps", steps)
+        self.prediction, self.draws, self.logit = prediction, draws, logit
+        self.timesteps, self.straight = timesteps, solver == "straight"
         self.scheduler = self.drawing = scheduler  # by which it learns, and by which it draws
-        self.process = NoiseProcess.from_config(scheduler)
+        self.process = self._process(scheduler)
         self._check_kind("scheduler", self.process.betas is not None)
-        self._solver = iddpm_table if solver == "iddpm" else _of_scheduler(scheduler)
+        tables = {"iddpm": iddpm_table, "straight": partial(straight_table, trained=self._last)}
+        self._solver = tables.get(solver) or _of_scheduler(scheduler)
         self.check_sample(Guidance(), 1.0, None)
 
     def with_scheduler(
@@ -83,7 +133,7 @@ class DiffusionHead(nn.Module):
         """
         other = copy(self)
         other.scheduler = scheduler
-        other.process = NoiseProcess.from_config(scheduler)
+        other.process = other._process(scheduler)
         other._check_kind("scheduler", other.process.betas is not None)
         return other.with_solver(scheduler, flow_shift=flow_shift)
 
@@ -97,6 +147,7 @@ class DiffusionHead(nn.Module):
         """
         other = copy(self)
         other.drawing, other._solver = scheduler, _of_scheduler(scheduler, flow_shift)
+        other.straight = False
         return other
 
     def table(self, steps: int | None = None) -> SamplerTable:
@@ -140,14 +191,16 @@ class DiffusionHead(nn.Module):
         check_loss(self, target, cond, repeats, generator, like=weight_of(self.network.token))
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
-        process = NoiseProcess.on(self.scheduler, device)
+        process = self._process(self.scheduler, device)
         drawn: Any = generator
         if noise is None or index is None:
             drawn = check_generator(generator, repeats, device)
         if noise is None:
             noise = normal(*shape, self.token_dim, generator=drawn, device=device)
         if index is None:
-            index = process.draw_indices(*shape, generator=drawn, device=device)
+            index = process.draw_indices(
+                *shape, generator=drawn, distribution=self.draws, logit=self.logit, device=device
+            )
         x_0, eps, network = target.float().expand(*shape, -1), noise.float(), self.network
         x_t = process.add_noise(x_0, eps, index)
         condition = network.condition(cond).expand(*shape, -1)
@@ -157,6 +210,8 @@ class DiffusionHead(nn.Module):
         if process.betas is not None:
             bound = variance_bound(x_0, x_t, prediction, log_variance, index, process.betas)
             errors = errors + bound
+        if self.weights is not None:
+            errors = errors * torch.tensor(self.weights, dtype=errors.dtype, device=device)
         return errors.mean(-1)
 
     def sample(
@@ -179,7 +234,7 @@ class DiffusionHead(nn.Module):
             cond: [b, n, cond_dim].
             uncond: [b, n, cond_dim].
             guidance: constant guidance.
-            temperature: factor of the noise that the solver adds.
+            temperature: factor of the noise that the solver adds, or starts from if it adds none.
             noise: the source.
             steps: of the solver.
             frame: tokens of the whole frame, m >= n, for a renormalisation over the frame. The
@@ -209,13 +264,18 @@ class DiffusionHead(nn.Module):
 
         network = self.network
         condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
-        modulations = network.in_steps(condition, table.timestep, guidance.applies, batch)
+        seen, guided_at = table.timestep, guidance.applies
+        if self.timesteps == "signal":
+            seen = tuple(self._last - timestep for timestep in seen)
+            guided_at = lambda signal: guidance.applies(self._last - signal)  # noqa: E731
+        modulations = network.in_steps(condition, seen, guided_at, batch)
 
         def predict(x: Tensor, timestep: float) -> Tensor:
             guided = guidance.applies(timestep)
             tokens = torch.cat([x[:, :count]] * (1 + guided))
             outputs = network.denoise(tokens, next(modulations))
             prediction, log_variance = outputs.tensor_split([self.token_dim], dim=-1)
+            prediction = self._for_solver(prediction, tokens, timestep)
             others = x[:, count:]
             if guided and guidance.renorm_over == "frame":
                 halves = (torch.cat([half, others], dim=1) for half in prediction.chunk(2))
@@ -233,7 +293,8 @@ class DiffusionHead(nn.Module):
         if start.shape != shape or not start.is_floating_point():
             check_tensor("noise", start, shape, "[b, m, token_dim]")
         with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
-            return table.run(predict, start.float(), draw, temperature)[:, :count]
+            start = start.float() if any(table.noise) else temperature * start.float()
+            return table.run(predict, start, draw, temperature)[:, :count]
 
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
@@ -254,14 +315,63 @@ class DiffusionHead(nn.Module):
         table = self.table(steps)
         if (table.noise_high is not None) != self.network.learned_variance:
             self._check_kind("scheduler", table.noise_high is not None)
-        if temperature != 1:
-            table.check_temperature("temperature", temperature)
+        check_number("temperature", temperature, 0)
         return table
+
+    def _process(
+        self, scheduler: SchedulerConfig, device: torch.device | None = None
+    ) -> NoiseProcess:
+        """Return the process of a scheduler as this head learns it."""
+        if device is None:
+            process = NoiseProcess.from_config(scheduler)
+            self._check_flow(process)
+        else:
+            process = NoiseProcess.on(scheduler, device)
+        kind = self.prediction or process.prediction
+        if self.timesteps == "signal":
+            return replace(process, prediction=kind, timesteps=len(process) - process.timesteps)
+        return process if kind == process.prediction else replace(process, prediction=kind)
+
+    def _check_flow(self, process: NoiseProcess) -> None:
+        """Raise a ValueError for an option of flows beside another scheduler."""
+        if process.prediction == "flow":
+            return
+        if self.prediction is not None:
+            raise bad("prediction", self.prediction, "None: the scheduler's config says it")
+        for name, value in (("timesteps", self.timesteps), ("solver", "straight")):
+            if value == "signal" or (name == "solver" and self.straight):
+                raise bad(name, value, "another: this one is of a flow's scheduler alone")
+
+    @property
+    def _last(self) -> int:
+        """The timestep of noise alone."""
+        return len(self.process)
+
+    def _for_solver(self, prediction: Tensor, x: Tensor, timestep: float) -> Tensor:
+        """Return what the solver goes by, of what the network predicts."""
+        sigma = timestep / self._last
+        if self.straight:
+            if self.process.prediction == "sample":
+                return prediction
+            return x - sigma * _velocity(prediction, x, sigma, self.process.prediction)
+        if self.prediction is None:
+            return prediction
+        return _velocity(prediction, x, sigma, self.prediction)
 
     def _check_kind(self, name: str, learned: bool) -> None:
         if learned != self.network.learned_variance:
             allowed = f"{_KINDS[not learned]} variance, as the network's"
             raise bad(name, f"one of {_KINDS[learned]} variance", allowed)
+
+
+def _velocity(prediction: Tensor, x_t: Tensor, sigma: float, kind: str) -> Tensor:
+    """Return a flow's velocity eps - x_0, given what was predicted of x_t."""
+    if kind == "flow":
+        return prediction
+    if kind == "sample":
+        return (x_t - prediction) / sigma
+    alpha = 1 - sigma  # of "v_prediction", alpha eps - sigma x_0
+    return ((sigma - alpha) * x_t + (alpha + sigma) * prediction) / (alpha**2 + sigma**2)
 
 
 def _of_scheduler(scheduler: Any, flow_shift: float | None = None) -> Any:

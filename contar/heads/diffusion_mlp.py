@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -15,10 +15,11 @@ from contar._errors import (
     check_broadcast,
     check_choice,
     check_instance,
+    check_number,
     check_size,
     check_tensor,
 )
-from contar._layers import Mlp, weight_of
+from contar._layers import LayerNorm, Mlp, weight_of
 from contar._typing import Float, Tensor
 from contar.conditioning import AdaptiveLayerNorm, ScalarEmbedding
 from contar.diffusion import NoiseProcess
@@ -26,12 +27,23 @@ from contar.diffusion import NoiseProcess
 _ROWS = 1024  # of one product that makes modulations: as fast as any, and of little memory
 
 
+class NetworkOptions(TypedDict, total=False):
+    """What a `DiffusionMLP` takes beside its sizes, and so every head that has one."""
+
+    prenorm: bool
+    projection: Literal["mlp", "linear"]
+    norm: Literal["layer", "rms"]
+    eps: float
+    gated: bool
+    hidden: int | None
+    bias: bool
+    time_norm: Literal["rms", "deviation"] | None
+
+
 class _Block(nn.Module):
-    def __init__(self, width: int, prenorm: bool) -> None:
+    def __init__(self, norm1: AdaptiveLayerNorm, mlp: Mlp, norm2: nn.Module) -> None:
         super().__init__()
-        self.norm1 = AdaptiveLayerNorm(width, outputs=3, affine=prenorm)
-        self.mlp = Mlp(width, width, act_layer=nn.SiLU)
-        self.norm2 = nn.Identity() if prenorm else nn.LayerNorm(width)
+        self.norm1, self.mlp, self.norm2 = norm1, mlp, norm2
 
     def forward(self, x: Tensor, factor: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
         h = self.mlp(self.norm1.modulate(x, factor, shift))
@@ -42,7 +54,8 @@ class DiffusionMLP(nn.Module):
     """Predicts noise (or velocity, or the token) of a noisy token from its timestep and condition.
 
     Source: the diffusion loss of MAR (arXiv 2406.11838, section 3.2). As it stands the blocks are
-    NOVA's; with `prenorm` and a linear `projection` they are MAR's.
+    NOVA's; with `prenorm` and a linear `projection` they are MAR's and Sundial's (arXiv
+    2502.00816). VibeVoice's (arXiv 2508.19205) are MAR's with norm="rms", gated, without biases.
 
     Args:
         token_dim: values of a token.
@@ -53,9 +66,16 @@ class DiffusionMLP(nn.Module):
             outputs.
         prenorm: a block's learned norm comes before its MLP, instead of after it.
         projection: of the condition: an "mlp" or one "linear" layer.
+        norm: kind of the norms, "layer" or "rms".
+        eps: of the norms that are modulated.
+        gated: the blocks' MLPs are gated, as SwiGLU.
+        hidden: width within the blocks' MLPs, the network's own if None.
+        bias: whether the linear layers have one.
+        time_norm: of the embedded timestep, as in `ScalarEmbedding`.
+        fused: torch's layer norm in one kernel, as in `AdaptiveLayerNorm`.
 
     Raises:
-        ValueError: a size below 1, or an unknown projection.
+        ValueError: a size below 1, or a value that is not listed.
     """
 
     def __init__(
@@ -68,25 +88,43 @@ class DiffusionMLP(nn.Module):
         learned_variance: bool = False,
         prenorm: bool = False,
         projection: Literal["mlp", "linear"] = "mlp",
+        norm: Literal["layer", "rms"] = "layer",
+        eps: float = 1e-6,
+        gated: bool = False,
+        hidden: int | None = None,
+        bias: bool = True,
+        time_norm: Literal["rms", "deviation"] | None = None,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         sizes = {"token_dim": token_dim, "cond_dim": cond_dim, "width": width, "depth": depth}
         for name, size in sizes.items():
             check_size(name, size, 1, DEEPEST if name == "depth" else LARGEST)
-        check_instance("learned_variance", learned_variance, bool)
-        check_instance("prenorm", prenorm, bool)
+        flags = {"learned_variance": learned_variance, "prenorm": prenorm, "gated": gated}
+        for name, flag in {**flags, "bias": bias, "fused": fused}.items():
+            check_instance(name, flag, bool)
         check_choice("projection", projection, ("mlp", "linear"))
+        check_choice("norm", norm, ("layer", "rms"))
+        check_number("eps", eps, 0)
+        inner = width if hidden is None else check_size("hidden", hidden)
         self.token_dim, self.cond_dim = token_dim, cond_dim
-        self.token = nn.Linear(token_dim, width)
-        self.time = ScalarEmbedding(width, cosine_first=True)
+        self.token = nn.Linear(token_dim, width, bias)
+        self.time = ScalarEmbedding(width, cosine_first=True, bias=bias, norm=time_norm)
         self.condition = (
-            nn.Linear(cond_dim, width)
+            nn.Linear(cond_dim, width, bias)
             if projection == "linear"
-            else Mlp(cond_dim, width, width, act_layer=nn.SiLU)
+            else Mlp(cond_dim, width, width, act_layer=nn.SiLU, bias=bias)
         )
-        self.blocks = nn.ModuleList(_Block(width, prenorm) for _ in range(depth))
-        self.norm = AdaptiveLayerNorm(width)
-        self.out = nn.Linear(width, token_dim * (1 + learned_variance))
+        modulated: Any = {"norm": norm, "eps": eps, "bias": bias, "fused": fused}
+
+        def block() -> _Block:
+            norm1 = AdaptiveLayerNorm(width, outputs=3, affine=prenorm, **modulated)
+            mlp = Mlp(width, inner, act_layer=nn.SiLU, gated=gated, bias=bias)
+            return _Block(norm1, mlp, nn.Identity() if prenorm else _norm(width, norm, fused))
+
+        self.blocks = nn.ModuleList(block() for _ in range(depth))
+        self.norm = AdaptiveLayerNorm(width, **modulated)
+        self.out = nn.Linear(width, token_dim * (1 + learned_variance), bias)
 
     def forward(
         self,
@@ -134,11 +172,15 @@ class DiffusionMLP(nn.Module):
         return state
 
     def denoise(self, x: Tensor, modulations: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Predict from noisy tokens and what `modulations` made."""
+        """Predict, in float32, from noisy tokens and what `modulations` made."""
+        return self.predict(x, modulations).float()
+
+    def predict(self, x: Tensor, modulations: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Predict as `denoise` does, in the dtype of the weights."""
         x = self.token(x.to(weight_of(self.token).dtype))
         for block, vectors in zip(self.blocks, modulations[:-1], strict=True):
             x = block(x, *vectors)
-        return self.out(self.norm.modulate(x, *modulations[-1])).float()
+        return self.out(self.norm.modulate(x, *modulations[-1]))
 
     def layers_of_a_step(self) -> list[nn.Module]:
         """Return the wide linear layers that `denoise` calls."""
@@ -175,6 +217,13 @@ class DiffusionMLP(nn.Module):
             return self.time(process.timestep(index))
         every = torch.arange(len(process), device=index.device)
         return functional.embedding(index, self.time(process.timestep(every)))
+
+
+def _norm(width: int, kind: str, fused: bool) -> nn.Module:
+    """Return a norm with weights, of a kind."""
+    if kind == "rms":
+        return nn.RMSNorm(width, eps=1e-5)
+    return nn.LayerNorm(width) if fused else LayerNorm(width)
 
 
 def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:

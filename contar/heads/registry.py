@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Unpack, get_args, get_origin
 
 from contar._errors import bad, check_callable, check_instance
-from contar.heads.diffusion import DiffusionHead
-from contar.heads.diffusion_mlp import DiffusionMLP
+from contar.heads.diffusion import DiffusionHead, DiffusionOptions
+from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.energy import EnergyHead
+from contar.heads.flow_map import FlowMapHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
 from contar.heads.protocol import TokenHead
@@ -22,6 +23,10 @@ DDPM = {
 Make = Callable[..., TokenHead]  # from (token_dim, cond_dim, **sizes)
 
 
+class _Options(NetworkOptions, DiffusionOptions):
+    """What a diffusion takes by name, beside its sizes."""
+
+
 def _diffusion(
     token_dim: int,
     cond_dim: int,
@@ -30,17 +35,17 @@ def _diffusion(
     depth: int,
     scheduler: Any = None,
     steps: int = 50,
-    solver: Literal["scheduler", "iddpm"] = "scheduler",
-    prenorm: bool = False,
-    projection: Literal["mlp", "linear"] = "mlp",
+    **options: Unpack[_Options],
 ) -> DiffusionHead:
     scheduler = DDPM if scheduler is None else scheduler
     check_instance("scheduler", scheduler, Mapping)
-    network = DiffusionMLP(
-        token_dim, cond_dim, width=width, depth=depth, prenorm=prenorm, projection=projection,
-        learned_variance="learned" in str(scheduler.get("variance_type")),
-    )  # fmt: skip
-    return DiffusionHead(network, scheduler, steps=steps, solver=solver)
+    learned = "learned" in str(scheduler.get("variance_type"))
+    own: Any = {key: options[key] for key in DiffusionOptions.__annotations__ if key in options}
+    network: Any = {key: value for key, value in options.items() if key not in own}
+    network |= {"width": width, "depth": depth, "learned_variance": learned}
+    return DiffusionHead(
+        DiffusionMLP(token_dim, cond_dim, **network), scheduler, steps=steps, **own
+    )
 
 
 def _flow(
@@ -51,10 +56,11 @@ def _flow(
     depth: int,
     scheduler: Any = None,
     steps: int = 25,
+    **options: Unpack[_Options],
 ) -> DiffusionHead:
     scheduler = FLOW if scheduler is None else scheduler
-    options: Any = {"width": width, "depth": depth, "scheduler": scheduler, "steps": steps}
-    return _diffusion(token_dim, cond_dim, **options)
+    sizes: Any = {"width": width, "depth": depth, "scheduler": scheduler, "steps": steps}
+    return _diffusion(token_dim, cond_dim, **sizes, **options)
 
 
 _HEADS: dict[str, Make] = {
@@ -63,6 +69,7 @@ _HEADS: dict[str, Make] = {
     "mixture": MixtureHead,
     "energy": EnergyHead,
     "mean_flow": MeanFlowHead,
+    "flow_map": FlowMapHead,
 }
 
 
@@ -113,15 +120,23 @@ def check_head(head: object) -> None:
     if not isinstance(name, str) or name not in _HEADS:
         raise bad("head['name']", name, f"one of {', '.join(_HEADS)}")
     parameters = dict(list(inspect.signature(_HEADS[name]).parameters.items())[2:])
-    free = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]  # takes any size
-    parameters = {key: p for key, p in parameters.items() if p not in free}
+    rest = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    options = [] if rest is None else _options(rest.annotation)
+    parameters = {key: p for key, p in parameters.items() if p is not rest}
     for key in head:
-        if key != "name" and key not in parameters and not free:
-            allowed = f"of {name}: {', '.join(parameters)}"
+        if key != "name" and key not in parameters and options is not None and key not in options:
+            allowed = f"of {name}: {', '.join([*parameters, *options])}"
             raise bad(f"head[{key!r}]", head[key], allowed)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in head:
             raise bad(f"head[{key!r}]", None, f"a value, as {name} has no default for it")
+
+
+def _options(annotation: Any) -> list[str] | None:
+    """Return the names that keyword arguments of a `TypedDict` have; None where any will do."""
+    if get_origin(annotation) is not Unpack:
+        return None
+    return list(get_args(annotation)[0].__annotations__)
 
 
 def head_scheduler(head: Mapping[str, Any]) -> Mapping[str, Any]:

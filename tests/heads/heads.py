@@ -10,6 +10,7 @@ from contar.heads import (
     DiffusionHead,
     DiffusionMLP,
     EnergyHead,
+    FlowMapHead,
     MeanFlowHead,
     MixtureHead,
     Noise,
@@ -30,6 +31,7 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "mixture": lambda c, d, width, depth: MixtureHead(c, d, components=8, width=width),
     "energy": lambda c, d, **s: EnergyHead(c, d, noise=32, **s),
     "mean_flow": lambda c, d, **s: MeanFlowHead(c, d, steps=4, **s),
+    "flow_map": lambda c, d, **s: FlowMapHead(c, d, steps=4, **s),
 }
 
 

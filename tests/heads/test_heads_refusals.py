@@ -14,6 +14,7 @@ from contar.heads import (
     head_names,
     make_head,
     register_head,
+    released_head,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -136,7 +137,6 @@ FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
         ("temperature", "-1", {"temperature": -1}),
         ("temperature", "nan", {"temperature": NAN}),
         ("temperature", "inf", {"temperature": INF}),
-        ("temperature", "0.5", {"temperature": 0.5}),
         ("temperature", "None", {"temperature": None}),
         ("noise", "7", {"noise": 7}),
         ("noise", "a list of 1", {"noise": [torch.Generator()]}),
@@ -202,3 +202,65 @@ def test_a_head_of_one_pass_takes_no_steps(kind, refuses):
     sizes = {} if kind == "mixture" else {"width": 8, "depth": 1}
     with refuses("steps", "4"):
         make_head({"name": kind, **sizes}, 4, 6).sample(torch.zeros(1, 1, 6), steps=4)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "options"),
+    [
+        ("norm", "'batch'", {"norm": "batch"}),
+        ("eps", "-1", {"eps": -1}),
+        ("gated", "int", {"gated": 1}),
+        ("hidden", "0", {"hidden": 0}),
+        ("bias", "NoneType", {"bias": None}),
+        ("norm", "'layer'", {"time_norm": "layer"}),
+        ("solver", "'euler'", {"solver": "euler"}),
+        ("prediction", "'epsilon'", {"prediction": "epsilon"}),
+        ("draws", "'beta'", {"draws": "beta"}),
+        ("logit", "0.5", {"draws": "logit_normal", "logit": 0.5}),
+        ("weights", "[1.0]", {"weights": [1.0]}),
+        ("timesteps", "'both'", {"timesteps": "both"}),
+        ("head['gate']", "True", {"gate": True}),
+    ],
+)
+def test_options_that_are_not_listed_are_refused(argument, came, options, refuses):
+    with refuses(argument, came):
+        make_head({"name": "flow", "width": 8, "depth": 1, **options}, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("prediction", {"prediction": "sample"}),
+        ("timesteps", {"timesteps": "signal"}),
+        ("solver", {"solver": "straight"}),
+    ],
+)
+def test_what_only_a_flow_has_is_refused_beside_another_scheduler(argument, options, refuses):
+    with refuses(argument):
+        make_head({"name": "diffusion", "width": 8, "depth": 1, **options}, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "name", "state"),
+    [
+        ("name", "'kokoro'", "kokoro", {}),
+        ("state", "list", "sundial", []),
+        ("state", "no network.token.weight", "sundial", {"embed.weight": torch.zeros(2, 2)}),
+        ("state", "flow_loss.net.extra", "sundial", {"flow_loss.net.extra": torch.zeros(2)}),
+    ],
+)
+def test_weights_of_no_known_head_are_refused(argument, came, name, state, refuses):
+    with refuses(argument, came):
+        released_head(name, state)
+
+
+def test_weights_of_a_released_head_that_are_missing_or_of_another_shape_are_named(refuses):
+    own = make_head({"name": "flow", "width": 8, "depth": 1, "prenorm": True}, 4, 6).state_dict()
+    state = {
+        "input_proj.weight": own["network.token.weight"],
+        "cond_embed.weight": torch.zeros(8, 6),
+        "res_blocks.0.mlp.2.weight": torch.zeros(8, 8),
+    }
+    state = {f"flow_loss.net.{key}": value for key, value in state.items()}
+    with refuses("state", "no network.token.bias"):
+        released_head("sundial", state)

@@ -114,11 +114,12 @@ def test_guidance_goes_on_from_the_unconditional_past_the_conditional():
     energy: Any = make("energy", VALUES, COND)
     guided = energy.sample(cond, uncond=uncond, guidance=three, noise=seeded())
     close(guided, energy.sample(uncond + 3 * (cond - uncond), noise=seeded()))
-    mean_flow: Any = make("mean_flow", VALUES, COND)
-    mean_flow.steps = 1  # then a draw is the noise less the mean velocity
-    guided = mean_flow.sample(cond, uncond=uncond, guidance=three, noise=seeded())
-    with_it, without = (mean_flow.sample(c, noise=seeded()) for c in (cond, uncond))
-    close(guided, without + 3 * (with_it - without))
+    for kind in ("mean_flow", "flow_map"):
+        head: Any = make(kind, VALUES, COND)
+        head.steps = 1  # then a draw is the noise and one velocity
+        guided = head.sample(cond, uncond=uncond, guidance=three, noise=seeded())
+        with_it, without = (head.sample(c, noise=seeded()) for c in (cond, uncond))
+        close(guided, without + 3 * (with_it - without))
 
 
 def test_a_mean_flows_weight_is_that_of_its_error_and_is_not_learned_from():
@@ -154,7 +155,7 @@ def test_a_mean_flow_learns_the_velocity_less_the_slope_along_its_own_path():
     assert (found - (u(0) - (noise - target)).square().mean(-1)).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["energy", "mean_flow"])
+@pytest.mark.parametrize("kind", ["energy", "flow", "mean_flow", "flow_map"])
 def test_at_temperature_0_nothing_is_left_to_draw(kind):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
     close(*(head.sample(cond, temperature=0.0, noise=seeded(s)) for s in (1, 2)))
@@ -219,7 +220,7 @@ def test_no_tokens_are_drawn_for_no_conditions(kind):
     assert head.sample(torch.zeros(2, 0, COND), noise=seeded()).shape == (2, 0, VALUES)
 
 
-@pytest.mark.parametrize("kind", ["mixture", "energy", "mean_flow"])
+@pytest.mark.parametrize("kind", ["mixture", "energy", "mean_flow", "flow_map"])
 def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, refuses):
     head, cond = make(kind, VALUES, COND), randn(0, 2, 4, COND)
     for field, guidance in (
@@ -245,13 +246,22 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
         ("mean_flow", "steps", {"steps": 0, "width": 8, "depth": 1}),
         ("mean_flow", "spans", {"spans": 1.5, "width": 8, "depth": 1}),
         ("mean_flow", "power", {"power": -1.0, "width": 8, "depth": 1}),
+        ("flow_map", "steps", {"steps": 0, "width": 8, "depth": 1}),
+        ("flow_map", "share", {"share": 1.5, "width": 8, "depth": 1}),
+        ("flow_map", "diagonal", {"diagonal": -0.1, "width": 8, "depth": 1}),
+        ("flow_map", "draws", {"draws": "beta", "width": 8, "depth": 1}),
+        ("flow_map", "logit", {"logit": (0.0, -1.0), "width": 8, "depth": 1}),
+        ("flow_map", "weighting", {"weighting": -1, "width": 8, "depth": 1}),
+        ("flow_map", "time_scale", {"time_scale": 0.0, "width": 8, "depth": 1}),
+        ("flow_map", "width", {"width": 1, "depth": 1, "time_norm": "deviation"}),
     ],
 )
 def test_sizes_outside_their_range_are_refused(kind, argument, sizes, refuses):
-    from contar.heads import EnergyHead, MeanFlowHead, MixtureHead
+    from contar.heads import EnergyHead, FlowMapHead, MeanFlowHead, MixtureHead
 
     classes: dict[str, Any] = {
-        "mixture": MixtureHead, "energy": EnergyHead, "mean_flow": MeanFlowHead
+        "mixture": MixtureHead, "energy": EnergyHead, "mean_flow": MeanFlowHead,
+        "flow_map": FlowMapHead,
     }  # fmt: skip
     with refuses(argument):
         classes[kind](VALUES, COND, **sizes)

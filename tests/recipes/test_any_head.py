@@ -45,6 +45,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "mixture": {"components": 3, "width": 16},
     "energy": {"width": 16, "depth": 1},
     "mean_flow": {"width": 16, "depth": 1, "steps": 2},
+    "flow_map": {"width": 16, "depth": 1, "steps": 2},
     "toy": {"deviation": 0.2},
 }
 

@@ -392,7 +392,6 @@ def test_an_unknown_scheduler_is_refused(model, argument, came, scheduler, refus
         ("steps", "1001", {"plan": plan(diffusion_steps=1001)}),
         ("plan.grid", "(8, 6)", {"plan": plan(grid=(8, 6))}),
         ("plan.grid", "(2, 2)", {"plan": plan(grid=(2, 2))}),
-        ("temperature", "0.5", {"plan": plan(temperature=0.5)}),
         ("negative_prompt_embeds", "str", {"negative_prompt_embeds": "blurry"}),
         ("negative_prompt_embeds", "no texts", {"negative_prompt_embeds": []}),
         ("negative_prompt_embeds", "1 texts", {"negative_prompt_embeds": torch.zeros(1, 3, 6)}),

@@ -1,0 +1,225 @@
+"""A flow map as a token head: jumps between two times of a flow, learned from itself."""
+
+import warnings
+from typing import Any, Unpack
+
+import torch
+from torch import nn
+from torch.func import functional_call, jvp
+
+from contar._errors import DEEPEST, check_instance, check_number, check_size, check_tensor
+from contar._layers import in_single, weight_of
+from contar._random import Generators, normal, uniform
+from contar._typing import Float, Tensor
+from contar.conditioning import Guidance, ScalarEmbedding
+from contar.diffusion import TimeLaw, check_law, draw_times
+from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
+from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
+
+
+class FlowMapHead(nn.Module):
+    """A network of the jumps of a flow: where a state at time s will be at time t.
+
+    Times run from 0, the noise, to 1, the token, as in the paper; other heads count the other way.
+    With x_t = (1 - t) noise + t token and the jump X_st(x) = x + (t - s) v_st(x) it learns
+
+        v_tt(x_t) = token - noise        and        d/dt X_st(x_s) = v_tt(X_st(x_s))
+
+    the flow itself and, from it, its jumps. Take it where a token is wanted in 1 to 4 passes, or
+    where a flow is to be distilled. Temperature multiplies the noise that it starts from (that of
+    Pocket TTS is the noise's variance, so this one squared). Guidance combines velocities, which
+    is a flow's guidance in the limit of many steps.
+
+    Source: Lagrangian self-distillation (Boffi et al. 2025, arXiv 2505.18825); the shares, the law
+    of times and the gradient through the target's input are those of Pocket TTS. There all layers
+    of the weighting begin at zero, where only the last one's bias learns, and all draws of a step
+    learn jumps or none do.
+
+    Args:
+        token_dim: values of a token.
+        cond_dim: values of the condition.
+        width: of the network.
+        depth: blocks.
+        steps: of a draw.
+        share: of the draws that learn jumps, at four times the cost of the others; their loss is
+            divided by it.
+        diagonal: weight of the flow's own loss; that of the jumps is 1 - diagonal.
+        draws: law of the times, as in `draw_times`.
+        logit: mean and deviation of a logit-normal law.
+        weighting: width of the MLP that learns the logarithm w(s, t) of a loss's weight: a loss l
+            becomes l exp(w) - w, which is least where exp(-w) is its mean; 0 leaves it as it is.
+        through_target: whether a jump also learns to end where the flow's velocity suits it (the
+            paper's target is a constant).
+        time_scale: factor of the times that the network is given.
+        network: what a `DiffusionMLP` takes.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    def __init__(
+        self,
+        token_dim: int,
+        cond_dim: int,
+        *,
+        width: int,
+        depth: int,
+        steps: int = 1,
+        share: float = 0.25,
+        diagonal: float = 0.75,
+        draws: TimeLaw = "logit_normal",
+        logit: tuple[float, float] = (0.4, 1.0),
+        weighting: int = 32,
+        through_target: bool = True,
+        time_scale: float = 1.0,
+        **network: Unpack[NetworkOptions],
+    ) -> None:
+        super().__init__()
+        sizes: Any = {"width": width, "depth": depth, "fused": False, **network}
+        self.network = DiffusionMLP(token_dim, cond_dim, **sizes)
+        options: Any = {"bias": network.get("bias", True), "norm": network.get("time_norm")}
+        self.end = ScalarEmbedding(width, cosine_first=True, **options)
+        self.token_dim, self.cond_dim = token_dim, cond_dim
+        self.steps = check_size("steps", steps, 1, DEEPEST)
+        self.share = check_number("share", share, 0, 1)
+        self.diagonal = check_number("diagonal", diagonal, 0, 1)
+        check_law(draws, logit, "draws")
+        self.draws, self.logit = draws, tuple(logit)
+        check_instance("through_target", through_target, bool)
+        self.through_target = through_target
+        self.time_scale = check_number("time_scale", time_scale, 1e-6)
+        self.weighting = _weighting(weighting) if check_size("weighting", weighting, 0) else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "*m c"],
+        start: Float[Tensor, "*m2"],
+        end: Float[Tensor, "*m2"],
+        condition: Float[Tensor, "*m d"],
+    ) -> Float[Tensor, "*m c"]:
+        """Return v_st(x) for times s and t and projected conditions (`self.network.condition(z)`).
+
+        It is in float32, or in float64 where the weights are.
+        """
+        net, scale = self.network, self.time_scale
+        time = (net.time(scale * start) + self.end(scale * end)) / 2
+        return in_single(net.predict(x, net.modulations(condition, time)))
+
+    def loss(
+        self,
+        target: Float[Tensor, "m c"],
+        cond: Float[Tensor, "m d"],
+        *,
+        repeats: int = 1,
+        generator: torch.Generator | None = None,
+        noise: Float[Tensor, "r m c"] | None = None,
+        times: Float[Tensor, "3 r m"] | None = None,
+    ) -> Float[Tensor, "r m"]:
+        """Return the weighted losses of the flow and of its jumps; arguments as in `TokenHead`.
+
+        Args:
+            target: [m, token_dim].
+            cond: [m, cond_dim].
+            repeats: draws of noise and times for each token.
+            generator: draws the noise, then the times, then which draws learn jumps.
+            noise: [repeats, m, token_dim], instead of a draw.
+            times: [3, repeats, m] in [0, 1], instead of a draw: that of the flow's own loss, then
+                the two of a jump, in any order.
+
+        Raises:
+            ValueError: what does not fit.
+        """
+        weight = weight_of(self.network.token)
+        draws = check_loss(self, target, cond, repeats, generator, like=weight)
+        shape, device = (repeats, len(target)), target.device
+        if noise is None:
+            noise = normal(*shape, self.token_dim, generator=draws, device=device)
+        check_tensor("noise", noise, (*shape, self.token_dim), "[repeats, m, token_dim]")
+        if times is None:
+            times = draw_times(
+                3, *shape, law=self.draws, logit=self.logit, generator=draws, device=device
+            )
+        check_tensor("times", times, (3, *shape), "[3, repeats, m]")
+        token = in_single(target).expand(*shape, -1)
+        noise, times = noise.to(token.dtype), times.to(token.dtype)
+        condition = self.network.condition(cond).expand(*shape, -1)
+        loss = self.diagonal * self._flow_loss(token, noise, times[0], condition)
+        if self.share == 0 or self.diagonal == 1:
+            return loss
+        chosen = uniform(*shape, generator=draws, device=device) < self.share
+        start, end = times[1:].amin(0), times[1:].amax(0)
+        jumping = (x[chosen] for x in (token, noise, start, end, condition))
+        factor = (1 - self.diagonal) / self.share
+        return loss.masked_scatter(chosen, loss[chosen] + factor * self._jump_loss(*jumping))
+
+    def _flow_loss(self, token: Tensor, noise: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        x = noise + time[..., None] * (token - noise)
+        velocity = self(x, time, time, condition)
+        return self._weighted((velocity - (token - noise)).square().mean(-1), time, time)
+
+    def _jump_loss(
+        self, token: Tensor, noise: Tensor, start: Tensor, end: Tensor, condition: Tensor
+    ) -> Tensor:
+        x, span = noise + start[..., None] * (token - noise), (end - start)[..., None]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
+            velocity, slope = jvp(
+                lambda end: self(x, start, end, condition), (end,), (torch.ones_like(end),)
+            )
+        moved = velocity + span * slope  # d/dt of the jump's end
+        reached = x + span * velocity
+        constant = {name: weight.detach() for name, weight in self.named_parameters()}
+        inputs = (reached if self.through_target else reached.detach(), end, end)
+        goal = functional_call(self, constant, (*inputs, condition.detach()))
+        return self._weighted((moved - goal).square().mean(-1), start, end)
+
+    def _weighted(self, loss: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        if self.weighting is None:
+            return loss
+        pair = torch.stack([start, end], dim=-1).to(weight_of(self.weighting[0]).dtype)
+        log_weight = in_single(self.weighting(pair).squeeze(-1))
+        return loss * log_weight.exp() - log_weight
+
+    def sample(
+        self,
+        cond: Float[Tensor, "b n d"],
+        *,
+        uncond: Float[Tensor, "b n d"] | None = None,
+        guidance: Guidance | None = None,
+        temperature: float = 1.0,
+        noise: Noise | Generators | None = None,
+        steps: int | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """Draw in equal jumps; arguments as in `TokenHead`.
+
+        Raises:
+            ValueError: what does not fit, or a guidance with truncation or over the frame.
+        """
+        like = weight_of(self.network.token)
+        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
+        self.check_sample(guidance, temperature, steps)
+        count = self.steps if steps is None else steps
+        passes = 1 + (uncond is not None)
+        condition = self.network.condition(cond if uncond is None else torch.cat([cond, uncond]))
+        x = temperature * source.normal(*cond.shape[:2], self.token_dim)
+        for step in range(count):
+            start, end = (x.new_full((1, 1), k / count) for k in (step, step + 1))
+            velocity = self(x.repeat(passes, 1, 1), start, end, condition).float()
+            x = x + (guidance.combine(*velocity.chunk(2)) if passes > 1 else velocity) / count
+        return x
+
+    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
+        """Raise a ValueError unless `sample` takes these."""
+        check_number("temperature", temperature, 0)
+        check_plain(guidance)
+        if steps is not None:
+            check_size("steps", steps, 1, DEEPEST)
+
+
+def _weighting(width: int) -> nn.Sequential:
+    """Return an MLP from two times to a logarithm, which begins as 0."""
+    last = nn.Linear(width, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    layers = [layer for i in range(3) for layer in (nn.Linear(width if i else 2, width), nn.ReLU())]
+    return nn.Sequential(*layers, last)
