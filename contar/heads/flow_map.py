@@ -31,9 +31,8 @@ class FlowMapHead(nn.Module):
     is a flow's guidance in the limit of many steps.
 
     Source: Lagrangian self-distillation (Boffi et al. 2025, arXiv 2505.18825); the shares, the law
-    of times and the gradient through the target's input are those of Pocket TTS. There all layers
-    of the weighting begin at zero, where only the last one's bias learns, and all draws of a step
-    learn jumps or none do.
+    of times, the weighting and the gradient through the target's input are those of Pocket TTS.
+    There all draws of a step learn jumps or none do.
 
     Args:
         token_dim: values of a token.
@@ -48,6 +47,9 @@ class FlowMapHead(nn.Module):
         logit: mean and deviation of a logit-normal law.
         weighting: width of the MLP that learns the logarithm w(s, t) of a loss's weight: a loss l
             becomes l exp(w) - w, which is least where exp(-w) is its mean; 0 leaves it as it is.
+            It begins as 0 in all its layers, as in Pocket TTS, so that only the last bias learns:
+            one weight for all. With a weight for each two times, that of the jumps grew without
+            end on a density of two values, and the head became a constant.
         through_target: whether a jump also learns to end where the flow's velocity suits it (the
             paper's target is a constant).
         time_scale: factor of the times that the network is given.
@@ -217,9 +219,9 @@ class FlowMapHead(nn.Module):
 
 
 def _weighting(width: int) -> nn.Sequential:
-    """Return an MLP from two times to a logarithm, which begins as 0."""
-    last = nn.Linear(width, 1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    """Return an MLP from two times to a logarithm, all of it 0."""
     layers = [layer for i in range(3) for layer in (nn.Linear(width if i else 2, width), nn.ReLU())]
-    return nn.Sequential(*layers, last)
+    weighting = nn.Sequential(*layers, nn.Linear(width, 1))
+    for parameter in weighting.parameters():
+        nn.init.zeros_(parameter)
+    return weighting

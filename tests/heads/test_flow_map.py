@@ -114,6 +114,9 @@ def test_the_weight_learns_the_mean_of_a_loss_and_begins_as_1():
     losses = [head.loss(token, cond, generator=draws()) for head in (weighed, plain)]
     torch.testing.assert_close(*losses)
     last: Any = weighed.weighting
+    losses[0].sum().backward()
+    learning = [p for p in last.parameters() if p.grad is not None and p.grad.abs().max() > 0]
+    assert [id(p) for p in learning] == [id(last[-1].bias)]  # one weight for all times
     constant = torch.tensor([2.0, 6.0])  # whose mean is 4, so that w is -log 4
     optimizer = torch.optim.Adam([last[-1].bias], lr=0.05)
     for _ in range(300):
