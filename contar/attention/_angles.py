@@ -14,8 +14,9 @@ def coordinates(*sizes: int, device: torch.device | str) -> Tensor:
 def waves(values: Tensor, width: int, cosine_first: bool = False) -> Tensor:
     """Return what `sinusoid` does, unchecked."""
     half = width // 2
-    steps = torch.arange(half, dtype=torch.float32, device=values.device)
-    angles = values.float()[..., None] * (steps * (-math.log(10000) / half)).exp()
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    steps = torch.arange(half, dtype=dtype, device=values.device)
+    angles = values.to(dtype)[..., None] * (steps * (-math.log(10000) / half)).exp()
     pair = (angles.cos(), angles.sin()) if cosine_first else (angles.sin(), angles.cos())
     return torch.cat(pair, dim=-1)
 
