@@ -20,6 +20,7 @@ install: $(STAMP)
 define packages
 @echo "Installing contar[$(EXTRAS)] and what it needs into .venv, once. pip says each package's"
 @echo "size as it downloads it. $(if $(TORCH_INDEX),$(FROM_INDEX),$(FROM_PIP))"
+@echo "At the end it unpacks them, which takes a minute or two and is not counted."
 test -x $(BIN)/python || $(PYTHON) -m venv .venv
 $(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "torch>=2.10" torchvision)
 $(PIP) -e ".[$(EXTRAS)]"

@@ -1,5 +1,6 @@
 """The command line, as a person runs it."""
 
+import functools
 import importlib.util
 import io
 import json
@@ -19,6 +20,7 @@ from PIL import Image
 
 from contar.media import fit_frames, read_video
 from recipes import cli
+from recipes._cli import pipes
 from recipes.moving_digits import bounced, direction_of
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
@@ -77,6 +79,14 @@ def test_without_a_model_the_shipped_one_makes_what_the_prompt_says(tmp_path, ma
 def test_info_counts_the_parameters_of_a_preset(capsys):
     cli.info("nova-d48w1024-osp480")
     assert "644,194,320" in capsys.readouterr().out
+
+
+_load_once = functools.cache(pipes.load_pipeline)
+
+
+@pytest.fixture(autouse=True)
+def _models_are_loaded_once(monkeypatch):
+    monkeypatch.setattr(pipes, "load_pipeline", _load_once)
 
 
 def words(options: dict[str, object]) -> list[str]:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import ImageDraw, ImageFont
 
@@ -18,7 +19,7 @@ _NAMES = (
 )  # fmt: skip
 _NONE = "\uffff"  # no letter: what a font draws for it, it draws for all that it lacks
 
-Font = ImageFont.FreeTypeFont
+Font: TypeAlias = ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)

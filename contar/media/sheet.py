@@ -92,17 +92,17 @@ def side_by_side(
     """
     pixels = _pictures(frames, least)
     count, length, height, width, _ = pixels.shape
-    columns = count if columns is None else min(count, check_count("columns", columns))
+    across = count if columns is None else min(count, check_count("columns", columns))
     if labels and len(labels) != count:
         raise bad("labels", list(labels), f"none or {count} words")
     above = [lay_out(text, _letters(height), width) for text in labels]
     gap = _GAP if labels else 0
     top = max((words.height + gap for words in above), default=0)
-    rows, step = -(-count // columns), height + top + gap
-    size = (columns * (width + gap) + gap, rows * step + gap)
+    rows, step = -(-count // across), height + top + gap
+    size = (across * (width + gap) + gap, rows * step + gap)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
-    places = [(gap + n % columns * (width + gap), gap + n // columns * step) for n in range(count)]
+    places = [(gap + n % across * (width + gap), gap + n // across * step) for n in range(count)]
     for words, (x, y) in zip(above, places, strict=False):
         words.draw(draw, x, y)
     shown = np.repeat(np.asarray(page)[None], length, axis=0)
