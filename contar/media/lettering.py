@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 # DejaVu has Latin, Cyrillic, Greek, Arabic, Hebrew and more; the others are where systems have
 # fonts of many scripts.
@@ -98,10 +98,16 @@ def _place(letter: str) -> int:
         return -1
     for place, font in enumerate(_fonts(16)):
         alone = font.font_variant(layout_engine=ImageFont.Layout.BASIC)  # no circle below a mark
-        mask, lack = alone.getmask(letter), alone.getmask(_NONE)
-        if (mask.size, bytes(mask)) != (lack.size, bytes(lack)):
+        if _drawn(letter, alone) != _drawn(_NONE, alone):
             return place
     return -1
+
+
+def _drawn(letter: str, font: Font) -> bytes:
+    """Return the pixels of a letter."""
+    page = Image.new("L", (48, 48))
+    ImageDraw.Draw(page).text((16, 16), letter, fill=255, font=font)
+    return page.tobytes()
 
 
 @cache

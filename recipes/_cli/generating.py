@@ -117,8 +117,8 @@ def _shape(pipe: "NovaPipeline", frames: int | None, fps: float | None) -> Shape
     """Return the shape of what is made, where nothing else is asked for the model's own."""
     height, width = frame_size(pipe)
     defaults = pipe.config["defaults"]
-    frames = defaults["num_frames"] if frames is None else frames
-    return Shape(frames, width, height, defaults["fps"] if fps is None else fps)
+    length = defaults["num_frames"] if frames is None else frames
+    return Shape(length, width, height, defaults["fps"] if fps is None else fps)
 
 
 def _chunks(
