@@ -464,6 +464,7 @@ def test_prompts_over_time_and_fast_are_those_of_the_pipeline(main, tmp_path, mo
         (["a cat walks"], "'a cat walks' says no digit (zero to nine, or 0 to 9) and no motion"),
         (["VII moves left"], "'VII moves left' says no digit"),
         (["a 3 moves up", "a 3"], "'a 3' says no motion"),
+        (["a 3", "--frames", "1"], None),
         (["a 3 moves up", "--prompt-at", "9", "go away"], None),
         (["a 3 moves up", "--prompt-at", "9", "bye"], "'bye' says no motion"),
         (["it moves up", "--image", "a.png"], None),
@@ -485,6 +486,25 @@ def test_a_prompt_that_the_shipped_model_cannot_mean_is_warned_of_on_one_line(
     else:
         assert told.startswith(f"contar: {said}")
         assert told.count("\n") == 1
+    with pytest.raises(SystemExit, match="--device"):
+        main("edit", "a.png", "--canvas", "1", "1", "1", "1", "--prompt", "a 4 or a 5",
+             "--device", "moon", "--out", "b.png")  # fmt: skip
+    assert capsys.readouterr().err.startswith("contar: 'a 4 or a 5' says more than one digit:")
+
+
+def test_an_edit_says_in_json_what_it_made(main, tmp_path, capsys):
+    Image.new("RGB", (96, 64)).save(tmp_path / "a.png")
+    options = {"model": CHECKPOINT, "heads": (4, 4), "out": tmp_path / "b.png", "json": ()}
+    main("edit", str(tmp_path / "a.png"), "--canvas", "0", "16", "0", "0", "--fast",
+         "--prompt", "мяч", "--seed", "3", *words(options))  # fmt: skip
+    printed, bars = capsys.readouterr()
+    made = json.loads(printed)
+    assert made.pop("seconds") > 0
+    assert made == {
+        "file": str(tmp_path / "b.png"), "prompt": "мяч", "seed": 3, "model": str(CHECKPOINT),
+        "frames": 1, "width": 96, "height": 64, "fps": 12.0,
+    }  # fmt: skip
+    assert "b.png: 100%" in bars
 
 
 def test_a_bad_output_is_found_before_the_model_is_read(tmp_path, main):

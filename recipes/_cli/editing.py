@@ -49,6 +49,7 @@ def edit(
         raise bad("mask", None, "a file, or a canvas")
     clip, rate = _read("in", given)
     white = None if mask is None else _read_mask(mask, clip, given)
+    asked.warn([prompt], shown=True, moving=len(clip) > 1 or frames not in (None, 1))
     pipe = asked.load()
     shape, parts = _fit(pipe, clip, white, frames, asked.fps or rate, canvas)
     check_output(out, fps=shape.fps, frames=shape.frames, name="out")

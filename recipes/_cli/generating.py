@@ -65,8 +65,12 @@ def generate(
     picture = None if image is None else read_image(image, name="image")[None]
     if video is not None:
         read_video(video, frames=1, name="video")  # whether it is one
-    if asked.model == "moving-digits":
-        _warn([each.prompt for each in wanted], prompt_at, shown=(image or video) is not None)
+    asked.warn(
+        [each.prompt for each in wanted],
+        shown=picture is not None or video is not None,
+        moving=frames != 1,
+    )
+    asked.warn([text for _, text in prompt_at], shown=True)
     pipe = asked.load()
     shape = _shape(pipe, frames, asked.fps)
     changes = _chunks(pipe, shape.frames, chunk, overlap)
@@ -101,16 +105,6 @@ def _check(
     for each in wanted:
         check_output(each.file, fps=asked.fps, frames=frames, name="out")
         seeded(each.seed)
-
-
-def _warn(prompts: Sequence[str], prompt_at: Sequence[tuple[int, str]], *, shown: bool) -> None:
-    """Say on one line of stderr what a prompt leaves to the model that contar carries."""
-    from recipes.moving_digits import left_open
-
-    lacks = [left_open(prompt, shown=shown) for prompt in dict.fromkeys(prompts)]
-    lacks += [left_open(text, shown=True) for _, text in prompt_at]
-    for lack in filter(None, lacks):
-        print(f"contar: {lack}: moving-digits makes what it likes", file=sys.stderr)
 
 
 def _shape(pipe: "NovaPipeline", frames: int | None, fps: float | None) -> Shape:

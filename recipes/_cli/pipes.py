@@ -1,8 +1,9 @@
 """What commands with a pipeline share: their options, the pipeline, what they say they made."""
 
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -61,6 +62,23 @@ class Asked:
             check_text("negative", self.negative)
         if self.fast and (self.steps, self.diffusion_steps) != (None, None):
             raise bad("fast", True, "False beside --steps and --diffusion-steps")
+
+    def warn(self, prompts: Sequence[str], *, shown: bool, moving: bool = True) -> None:
+        """Say, a line on stderr each, what prompts leave open to the model that contar carries.
+
+        Args:
+            prompts: of this call.
+            shown: the digit is known without words.
+            moving: a video is asked for.
+        """
+        if self.model != "moving-digits":
+            return
+        from recipes.moving_digits import left_open
+
+        for prompt in dict.fromkeys(prompts):
+            lack = left_open(prompt, shown=shown, moving=moving)
+            if lack is not None:
+                print(f"contar: {lack}: moving-digits makes what it likes", file=sys.stderr)
 
     def load(self) -> "NovaPipeline":
         """Return the pipeline, on its device; errors as `load_pipeline`."""

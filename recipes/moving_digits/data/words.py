@@ -14,7 +14,7 @@ _MOTIONS = {
 }  # fmt: skip
 
 
-def left_open(prompt: str, *, shown: bool = False) -> str | None:
+def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str | None:
     """Return what a prompt does not say, although only that has a meaning for the model; or None.
 
     A model that learned captions of one moving digit makes some digit of any words. It understands
@@ -23,6 +23,7 @@ def left_open(prompt: str, *, shown: bool = False) -> str | None:
     Args:
         prompt: an English sentence; an empty one leaves all to the model, and lacks nothing.
         shown: frames are given, or a prompt came before, so the digit is known without words.
+        moving: a video is asked for, not a picture, which needs no motion.
     """
     words = re.findall(r"[^\W_]+", prompt.lower())
     digits = {_DIGITS[word] for word in words if word in _DIGITS}
@@ -31,6 +32,6 @@ def left_open(prompt: str, *, shown: bool = False) -> str | None:
         lacks.append("no digit (zero to nine, or 0 to 9)")
     if len(digits) > 1:
         lacks.append("more than one digit")
-    if not _MOTIONS.intersection(words):
+    if moving and not _MOTIONS.intersection(words):
         lacks.append('no motion (as "moves to the left" or "stands still")')
     return f"{prompt!r} says {' and '.join(lacks)}" if prompt.strip() and lacks else None

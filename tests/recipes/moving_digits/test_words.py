@@ -48,6 +48,11 @@ def test_what_it_cannot_mean_is_named(prompt, said):
     assert told is None or told.startswith(repr(prompt))
 
 
+def test_a_picture_needs_no_motion():
+    assert left_open("a 3", moving=False) is None
+    assert "no digit" in str(left_open("a cat", moving=False))
+
+
 def test_a_digit_that_is_shown_need_not_be_named():
     assert left_open("it moves up", shown=True) is None
     assert "no motion" in str(left_open("a cat", shown=True))
