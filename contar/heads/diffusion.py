@@ -34,6 +34,7 @@ from contar.diffusion import (
     straight_table,
     variance_bound,
 )
+from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_sample
 
@@ -296,6 +297,46 @@ class DiffusionHead(nn.Module):
             start = start.float() if any(table.noise) else temperature * start.float()
             return table.run(predict, start, draw, temperature)[:, :count]
 
+    def log_density(
+        self,
+        x: Float[Tensor, "*m c"],
+        cond: Float[Tensor, "*m d"],
+        *,
+        steps: int = 32,
+        probes: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*m"]:
+        """Return log p(x | condition) under the flow's equation, in nats.
+
+        It is the density of what draws in many steps are drawn from, from the least timestep that
+        was learned on.
+
+        Args:
+            x: [..., token_dim].
+            cond: [..., cond_dim].
+            steps: of a Runge-Kutta solver, each of four passes.
+            probes: random directions by which the divergence is estimated; 0 computes it, by one
+                backward pass for each value of a token.
+            generator: of the directions.
+
+        Raises:
+            ValueError: what does not fit, or a head whose scheduler is no flow's.
+        """
+        if not self._flows:
+            raise bad("scheduler", "one with betas", "that of a flow, whose path has a velocity")
+        network, last = self.network, self._last
+
+        def velocity(x: Tensor, cond: Tensor, t: float) -> Tensor:
+            seen = last * (1 - t if self.timesteps == "signal" else t)
+            time = network.time(torch.full((1,), seen, device=x.device))
+            predicted = network.denoise(x, network.modulations(network.condition(cond), time))
+            return _velocity(predicted, x, t, self.process.prediction)
+
+        return flow_log_density(
+            self, x, cond, velocity, like=weight_of(network.token), steps=steps, probes=probes,
+            generator=generator, first=float(self.process.sigma.min()),
+        )  # fmt: skip
+
     def check_draws(
         self, repeats: int, count: int, noise: Tensor | None = None, index: Tensor | None = None
     ) -> None:
@@ -324,6 +365,7 @@ class DiffusionHead(nn.Module):
         """Return the process of a scheduler as this head learns it."""
         if device is None:
             process = NoiseProcess.from_config(scheduler)
+            self._flows = process.prediction == "flow"
             self._check_flow(process)
         else:
             process = NoiseProcess.on(scheduler, device)

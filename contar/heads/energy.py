@@ -1,9 +1,12 @@
 """The energy score as a token head: a token in one pass from noise, learned without a density."""
 
+from typing import Any, Literal
+
 import torch
 from torch import nn
+from torch.nn import functional
 
-from contar._errors import DEEPEST, bad, check_number, check_size
+from contar._errors import DEEPEST, bad, check_choice, check_number, check_size
 from contar._layers import Mlp, weight_of
 from contar._random import Generators, uniform
 from contar._typing import Float, Tensor
@@ -17,8 +20,9 @@ class EnergyHead(nn.Module):
         loss = |x1 - target|^a + |x2 - target|^a - |x1 - x2|^a      for two draws x1, x2
 
     whose mean is least where the draws are distributed as the targets (0 < a < 2). Take it where
-    speed counts: a token costs one pass. Temperature multiplies the noise (in EAR's code the shifts
-    made of it); guidance moves the condition itself away from the unconditional one.
+    speed counts: a token costs one pass. Temperature multiplies the noise, or the shifts that the
+    blocks make of it, as EAR's does. Guidance is EAR's: the condition itself moves away from the
+    unconditional one.
 
     Source: EAR (Shao et al. 2025, arXiv 2505.07812); the energy score: Gneiting & Raftery 2007,
     section 4.3.
@@ -30,9 +34,12 @@ class EnergyHead(nn.Module):
         depth: blocks.
         noise: values of the noise, uniform in [-1/2, 1/2).
         alpha: the exponent a.
+        train_temperature: factor of |x1 - x2|^a in the loss: above 1 draws lie further apart than
+            the targets, below 1 closer together (EAR, as released).
+        tempered: what temperature multiplies, "noise" or "shifts".
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: a number outside its range, or a value that is not listed.
     """
 
     def __init__(
@@ -44,6 +51,8 @@ class EnergyHead(nn.Module):
         depth: int,
         noise: int = 64,
         alpha: float = 1.0,
+        train_temperature: float = 1.0,
+        tempered: Literal["noise", "shifts"] = "noise",
     ) -> None:
         super().__init__()
         self.token_dim = check_size("token_dim", token_dim)
@@ -53,6 +62,9 @@ class EnergyHead(nn.Module):
         if not 0 < check_number("alpha", alpha) < 2:
             raise bad("alpha", alpha, "between 0 and 2")
         self.alpha = alpha
+        self.train_temperature = check_number("train_temperature", train_temperature, 0)
+        check_choice("tempered", tempered, ("noise", "shifts"))
+        self.tempered = tempered
         self.condition = nn.Linear(cond_dim, width)
         self.noise = nn.Linear(noise, width)
         self.norms = nn.ModuleList(
@@ -64,13 +76,21 @@ class EnergyHead(nn.Module):
         self.out = nn.Linear(width, token_dim)
 
     def forward(
-        self, cond: Float[Tensor, "*m d"], noise: Float[Tensor, "*m e"]
+        self,
+        cond: Float[Tensor, "*m d"],
+        noise: Float[Tensor, "*m e"],
+        temperature: float = 1.0,
     ) -> Float[Tensor, "*m c"]:
         """Return tokens in float32 for conditions and their noise."""
-        x, drawn = self.condition(cond), self.noise(noise.to(weight_of(self.noise).dtype))
-        for norm, mlp in zip(self.norms, self.mlps, strict=True):
-            h, (gate,) = norm(x, drawn)
-            x = x + gate * mlp(h)
+        noise = noise.to(weight_of(self.noise).dtype)
+        shifts = self.tempered == "shifts"
+        x, drawn = self.condition(cond), self.noise(noise if shifts else temperature * noise)
+        activated = functional.silu(drawn)
+        layers: Any = zip(self.norms, self.mlps, strict=True)
+        for norm, mlp in layers:
+            factor, shift, gate = norm.vectors(activated)
+            shift = temperature * shift if shifts else shift
+            x = x + gate * mlp(norm.modulate(x, factor, shift))
         return self.out(self.norm(x, drawn)[0]).float()
 
     def loss(
@@ -90,7 +110,8 @@ class EnergyHead(nn.Module):
         shape = (2, repeats, len(target))
         noise = uniform(*shape, self.noise_values, generator=draws, device=target.device) - 0.5
         one, two = self(cond.expand(*shape, -1), noise)
-        return self._far(one, target) + self._far(two, target) - self._far(one, two)
+        apart = self.train_temperature * self._far(one, two)
+        return self._far(one, target) + self._far(two, target) - apart
 
     def _far(self, a: Tensor, b: Tensor) -> Tensor:
         squared = (a - b.float()).square().sum(-1)
@@ -118,7 +139,7 @@ class EnergyHead(nn.Module):
         if uncond is not None:
             cond = guidance.combine(cond, uncond)
         shape = (*cond.shape[:2], self.noise_values)
-        return self(cond, temperature * (source.uniform(*shape) - 0.5))
+        return self(cond, source.uniform(*shape) - 0.5, temperature)
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""

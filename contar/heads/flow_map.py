@@ -13,6 +13,7 @@ from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
 from contar.diffusion import TimeLaw, check_law, draw_times
+from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
 
@@ -209,6 +210,32 @@ class FlowMapHead(nn.Module):
             velocity = self(x.repeat(passes, 1, 1), start, end, condition).float()
             x = x + (guidance.combine(*velocity.chunk(2)) if passes > 1 else velocity) / count
         return x
+
+    def log_density(
+        self,
+        x: Float[Tensor, "*m c"],
+        cond: Float[Tensor, "*m d"],
+        *,
+        steps: int = 32,
+        probes: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*m"]:
+        """Return log p(x | condition) under the flow itself, in nats; as `DiffusionHead` has it.
+
+        What is drawn in few jumps is distributed so only as far as the jumps are the flow's.
+
+        Raises:
+            ValueError: what does not fit.
+        """
+
+        def velocity(x: Tensor, cond: Tensor, t: float) -> Tensor:
+            time = x.new_full((1,), 1 - t)
+            return -self(x, time, time, self.network.condition(cond)).float()
+
+        return flow_log_density(
+            self, x, cond, velocity, like=weight_of(self.network.token), steps=steps,
+            probes=probes, generator=generator,
+        )  # fmt: skip
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""

@@ -12,6 +12,7 @@ from contar._layers import weight_of
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
+from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
 
@@ -152,6 +153,30 @@ class MeanFlowHead(nn.Module):
             u = self.velocity(x.repeat(passes, 1, 1), r, t, condition)
             x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / count
         return x
+
+    def log_density(
+        self,
+        x: Float[Tensor, "*m c"],
+        cond: Float[Tensor, "*m d"],
+        *,
+        steps: int = 32,
+        probes: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*m"]:
+        """Return log p(x | condition) under the flow itself, in nats; as `DiffusionHead` has it.
+
+        Raises:
+            ValueError: what does not fit.
+        """
+
+        def velocity(x: Tensor, cond: Tensor, t: float) -> Tensor:
+            time = x.new_full((len(x),), t)
+            return self.velocity(x, time, time, self.network.condition(cond))
+
+        return flow_log_density(
+            self, x, cond, velocity, like=weight_of(self.network.token), steps=steps,
+            probes=probes, generator=generator,
+        )  # fmt: skip
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""

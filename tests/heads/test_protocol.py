@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from heads import HEADS, make
+from heads import HEADS, Given, make
 
 from contar.conditioning import Guidance
 from contar.heads import TokenHead
@@ -243,6 +243,8 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
         ("energy", "alpha", {"alpha": 0.0, "width": 8, "depth": 1}),
         ("energy", "noise", {"noise": 0, "width": 8, "depth": 1}),
         ("energy", "depth", {"width": 8, "depth": 0}),
+        ("energy", "train_temperature", {"train_temperature": -1.0, "width": 8, "depth": 1}),
+        ("energy", "tempered", {"tempered": "z", "width": 8, "depth": 1}),
         ("mean_flow", "steps", {"steps": 0, "width": 8, "depth": 1}),
         ("mean_flow", "spans", {"spans": 1.5, "width": 8, "depth": 1}),
         ("mean_flow", "power", {"power": -1.0, "width": 8, "depth": 1}),
@@ -287,3 +289,85 @@ def test_a_diffusion_head_compiles_what_it_calls_its_network(monkeypatch):
     )
     head.compile(backend="eager")
     assert asked == [(head.network, {"backend": "eager"})]
+
+
+def test_an_energy_heads_temperature_scales_the_noise_or_the_shifts_of_its_blocks():
+    cond, noise = randn(0, 5, COND), randn(1, 5, 32)
+    head: Any = make("energy", VALUES, COND)
+    close(head(cond, noise, 0.5), head(cond, 0.5 * noise))
+    head.tempered = "shifts"
+    tempered = head(cond, noise, 0.5)
+    for norm in head.norms:  # shifts are the second third of a block's modulation
+        for weight in norm.proj.parameters():
+            weight.data.chunk(3)[1].mul_(0.5)
+    close(tempered, head(cond, noise))
+
+
+def test_an_energy_heads_training_temperature_weighs_how_far_draws_lie_apart():
+    head, target, cond = make("energy", VALUES, COND), randn(1, 5, VALUES), randn(0, 5, COND)
+    losses = []
+    for head.train_temperature in (0.0, 1.0, 2.0):
+        losses.append(head.loss(target, cond, generator=seeded()))
+    close(losses[0] - losses[1], losses[1] - losses[2])
+    assert (losses[0] > losses[1]).all()
+
+
+def test_a_flows_temperature_scales_the_noise_that_it_starts_from():
+    head, cond = make("flow", VALUES, COND), randn(0, 2, 4, COND)
+    noise = randn(1, 2, 4, VALUES)
+    close(head.sample(cond, noise=Given(noise), temperature=0.7),
+          head.sample(cond, noise=Given(0.7 * noise)))  # fmt: skip
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@pytest.mark.parametrize("solver", ["scheduler", "straight"])
+def test_what_a_flow_predicts_changes_no_draw_where_it_knows_the_tokens(prediction, solver):
+    # All tokens are at one place, so that each prediction is known at every noisy token.
+    from contar.heads import make_head
+
+    place = torch.tensor([0.5, -1.0, 2.0])
+    head: Any = make_head(
+        {"name": "flow", "width": 8, "depth": 1, "prediction": prediction, "solver": solver,
+         "steps": 7}, VALUES, COND,
+    )  # fmt: skip
+    sigmas = iter(step / 1000 for step in head.table().timestep)
+
+    def denoise(x: torch.Tensor, modulations: Any) -> torch.Tensor:
+        sigma = next(sigmas)
+        eps = (x - (1 - sigma) * place) / sigma
+        return place.expand_as(x) if prediction == "sample" else (1 - sigma) * eps - sigma * place
+
+    head.network.denoise = denoise
+    drawn = head.sample(randn(0, 2, 4, COND), noise=seeded())
+    torch.testing.assert_close(drawn, place.expand(2, 4, -1), atol=2e-2, rtol=0)
+
+
+def test_weights_weigh_a_tokens_values_and_draws_follow_their_law():
+    from contar.heads import make_head
+
+    sizes: Any = {"name": "flow", "width": 8, "depth": 1}
+    target, cond = randn(1, 5, VALUES), randn(0, 5, COND)
+    noise, index = randn(2, 1, 5, VALUES), torch.arange(5)[None] * 200
+    losses = []
+    for weights in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], None):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            head: Any = make_head({**sizes, "weights": weights}, VALUES, COND)
+        losses.append(head.loss(target, cond, noise=noise, index=index))
+    close(losses[0] + losses[1] + losses[2], losses[3])
+    assert torch.equal(losses[3], losses[4])
+    assert not torch.allclose(losses[0], losses[1])
+    for law, logit, least, most in (
+        ("uniform", (0.0, 1.0), 0.48, 0.52),
+        ("cosine", (0.0, 1.0), 0.48, 0.52),
+        ("logit_normal", (1.0, 0.5), 0.70, 0.74),
+    ):
+        head = make_head({**sizes, "draws": law, "logit": logit}, VALUES, COND)
+        seen: list[torch.Tensor] = []
+        head.network.times = lambda process, index, seen=seen: (
+            seen.append(index) or torch.zeros(*index.shape, 8)
+        )
+        head.loss(target, cond, repeats=2000, generator=seeded())
+        share = head.process.sigma[seen[0]].mean().item()
+        share = share if law != "logit_normal" else 1 - (1 - share)
+        assert least < share < most or least < 1 - share < most, law

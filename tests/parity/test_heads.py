@@ -4,11 +4,13 @@ Bounds: outputs and losses 1e-5, samples and gradients 1e-4, of the largest valu
 """
 
 import importlib
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 import torch
 from heads import Given
+from packaging.version import Version
 from torch import Tensor, nn
 
 from contar.conditioning import Guidance
@@ -18,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
+SINCE = {"sktime": "1.2", "transformers": "5.24"}
 SIZES = [
     {"token": 6, "cond": 12, "width": 16, "depth": 2},
     {"token": 16, "cond": 24, "width": 40, "depth": 3},
@@ -26,11 +29,15 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=["small", "larger"])
 
 
 def theirs_of(module: str, name: str) -> Any:
-    """Return what a module of another library has; the test is skipped where it is missing."""
+    """Return what a module of another library has; a test is skipped where that is too old."""
+    library = module.partition(".")[0]
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        pytest.skip(f"no {module}.{name}")
+        lowest, there = SINCE[library], version(library)
+        if Version(there) >= Version(lowest):
+            raise
+        pytest.skip(f"no {module}.{name} in {library} {there}, below {lowest}")
 
 
 def filled(module: nn.Module, seed: int = 0) -> nn.Module:
