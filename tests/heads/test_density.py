@@ -26,13 +26,20 @@ def draw(which: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return MEANS[which, mode] + DEVIATIONS[which, mode] * noise
 
 
+# Steps, and the rate at its height, that bring each within its bounds from seeds 0 and 1 alike.
+TRAINING = {
+    "ddpm": (500, 1e-2), "flow": (500, 1e-2), "mixture": (800, 1e-2), "energy": (1000, 1e-2),
+    "mean_flow": (600, 5e-3),
+}  # fmt: skip
+
+
 @torch.enable_grad()
-def train(kind: str, batch: int = 512) -> Any:
-    steps = {"ddpm": 1000, "mixture": 800}.get(kind, 1500)
+def train(kind: str, batch: int = 1024) -> Any:
+    steps, rate = TRAINING[kind]
     generator = torch.Generator().manual_seed(0)
-    head = make(kind, 2, 2, width=64, depth=2)
-    optimizer = torch.optim.AdamW(head.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    head = make(kind, 2, 2, width=32, depth=2)
+    optimizer = torch.optim.AdamW(head.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     for _ in range(steps):
         which = torch.randint(2, (batch,), generator=generator)
         cond = torch.nn.functional.one_hot(which, 2).float()
