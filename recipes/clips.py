@@ -100,11 +100,19 @@ class HeadRecipe:
     Args:
         cache: folder that `contar cache` made with the pipeline.
         model: the pipeline; its network stays as it is, but for the head.
+        head: kind of the new head: one that begins from normal noise.
+        steps: passes in which it draws a token.
+        width: of its network; that of the trained head, if left out.
+        depth: likewise.
         stage: the training.
     """
 
     cache: Path
     model: str = "moving-digits"
+    head: str = "mean_flow"
+    steps: int = 1
+    width: int | None = None
+    depth: int | None = None
     stage: HeadStage = field(
         default_factory=lambda: HeadStage(RunConfig(steps=2000, batch=16), shares=SHARES)
     )
@@ -245,7 +253,10 @@ def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> P
     place = out / "head"
     with one_run(out):
         check_own(out, ("model",), place)
-        network = train_head(recipe.stage, pipe, cache, place, resume=resume)
+        given = {"width": recipe.width, "depth": recipe.depth}
+        head = {"name": recipe.head, "steps": recipe.steps}
+        head |= {name: size for name, size in given.items() if size is not None}
+        network = train_head(recipe.stage, head, pipe, cache, place, resume=resume)
         pipe.register_to_config(defaults={**pipe.config["defaults"], "guidance_scale": 1.0})
         return _save(pipe, out / "model", transformer=network)
 

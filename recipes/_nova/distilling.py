@@ -25,10 +25,6 @@ class HeadStage:
 
     Args:
         run: of the training; a sample is a clip.
-        head: kind of the new head: one that begins from normal noise.
-        width: of its network; that of the trained head, if left out.
-        depth: likewise.
-        steps: passes in which it draws a token.
         guidance: of the trained head, which the new one learns with it; the pipeline's default, if
             left out.
         teacher_steps: of the trained head; the pipeline's default, if left out.
@@ -38,10 +34,6 @@ class HeadStage:
     """
 
     run: RunConfig
-    head: str = "mean_flow"
-    width: int | None = None
-    depth: int | None = None
-    steps: int = 1
     guidance: float | None = None
     teacher_steps: int | None = None
     repeats: int = 4
@@ -51,10 +43,9 @@ class HeadStage:
     def __post_init__(self) -> None:
         keep_plain(self)
         check_instance("run", self.run, RunConfig)
-        for name in ("width", "depth", "teacher_steps", "pool"):
+        for name in ("teacher_steps", "pool"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
-        check_count("steps", self.steps)
         check_count("repeats", self.repeats)
         if self.guidance is not None:
             check_number("guidance", self.guidance, 0)
@@ -99,7 +90,13 @@ def conditions_of(model: Nova, data: Latents, stage: NovaStage) -> Any:
 
 
 def train_head(
-    stage: HeadStage, pipe: nova.NovaPipeline, cache: Cache | Latents, out: Path, *, resume: bool
+    stage: HeadStage,
+    head: Mapping[str, Any],
+    pipe: nova.NovaPipeline,
+    cache: Cache | Latents,
+    out: Path,
+    *,
+    resume: bool,
 ) -> nova.Nova:
     """Teach a new head what a pipeline's own draws; return the network with it.
 
@@ -107,6 +104,8 @@ def train_head(
 
     Args:
         stage: of the training.
+        head: the new one, by name with its sizes, as in a config: one that begins from normal
+            noise. Width and depth are those of the trained one if left out.
         pipe: whose network is the teacher, and stays as it is.
         cache: of `contar.training.encode_clips`, made with the pipeline's parts.
         out: folder of the run.
@@ -119,12 +118,7 @@ def train_head(
     teacher = model.head
     check_instance("model.head", teacher, DiffusionHead)
     network = teacher.network
-    sizes = {
-        "name": stage.head,
-        "width": stage.width or network.token.out_features,
-        "depth": stage.depth or len(network.blocks),
-        "steps": stage.steps,
-    }
+    sizes = {"width": network.token.out_features, "depth": len(network.blocks), **head}
     student = with_head(model, sizes)
     device = processes().device
     model.to(device)
@@ -136,7 +130,7 @@ def train_head(
     held = min(64, len(data) // 10 or 1)
     count = len(data) - held
     drawn = NovaStage(stage.run, repeats=1, drop_text=0.0, shares=stage.shares)
-    head: Any = distill_head(
+    trained: Any = distill_head(
         student.head,
         teacher.with_solver(scheduler),
         conditions_of(model, data.to(device), drawn),
@@ -144,13 +138,13 @@ def train_head(
         out,
         count=count,
         guidance=Guidance(guidance),
-        steps=stage.steps,
         teacher_steps=steps,
         repeats=stage.repeats,
         pool=stage.pool,
         resume=resume,
         described={
             **{name: value for name, value in asdict(stage).items() if name != "run"},
+            "head": sizes,
             "guidance": guidance,
             "teacher_steps": steps,
             "cache": {**cache.made_with, "samples": len(cache), "content": cache.fingerprint},
@@ -158,5 +152,5 @@ def train_head(
         },
         validate=[range(count, len(data))],
     )
-    student.head = head
+    student.head = trained
     return student.eval()

@@ -202,7 +202,7 @@ def test_a_head_in_one_pass_is_learned_from_the_pipelines_own(folder, model, tmp
     out = tmp_path / "run"
     options = "--stage.run.steps 2 --stage.run.batch 2 --stage.run.warmup 1 --stage.repeats 1"
     given = ("--cache", str(tmp_path / "latents"), "--model", model, "--out", str(out))
-    main("train", "head", *given, "--stage.head", "mean_flow", *options.split())
+    main("train", "head", *given, "--head", "mean_flow", *options.split())
     before, after = (nova.from_pretrained(name) for name in (model, out / "model"))
     assert after.transformer.sizes.head == {
         "name": "mean_flow", "width": 192, "depth": 3, "steps": 1
