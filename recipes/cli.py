@@ -16,6 +16,7 @@ from recipes._cli.editing import edit
 from recipes._cli.errors import is_expected, one_line, options_of, refusal
 from recipes._cli.generating import generate
 from recipes._cli.looking import evaluate, info
+from recipes._cli.serving import serve
 
 Command = Callable[..., None]
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "demo": demo,
     "generate": generate,
     "edit": edit,
+    "serve": serve,
     "info": info,
     "evaluate": evaluate,
     "train": train,

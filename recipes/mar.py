@@ -166,7 +166,8 @@ def _draw(call: Call, monitor: Monitor) -> Float[Tensor, "b c h w"]:
                 )
                 drawn = call.graphs((*kind, call.backend), draw, noise, *given)
             tokens = fill(tokens, step.current, drawn)
-            monitor.after(Progress(0, 1, step.index, step.sets, tokens.clone()))
+            now = (0, 1, step.index, step.sets)
+            monitor.after(Progress(*now, tokens.clone(), step.current.clone()))
     return unpatchify(tokens, c.grid, c.patch, channel_first=True)
 
 

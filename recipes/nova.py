@@ -269,7 +269,7 @@ def _draw_frame(
             drawn = call.graphs((*kind, call.backend), draw, noise, *given)
         tokens = fill(tokens, step.current, drawn)
         now = (call.first + t, plan.frames, step.index, step.sets)
-        monitor.after(Progress(*now, tokens.clone()))
+        monitor.after(Progress(*now, tokens.clone(), step.current.clone()))
     return unpatchify(tokens, call.grid, c.patch)
 
 

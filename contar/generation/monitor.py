@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from contar._errors import check_callable, check_count, check_instance
-from contar._typing import Float, Tensor
+from contar._typing import Float, Int, Tensor
 
 
 class Cancelled(Exception):  # noqa: N818 - the word says what happened, it is no fault
@@ -23,6 +23,7 @@ class Progress:
         set: number of the set, from 0.
         sets: how many there are in a frame.
         tokens: [b, n, c], the frame so far; positions to come are 0.
+        current: [b, m], the positions that this set has filled.
     """
 
     frame: int
@@ -30,6 +31,7 @@ class Progress:
     set: int
     sets: int
     tokens: Float[Tensor, "b n c"]
+    current: Int[Tensor, "b m"]
 
 
 class Monitor:

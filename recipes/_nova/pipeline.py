@@ -164,8 +164,9 @@ class NovaPipeline(DiffusionPipeline):
             graphs: replays each set as one CUDA graph, as `nova.stream` takes it.
             output_type: "np", "pil", "pt", "latent" or "stream"; see `NovaOutput`.
             callback_on_step_end: called after each set with the pipeline, the number of sets that
-                are done, the number of the frame, and {"tokens": [b, n, c], the frame so far};
-                what it raises ends the call, and the pipeline stays usable.
+                are done, the number of the frame, and {"tokens": [b, n, c], the frame so far;
+                "progress": the `Progress` that says which set filled which of them}; what it
+                raises ends the call, and the pipeline stays usable.
             return_dict: False returns a tuple.
 
         Raises:
@@ -279,7 +280,7 @@ class NovaPipeline(DiffusionPipeline):
             def after(progress: Progress) -> None:
                 bar.update()
                 if request.callback is not None:
-                    kept = {"tokens": progress.tokens}
+                    kept = {"tokens": progress.tokens, "progress": progress}
                     request.callback(self, next(done), progress.frame, kept)
 
             yield from draw_frames(call, Monitor(call.sets, callback=after))

@@ -320,6 +320,7 @@ def test_after_each_set_the_callback_sees_the_frame_so_far(case: Case) -> None:
         shown = torch.zeros(case.batch, case.tokens, dtype=torch.bool).scatter(1, known, True)
         wanted = torch.where(shown[..., None], tokens[:, progress.frame], 0)
         assert torch.equal(progress.tokens, wanted)
+        assert torch.equal(progress.current, known[:, sum(sizes[: progress.set]) :])
 
 
 @few
@@ -595,7 +596,7 @@ def test_what_is_yielded_is_the_callers_to_change() -> None:
     def run(change: bool) -> list[Tensor]:
         options: Any = {"generator": torch.Generator().manual_seed(0), "context": context}
         if change:
-            options["callback"] = lambda progress: progress.tokens.zero_()
+            options["callback"] = lambda now: (now.tokens.zero_(), now.current.zero_())
         frames = []
         for frame in nova.stream(model, text, plan, **options):
             frames.append(frame.clone())

@@ -1,0 +1,60 @@
+"""The command line of the page."""
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@tyro.conf.configure(tyro.conf.DisallowNone)
+def serve(
+    model: str = "moving-digits",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    frames: int | None = None,
+    waiting: int = 32,
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    heads: tuple[int, int] | None = None,
+    tiling: bool = False,
+) -> None:
+    """Open a page in which to type a sentence and watch the frames appear, set by set.
+
+    It takes visitors one after the other, keeps nothing of theirs, and asks no other server for
+    anything. Only this machine sees it unless `--host` says otherwise.
+
+    Args:
+        model: "moving-digits", or a pipeline as in `generate`.
+        host: address to listen at; "0.0.0.0" is every one of this machine, for all who reach it.
+        port: to listen at.
+        frames: of a video at most; four times the model's own if left out.
+        waiting: visitors that may wait for their turn.
+        device: the GPU if there is one.
+        dtype: of the weights; bfloat16 on a GPU, else float32.
+        heads: as in `generate`.
+        tiling: encode and decode large frames in tiles, for memory.
+    """
+    from contar._errors import bad, check_count
+
+    check_count("waiting", waiting)
+    if not 1 <= port < 2**16:
+        raise bad("port", port, "1 to 65535")
+    if frames is not None:
+        check_count("frames", frames)
+    try:
+        from recipes._serve.page import serve as open_page
+    except ImportError as error:
+        raise ImportError('gradio is not installed (pip install "contar[web]")') from error
+    from recipes._cli.pipes import load_pipeline
+    from recipes._serve.making import Maker
+    from recipes._serve.wish import bounds_of
+
+    pipe = load_pipeline(model, device, dtype, heads, tiling)
+    examples: list[str] = []
+    if model == "moving-digits":
+        from recipes.moving_digits import PROMPTS
+
+        examples = list(PROMPTS[:4])
+    maker = Maker(pipe, bounds_of(pipe, frames=frames))
+    name = Path(model).name
+    open_page(maker, name=name, examples=examples, host=host, port=port, waiting=waiting)

@@ -1,0 +1,53 @@
+"""A pipeline that several visitors use in turns."""
+
+from collections.abc import Callable, Generator, Iterator
+from threading import Event, Lock
+
+import numpy as np
+
+from contar._typing import UInt8
+from recipes._serve.watching import FramesMade, SetDrawn, watch
+from recipes._serve.wish import Bounds, Given, Wish, check_wish, options
+from recipes.nova import NovaPipeline
+
+
+class Maker:
+    """Makes what is wished, one thing at a time.
+
+    Args:
+        pipe: at work.
+        bounds: of what is made.
+    """
+
+    def __init__(self, pipe: NovaPipeline, bounds: Bounds) -> None:
+        self.pipe, self.bounds, self._alone = pipe, bounds, Lock()
+        pipe.set_progress_bar_config(disable=True)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a frame's tokens."""
+        sizes = self.pipe.transformer.sizes
+        return sizes.latent[0] // sizes.patch, sizes.latent[1] // sizes.patch
+
+    def check(self, wish: Wish, given: Given | None) -> None:
+        """Raise the ValueError that `make` would, before a turn is waited for."""
+        check_wish(wish, self.bounds)
+        self.pipe.stream(wish.prompt, **options(self.pipe, wish, given))
+
+    def make(
+        self, wish: Wish, given: Given | None, stop: Event
+    ) -> Generator[SetDrawn | FramesMade, None, None]:
+        """Yield sets and frames as they are made; `stop` as in `watch`.
+
+        Raises:
+            ValueError: a wish beyond the bounds, or one that the pipeline refuses.
+        """
+        check_wish(wish, self.bounds)
+        found = options(self.pipe, wish, given)
+        sets = self.pipe.transformer.sizes.frames * wish.sets
+
+        def stream(after_set: Callable[..., None]) -> Iterator[UInt8[np.ndarray, "n h w 3"]]:
+            with self._alone:
+                yield from self.pipe.stream(wish.prompt, callback_on_step_end=after_set, **found)
+
+        return watch(stream, stop, pause=min(wish.pause, self.bounds.waiting / sets))

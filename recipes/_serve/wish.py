@@ -1,0 +1,169 @@
+"""What a visitor asks for, the bounds of it, and what that is to a pipeline."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from contar._errors import bad, check_count, check_number, check_text
+from contar._typing import Bool, Tensor, UInt8
+from contar.generation import fast_changes
+from contar.heads import DiffusionHead
+from contar.tokenizers import VAETokenizer, longest_clip
+from recipes.nova import NovaPipeline
+
+OVERLAP = 2  # latent frames that a chunk of a video longer than learned begins with
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a visitor may ask of a pipeline at most, and what is asked for if nothing is said.
+
+    Attributes:
+        frames: of a result.
+        sets: of a frame.
+        steps: of a set, where the head draws by diffusion; else 0.
+        height: of a frame in pixels.
+        width: likewise.
+        usual: the pipeline's own defaults.
+        prompt: characters.
+        guidance: scale.
+        grow: tokens around a mask.
+        pause: seconds after a set, for the eyes.
+        waiting: seconds of all pauses of a result.
+    """
+
+    frames: int
+    sets: int
+    steps: int
+    height: int
+    width: int
+    usual: dict[str, float]
+    prompt: int = 300
+    guidance: float = 20.0
+    grow: int = 4
+    pause: float = 1.0
+    waiting: float = 60.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a visitor asks for.
+
+    Attributes:
+        prompt: what to show.
+        frames: of the result, given ones included.
+        sets: in which a frame's tokens are drawn.
+        steps: of diffusion for each set; not read where the head has none.
+        guidance: scale of classifier-free guidance.
+        seed: of all that is random.
+        fast: fewer steps and sets, of a solver of higher order.
+        grow: tokens by which a mask grows.
+        pause: seconds after each set.
+    """
+
+    prompt: str
+    frames: int
+    sets: int
+    steps: int
+    guidance: float
+    seed: int
+    fast: bool = False
+    grow: int = 1
+    pause: float = 0.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a visitor brought: a picture or a clip, cut to the model's shape, and what is painted.
+
+    Attributes:
+        frames: [n, h, w, 3].
+        mask: [h, w], white is made anew in every frame; None, or no white, goes on from them.
+    """
+
+    frames: UInt8[Tensor, "n h w 3"]
+    mask: Bool[Tensor, "h w"] | None = None
+
+
+def bounds_of(pipe: NovaPipeline, *, frames: int | None = None) -> Bounds:
+    """Return what may be asked of a pipeline.
+
+    Args:
+        pipe: at work.
+        frames: of a result at most; None is four times as many as it makes by itself.
+
+    Raises:
+        ValueError: `frames` below 1.
+    """
+    model, pixels, usual = pipe.transformer, VAETokenizer(pipe.vae), pipe.config["defaults"]
+    most = 4 * usual["num_frames"] if frames is None else check_count("frames", frames)
+    if model.motion is None:
+        most = 1  # a model of images
+    tokens = model.sizes.latent[0] * model.sizes.latent[1] // model.sizes.patch**2
+    trained = pipe.scheduler.config.get("num_train_timesteps") or math.inf
+    height, width = (side * pixels.space_stride for side in model.sizes.latent)
+    return Bounds(
+        frames=longest_clip(pixels, most),
+        sets=min(tokens, max(64, usual["num_inference_steps"])),
+        steps=min(int(min(trained, 100)), 100) if isinstance(model.head, DiffusionHead) else 0,
+        height=height,
+        width=width,
+        usual=dict(usual),
+    )
+
+
+def check_wish(wish: Wish, bounds: Bounds) -> None:
+    """Raise a ValueError that names what is beyond the bounds; the rest a pipeline refuses."""
+    check_text("prompt", wish.prompt)
+    if len(wish.prompt) > bounds.prompt:
+        raise bad("prompt", f"{len(wish.prompt)} characters", f"at most {bounds.prompt}")
+    counts = [("frames", bounds.frames), ("sets", bounds.sets)]
+    counts += [("steps", bounds.steps)] if bounds.steps else []
+    for name, most in counts:
+        if check_count(name, getattr(wish, name)) > most:
+            raise bad(name, getattr(wish, name), f"at most {most}")
+    check_number("guidance", wish.guidance, 0, bounds.guidance)
+    check_number("pause", wish.pause, 0, bounds.pause)
+    if check_count("grow", wish.grow, 0) > bounds.grow:
+        raise bad("grow", wish.grow, f"at most {bounds.grow}")
+    if check_count("seed", wish.seed, 0) >= 2**63:
+        raise bad("seed", wish.seed, "below 2**63")
+
+
+def options(pipe: NovaPipeline, wish: Wish, given: Given | None) -> dict[str, Any]:
+    """Return the arguments of `NovaPipeline.stream` beside the prompt, for a wish within bounds.
+
+    A clip longer than learned is made in chunks of the learned length.
+
+    Raises:
+        ValueError: frames that the tokenizer cannot make, or `fast` where there is no such solver.
+    """
+    pixels, usual = VAETokenizer(pipe.vae), pipe.config["defaults"]
+    latents, changes = pixels.latent_frames(wish.frames, "frames"), {}
+    learned = pixels.latent_frames(usual["num_frames"])
+    if latents > learned > OVERLAP:
+        changes |= {"chunk": learned, "overlap": OVERLAP}
+    diffusion = isinstance(pipe.transformer.head, DiffusionHead)
+    if wish.fast:
+        if not diffusion:
+            raise bad("fast", True, "False: this model's head takes no solver")
+        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+        changes |= fast_changes(scheduler, wish.sets)
+    found: dict[str, Any] = {
+        "num_frames": wish.frames,
+        "num_inference_steps": wish.sets,
+        "num_diffusion_steps": wish.steps if diffusion else None,
+        "guidance_scale": wish.guidance,
+        "generator": torch.Generator().manual_seed(wish.seed),
+        "plan_changes": changes or None,
+    }
+    if given is None:
+        return found
+    if given.mask is not None and bool(given.mask.any()):
+        clip = given.frames[: longest_clip(pixels, min(len(given.frames), wish.frames))]
+        return {**found, "video": clip, "mask": given.mask, "grow": wish.grow}
+    most = min(max(1, latents // 2), changes.get("chunk", latents))
+    most = min(pixels.pixel_frames(most), len(given.frames))
+    return {**found, "video": given.frames[-longest_clip(pixels, most) :]}
