@@ -6,6 +6,7 @@ from threading import Event, Lock
 import numpy as np
 
 from contar._typing import UInt8
+from contar.tokenizers import VAETokenizer
 from recipes._serve.watching import FramesMade, SetDrawn, watch
 from recipes._serve.wish import Bounds, Given, Wish, check_wish, options
 from recipes.nova import NovaPipeline
@@ -44,7 +45,7 @@ class Maker:
         """
         check_wish(wish, self.bounds)
         found = options(self.pipe, wish, given)
-        sets = self.pipe.transformer.sizes.frames * wish.sets
+        sets = VAETokenizer(self.pipe.vae).latent_frames(wish.frames) * wish.sets
 
         def stream(after_set: Callable[..., None]) -> Iterator[UInt8[np.ndarray, "n h w 3"]]:
             with self._alone:

@@ -25,6 +25,7 @@ from recipes._serve.wish import Given, Wish
 
 _HERE = Path(__file__).parent
 _MEBIBYTES = 20  # of a file that is sent
+_UNBEGUN = "Stopped before it began."
 
 
 class Desk:
@@ -71,7 +72,8 @@ class Desk:
         """Make what was asked for; yield message, tokens, screen and strip as they change."""
         visitor = self.visitor(request)
         wish, visitor.wish = visitor.wish, None
-        if wish is None:  # it was refused
+        if wish is None:  # it was refused, or another one came after it
+            yield (gr.skip(),) * 4
             return
         stop, visitor.busy = visitor.stop, True
         try:
@@ -84,7 +86,7 @@ class Desk:
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
         same = gr.skip()
         if stop.is_set():
-            yield html.message("Stopped before it began."), same, same, same
+            yield html.message(_UNBEGUN), same, same, same
             return
         empty = html.figure("", "the last frame that is finished", "screen")
         yield same, html.figure("", "tokens, set by set", "tokens"), empty, html.strip([])
@@ -121,13 +123,13 @@ class Desk:
         visitor.made = np.stack(made)
         yield html.message(said), same, html.film(visitor.made, self.fps, "contar"), same
 
-    def stop(self, request: gr.Request) -> str:
-        """End what is made for a visitor, or what waits to be."""
+    def stop(self, request: gr.Request) -> Any:
+        """End what is made for a visitor, or what waits to be; what is at work says so itself."""
         visitor = self.visitor(request)
-        if visitor.wish is None and not visitor.busy:
-            return html.message("Nothing is at work.")
         visitor.stop.set()
-        return html.message("Stopping after this set.")
+        if visitor.busy:
+            return gr.skip()
+        return html.message("Nothing is at work." if visitor.wish is None else _UNBEGUN)
 
     def bring(self, path: str, request: gr.Request) -> tuple[str, Any]:
         """Read a file that was sent, and remove it; return a message and the easel."""

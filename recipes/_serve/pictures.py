@@ -16,7 +16,7 @@ from contar.tokenizers import unpatchify
 GIVEN, TO_COME = -1, -2  # in place of a set's number
 _SIDE = 384  # of a picture of tokens, about
 _SCALE = 4.0  # standard deviations of a latent from black to white
-_EMPTY, _FULL = (128, 128, 136), 256 * 256  # colour of what is to come; pixels that PNG is good for
+_EMPTY, _MOST = (128, 128, 136), 400 * 400  # colour of what is to come; pixels of a PNG
 _NEW, _OLD = (255, 120, 30), (70, 110, 190)  # as in the pages' pictures: orange new, blue known
 
 
@@ -76,7 +76,7 @@ def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, text: s
 def picture_url(picture: Image.Image | UInt8[np.ndarray, "h w 3"]) -> str:
     """Return a picture as a data URL: PNG if it is small, else JPEG."""
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    kind = "PNG" if image.width * image.height <= _FULL else "JPEG"
+    kind = "PNG" if image.width * image.height <= _MOST else "JPEG"
     stream = io.BytesIO()
     image.save(stream, format=kind)
     return _url(f"image/{kind.lower()}", stream.getvalue())

@@ -43,6 +43,8 @@ def read_upload(path: str | Path, bounds: Bounds) -> UInt8[Tensor, "n h w 3"]:
             frames = read_image(file, name="file")[None]
         else:
             frames = _clip(file, bounds)
+    except FileNotFoundError as error:  # another sent the same one, which was removed when read
+        raise bad("file", file.name, "one that is still here: send it again") from error
     except (ValueError, OSError) as error:
         text = str(error).replace(str(file), file.name)  # the server's folders are its own
         if text.startswith("file: "):
