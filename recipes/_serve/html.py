@@ -26,8 +26,8 @@ def film(frames: UInt8[np.ndarray, "t h w 3"], fps: float, name: str) -> str:
     save = f'<a class="save" download="{escape(name)}{suffix}" href="{url}">Save {suffix}</a>'
     shown = f'<img src="{url}" alt="what was made">'
     if suffix == ".mp4":
-        shown = f'<video src="{url}" autoplay loop muted playsinline controls></video>'
-    return f'<figure class="screen">{shown}<figcaption>{count} {save}</figcaption></figure>'
+        shown = f'<video src="{url}" autoplay loop muted playsinline></video>'
+    return f'<figure class="screen">{shown}<figcaption><span>{count}</span>{save}</figcaption></figure>'
 
 
 def strip(thumbnails: list[str]) -> str:

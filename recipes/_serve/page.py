@@ -193,6 +193,7 @@ def build(desk: Desk, *, name: str, examples: list[str]) -> gr.Blocks:
                 with gr.Row():
                     make = gr.Button("Make", variant="primary", elem_id="make", min_width=100)
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=100)
+                said = gr.HTML(html.message("Nothing is made yet."), elem_id="said")
                 if examples:
                     gr.Examples([[text] for text in examples], prompt, label="for example")
                 with gr.Accordion(
@@ -202,8 +203,8 @@ def build(desk: Desk, *, name: str, examples: list[str]) -> gr.Blocks:
                         bring = gr.UploadButton(
                             "Choose a file", size="sm", elem_id="file", min_width=80
                         )
-                        take = gr.Button("What was made", size="sm", elem_id="take", min_width=80)
-                        drop = gr.Button("Leave it", size="sm", elem_id="drop", min_width=80)
+                        take = gr.Button("Take the result", size="sm", elem_id="take", min_width=80)
+                        drop = gr.Button("Remove", size="sm", elem_id="drop", min_width=80)
                     easel = gr.HTML(html.easel(None, desk.fps), elem_id="easel")
                     grow = gr.Slider(
                         0, bounds.grow, value=1, step=1, elem_id="grow",
@@ -217,7 +218,7 @@ def build(desk: Desk, *, name: str, examples: list[str]) -> gr.Blocks:
                     with gr.Row():
                         seed = gr.Number(0, label="seed", elem_id="seed", min_width=120)
                         anew = gr.Checkbox(
-                            True, label="another each time", elem_id="anew", min_width=120
+                            True, label="new each time", elem_id="anew", min_width=120
                         )
                     fast = gr.Checkbox(False, label="fast, not exact", elem_id="fast")
                     sets = gr.Slider(
@@ -237,7 +238,6 @@ def build(desk: Desk, *, name: str, examples: list[str]) -> gr.Blocks:
                         label="pause after a set, in seconds, to follow it",
                     )  # fmt: skip
             with gr.Column(scale=3, min_width=300):
-                said = gr.HTML(html.message("Nothing is made yet."), elem_id="said")
                 with gr.Row():
                     tokens = gr.HTML(
                         html.figure("", "tokens, set by set", "tokens"), elem_id="tokens",

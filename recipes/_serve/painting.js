@@ -10,7 +10,7 @@
     const at = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
     const size = canvas.closest(".easel").querySelector(".brush-size").valueAsNumber;
     const pen = canvas.getContext("2d");
-    pen.strokeStyle = "white";
+    pen.strokeStyle = "#ff7a1f";
     pen.lineCap = pen.lineJoin = "round";
     pen.lineWidth = (Math.min(canvas.width, canvas.height) * size) / 24;
     pen.beginPath();
