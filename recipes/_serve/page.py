@@ -160,7 +160,7 @@ class Desk:
         self.visitors.leave(str(request.session_hash))
 
 
-def _whole(number: float) -> int:
+def _whole(number: Any) -> Any:
     """Return a number of the page as an int where it is one; another is refused by its check."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 

@@ -160,7 +160,7 @@ def test_all_pauses_of_a_result_are_bounded(maker, monkeypatch):
         yield from ()
 
     monkeypatch.setattr("recipes._serve.making.watch", watch)
-    [*maker.make(wish(frames=65, sets=16, pause=1.0), None, Event())]
+    assert not [*maker.make(wish(frames=65, sets=16, pause=1.0), None, Event())]
     sets = 17 * 16
     assert sets * seen[0] <= maker.bounds.waiting
 
@@ -183,7 +183,7 @@ def test_tokens_have_the_number_of_their_set_and_given_ones_none(maker):
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[32:] = True  # two of four rows of tokens
     clip = torch.full((1, 64, 64, 3), 200, dtype=torch.uint8)
-    sets = None
+    sets: Any = None
     for event in see(maker, wish(frames=1, sets=3, grow=0), Given(clip, mask)):
         if isinstance(event, SetDrawn):
             sets = sets_of(sets, event.tokens, event.current, event.set)
