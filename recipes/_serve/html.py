@@ -27,7 +27,8 @@ def film(frames: UInt8[np.ndarray, "t h w 3"], fps: float, name: str) -> str:
     shown = f'<img src="{url}" alt="what was made">'
     if suffix == ".mp4":
         shown = f'<video src="{url}" autoplay loop muted playsinline></video>'
-    return f'<figure class="screen">{shown}<figcaption><span>{count}</span>{save}</figcaption></figure>'
+    below = f"<figcaption><span>{count}</span>{save}</figcaption>"
+    return f'<figure class="screen">{shown}{below}</figure>'
 
 
 def strip(thumbnails: list[str]) -> str:
