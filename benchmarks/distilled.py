@@ -79,7 +79,7 @@ def judge(given: argparse.Namespace) -> None:
         told[key] = {**shares, "processor seconds a video, in batches": round(seconds, 4)}
     runs = {key: lambda pipe=pipe: make(pipe, 0, 1) for key, pipe in pipes.items()}
     in_turn(runs, device="cpu", rounds=2)
-    for key, took in in_turn(runs, device="cpu", rounds=15).items():
+    for key, took in in_turn(runs, device="cpu", rounds=7).items():
         told[key]["seconds of one video"] = round(quantile(took, 0.5), 4)
     given.out.write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps(told, indent=1))
