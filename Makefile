@@ -12,7 +12,7 @@ FROM_INDEX := torch comes from $(TORCH_INDEX); with CPU wheels that is 0.4 GB.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
-.PHONY: install demo test test-oldest mutants check bench docs browser
+.PHONY: install demo test test-oldest parity mutants check bench docs browser
 
 install: $(STAMP)
 
@@ -58,6 +58,10 @@ browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,web]" playwright
 	command -v chromium || (apt-get update -qq && apt-get install -qq --yes chromium)
 	$(BIN)/python -m pytest tests/recipes/test_serve_page.py -p no:benchmark
+
+# What equals official implementations, with their recorded outputs or with themselves
+parity: $(STAMP)
+	$(BIN)/python -m pytest $(TESTS) tests/parity
 
 # Small changes of the code that no test notices, of a sample: python tests/mutants.py --help
 mutants: $(STAMP)

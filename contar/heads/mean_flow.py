@@ -1,7 +1,7 @@
 """MeanFlow as a token head: a flow's mean velocity, for draws in 1 to 4 steps."""
 
 import warnings
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
 from contar.heads._likelihood import flow_log_density
-from contar.heads.diffusion_mlp import DiffusionMLP
+from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
 
 SCALE = 20.0  # of times in [0, 1]: small, so that their embedding changes smoothly with time
@@ -47,6 +47,7 @@ class MeanFlowHead(nn.Module):
             paper's 1 leaves fewer draws between modes in one step, but modes' shares are wrong in
             any number of steps, and tokens that are easy, such as blank ones, get nearly all of
             the weight: images have an error of all their values, tokens each their own.
+        network: what a `DiffusionMLP` takes.
 
     Raises:
         ValueError: a number outside its range.
@@ -62,10 +63,12 @@ class MeanFlowHead(nn.Module):
         steps: int = 1,
         spans: float = 0.25,
         power: float = 0.0,
+        **network: Unpack[NetworkOptions],
     ) -> None:
         super().__init__()
-        self.network = DiffusionMLP(token_dim, cond_dim, width=width, depth=depth)
-        self.span = ScalarEmbedding(width, cosine_first=True)
+        self.network = DiffusionMLP(token_dim, cond_dim, width=width, depth=depth, **network)
+        options: Any = {"bias": network.get("bias", True), "norm": network.get("time_norm")}
+        self.span = ScalarEmbedding(width, cosine_first=True, **options)
         self.token_dim, self.cond_dim = token_dim, cond_dim
         self.steps = check_size("steps", steps, 1, DEEPEST)
         self.spans = check_number("spans", spans, 0, 1)
