@@ -1,5 +1,6 @@
 """Suites as values, the work on them, and the evaluators' files read back; no model."""
 
+import gc
 import json
 import tracemalloc
 from pathlib import Path
@@ -121,6 +122,14 @@ def test_a_file_of_another_format_is_refused_with_its_line(name, text, fragments
         assert fragment in str(caught.value)
 
 
+def test_a_prompt_of_two_dimensions_has_as_many_videos_as_the_one_that_wants_more(tmp_path):
+    still = {"prompt_en": "a bench", "dimension": ["temporal_flickering"]}
+    other = {"prompt_en": "a bench", "dimension": ["scene"]}
+    for order in ([still, other], [other, still]):
+        (tmp_path / "info.json").write_text(json.dumps(order))
+        assert len(read_suite("vbench", tmp_path / "info.json").units) == 25
+
+
 def test_prompts_that_an_evaluator_would_read_otherwise_are_refused(tmp_path, refuses):
     (tmp_path / "color_val.txt").write_text("a snake_case bench\n")
     with refuses("color_val.txt, line 1", "_"):
@@ -190,7 +199,9 @@ def test_a_share_by_any_number_of_tasks_is_the_same_work(tmp_path):
         out = tmp_path / str(tasks)
         plan_suite(suite, out, {})
         for rank in reversed(range(tasks)):
+            before = len(units_left(out))
             sample_units(out, square, rank=rank, tasks=tasks)
+            assert before - len(units_left(out)) == len(suite.units[rank::tasks])
     assert contents(tmp_path / "1" / "prompts") == contents(tmp_path / "3" / "prompts")
 
 
@@ -314,6 +325,15 @@ def test_the_work_ends_when_its_run_has(tmp_path):
     plan_suite(suite, tmp_path, {})
     sample_units(tmp_path, square, ended=lambda: bool(contents(tmp_path / "prompts")))
     assert len(contents(tmp_path / "prompts")) == 1
+    gone = []
+
+    def swept(text: str, seed: int) -> np.ndarray:
+        gone.append(text)  # another run, begun meanwhile, takes the parts of files away
+        raise RuntimeError("no such part")
+
+    sample_units(tmp_path, swept, ended=lambda: bool(gone))
+    assert gone == ["prompt 1"]
+    assert list(failed_units(tmp_path)) == []
 
 
 def test_memory_does_not_grow_with_the_units_made(tmp_path):
@@ -321,7 +341,8 @@ def test_memory_does_not_grow_with_the_units_made(tmp_path):
     held = {}
 
     def measured(text: str, seed: int) -> np.ndarray:
-        if text in ("prompt 20", "prompt 219"):
+        if text in ("prompt 60", "prompt 219"):
+            gc.collect()
             held[text] = tracemalloc.get_traced_memory()[0]
         return np.full((1, 64, 64, 3), seed % 256, np.uint8)
 
@@ -330,7 +351,7 @@ def test_memory_does_not_grow_with_the_units_made(tmp_path):
         sample_units(tmp_path, measured)
     finally:
         tracemalloc.stop()
-    assert held["prompt 219"] - held["prompt 20"] < 64 * 64 * 3  # of one of the 200 between
+    assert held["prompt 219"] - held["prompt 60"] < 64 * 64 * 3  # a picture of 159
 
 
 def test_geneval_is_read_by_tag_and_overall_is_the_mean_over_tags(tmp_path):
