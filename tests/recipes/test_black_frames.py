@@ -37,7 +37,7 @@ def test_pixels_that_are_not_finite_are_an_error(kind: str, value: float, refuse
 
 
 def test_tokens_of_digits_that_are_not_finite_are_an_error(refuses: Any) -> None:
-    digits: Any = object.__new__(DigitPixels)
+    digits = DigitPixels()
     made = torch.zeros(2, CANVAS.tokens, CANVAS.token_dim)
     assert digits.frames(made).shape == (2, 64, 64, 3)
     made[1, 0, 0] = math.nan
