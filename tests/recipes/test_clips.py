@@ -6,6 +6,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from contar.training import RunConfig, VaeStage
 from recipes import clips as own
 from recipes import nova
 from recipes._cli import training as commands
+from recipes._nova.distilling import HeadStage, train_head
 from recipes._nova.training import NovaStage
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
 
@@ -213,3 +215,28 @@ def test_a_head_in_one_pass_is_learned_from_the_pipelines_own(folder, model, tmp
     assert any(not torch.equal(new[name], old[name]) for name in new if name in old)
     frames = after("a man talks", num_frames=5, num_inference_steps=2).frames
     assert frames.shape == (1, 5, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("repeats", {"repeats": 0}),
+        ("pool", {"pool": 0}),
+        ("teacher_steps", {"teacher_steps": 0}),
+        ("guidance", {"guidance": -1.0}),
+    ],
+)
+def test_a_head_is_not_learned_by_numbers_outside_their_range(argument, options, refuses):
+    with refuses(argument):
+        HeadStage(QUICK, **options)
+
+
+def test_a_head_is_learned_from_a_flow_or_a_diffusion_alone(tmp_path, refuses):
+    config = replace(network(5), head={"name": "energy", "width": 16, "depth": 1})
+    words, encoder = load_text()
+    parts = (build(config), CausalVAE(widths=(8, 16, 16)), FlowMatchEulerDiscreteScheduler())
+    pipe = nova.NovaPipeline(*parts, encoder, words, defaults=DEFAULTS, text_package=TEXT)
+    head: Any = {"name": "mean_flow"}
+    nothing: Any = None
+    with refuses("model.head"):
+        train_head(HeadStage(QUICK), head, pipe, nothing, tmp_path, resume=False)
