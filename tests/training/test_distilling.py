@@ -31,13 +31,14 @@ def conditions(indices: Any, step: int | str) -> tuple[torch.Tensor, torch.Tenso
     return cond, cond * torch.tensor([0.0, 1.0, 1.0, 1.0])  # all but its first number
 
 
-def test_a_student_draws_from_the_same_noise_what_its_guided_teacher_draws(tmp_path):
+@pytest.mark.parametrize("kind", ["mean_flow", "flow_map"])
+def test_a_student_draws_from_the_same_noise_what_its_guided_teacher_draws(kind, tmp_path):
     teacher = head(1, name="flow")
     with torch.no_grad():  # a field that bends, and that the condition steers
         for parameter in teacher.parameters():
             parameter.mul_(1.5)
     before = {name: x.clone() for name, x in teacher.state_dict().items()}
-    student = head(2, name="mean_flow")
+    student = head(2, name=kind)
     options: Any = {"count": 1000, "guidance": Guidance(4.0), "teacher_steps": 8, "repeats": 2}
     trained = distill_head(student, teacher, conditions, QUICK, tmp_path / "run", **options)
 
