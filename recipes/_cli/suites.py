@@ -64,8 +64,7 @@ class Sampling:
         call = settings["call"]
         locks = Path(self.out) / "run" / "tasks" / f"{rank:05d}"
         with locked(locks) if self.parent is None else nullcontext():
-            pipe = _loaded(self._loading(rank))
-            pipe.stream("", **call)  # checks all, and generates nothing yet
+            pipe = self.pipeline(rank, call)
 
             def make(text: str, seed: int) -> Any:
                 return pipe(text, generator=seeded(seed), **call).frames[0]
@@ -80,6 +79,12 @@ class Sampling:
                 report=logger.info,
                 ended=self._orphaned,
             )
+
+    def pipeline(self, rank: int, call: dict[str, Any]) -> Any:
+        """Return the pipeline of a rank; a ValueError if it refuses the call's arguments."""
+        pipe = _loaded(self._loading(rank))
+        pipe.stream("", **call)  # checks all, and generates nothing yet
+        return pipe
 
     def _loading(self, rank: int) -> Loading:
         """Return the loading on one of several GPUs, by turns."""
@@ -208,6 +213,8 @@ def sample(
         parent = os.getpid() if engine == "local" else None
         share = Sampling(str(out.absolute()), loading, retry, parent)
         try:
+            if engine == "local" and workers == 1 and ranks:
+                share.pipeline(ranks[0], call)  # a refusal comes before the engine's log
             carry(
                 share, out / "run" / f"tasks-{tasks}", engine=engine, tasks=tasks, workers=workers,
                 options=options, ranks=ranks,

@@ -235,10 +235,11 @@ def test_a_prompt_that_fails_is_named_and_retry_takes_it_alone(fake, main, tmp_p
     main(*call, "--check")
 
 
-def test_settings_that_the_model_refuses_end_the_run_before_any_sample(fake, tmp_path):
+def test_settings_that_the_model_refuses_end_the_run_before_any_sample(fake, tmp_path, capfd):
     prompts = listed(tmp_path, 3)
     with pytest.raises(ValueError, match="num_frames: got 3"):
         suites.sample("prompts", prompts, out=tmp_path / "out", frames=3)
+    assert capfd.readouterr().err == ""  # the engine tells whole traces
     assert not list((tmp_path / "out").glob("run/failed/*"))
     suites.sample("prompts", prompts, out=tmp_path / "out", frames=5)  # in the same folder
     assert len(contents(tmp_path / "out" / "prompts")) == 3
