@@ -7,7 +7,10 @@ if (location.protocol === "file:") {
       this.frame.hidden = true
       document.documentElement.append(this.frame)
       const inside = this.frame.contentWindow
-      inside.postMessage = (data) => setTimeout(() => this.onmessage?.({ data }))
+      inside.postMessage = (message) => {
+        const data = structuredClone(message) // a worker shares no object either
+        setTimeout(() => this.onmessage?.({ data }))
+      }
       this.ready = new Promise((resolve, reject) => {
         const script = inside.document.createElement("script")
         Object.assign(script, { src: url, onload: resolve, onerror: reject })
@@ -16,7 +19,8 @@ if (location.protocol === "file:") {
       this.ready.catch((event) => this.onerror?.(event))
     }
 
-    postMessage(data) {
+    postMessage(message) {
+      const data = structuredClone(message)
       this.ready.then(() => this.frame.contentWindow.onmessage?.({ data }))
     }
 
