@@ -54,7 +54,7 @@ class Headed(Model):
         super().save_pretrained(save_directory, **options)
 
     def compile(self, **options: Any) -> None:
-        """Compile what sampling repeats: the spatial tower's blocks and the head's network.
+        """Compile what sampling repeats: the blocks of a tower and the head's network.
 
         Each is one graph, of any number of tokens; the first samples wait for the compiler. Of use
         where launches cost more than what they run, as small sets on a GPU do.
@@ -62,7 +62,11 @@ class Headed(Model):
         Args:
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
-        compile_parts([*self.spatial.encoder, *self.spatial.decoder, self.head], options)
+        compile_parts([*self.repeated(), self.head], options)
+
+    def repeated(self) -> list[nn.Module]:
+        """Return the parts, beside the head, that sampling repeats."""
+        return [*self.spatial.encoder, *self.spatial.decoder]
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Return the state dict in the names and shapes of official checkpoints."""

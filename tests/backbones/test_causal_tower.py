@@ -1,5 +1,7 @@
 """A temporal tower as a causal transformer: its blocks' options, and padding before a sample."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from contar.attention import rotary_table
 from contar.backbones import Block, TemporalTower
 
-OPTIONS = {"prenorm": True, "bias": False, "activation": "gelu_tanh", "eps": 1e-6}
+OPTIONS: Any = {"prenorm": True, "bias": False, "activation": "gelu_tanh", "eps": 1e-6}
 
 
 def tower_of(depth=2):
@@ -36,7 +38,8 @@ def test_the_activation_of_a_block_is_that_of_its_mlp(activation):
 
 def test_a_tower_hands_its_options_to_its_blocks():
     tower = tower_of()
-    for block in tower.blocks:
+    blocks: Any = tower.blocks
+    for block in blocks:
         assert block.prenorm
         assert block.attn.qkv.bias is block.mlp.fc1.bias is None
         assert block.mlp.act.approximate == "tanh"
@@ -45,10 +48,10 @@ def test_a_tower_hands_its_options_to_its_blocks():
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_padding_before_a_sample_changes_nothing_of_it(cached):
-    tower, pads = tower_of(), torch.tensor([0, 3])
+    tower, pads = tower_of(), [0, 3]
     x = torch.randn(2, 7, 1, 16)
-    padding = torch.arange(7) < pads[:, None]
-    rope = rope_of((torch.arange(7.0) - pads[:, None]).clamp(min=0))
+    behind = torch.arange(7.0) - torch.tensor(pads)[:, None]
+    padding, rope = behind < 0, rope_of(behind.clamp(min=0))
     with torch.no_grad():
         if cached:
             cache = tower.allocate_cache(2, 7)
@@ -79,6 +82,7 @@ def test_padding_that_does_not_fit_is_refused_and_the_cache_is_as_it_was(refuses
 
 
 def test_unknown_options_are_refused_by_name(refuses):
-    for name, value in (("activation", "relu"), ("bias", 1), ("prenorm", None), ("eps", -1)):
+    wrong: Any = (("activation", "relu"), ("bias", 1), ("prenorm", None), ("eps", -1))
+    for name, value in wrong:
         with refuses(name):
             TemporalTower(depth=1, width=16, heads=2, **{name: value})

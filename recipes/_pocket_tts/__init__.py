@@ -1,0 +1,1 @@
+"""What is behind `recipes.pocket_tts`: config, network, call; transformers' folders."""

@@ -1,0 +1,158 @@
+"""What a generation and a training step are given: checked once, with what None means filled in."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from contar._errors import (
+    bad,
+    check_instance,
+    check_number,
+    check_size,
+    check_tensor,
+    keep_plain,
+)
+from contar._random import Generators, check_generator
+from contar._typing import Float, Int, Tensor
+from contar.attention import check_backend
+from contar.conditioning import Guidance
+from contar.heads import Noise, check_plan
+from recipes._pocket_tts.network import PocketTTS
+
+Text = Int[Tensor, " _"] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class SpeechPlan:
+    """How speech is made.
+
+    Args:
+        frames: latents at most; None is as many as the longest text may take, (tokens / 3 + 2)
+            seconds.
+        steps: in which the head draws a latent; None is the head's own number.
+        temperature: variance of the noise that a latent is drawn from; 0 has none.
+        threshold: of the end-of-speech logit, above which a sample ends.
+        least: first latents, at which no sample ends.
+        tail: latents after the one that ends, in which a codec fades out; or one number for each
+            sample.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    frames: int | None = None
+    steps: int | None = None
+    temperature: float = 0.7
+    threshold: float = -4.0
+    least: int = 6
+    tail: int | tuple[int, ...] = 2
+
+    def __post_init__(self) -> None:
+        keep_plain(self)
+        if self.frames is not None:
+            check_size("frames", self.frames)
+        if self.steps is not None:
+            check_size("steps", self.steps)
+        check_number("temperature", self.temperature, 0)
+        check_number("threshold", self.threshold)
+        check_size("least", self.least, 0)
+        for tail in self.tail if isinstance(self.tail, tuple) else (self.tail,):
+            check_size("tail", tail, 0)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a generation is asked for."""
+
+    model: PocketTTS
+    texts: list[Int[Tensor, " _"]]
+    voices: list[Float[Tensor, "_ c"] | None]
+    frames: int
+    steps: int | None
+    temperature: float  # of the head
+    threshold: float
+    least: int
+    tail: Int[Tensor, " b"]
+    noise: Noise
+    backend: Any
+
+
+def read_call(
+    model: PocketTTS,
+    texts: Sequence[Text],
+    plan: SpeechPlan,
+    voices: Sequence[Float[Tensor, "_ c"] | None] | None,
+    noise: Noise | Generators | None,
+    backend: Any,
+) -> Call:
+    """Return what `pocket_tts.stream` is asked for; its errors are raised here."""
+    check_instance("model", model, PocketTTS)
+    check_instance("plan", plan, SpeechPlan)
+    texts, voices = read_prompts(model, texts, voices)
+    device, batch = model.device, len(texts)
+    check_backend(backend, device)
+    temperature = math.sqrt(plan.temperature)
+    check_plan(model.head, Guidance(), temperature, plan.steps)
+    tail = plan.tail if isinstance(plan.tail, tuple) else (plan.tail,) * batch
+    if len(tail) != batch:
+        raise bad("plan.tail", plan.tail, f"one number, or one for each of {batch} texts")
+    frames = plan.frames
+    if frames is None:
+        frames = math.ceil((max(map(len, texts)) / 3 + 2) * model.sizes.rate)
+    if not isinstance(noise, Noise):
+        noise = Noise(check_generator(noise, batch, device, "noise"), device)
+    return Call(
+        model, texts, voices, frames, plan.steps, temperature, plan.threshold, plan.least,
+        torch.tensor(tail, device=device), noise, backend,
+    )  # fmt: skip
+
+
+def read_prompts(
+    model: PocketTTS, texts: Any, voices: Any
+) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "_ c"] | None]]:
+    """Return texts and voices as tensors on the model's device.
+
+    Raises:
+        ValueError: no texts, tokens that the model does not have, or voices that do not fit.
+    """
+    if not isinstance(texts, Sequence) or isinstance(texts, str) or not len(texts):
+        raise bad("texts", texts, "a list of at least one text, each its tokens [l]")
+    read = []
+    for i, text in enumerate(texts):
+        tokens = text
+        if not isinstance(text, Tensor):
+            if not isinstance(text, Sequence) or not all(type(token) is int for token in text):
+                raise bad(f"texts[{i}]", text, "tokens: a tensor [l], or a list of integers")
+            tokens = torch.tensor(text, dtype=torch.int64, device="cpu")
+        check_tensor(f"texts[{i}]", tokens, (None,), "[l]", kind="int", below=_tokens(model))
+        if not len(tokens):
+            raise bad(f"texts[{i}]", "none", "at least one token")
+        read.append(tokens.to(model.device))
+    if voices is None:
+        return read, [None] * len(read)
+    check_list("voices", voices, len(read))
+    for i, voice in enumerate(voices):
+        if voice is not None:
+            check_latents(f"voices[{i}]", voice, model)
+    return read, [None if voice is None else voice.to(model.device) for voice in voices]
+
+
+def _tokens(model: PocketTTS) -> int:
+    return model.sizes.vocabulary
+
+
+def check_list(name: str, values: Any, count: int) -> None:
+    """Raise a ValueError unless `values` is a list with one for each of `count` texts."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
+        got = f"{len(values)}" if isinstance(values, Sequence) else type(values).__name__
+        raise bad(name, got, f"a list with one for each of {count} texts")
+
+
+def check_latents(name: str, latents: Any, model: PocketTTS) -> None:
+    """Raise a ValueError unless `latents` are a codec's, [t, token_dim], at least one."""
+    check_tensor(name, latents, (None, model.sizes.token_dim), "[t, token_dim]")
+    if not len(latents):
+        raise bad(name, "none", "at least one latent")
