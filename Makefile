@@ -80,11 +80,11 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-only --benchmark-columns=median,iqr,rounds --results benchmarks/results
 
-# The site, in site/: open site/index.html. Needs no network.
+# The site, in site/: open site/index.html. Once its packages are there, it needs no network.
 docs: .venv/.docs
 	$(BIN)/python tests/docs/build_site.py
 
+.venv/.docs: EXTRAS := docs
 .venv/.docs: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(packages)
 	touch $@
