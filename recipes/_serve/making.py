@@ -18,10 +18,18 @@ class Maker:
     Args:
         pipe: at work.
         bounds: of what is made.
+        left_open: says what a prompt leaves to the model, or None, given whether frames are
+            `shown` and whether it is `moving`; of a model that understands few words.
     """
 
-    def __init__(self, pipe: NovaPipeline, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        pipe: NovaPipeline,
+        bounds: Bounds,
+        left_open: Callable[..., str | None] | None = None,
+    ) -> None:
         self.pipe, self.bounds, self._alone = pipe, bounds, Lock()
+        self._left_open = left_open
         pipe.set_progress_bar_config(disable=True)
 
     @property
@@ -34,6 +42,14 @@ class Maker:
         """Raise the ValueError that `make` would, before a turn is waited for."""
         check_wish(wish, self.bounds)
         self.pipe.stream(wish.prompt, **options(self.pipe, wish, given))
+
+    def remark(self, wish: Wish, given: Given | None) -> str:
+        """Return what the prompt leaves to the model, as a sentence, or ""."""
+        if self._left_open is None:
+            return ""
+        shown, moving = given is not None, wish.frames > 1
+        lacks = self._left_open(wish.prompt, shown=shown, moving=moving)
+        return f" {lacks}: the model makes what it likes." if lacks else ""
 
     def make(
         self, wish: Wish, given: Given | None, stop: Event

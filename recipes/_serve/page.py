@@ -115,6 +115,7 @@ class Desk:
         finally:
             events.close()
         said = f"Made with seed {wish.seed}: {len(made)} of {wish.frames} frames."
+        said += self.maker.remark(wish, given)
         if stop.is_set() and len(made) < wish.frames:
             said = f"Stopped at {where or 'the beginning'}; {len(made)} frames are finished."
         if not made:

@@ -34,6 +34,7 @@ from recipes._serve.uploads import read_mask, read_upload
 from recipes._serve.visitors import Visitors
 from recipes._serve.watching import FramesMade, SetDrawn
 from recipes._serve.wish import Bounds, Given, Wish, bounds_of, options
+from recipes.moving_digits import left_open
 
 WISH = {"prompt": "a seven moves left", "frames": 5, "sets": 4, "steps": 2, "guidance": 1.5}
 
@@ -177,6 +178,18 @@ def test_what_a_generation_raises_comes_to_the_one_who_watches(maker):
     finally:
         maker.pipe.stream = real
     assert not working()
+
+
+def test_what_a_prompt_leaves_to_the_model_is_said(maker):
+    plain, digits = maker, Maker(maker.pipe, maker.bounds, left_open)
+    assert plain.remark(wish(prompt="a cat"), None) == ""
+    assert digits.remark(wish(), None) == ""
+    said = digits.remark(wish(prompt="a cat"), None)
+    assert said.startswith(" 'a cat' says no digit")
+    assert said.endswith(": the model makes what it likes.")
+    frames = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    assert "no digit" not in digits.remark(wish(prompt="it"), Given(frames))
+    assert digits.remark(wish(prompt="a three", frames=1), None) == ""
 
 
 def test_tokens_have_the_number_of_their_set_and_given_ones_none(maker):
