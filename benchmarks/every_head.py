@@ -42,11 +42,11 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     """Return each head's parameters, and its milliseconds: the median of the rounds."""
     torch.manual_seed(0)
     heads: dict[str, Any] = {
-        title: speed_up(make_head(sizes, VALUES, COND))
+        title: speed_up(_module(sizes, VALUES, COND))
         for title, sizes in HEADS.items()
         if sizes["name"] in head_names()
     }
-    rows = {title: {"parameters": _size(head)} for title, head in heads.items()}
+    rows = {title: {"parameters": float(_size(head))} for title, head in heads.items()}
 
     def draw(head: Any, cond: torch.Tensor) -> None:
         with torch.no_grad():
@@ -105,8 +105,7 @@ def learned(sizes: dict[str, Any], seconds: float, seed: int = 0) -> dict[str, f
     """Return the steps that a head takes in so many seconds of a processor, and its distance."""
     tokens, cond = patches()
     torch.manual_seed(seed)
-    draws, head = torch.Generator().manual_seed(seed), make_head(sizes, 9, 26)
-    module: Any = speed_up(head)  # type: ignore[type-var]
+    draws, module = torch.Generator().manual_seed(seed), speed_up(_module(sizes, 9, 26))
     optimizer = torch.optim.AdamW(module.parameters(), betas=(0.9, 0.95))
     start, steps, share = time.process_time(), 0, 0.0
     while share < 1:
@@ -121,6 +120,10 @@ def learned(sizes: dict[str, Any], seconds: float, seed: int = 0) -> dict[str, f
         share = (time.process_time() - start) / seconds
     with torch.no_grad():
         return {"steps": steps, "energy distance": round(distance(module, tokens, cond), 3)}
+
+
+def _module(sizes: dict[str, Any], values: int, cond: int) -> Any:
+    return make_head(sizes, values, cond)
 
 
 def _size(head: Any) -> int:

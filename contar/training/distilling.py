@@ -87,7 +87,7 @@ def distill_head(
             raise bad("pool", pool, "None beside parts of a batch, or several processes")
     guidance = Guidance() if guidance is None else guidance
     guided = isinstance(guidance, Guidance) and guidance.scale > 1
-    draw = {"guidance": guidance, "steps": teacher_steps}
+    draw: dict[str, Any] = {"guidance": guidance, "steps": teacher_steps}
     nothing = torch.zeros(1, 1, teacher.cond_dim).to(next(teacher.parameters()))  # type: ignore[attr-defined]
     start = torch.zeros(1, 1, teacher.token_dim, device=nothing.device)
     with torch.no_grad():
@@ -100,11 +100,11 @@ def distill_head(
         cond, uncond = conditions(indices, step)
         if guided and uncond is None:
             raise bad("conditions", "no unconditional ones", f"those for guidance {guidance.scale}")
-        cond, uncond = (None if x is None else x.repeat(repeats, 1)[None] for x in (cond, uncond))
+        cond = cond.repeat(repeats, 1)[None]
         generator = seeded(config.seed, "distill", step, *indices)
         noise = normal(*cond.shape[:2], teacher.token_dim, generator=generator, device=cond.device)
-        options = {**draw, "uncond": uncond if guided else None}
-        token = teacher.sample(cond, noise=_Start(noise, "teacher"), **options)
+        uncond = uncond.repeat(repeats, 1)[None] if guided and uncond is not None else None
+        token = teacher.sample(cond, uncond=uncond, noise=_Start(noise, "teacher"), **draw)
         return cond[0], noise[0], token[0]
 
     kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}

@@ -64,11 +64,11 @@ def test_a_pool_draws_for_its_steps_once_and_a_run_that_is_gone_on_with_draws_th
     long = replace(QUICK, steps=6, save_every=3, warmup=1)
     options: Any = {"count": 1000, "pool": 2}
     parts = (head(1, name="flow"), noted, long, tmp_path / "whole")
-    whole = distill_head(head(2, name="mean_flow"), *parts, **options)
+    whole: Any = distill_head(head(2, name="mean_flow"), *parts, **options)
     assert asked == [0, 1]
     for save in (tmp_path / "whole" / "saves").glob("*6"):
         shutil.rmtree(save)
-    again = distill_head(head(2, name="mean_flow"), *parts, **options, resume=True)
+    again: Any = distill_head(head(2, name="mean_flow"), *parts, **options, resume=True)
     assert asked == [0, 1, 1, 0]
     for name, x in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], x)
