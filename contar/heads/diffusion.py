@@ -1,5 +1,6 @@
 """Diffusion and flow matching as a token head: a network, its noise and its solver."""
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -356,7 +357,8 @@ class DiffusionHead(nn.Module):
         table = self.table(steps)
         if (table.noise_high is not None) != self.network.learned_variance:
             self._check_kind("scheduler", table.noise_high is not None)
-        check_number("temperature", temperature, 0)
+        if type(temperature) is not float or not 0 <= temperature < math.inf:
+            check_number("temperature", temperature, 0)
         return table
 
     def _process(
