@@ -50,11 +50,11 @@ def serve(
     from recipes._serve.wish import bounds_of
 
     pipe = load_pipeline(model, device, dtype, heads, tiling)
-    examples, remark = [], None
+    examples, remark = (), None
     if model == "moving-digits":
         from recipes.moving_digits import PROMPTS, left_open
 
-        examples, remark = list(PROMPTS[:4]), left_open
+        examples, remark = PROMPTS[:4], left_open
     maker = Maker(pipe, bounds_of(pipe, frames=frames), remark)
     name = Path(model).name
     open_page(maker, name=name, examples=examples, host=host, port=port, waiting=waiting)

@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
+from gradio.themes import Default
 
 from contar._errors import bad
 from recipes._serve import html
@@ -73,7 +74,7 @@ class Desk:
         visitor = self.visitor(request)
         wish, visitor.wish = visitor.wish, None
         if wish is None:  # it was refused, or another one came after it
-            yield (gr.skip(),) * 4
+            yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
         stop, visitor.busy = visitor.stop, True
         try:
@@ -166,7 +167,7 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-def build(desk: Desk, *, name: str, examples: list[str]) -> gr.Blocks:
+def build(desk: Desk, *, name: str, examples: Sequence[str]) -> gr.Blocks:
     """Return the page.
 
     Args:
@@ -267,7 +268,7 @@ def build(desk: Desk, *, name: str, examples: list[str]) -> gr.Blocks:
 
 
 def serve(
-    maker: Maker, *, name: str, examples: list[str], host: str, port: int, waiting: int
+    maker: Maker, *, name: str, examples: Sequence[str], host: str, port: int, waiting: int
 ) -> None:
     """Open the page at `http://host:port`, say so, and return when Ctrl-C or SIGTERM stops it.
 
@@ -295,7 +296,7 @@ def serve(
                 server_name=host, server_port=port, share=False, inbrowser=False, quiet=True,
                 prevent_thread_lock=True, footer_links=[], max_file_size=f"{_MEBIBYTES}mb",
                 app_kwargs={"middleware": [guard]}, ssr_mode=False, enable_monitoring=False,
-                theme=gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
+                theme=Default(font=font, font_mono=["ui-monospace", "monospace"]),
                 css=shape + (_HERE / "page.css").read_text(encoding="utf-8"),
                 head=f"<script>{(_HERE / 'painting.js').read_text(encoding='utf-8')}</script>",
             )  # fmt: skip
