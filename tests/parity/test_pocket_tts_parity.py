@@ -3,6 +3,7 @@
 Bounds are relative to the largest value of each tensor, 1e-4, as for the other recipes.
 """
 
+import importlib
 from typing import Any
 
 import pytest
@@ -13,9 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes import pocket_tts
 from recipes._pocket_tts.keys import to_transformers
 
-transformers = pytest.importorskip(
-    "transformers.models.pocket_tts", reason="transformers below 5.24 has no pocket_tts"
-)
+pytest.importorskip("transformers", minversion="5.24", reason="transformers below 5.24")
+transformers = importlib.import_module("transformers.models.pocket_tts")
 # transformers' loss is made by torch's jvp, which calls torch.jit
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 VOICE, LATENT, VOICE_MARK, BEGIN, PAD = 36, 37, 38, 39, 3  # tokens of transformers' sequences

@@ -1,5 +1,6 @@
 """Folders of transformers are read as they were meant, and others are refused by name."""
 
+import importlib
 import json
 import shutil
 from typing import Any
@@ -175,9 +176,8 @@ def test_sizes_far_beyond_the_weights_are_refused(folder, refuses):
 
 @pytest.fixture(scope="module")
 def codec_folder(tmp_path_factory):
-    codecs = pytest.importorskip(
-        "transformers.models.pocket_tts_audio_tokenizer", reason="transformers below 5.24"
-    )
+    pytest.importorskip("transformers", minversion="5.24", reason="transformers below 5.24")
+    codecs = importlib.import_module("transformers.models.pocket_tts_audio_tokenizer")
     config = codecs.PocketTTSAudioTokenizerConfig(
         hidden_size=16, num_filters=4, upsampling_ratios=[3, 2], upsample_groups=16,
         num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, intermediate_size=32,

@@ -1,14 +1,15 @@
 """A codec's waves and latents are those of transformers, whole and in pieces."""
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
 
 from contar.tokenizers import AudioTokenizer
 
-transformers = pytest.importorskip(
-    "transformers.models.pocket_tts_audio_tokenizer", reason="transformers below 5.24"
-)
+pytest.importorskip("transformers", minversion="5.24", reason="transformers below 5.24")
+transformers = importlib.import_module("transformers.models.pocket_tts_audio_tokenizer")
 SIZES = {
     "hidden_size": 16, "num_filters": 4, "upsampling_ratios": [3, 2], "upsample_groups": 16,
     "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
