@@ -68,7 +68,7 @@ def flow_log_density(
                 (torch.autograd.grad((moved * e).sum(), state, retain_graph=True)[0] * e).sum(-1)
                 for e in signs
             )
-            return moved.detach(), sum(along) / max(1, probes)
+            return moved.detach(), torch.stack([*along]).sum(0) / max(1, probes)
 
         step, gained = (1 - first) / steps, torch.zeros(len(state), device=x.device)
         for i in range(steps):

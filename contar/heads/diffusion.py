@@ -110,8 +110,9 @@ class DiffusionHead(nn.Module):
         check_numbers("weights", weights, self.token_dim)
         self.weights = None if weights is None else tuple(weights)
         self.steps = check_size("steps", steps)
-        self.prediction, self.draws, self.logit = prediction, draws, logit
-        self.timesteps, self.straight = timesteps, solver == "straight"
+        self.prediction, self.timesteps = prediction, timesteps
+        self.draws: TimeLaw | None = draws
+        self.logit, self.straight = logit, solver == "straight"
         self.scheduler = self.drawing = scheduler  # by which it learns, and by which it draws
         self.process = self._process(scheduler)
         self._check_kind("scheduler", self.process.betas is not None)

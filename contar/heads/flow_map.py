@@ -87,7 +87,8 @@ class FlowMapHead(nn.Module):
         self.share = check_number("share", share, 0, 1)
         self.diagonal = check_number("diagonal", diagonal, 0, 1)
         check_law(draws, logit, "draws")
-        self.draws, self.logit = draws, tuple(logit)
+        self.draws: TimeLaw = draws
+        self.logit = logit
         check_instance("through_target", through_target, bool)
         self.through_target = through_target
         self.time_scale = check_number("time_scale", time_scale, 1e-6)
@@ -166,9 +167,10 @@ class FlowMapHead(nn.Module):
         x, span = noise + start[..., None] * (token - noise), (end - start)[..., None]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
-            velocity, slope = jvp(
+            derived: Any = jvp(
                 lambda end: self(x, start, end, condition), (end,), (torch.ones_like(end),)
             )
+        velocity, slope = derived
         moved = velocity + span * slope  # d/dt of the jump's end
         reached = x + span * velocity
         constant = {name: weight.detach() for name, weight in self.named_parameters()}

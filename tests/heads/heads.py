@@ -31,7 +31,9 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "mixture": lambda c, d, width, depth: MixtureHead(c, d, components=8, width=width),
     "energy": lambda c, d, **s: EnergyHead(c, d, noise=32, **s),
     "mean_flow": lambda c, d, **s: MeanFlowHead(c, d, steps=4, **s),
-    "flow_map": lambda c, d, **s: FlowMapHead(c, d, steps=4, **s),
+    "flow_map": lambda c, d, **s: FlowMapHead(
+        c, d, steps=4, draws="uniform", time_scale=3.0, prenorm=True, projection="linear", **s
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """After a short training every head draws from a mixture of known density, given its condition."""
 
 import math
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,13 +34,27 @@ TRAINING = {
 }  # fmt: skip
 
 
-@torch.enable_grad()
-def train(kind: str, batch: int = 1024) -> Any:
-    steps, rate = TRAINING[kind]
+def train(kind: str) -> Any:
     generator = torch.Generator().manual_seed(0)
     head = make(kind, 2, 2, width=32, depth=2)
-    optimizer = torch.optim.AdamW(head.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    if kind == "flow_map":
+        head.share = 0.0  # the flow first, at a third of the cost; then jumps from all draws
+        learn(head, 700, 1e-2, generator)
+        head.share, head.diagonal = 1.0, 0.5
+        learn(head, 220, 5e-3, generator, rising=0.1)
+    else:
+        learn(head, *TRAINING[kind], generator)
+    return head.eval()
+
+
+@torch.enable_grad()
+def learn(
+    head: Any, steps: int, rate: float, generator: torch.Generator, rising: float = 0.3
+) -> None:
+    batch, optimizer = 1024, torch.optim.AdamW(head.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=rising
+    )
     for _ in range(steps):
         which = torch.randint(2, (batch,), generator=generator)
         cond = torch.nn.functional.one_hot(which, 2).float()
@@ -47,13 +62,11 @@ def train(kind: str, batch: int = 1024) -> Any:
         head.loss(draw(which, generator), cond, generator=generator).mean().backward()
         optimizer.step()
         schedule.step()
-    return head.eval()
 
 
 @pytest.fixture(scope="module")
 def trained():
-    made: dict[str, Any] = {}
-    return lambda kind: made.setdefault(kind, train(kind))
+    return cache(train)
 
 
 # Largest errors of a mode's share, mean and covariance, and share of samples between the modes. Of
@@ -65,17 +78,33 @@ BOUNDS = {
     "mixture": (0.02, 0.02, 0.02, 0.01),
     "energy": (0.06, 0.08, 0.06, 0.08),
     "mean_flow": (0.05, 0.15, 0.1, 0.02),  # four steps of a curved flow
+    "flow_map": (0.05, 0.08, 0.06, 0.02),  # in four steps
 }
+# Fewer jumps are each longer; so short a training leaves a blur at the edges between modes, from
+# which a mode's share suffers most. Of two seeds the worse had 0.101, 0.077, 0.048 and 0.070 in one
+# step and 0.037, 0.080, 0.030 and 0.038 in two.
+JUMPS = {1: (0.13, 0.1, 0.06, 0.09), 2: (0.05, 0.1, 0.06, 0.05)}
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", BOUNDS)
 def test_samples_have_the_modes_means_and_covariances_of_the_density(kind, trained):
-    head, count = trained(kind), 8000
-    share, mean, spread, between = BOUNDS[kind]
+    assert_drawn(trained(kind), *BOUNDS[kind])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", JUMPS)
+def test_a_flow_map_has_the_modes_in_one_and_two_steps_too(steps, trained):
+    assert_drawn(trained("flow_map"), *JUMPS[steps], steps=steps)
+
+
+def assert_drawn(
+    head: Any, share: float, mean: float, spread: float, between: float, steps: int | None = None
+) -> None:
+    count = 8000
     for which in range(2):
         cond = torch.nn.functional.one_hot(torch.tensor([which]), 2).float().expand(1, count, -1)
-        x = head.sample(cond, noise=torch.Generator().manual_seed(1))[0]
+        x = head.sample(cond, noise=torch.Generator().manual_seed(1), steps=steps)[0]
         near = ((x[:, None] - MEANS[which]) / DEVIATIONS[which]).norm(dim=-1)
         mode = near.argmin(1)
         assert (near.min(1).values > 4).float().mean() < between

@@ -255,7 +255,8 @@ def test_weights_of_no_known_head_are_refused(argument, came, name, state, refus
 
 
 def test_weights_of_a_released_head_that_are_missing_or_of_another_shape_are_named(refuses):
-    own = make_head({"name": "flow", "width": 8, "depth": 1, "prenorm": True}, 4, 6).state_dict()
+    own: Any = make_head({"name": "flow", "width": 8, "depth": 1, "prenorm": True}, 4, 6)
+    own = own.state_dict()
     state = {
         "input_proj.weight": own["network.token.weight"],
         "cond_embed.weight": torch.zeros(8, 6),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from heads import Given
+from heads import Given  # type: ignore[import-not-found]
 from packaging.version import Version
 from torch import Tensor, nn
 
@@ -212,7 +212,7 @@ def vibevoice(size: dict[str, int]) -> tuple[Any, Any]:
 
 
 def scheduler_of(head: Any) -> Any:
-    from diffusers import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     config = {key: value for key, value in head.scheduler.items() if key != "_class_name"}
     scheduler = DPMSolverMultistepScheduler(**config)
