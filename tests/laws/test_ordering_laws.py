@@ -24,6 +24,7 @@ from contar.ordering import (
     TrainingMask,
     checkerboard_order,
     full_mask,
+    kept_first,
     mask_by_order,
     random_order,
     raster_order,
@@ -425,6 +426,26 @@ def test_a_mask_that_would_hide_nothing_or_show_less_is_refused(
 ) -> None:
     with refuses("visible", str(visible)):
         mask_by_order(raster_order(2, 4), torch.tensor(visible))
+
+
+@pytest.mark.parametrize(("mean", "hidden"), [(0.0, 700), (2.0, 1000)])
+def test_a_range_that_a_distribution_does_not_reach_hides_as_its_nearest_end_says(
+    mean: float, hidden: int
+) -> None:
+    # 70 and 100 deviations away, where the cumulative function is 0 in float64.
+    law: dict[str, Any] = {"low": 0.7, "high": 1.0, "mean": mean, "std": 0.01}
+    mask = truncated_normal_mask(3, 1000, **law, generator=generator(0))
+    assert mask.hidden.sum(dim=1).tolist() == [hidden] * 3
+
+
+@given(st.integers(1, 4), st.lists(st.booleans(), min_size=1, max_size=30), seeds)
+def test_positions_that_are_kept_come_first_and_either_kind_stays_in_its_order(
+    batch: int, kept: list[bool], seed: int
+) -> None:
+    keep = torch.tensor(kept)
+    order = random_order(batch, len(kept), generator=generator(seed))
+    for before, after in zip(order.tolist(), kept_first(order, keep).tolist(), strict=True):
+        assert after == [i for i in before if kept[i]] + [i for i in before if not kept[i]]
 
 
 @given(st.integers(2, 6), st.integers(1, 100), distributions(), seeds)

@@ -11,6 +11,7 @@ from contar.ordering import (
     TrainingMask,
     checkerboard_order,
     full_mask,
+    kept_first,
     mask_by_order,
     random_order,
     raster_order,
@@ -204,3 +205,20 @@ def test_a_training_mask_refuses_other_shapes_and_dtypes(argument, came, changes
 def test_columns_that_do_not_divide_the_tokens_are_refused(columns, refuses):
     with refuses("columns"):
         checkerboard_order(2, 8, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("argument", "came", "changes"),
+    [
+        ("order", "(4,)", {"order": torch.arange(4)}),
+        ("order", "torch.float32", {"order": torch.zeros(2, 4)}),
+        ("keep", "(2,)", {"keep": torch.ones(2, dtype=torch.bool)}),  # as many as samples
+        ("keep", "torch.int64", {"keep": torch.ones(4, dtype=torch.int64)}),
+    ],
+)
+def test_kept_first_takes_an_order_of_each_sample_and_a_truth_of_each_position(
+    argument, came, changes, refuses
+):
+    keep = torch.tensor([True, False, True, False])
+    with refuses(argument, came):
+        kept_first(**{"order": raster_order(2, 4), "keep": keep, **changes})
