@@ -283,3 +283,13 @@ def test_the_variance_bound_refuses_what_does_not_fit(argument, came, changes, r
     assert variance_bound(**good).shape == (2, 3)
     with refuses(argument, came):
         variance_bound(**{**good, **changes})
+
+
+def test_a_schedulers_timesteps_are_shifted_where_it_has_a_shift_and_refused_where_not(refuses):
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
+    plain, shifted = (SamplerTable.from_config(flow, 4, flow_shift=s) for s in (None, 3.0))
+    times = [torch.tensor(table.timestep) for table in (plain, shifted)]
+    assert (times[1] > times[0])[1:].all()
+    ddpm = {"_class_name": "DDPMScheduler", "clip_sample": False}
+    with refuses("flow_shift", "3.0", "DDPMScheduler has no shift"):
+        SamplerTable.from_config(ddpm, 4, flow_shift=3.0)

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from contar.diffusion import NoiseProcess, variance_bound
+from contar.diffusion.variance import _log_likelihood
 from contar.heads import DiffusionHead, DiffusionMLP
 
 CONFIG = {
@@ -87,3 +88,11 @@ def test_only_the_variance_learns_from_the_bound_and_the_head_adds_it():
     bound = variance_bound(x_0[None], x_t, prediction, learned, index[None], process.betas)
     wanted = ((prediction - noise).square() + bound).mean(-1)
     torch.testing.assert_close(loss, wanted)
+
+
+def test_the_bins_of_the_256_values_share_out_the_whole_mass_of_a_gaussian():
+    x = torch.linspace(-1, 1, 256, dtype=torch.float64)
+    for deviation in (0.01, 0.1, 0.5):
+        mean, log = torch.full_like(x, 0.3), torch.full_like(x, math.log(deviation))
+        # The tanh in place of the error function cancels out between neighbours.
+        assert abs(_log_likelihood(x, mean, log).exp().sum() - 1) < 1e-6
