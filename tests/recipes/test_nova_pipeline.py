@@ -312,7 +312,8 @@ def test_a_callback_sees_every_set_once_and_what_was_made_so_far(pipe, given):
     def callback(*arguments: Any) -> None:
         caller, done, frame, state = arguments
         assert caller is pipe
-        assert state.keys() == {"tokens"}
+        assert state.keys() == {"tokens", "progress"}
+        assert (state["progress"].frame, state["progress"].set) == (frame, (done - 1) % 3)
         seen.append((done, frame, state["tokens"].clone()))
         state["tokens"].fill_(float("nan"))  # what the caller does with it is its own affair
 
