@@ -55,7 +55,7 @@ def main() -> None:
     command: Command | None = None
     try:
         program, commands, words = _commands(sys.argv[1:])
-        command = commands.get(words[0]) if words else None
+        command = commands.get(_name(words))
         _parse(program, commands, words)()
     except KeyboardInterrupt:
         print("contar: stopped", file=sys.stderr)
@@ -78,6 +78,11 @@ def _commands(words: list[str]) -> tuple[str, Mapping[str, Command], list[str]]:
     return program, COMMANDS, words
 
 
+def _name(words: Sequence[str]) -> str:
+    """Return the name of the command that words begin with; tyro takes underscores, too."""
+    return words[0].replace("_", "-") if words else ""
+
+
 def _parse(
     program: str, commands: Mapping[str, Command], words: Sequence[str]
 ) -> Callable[[], None]:
@@ -86,11 +91,12 @@ def _parse(
     Raises:
         SystemExit: they ask for help, which is printed, or cannot be read, which is said.
     """
-    said, name = io.StringIO(), words[0] if words else ""
+    said, name = io.StringIO(), _name(words)
     try:
         with contextlib.redirect_stderr(said):
             if name not in commands:  # --help, a slip or nothing: tyro tells and ends it
-                tyro.extras.subcommand_cli_from_dict({**commands}, prog=program, args=[*words])
+                waiting = {each: _later(command) for each, command in commands.items()}
+                return tyro.extras.subcommand_cli_from_dict(waiting, prog=program, args=[*words])
             program = f"{program} {name}"
             return tyro.cli(_later(commands[name]), prog=program, args=words[1:])
     except SystemExit as stop:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from recipes._cli.pipes import Asked, Shape, frame_size, seeded
+from recipes._cli.pipes import Asked, Shape, check_apart, frame_size, seeded
 
 if TYPE_CHECKING:
     from contar._typing import Tensor
@@ -38,11 +38,15 @@ def edit(
             as many as the model makes, or the one of the picture.
         asked: of the model; left out, the rate is the video's.
     """
-    from contar._errors import bad, check_text
+    from contar._errors import bad, check_count, check_text
     from contar.media import check_output, write_video
 
     check_text("prompt", prompt)
     asked.check()
+    check_count("grow", grow, 0)
+    if frames is not None:
+        check_count("frames", frames)
+    check_apart(out, given, mask)
     check_output(out, fps=asked.fps, frames=frames, name="out")
     draws = seeded(asked.seed)
     if mask is None and canvas is None:

@@ -1,7 +1,7 @@
 """What went wrong, in one line that begins with the option's name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import get_args, get_type_hints
 
@@ -41,19 +41,21 @@ _WORDINGS = (
 )  # fmt: skip
 
 
-def options_of(command: Callable[..., object] | None) -> set[str]:
-    """Return the names of a command's options, as Python writes them; none of no command.
+def options_of(command: Callable[..., object] | None) -> dict[str, str]:
+    """Return a command's options as a person writes them, by their names; none of no command.
 
-    What is given by its place has no dashes, and is none.
+    What is given by its place has no dashes.
     """
     if command is None:
-        return set()
+        return {}
     kinds = get_type_hints(command)
     marked = get_type_hints(command, include_extras=True)
-    names = {n for n in kinds if tyro.conf.Positional not in get_args(marked[n])} - {"return"}
+    placed = {name for name in kinds if tyro.conf.Positional in get_args(marked[name])}
+    names = {*kinds} - {"return"}
     for kind in filter(is_dataclass, kinds.values()):
         names |= {field.name for field in fields(kind)}
-    return names
+    dashed = {name: f"--{name.removeprefix('as_').replace('_', '-')}" for name in names - placed}
+    return {**dashed, **{name: name for name in placed}}
 
 
 def is_expected(error: Exception) -> bool:
@@ -63,14 +65,14 @@ def is_expected(error: Exception) -> bool:
     return isinstance(error, usual) or (isinstance(error, RuntimeError) and full)
 
 
-def one_line(error: BaseException, options: set[str]) -> str:
+def one_line(error: BaseException, options: Mapping[str, str]) -> str:
     """Return an error's message on one line; an argument is named by the option that sets it."""
     message = " ".join(str(error).split()) or type(error).__name__
     name, colon, rest = message.partition(": ")
     option = name if name in options else _OPTIONS.get(name, "")
     if not colon or option not in options:
         return message
-    return f"--{option.removeprefix('as_').replace('_', '-')}: {rest}"
+    return f"{options[option]}: {rest}"
 
 
 def refusal(box: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from recipes._cli.names import Wanted, name_files, read_prompts
-from recipes._cli.pipes import Asked, Shape, frame_size, seeded
+from recipes._cli.pipes import Asked, Shape, check_apart, frame_size, seeded
 
 if TYPE_CHECKING:
     from contar._typing import Tensor
@@ -58,10 +58,16 @@ def generate(
             the file holds those so far.
         asked: of the model.
     """
+    from contar._errors import bad
     from contar.media import check_output, read_image, read_video, write_video
 
     wanted = name_files(out, read_prompts(prompt, prompts), count=count, seed=asked.seed)
     _check(asked, wanted, prompt_at, frames)
+    _check_chunks(chunk, overlap)
+    if image is not None and video is not None:
+        raise bad("video", "a video and an image", "one of the two")
+    for each in wanted:
+        check_apart(each.file, prompts, image, video)
     picture = None if image is None else read_image(image, name="image")[None]
     if video is not None:
         read_video(video, frames=1, name="video")  # whether it is one
@@ -96,15 +102,30 @@ def _check(
     asked: Asked, wanted: Sequence[Wanted], prompt_at: Sequence[tuple[int, str]], frames: int | None
 ) -> None:
     """Raise for what is wrong whatever the model is, before it is read."""
-    from contar._errors import check_text
+    from contar._errors import check_count, check_text
     from contar.media import check_output
 
     asked.check()
-    for _, text in prompt_at:
+    if frames is not None:
+        check_count("frames", frames)
+    for frame, text in prompt_at:
+        check_count("prompt_at", frame, 0)
         check_text("prompt_at", text)
     for each in wanted:
         check_output(each.file, fps=asked.fps, frames=frames, name="out")
         seeded(each.seed)
+
+
+def _check_chunks(chunk: int | None, overlap: int | None) -> None:
+    """Raise for chunks that no model takes, and for an overlap without them."""
+    from contar._errors import bad, check_count
+
+    if overlap is not None:
+        check_count("overlap", overlap)
+        if chunk is None:
+            raise bad("overlap", overlap, "none without a chunk")
+    if chunk is not None:
+        check_count("chunk", chunk)
 
 
 def _shape(pipe: "NovaPipeline", frames: int | None, fps: float | None) -> Shape:
@@ -124,16 +145,14 @@ def _chunks(
         ValueError: frames or a chunk that the tokenizer cannot make, or an overlap that is not
             shorter than a chunk.
     """
-    from contar._errors import bad, check_count
+    from contar._errors import bad
     from contar.tokenizers import VAETokenizer
 
     tokenizer = VAETokenizer(pipe.vae)
     tokenizer.latent_frames(frames, "frames")
     if chunk is None:
-        if overlap is not None:
-            raise bad("overlap", overlap, "none without a chunk")
         return {}
-    shared = 2 if overlap is None else check_count("overlap", overlap)
+    shared = 2 if overlap is None else overlap
     latents = tokenizer.latent_frames(chunk, "chunk")
     if latents <= shared:
         allowed = f"more than {tokenizer.pixel_frames(shared)}, those of the overlap"

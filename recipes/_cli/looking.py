@@ -46,15 +46,20 @@ def evaluate(
     """
     import torch
 
-    from contar._errors import bad
+    from contar._errors import bad, check_count
     from recipes import nova
     from recipes.moving_digits import evaluate_pipeline, measure_drift
+    from recipes.moving_digits.evaluation.drift import check_lengths
 
+    check_count("count", count, 2)
+    check_count("seed", seed, 0)
+    if lengths:
+        check_lengths(lengths)
+        if fast:
+            raise bad("fast", True, "False beside lengths")
     pipe = nova.from_pretrained(model, dtype=torch.float32)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     if lengths:
-        if fast:
-            raise bad("fast", True, "False beside lengths")
         print(measure_drift(pipe, out, lengths=lengths, count=count, seed=seed).table())
         print(f"drift.json, drift.md and drift.png: {out}")
         return

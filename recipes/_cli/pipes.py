@@ -56,10 +56,17 @@ class Asked:
 
     def check(self) -> None:
         """Raise a ValueError for what is wrong whatever the model is."""
-        from contar._errors import bad, check_text
+        from contar._errors import bad, check_count, check_number, check_text
 
         if self.negative is not None:
             check_text("negative", self.negative)
+        for name in ("steps", "diffusion_steps"):
+            if (count := getattr(self, name)) is not None:
+                check_count(name, count)
+        if self.guidance is not None:
+            check_number("guidance", self.guidance, 0)
+        if self.motion_flow is not None:
+            check_number("motion_flow", self.motion_flow)
         if self.fast and (self.steps, self.diffusion_steps) != (None, None):
             raise bad("fast", True, "False beside --steps and --diffusion-steps")
 
@@ -153,6 +160,15 @@ def load_pipeline(
             raise bad("tiling", True, f"False: {type(pipe.vae).__name__} knows no tiles")
         pipe.vae.enable_tiling()
     return pipe
+
+
+def check_apart(out: Path, *read: Path | None) -> None:
+    """Raise a ValueError if what is written would take the place of a file that is read."""
+    from contar._errors import bad
+
+    for file in read:
+        if file is not None and file.exists() and out.exists() and out.samefile(file):
+            raise bad("out", str(out), f"another file than {file}, which is read")
 
 
 def seeded(seed: int) -> "torch.Generator":

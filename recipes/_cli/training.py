@@ -26,12 +26,18 @@ def cache(
     """
     import torch
 
-    from contar._errors import bad
+    from contar._errors import bad, check_count, check_number
     from recipes import nova
     from recipes.clips import make_cache
 
     if out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder: no folder {str(folder)!r}")
+    if frames is not None:
+        check_count("frames", frames)
+    if fps is not None:
+        check_number("fps", fps, 0.01)
     pipe = nova.from_pretrained(model, dtype=torch.float32)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     made = make_cache(folder, pipe, out, frames=frames, fps=fps)

@@ -342,7 +342,7 @@ def test_what_a_flow_predicts_changes_no_draw_where_it_knows_the_tokens(predicti
     torch.testing.assert_close(drawn, place.expand(2, 4, -1), atol=2e-2, rtol=0)
 
 
-def test_weights_weigh_a_tokens_values_and_draws_follow_their_law():
+def test_weights_weigh_a_tokens_values():
     from contar.heads import make_head
 
     sizes: Any = {"name": "flow", "width": 8, "depth": 1}
@@ -357,17 +357,54 @@ def test_weights_weigh_a_tokens_values_and_draws_follow_their_law():
     close(losses[0] + losses[1] + losses[2], losses[3])
     assert torch.equal(losses[3], losses[4])
     assert not torch.allclose(losses[0], losses[1])
-    for law, logit, least, most in (
-        ("uniform", (0.0, 1.0), 0.48, 0.52),
-        ("cosine", (0.0, 1.0), 0.48, 0.52),
-        ("logit_normal", (1.0, 0.5), 0.70, 0.74),
-    ):
-        head = make_head({**sizes, "draws": law, "logit": logit}, VALUES, COND)
-        seen: list[torch.Tensor] = []
-        head.network.times = lambda process, index, seen=seen: (
-            seen.append(index) or torch.zeros(*index.shape, 8)
-        )
-        head.loss(target, cond, repeats=2000, generator=seeded())
-        share = head.process.sigma[seen[0]].mean().item()
-        share = share if law != "logit_normal" else 1 - (1 - share)
-        assert least < share < most or least < 1 - share < most, law
+
+
+def uniform(share: torch.Tensor) -> torch.Tensor:
+    return share
+
+
+def cosine(share: torch.Tensor) -> torch.Tensor:
+    return (share / (1 - share)).atan() * (2 / torch.pi)
+
+
+def logit_normal(mean: float, deviation: float) -> Any:
+    return lambda share: torch.special.ndtr((share.logit() - mean) / deviation)
+
+
+FLOW: Any = {"name": "flow", "width": 8, "depth": 1}
+PREDICTS_TOKENS = {"prediction": "sample", "timesteps": "signal"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "below"),
+    [
+        ({**FLOW, "draws": "uniform"}, uniform),
+        ({**FLOW, "draws": "cosine"}, cosine),
+        ({**FLOW, "draws": "logit_normal"}, logit_normal(0.0, 1.0)),
+        ({**FLOW, "draws": "logit_normal", "logit": (1.5, 0.5)}, logit_normal(1.5, 0.5)),
+        ({**FLOW, "logit": (-1.0, 0.5)}, logit_normal(-1.0, 0.5)),
+        ({**FLOW, **PREDICTS_TOKENS}, logit_normal(0.0, 1.0)),
+        ({**FLOW, **PREDICTS_TOKENS, "logit": (1.5, 0.5)}, logit_normal(1.5, 0.5)),
+        ({**FLOW, "prediction": "v_prediction"}, logit_normal(0.0, 1.0)),
+        ({**FLOW, "name": "diffusion"}, uniform),
+        ({**FLOW, "name": "diffusion", "draws": "logit_normal", "logit": (1.5, 0.5)},
+         logit_normal(1.5, 0.5)),
+    ],
+)  # fmt: skip
+def test_a_heads_timesteps_count_noise_and_follow_its_law(sizes, below):
+    from contar.heads import head_law, make_head
+
+    head: Any = make_head(sizes, VALUES, COND)
+    seen: list[torch.Tensor] = []
+    head.network.times = lambda _, index: seen.append(index) or torch.zeros(*index.shape, 8)
+    head.loss(randn(1, 5, VALUES), randn(0, 5, COND), repeats=4000, generator=seeded())
+    law, logit = head_law(sizes)
+    chance = torch.rand(20_000, generator=seeded(1))
+    steps = len(head.process)
+    for index in (seen[0], head.process.place(chance, distribution=law, logit=logit)):
+        # The noise of a step in shares of all steps; a flow's first is noise alone.
+        noise = steps - 1 - index if sizes["name"] == "flow" else index
+        shares = torch.bincount(noise.flatten(), minlength=steps).double().cumsum(0)[:-1]
+        edges = torch.arange(1, steps, dtype=torch.float64) / steps
+        # Kolmogorov-Smirnov: a distance of 1.95 / sqrt(n) is exceeded once in a thousand times.
+        assert (shares / noise.numel() - below(edges)).abs().max() <= 1.95 / noise.numel() ** 0.5

@@ -1,5 +1,7 @@
 """Stages of NOVA's training: what they compute again, freeze and refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,17 @@ def test_blocks_that_are_computed_again_give_the_same_gradients(tmp_path):
     again, twice = gradients(checkpoint=True)
     assert all(map(torch.equal, plain, again))
     assert twice == 2 * once == 6
+
+
+def test_a_head_s_own_law_of_timesteps_is_that_of_its_training(tmp_path):
+    cache = make_cache(tmp_path / "cache")
+    noise = []
+    for mean in (-1.5, 1.5):
+        sizes = replace(SIZES, head={**SIZES.head, "logit": (mean, 0.5)})
+        load = batches_of(cache, sizes, NovaStage(RunConfig(), repeats=20))
+        process = NoiseProcess.from_config(head_scheduler(sizes.head))
+        noise.append(process.sigma[load([0, 1, 2], 0)[0].index].mean().item())
+    assert noise == pytest.approx([0.19, 0.81], abs=0.02)
 
 
 def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):

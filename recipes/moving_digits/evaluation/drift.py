@@ -44,6 +44,14 @@ def ways_of(model: nova.Nova) -> dict[str, dict[str, Any]]:
     return ways
 
 
+def check_lengths(lengths: Sequence[int]) -> list[int]:
+    """Return lengths as ints; ValueError unless there is one, and each is longer than the last."""
+    counts = [check_count("lengths", length) for length in lengths]
+    if not counts or counts != sorted(set(counts)):
+        raise bad("lengths", counts, "at least one, each longer than the one before")
+    return counts
+
+
 def measure_drift(
     pipe: nova.NovaPipeline,
     out: Path,
@@ -75,9 +83,7 @@ def measure_drift(
             fit the model, before anything is made.
         ImportError: an extra is missing; "contar[demo,eval]" has all.
     """
-    lengths = [check_count("lengths", length) for length in lengths]
-    if not lengths or lengths != sorted(set(lengths)):
-        raise bad("lengths", lengths, "at least one, each longer than the one before")
+    lengths = check_lengths(lengths)
     check_count("count", count, 2)
     require_torchmetrics()
     model, judge = pipe.transformer, load_judge()
