@@ -20,7 +20,7 @@ from PIL import Image
 
 from contar.media import fit_frames, read_video
 from recipes import cli
-from recipes._cli import pipes
+from recipes._cli import pipes, training
 from recipes.moving_digits import bounced, direction_of
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
@@ -334,6 +334,64 @@ def test_what_cannot_be_done_is_refused_before_generating(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (("generate", "x", "--steps", "0"), "--steps: got 0"),
+        (("generate", "x", "--diffusion-steps", "-3"), "--diffusion-steps: got -3"),
+        (("generate", "x", "--guidance", "nan"), "--guidance: got nan"),
+        (("generate", "x", "--motion-flow", "nan"), "--motion-flow: got nan"),
+        (("generate", "x", "--frames", "0"), "--frames: got 0"),
+        (("generate", "x", "--chunk", "0"), "--chunk: got 0"),
+        (("generate", "x", "--overlap", "2"), "--overlap: got 2, allowed: none without a chunk"),
+        (("generate", "x", "--prompt-at", "-1", "y"), "--prompt-at: got -1"),
+        (("generate", "x", "--image", "a.gif", "--video", "a.gif"), "--video: got 'a video and"),
+        (("edit", "a.gif", "--mask", "a.gif", "--grow", "-1"), "--grow: got -1"),
+        (("edit", "a.gif", "--mask", "a.gif", "--frames", "0"), "--frames: got 0"),
+        (("evaluate", "none", "--count", "1"), "--count: got 1"),
+        (("evaluate", "none", "--lengths", "2", "1"), "--lengths: got [2, 1]"),
+        (("evaluate", "none", "--fast", "--lengths", "1"), "--fast: got True"),
+        (("cache", "nowhere"), "folder: no folder 'nowhere'"),
+        (("cache", ".", "--frames", "0"), "--frames: got 0"),
+        (("cache", ".", "--fps", "nan"), "--fps: got nan"),
+    ],
+)
+def test_what_no_model_takes_is_refused_before_one_is_read(
+    given, said, main, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (96, 64)).save("a.gif")
+    model = () if given[0] == "evaluate" else ("--model", "none")
+    with pytest.raises(SystemExit) as caught:
+        main(*given, *model, "--out", "b.gif")
+    assert str(caught.value).startswith(f"contar: {said}"), caught.value
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("edit", "a.gif", "--mask", "m.gif"), ("edit", "m.gif", "--mask", "a.gif"),
+     ("generate", "x", "--image", "a.gif"), ("generate", "x", "--video", "a.gif")],
+)  # fmt: skip
+def test_a_file_that_is_read_is_not_written_over(given, main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.gif", "m.gif"):
+        Image.new("RGB", (96, 64)).save(name)
+    Path("b.gif").symlink_to("a.gif")
+    for out in ("a.gif", "b.gif"):
+        with pytest.raises(SystemExit, match=rf"^contar: --out: got '{out}', allowed: another"):
+            main(*given, "--model", "none", "--out", out)
+
+
+def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, capsys):
+    def digits(out: Path) -> None:
+        """Train."""
+        print(f"step 1 of {out}", file=sys.stderr)
+
+    monkeypatch.setattr(training, "recipes", lambda: {"moving-digits": digits})
+    main("train", "moving_digits", "--out", "x")
+    assert capsys.readouterr().err == "step 1 of x\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
         ((), "Expected one of {demo, generate, edit"),
         (("jump",), "jump: no such option or command; see contar --help"),
         (
@@ -542,6 +600,7 @@ def test_a_bad_argument_of_any_command_ends_with_the_message(arguments, tmp_path
 @pytest.mark.parametrize(
     ("given", "said"),
     [(("info", "none"), "model: got 'none'"),
+     (("evaluate", "none"), "model: got 'none'"),
      (("cache", "none", "--out", "x"), "folder: no folder"),
      (("edit", "none.gif", "--out", "a.gif", "--mask", "m.png"), "in: no file"),
      (("edit", "a.gif", "--out", "a.gif", "--mask", "m.png", "--prompt", "\udcff"),
