@@ -20,7 +20,7 @@ from contar._errors import (
 from contar._random import Generators, check_generator, integers
 from contar._typing import Float, Int, Tensor
 from contar.diffusion.config import SchedulerConfig, load_scheduler
-from contar.diffusion.times import TimeLaw, check_law, draw_times
+from contar.diffusion.times import TimeLaw, check_law, draw_times, times_at
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -128,7 +128,8 @@ class NoiseProcess:
             distribution: "uniform", or the law of a share of the steps, rounded down, as in
                 `draw_times`: "logit_normal" or "cosine". None takes logit-normal for flows and
                 uniform otherwise, as NOVA does.
-            logit: mean and deviation of a logit-normal law.
+            logit: mean and deviation of a logit-normal law, of that share; a flow's steps begin at
+                noise alone.
             device: of the result.
 
         Raises:
@@ -151,13 +152,27 @@ class NoiseProcess:
         )
         return (draws * len(self)).long().clamp(max=len(self) - 1)
 
-    def place(self, chance: Float[Tensor, "*m"]) -> Int[Tensor, "*m"]:
+    def place(
+        self,
+        chance: Float[Tensor, "*m"],
+        *,
+        distribution: TimeLaw | None = None,
+        logit: tuple[float, float] = (0.0, 1.0),
+    ) -> Int[Tensor, "*m"]:
         """Return the indices that uniform numbers choose, distributed as `draw_indices` has them.
 
         Args:
             chance: in [0, 1].
+            distribution: as in `draw_indices`.
+            logit: likewise.
+
+        Raises:
+            ValueError: an unknown distribution, or a `logit` that is no mean and deviation.
         """
-        share = torch.special.ndtri(chance).sigmoid() if self.prediction == "flow" else chance
+        if distribution is None:
+            distribution = "logit_normal" if self.prediction == "flow" else "uniform"
+        check_law(distribution, logit, "distribution")
+        share = times_at(chance, distribution, logit)
         return (share * len(self)).long().clamp(max=len(self) - 1)
 
     def add_noise(

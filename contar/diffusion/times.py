@@ -40,10 +40,18 @@ def draw_times(
     if law == "logit_normal":
         mean, deviation = logit
         return (normal(*shape, **options) * deviation + mean).sigmoid()
-    chance = uniform(*shape, **options)
+    return times_at(uniform(*shape, **options), law, logit)
+
+
+def times_at(chance: Tensor, law: TimeLaw, logit: tuple[float, float]) -> Tensor:
+    """Return the times below which a law has the shares `chance`, which are not looked at."""
     if law == "uniform":
         return chance
-    return 1 - 1 / ((chance * (math.pi / 2)).tan() + 1)
+    if law == "cosine":
+        return 1 - 1 / ((chance * (math.pi / 2)).tan() + 1)
+    mean, deviation = logit
+    number = torch.special.ndtri(chance).clamp(-40, 40)  # infinite at 0 and 1
+    return (number * deviation + mean).sigmoid()
 
 
 def check_law(law: object, logit: object, name: str = "law") -> None:

@@ -7,7 +7,14 @@ from contar.heads.flow_map import FlowMapHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
 from contar.heads.protocol import Noise, TokenHead, check_plan
-from contar.heads.registry import check_head, head_names, head_scheduler, make_head, register_head
+from contar.heads.registry import (
+    check_head,
+    head_law,
+    head_names,
+    head_scheduler,
+    make_head,
+    register_head,
+)
 from contar.heads.released import released_head
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "TokenHead",
     "check_head",
     "check_plan",
+    "head_law",
     "head_names",
     "head_scheduler",
     "make_head",

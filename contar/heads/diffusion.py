@@ -74,7 +74,8 @@ class DiffusionHead(nn.Module):
             other schedulers the config says it (`prediction_type`).
         draws: law of the timesteps of training, "uniform", "logit_normal" or "cosine"; None is
             logit-normal for flows and uniform otherwise.
-        logit: mean and deviation of a logit-normal law, of timesteps that count noise.
+        logit: mean and deviation of a logit-normal law, of timesteps that count noise: a mean
+            above 0 learns more where there is more noise.
         weights: of the values of a token in the loss, one each; None weighs them alike.
         timesteps: what those that the network is given count, "noise" or "signal": then noise
             alone has 0.
@@ -103,8 +104,7 @@ class DiffusionHead(nn.Module):
         check_choice("solver", solver, ("scheduler", "iddpm", "straight"))
         check_choice("prediction", prediction, (None, "flow", "sample", "v_prediction"))
         check_choice("timesteps", timesteps, ("noise", "signal"))
-        if draws is not None:
-            check_law(draws, logit, "draws")
+        check_law("uniform" if draws is None else draws, logit, "draws")
         self.network = network
         self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
         check_numbers("weights", weights, self.token_dim)
@@ -201,8 +201,9 @@ class DiffusionHead(nn.Module):
         if noise is None:
             noise = normal(*shape, self.token_dim, generator=drawn, device=device)
         if index is None:
+            law, logit = law_of_indices(self._flows, self.draws, self.logit)
             index = process.draw_indices(
-                *shape, generator=drawn, distribution=self.draws, logit=self.logit, device=device
+                *shape, generator=drawn, distribution=law, logit=logit, device=device
             )
         x_0, eps, network = target.float().expand(*shape, -1), noise.float(), self.network
         x_t = process.add_noise(x_0, eps, index)
@@ -407,6 +408,14 @@ class DiffusionHead(nn.Module):
         if learned != self.network.learned_variance:
             allowed = f"{_KINDS[not learned]} variance, as the network's"
             raise bad(name, f"one of {_KINDS[learned]} variance", allowed)
+
+
+def law_of_indices(
+    flows: bool, draws: TimeLaw | None, logit: tuple[float, float]
+) -> tuple[TimeLaw, tuple[float, float]]:
+    """Return a head's law as one of the indices of its process, which begin at a flow's noise."""
+    mean, deviation = logit
+    return draws or ("logit_normal" if flows else "uniform"), (-mean if flows else mean, deviation)
 
 
 def _velocity(prediction: Tensor, x_t: Tensor, sigma: float, kind: str) -> Tensor:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Unpack, get_args, get_origin
 
 from contar._errors import bad, check_callable, check_instance
-from contar.heads.diffusion import DiffusionHead, DiffusionOptions
+from contar.diffusion import TimeLaw, check_law
+from contar.heads.diffusion import DiffusionHead, DiffusionOptions, law_of_indices
 from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.energy import EnergyHead
 from contar.heads.flow_map import FlowMapHead
@@ -137,6 +138,20 @@ def _options(annotation: Any) -> list[str] | None:
     if get_origin(annotation) is not Unpack:
         return None
     return list(get_args(annotation)[0].__annotations__)
+
+
+def head_law(head: Mapping[str, Any]) -> tuple[TimeLaw, tuple[float, float]]:
+    """Return the law of indices by which a named diffusion or flow learns, and its `logit`.
+
+    Both are as `NoiseProcess.draw_indices` takes them.
+
+    Raises:
+        ValueError: another head, or a law that it does not take.
+    """
+    flows = "FlowMatch" in str(head_scheduler(head).get("_class_name"))
+    draws, logit = head.get("draws"), head.get("logit", (0.0, 1.0))
+    check_law("uniform" if draws is None else draws, logit, "draws")
+    return law_of_indices(flows, draws, logit)
 
 
 def head_scheduler(head: Mapping[str, Any]) -> Mapping[str, Any]:

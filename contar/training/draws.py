@@ -7,7 +7,7 @@ import torch
 
 from contar._random import keyed_normal, keyed_uniform, keys, seeded
 from contar._typing import Float, Int, Tensor
-from contar.diffusion import NoiseProcess
+from contar.diffusion import NoiseProcess, TimeLaw
 from contar.ordering import TrainingMask, truncated_normal_mask
 
 
@@ -43,6 +43,8 @@ def draw_step(
     repeats: int,
     process: NoiseProcess,
     shares: tuple[float, float] = (0.7, 0.25),
+    distribution: TimeLaw | None = None,
+    logit: tuple[float, float] = (0.0, 1.0),
 ) -> Draws:
     """Draw for the samples `indices` in a step, on the device where they and the process are.
 
@@ -59,6 +61,8 @@ def draw_step(
         process: that noises tokens.
         shares: least share of the tokens that is hidden, and the standard deviation, of the
             truncated normal distribution with mean 1 that the step's share is drawn from.
+        distribution: of the timesteps' indices, as in `NoiseProcess.draw_indices`.
+        logit: likewise.
     """
     channels, frames, height, width = latent
     tokens, values = height * width // patch**2, channels * patch**2
@@ -75,7 +79,8 @@ def draw_step(
     order = keyed_uniform(of("order"), frames, tokens).flatten(0, 1).argsort(dim=1)
     covered = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :visible], False)
     noise = keyed_normal(of("noise"), repeats, hidden, values)
-    places = process.place(keyed_uniform(of("timestep"), repeats, hidden))
+    chance = keyed_uniform(of("timestep"), repeats, hidden)
+    places = process.place(chance, distribution=distribution, logit=logit)
     return Draws(
         mask=TrainingMask(covered, order[:, :visible]),
         noise=noise.transpose(0, 1).flatten(1, 2),
