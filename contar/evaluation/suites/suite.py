@@ -116,7 +116,7 @@ class Suite:
     def from_lines(cls, name: str, kind: Kind, lines: str) -> "Suite":
         """Return the suite of a manifest, without the texts beside the samples."""
         units = []
-        for line in lines.splitlines():
+        for line in lines.removesuffix("\n").split("\n"):  # a prompt may have other line ends
             told = json.loads(line)
             numbers, files = tuple(told["numbers"]), tuple(told["files"])
             units.append(Unit(told["prompt"], numbers, files, told["text"]))
