@@ -5,7 +5,9 @@ import gc
 import logging
 import os
 import resource
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,28 @@ def _refuses(argument: str, *fragments: str) -> Iterator[None]:
 def refuses():
     """`with refuses("steps", "0"):` expects a ValueError for that argument with those words."""
     return _refuses
+
+
+@pytest.fixture
+def bomb() -> bytes:
+    """Return a PNG that says that it has 20000 x 20000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    begin = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header))
+    return begin + b"\0\0\0\x10IDAT" + bytes(20)
+
+
+@pytest.fixture
+def postscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Return a PostScript file named as a PNG, and a file that is there once `gs` was called."""
+    tools, traces = tmp_path / "tools", tmp_path / "called"
+    tools.mkdir()
+    (tools / "gs").write_text(f'#!/bin/sh\n[ "$1" = --version ] || touch {traces}\n')
+    (tools / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # it is looked for once a process
+    file = tmp_path / "evil.png"
+    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    return file, traces
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from contar.media.decoding import file_at
 from contar.media.video import check_frames
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# By name: Pillow would hand PostScript, under any suffix, to Ghostscript, which runs it.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # Of PNG, JPEG, WebP, GIF, BMP and TIFF.
 _BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
@@ -50,12 +52,13 @@ def read_image(path: str | os.PathLike[str], *, name: str = "path") -> UInt8[Ten
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture that Pillow reads, is damaged, or has values without a range.
+        ValueError: it is no PNG, JPEG, WebP, BMP, GIF or TIFF, is damaged, or has values without a
+            range.
     """
     file = file_at(path, name)
     with file.open("rb") as stream:
         try:
-            picture = Image.open(stream)
+            picture = Image.open(stream, formats=_FORMATS)
         except _UNREADABLE as error:
             raise bad(name, str(file), "a picture that can be decoded") from error
         with picture:

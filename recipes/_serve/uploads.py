@@ -16,6 +16,7 @@ from contar.media import fit_frames, open_video, read_image
 from recipes._serve.wish import Bounds
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 CLIPS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
 MOST_PIXELS = 4096 * 4096  # of a picture or a frame
 MOST_SECONDS = 60.0  # of a clip
@@ -25,8 +26,8 @@ _PAINTED = "data:image/png;base64,"
 def read_upload(path: str | Path, bounds: Bounds) -> UInt8[Tensor, "n h w 3"]:
     """Return the frames of a file, cut to the model's shape: a picture's one, or a clip's last.
 
-    Of a clip as many are returned as a result may have, at the model's rate. What is large is
-    refused before it is decoded.
+    Of a clip as many are returned as a result may have, at the model's rate. A large picture is
+    refused before it is decoded, a clip of large frames once its first is.
 
     Raises:
         ValueError: a file of another kind, a damaged one, or one beyond the bounds.
@@ -38,14 +39,16 @@ def read_upload(path: str | Path, bounds: Bounds) -> UInt8[Tensor, "n h w 3"]:
         raise bad("file", file.name, "one that ends in " + ", ".join(PICTURES + CLIPS))
     try:
         if suffix in PICTURES:
-            with Image.open(file) as picture:
+            with Image.open(file, formats=_FORMATS) as picture:
                 _check_size(picture.width * picture.height)
             frames = read_image(file, name="file")[None]
         else:
             frames = _clip(file, bounds)
     except FileNotFoundError as error:  # another sent the same one, which was removed when read
         raise bad("file", file.name, "one that is still here: send it again") from error
-    except (ValueError, OSError) as error:
+    except Image.DecompressionBombError as error:
+        raise bad("file", "too many pixels", f"at most {MOST_PIXELS}") from error
+    except (ValueError, OSError, SyntaxError) as error:
         text = str(error).replace(str(file), file.name)  # the server's folders are its own
         if text.startswith("file: "):
             raise ValueError(text) from error
@@ -89,6 +92,6 @@ def read_mask(painted: str, height: int, width: int) -> Bool[Tensor, "h w"]:
             got = f"{picture.height} x {picture.width} pixels"
             raise bad("mask", got, f"{height} x {width}, as a frame")
         alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-    except (OSError, SyntaxError, binascii.Error) as error:
+    except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise bad("mask", "a damaged picture", "a PNG as a data URL") from error
     return torch.from_numpy(alpha > 127)

@@ -233,6 +233,13 @@ def test_a_unit_that_fails_is_recorded_the_rest_is_made_and_retry_takes_it_alone
     assert not check_samples(suite, tmp_path / "prompts")
 
 
+def test_a_prompt_with_line_ends_of_unicode_stays_one(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a\u2028b\nc\u2029d\x85e\x0cf\n", encoding="utf-8")
+    suite = read_suite("prompts", tmp_path / "prompts.txt")
+    plan_suite(suite, tmp_path, {})
+    assert read_plan(tmp_path)[0] == suite
+
+
 def test_a_full_disk_ends_the_work_and_leaves_whole_files_alone(tmp_path, largest_file):
     suite = listed(tmp_path, 3)
     plan_suite(suite, tmp_path, {})
@@ -259,7 +266,7 @@ def test_frames_that_the_evaluator_would_cut_wrongly_are_failures(tmp_path):
     assert "1 of a picture" in clip.error
 
 
-def test_check_finds_what_is_missing_strange_broken_or_of_another_size(tmp_path):
+def test_check_finds_what_is_missing_strange_broken_or_of_another_size(tmp_path, bomb):
     suite = read_suite("geneval", FILES["geneval"])
     plan_suite(suite, tmp_path, {})
     sample_units(tmp_path, square)
@@ -270,12 +277,14 @@ def test_check_finds_what_is_missing_strange_broken_or_of_another_size(tmp_path)
     (folder / "00001" / "samples" / "0001.png").write_bytes(b"\x89PNG\r\n")
     Image.new("RGB", (9, 8)).save(folder / "00002" / "samples" / "0002.png")
     (folder / "00002" / "metadata.jsonl").write_text("{}\n")
+    (folder / "00002" / "samples" / "0003.png").write_bytes(bomb)
     problems = check_samples(suite, folder)
     assert [problem.partition(" (")[0] for problem in problems] == [
         "00000/samples/0000.png: missing",
         "00000/samples/0000.jpg: does not belong there",
         "00002/metadata.jsonl: another text",
         "00001/samples/0001.png: cannot be read",
+        "00002/samples/0003.png: cannot be read",
         "00002/samples/0002.png: 9 x 8, others 8 x 8",
     ]
     assert len(check_samples(suite, tmp_path / "nothing")) == 15

@@ -401,6 +401,13 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path, refuses):
         read_image(path)
 
 
+def test_postscript_under_another_name_is_refused_and_run_by_nothing(postscript, refuses):
+    file, traces = postscript
+    with refuses("path", str(file)):
+        read_image(file)
+    assert not traces.exists()
+
+
 def test_a_picture_whose_values_have_no_range_is_refused(tmp_path, refuses):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tiff")
     with refuses("path", "mode F"):

@@ -287,6 +287,21 @@ def test_a_file_beyond_the_bounds_is_refused_without_the_servers_folders(bounds,
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_postscript_that_is_sent_as_a_picture_is_run_by_nothing(bounds, postscript, refuses):
+    file, traces = postscript
+    with refuses("file", "evil.png"):
+        read_upload(file, bounds)
+    assert not traces.exists()
+
+
+def test_more_pixels_than_pillow_takes_are_refused_by_name(bounds, bomb, tmp_path, refuses):
+    (tmp_path / "a.png").write_bytes(bomb)
+    with refuses("file", "at most 16777216"):
+        read_upload(tmp_path / "a.png", bounds)
+    with refuses("mask", "damaged"):
+        read_mask("data:image/png;base64," + base64.b64encode(bomb).decode(), 4, 6)
+
+
 def test_a_mask_is_what_is_painted_and_nothing_where_nothing_is():
     canvas = Image.new("RGBA", (6, 4))
     canvas.paste((255, 255, 255, 255), (0, 0, 2, 4))

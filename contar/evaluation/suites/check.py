@@ -4,10 +4,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
 from contar.evaluation.suites.suite import Suite
-from contar.media import open_video
+from contar.media import open_video, read_image
 
 
 def check_samples(suite: Suite, folder: str | os.PathLike[str]) -> list[str]:
@@ -61,6 +59,5 @@ def _size(file: Path, video: bool) -> str:
     if video:
         _, frame = next(open_video(file).frames())
         return f"{frame.width} x {frame.height}"
-    with Image.open(file) as picture:
-        picture.load()
-        return f"{picture.width} x {picture.height}"
+    height, width, _ = read_image(file).shape
+    return f"{width} x {height}"
