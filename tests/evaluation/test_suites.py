@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -253,6 +254,26 @@ def test_a_full_disk_ends_the_work_and_leaves_whole_files_alone(tmp_path, larges
     assert list(contents(tmp_path / "prompts")) == ["00000-0.png"]
     assert list(failed_units(tmp_path)) == []
     assert units_left(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)("device-side assert"),
+    ],
+)
+def test_a_gpu_that_is_full_or_broken_ends_the_work_and_no_prompt_counts_as_failed(tmp_path, error):
+    plan_suite(listed(tmp_path, 3), tmp_path, {})
+
+    def fails(text: str, seed: int) -> np.ndarray:
+        raise error
+
+    with pytest.raises(type(error)):
+        sample_units(tmp_path, fails)
+    assert list(failed_units(tmp_path)) == []
+    assert units_left(tmp_path) == [0, 1, 2]
 
 
 def test_frames_that_the_evaluator_would_cut_wrongly_are_failures(tmp_path):

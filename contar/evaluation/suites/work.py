@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from contar._errors import bad, check_count
 from contar._files import flush, read_json, write_whole
@@ -121,6 +122,7 @@ def sample_units(
     Raises:
         ValueError: no such rank.
         OSError: the folder cannot be written to.
+        RuntimeError: of CUDA, such as that its memory is full; `make` raised it.
     """
     if check_count("rank", rank, 0) >= check_count("tasks", tasks):
         raise bad("rank", rank, f"below the number of tasks, {tasks}")
@@ -148,6 +150,8 @@ def sample_units(
         except OSError:  # of a full or broken disk, on which all others would fail as well
             raise
         except Exception as error:
+            if _ends_all(error):
+                raise
             if ended():
                 break
             failure = Failure(unit.name, f"{type(error).__name__}: {error}")
@@ -183,6 +187,13 @@ def failed_units(out: str | os.PathLike[str]) -> Iterator[Failure]:
 def clear_parts(out: str | os.PathLike[str]) -> None:
     """Remove what killed runs left of files; none may be at work in the folder."""
     shutil.rmtree(Path(out) / RUN / "parts", ignore_errors=True)
+
+
+def _ends_all(error: Exception) -> bool:
+    """Return whether it is a GPU's error, on which all other units would fail as well."""
+    full = torch.cuda.OutOfMemoryError
+    broken = isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    return broken or isinstance(error, (full, getattr(torch, "AcceleratorError", full)))
 
 
 def _there(folder: Path, unit: Unit) -> bool:
