@@ -19,7 +19,8 @@ def check_engine(
 
     Raises:
         ImportError: datatrove is not installed, or ray for "ray".
-        ValueError: a count below 1, an unknown engine or option, or one that the engine needs.
+        ValueError: a count below 1, an unknown engine or option, a value of another kind, or an
+            option less than the engine needs.
     """
     from contar._errors import bad, check_choice, check_count
 
@@ -33,7 +34,7 @@ def check_engine(
         if not sign or name not in known or name in _OURS:
             allowed = ", ".join(f"{n}=…" for n in known if n not in _OURS)
             raise bad("engine_options", option, allowed)
-        given[name] = int(value) if value.lstrip("-").isdigit() else value
+        given[name] = _converted(option, value, known[name].annotation)
     needed = [
         name
         for name, parameter in known.items()
@@ -42,6 +43,26 @@ def check_engine(
     if needed:
         raise bad("engine_options", list(given), f"{', '.join(f'{n}=…' for n in needed)} as well")
     return given
+
+
+def _converted(option: str, value: str, annotation: Any) -> Any:
+    """Return the value of an option "name=value" as its annotation wants it."""
+    from contar._errors import bad
+
+    if annotation is inspect.Parameter.empty:
+        return value
+    wanted = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    kinds = [kind.strip(" '\"") for kind in wanted.split("|")]
+    if "bool" in kinds and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind, convert in (("int", int), ("float", float), ("str", str)):
+        try:
+            if kind in kinds:
+                return convert(value)
+        except ValueError:
+            continue
+    told = [kind for kind in kinds if kind in ("bool", "int", "float")]
+    raise bad("engine_options", option, " or ".join(told) or f"none: no text is a {wanted}")
 
 
 def carry(

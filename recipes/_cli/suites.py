@@ -2,7 +2,8 @@
 
 import functools
 import os
-from contextlib import nullcontext
+import sys
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -44,12 +45,14 @@ class Sampling:
     Attributes:
         out: the run's folder, with its plan.
         loading: of the model.
+        kind: of device, where the loading names none; None for what is there.
         retry: those units that failed.
         parent: the process of the run, without which the work ends; None where tasks outlive it.
     """
 
     out: str
     loading: Loading
+    kind: str | None
     retry: bool
     parent: int | None
 
@@ -91,8 +94,10 @@ class Sampling:
         import torch
 
         count = torch.cuda.device_count()
-        if self.loading.device is not None or count < 2:
+        if self.loading.device is not None:
             return self.loading
+        if self.kind == "cpu" or count < 2:
+            return replace(self.loading, device=self.kind)
         return replace(self.loading, device=f"cuda:{rank % count}")
 
     def _orphaned(self) -> bool:
@@ -203,15 +208,24 @@ def sample(
     }
     options = check_engine(engine, tasks, workers, engine_options)
     place = str(Path(model).absolute()) if Path(model).exists() else model
+    kind_of_device = _device_kind(device, engine, options)
+    if kind_of_device is not None:
+        dtype = dtype or ("bfloat16" if kind_of_device == "cuda" else "float32")
     loading = Loading(place, device, dtype, heads, tiling)
-    settings = {"model": model, "dtype": dtype, "call": call}
+    settings = {
+        "model": model, "device": kind_of_device, "dtype": dtype, "heads": heads, "tiling": tiling,
+        "call": call,
+    }  # fmt: skip
     with locked(out / "run"):
         plan_suite(chosen, out, settings)
         if engine == "local":
-            clear_parts(out)
+            with ExitStack() as held:
+                for task in sorted((out / "run").glob("tasks/*")):
+                    held.enter_context(locked(task))  # refused while an engine's task is at work
+                clear_parts(out)
         ranks = sorted({number % tasks for number in units_left(out, retry=retry)})
         parent = os.getpid() if engine == "local" else None
-        share = Sampling(str(out.absolute()), loading, retry, parent)
+        share = Sampling(str(out.absolute()), loading, kind_of_device, retry, parent)
         try:
             if engine == "local" and workers == 1 and ranks:
                 share.pipeline(ranks[0], call)  # a refusal comes before the engine's log
@@ -220,7 +234,7 @@ def sample(
                 options=options, ranks=ranks,
             )  # fmt: skip
         except KeyboardInterrupt:
-            print("contar: stopped: the same command goes on")
+            print("contar: stopped: the same command goes on", file=sys.stderr)
             raise SystemExit(130) from None
     if engine == "slurm":
         print(f"{len(ranks)} tasks are handed to Slurm; with --check you see what is missing.")
@@ -232,6 +246,17 @@ def sample(
     if failed:
         first = f"the first is {failed[0].file}: {failed[0].error}"
         raise SystemExit(f"contar: {len(failed)} failed, {first}; --retry tries them again")
+
+
+def _device_kind(device: str | None, engine: Engine, options: dict[str, Any]) -> str | None:
+    """Return the kind of device that samples are made on; None where only a task will see it."""
+    import torch
+
+    if device is not None:
+        return device.partition(":")[0]
+    if engine == "local":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if options.get("gpus_per_task") else None
 
 
 def _say_problems(problems: list[str], folder: Path, count: int) -> None:

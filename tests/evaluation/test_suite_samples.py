@@ -20,6 +20,7 @@ from contar._lock import locked
 from contar.evaluation import check_samples, read_plan, read_suite
 from contar.media import read_video
 from recipes._cli import suites
+from recipes._cli.engines import check_engine
 
 pytest.importorskip("datatrove")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -199,6 +200,29 @@ def test_two_runs_at_once_on_one_folder_are_refused(fake, tmp_path, refuses):
     run(tmp_path / "out", prompts)
 
 
+def test_a_run_here_leaves_the_parts_of_a_task_at_work_elsewhere_alone(fake, tmp_path, refuses):
+    prompts, part = listed(tmp_path, 2), tmp_path / "out" / "run" / "parts" / "00001-a.mp4"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    with locked(tmp_path / "out" / "run" / "tasks" / "00001"), refuses("out", "another run"):
+        run(tmp_path / "out", prompts)
+    assert part.exists()
+    assert fake.asked == []
+    run(tmp_path / "out", prompts)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("other", [{"tiling": True}, {"heads": (1, 1)}, {"dtype": "bfloat16"}])
+def test_a_run_goes_on_with_the_same_heads_tiles_and_numbers_alone(fake, tmp_path, refuses, other):
+    prompts = listed(tmp_path, 2)
+    run(tmp_path / "out", prompts, device="cpu")
+    with refuses("out", f"{next(iter(other))}: "):
+        run(tmp_path / "out", prompts, device="cpu", **other)
+    run(tmp_path / "out", prompts, device="cpu", dtype="float32")  # as it was
+    with refuses("out", "device: 'cuda' (was 'cpu')"):
+        run(tmp_path / "out", prompts, device="cuda")
+
+
 def test_another_number_of_tasks_goes_on_and_a_lost_file_is_made_again(fake, tmp_path):
     prompts = listed(tmp_path, 7)
     run(tmp_path, prompts, tasks=3)
@@ -300,6 +324,15 @@ def test_an_engines_options_are_its_own(tmp_path, refuses):
         run(tmp_path / "out", prompts, engine="slurm", engine_options=("gpus=1",))
     with refuses("engine_options", "'tasks=2'"):
         run(tmp_path / "out", prompts, engine_options=("tasks=2",))
+    slurm: dict[str, Any] = {"engine": "slurm"}
+    for option in ("requeue=no", "cpus_per_task=--1", "sbatch_args=x=1", "requeue_signals=USR1"):
+        options = ("time=1:00:00", "partition=gpu", option)
+        with refuses("engine_options", repr(option)):
+            run(tmp_path / "out", prompts, engine_options=options, **slurm)
+    options = ("time=24", "partition=7", "requeue=False", "cpus_per_task=2", "with_srun=true")
+    assert check_engine("slurm", 1, 1, options) == {
+        "time": "24", "partition": "7", "requeue": False, "cpus_per_task": 2, "with_srun": True,
+    }  # fmt: skip
     with refuses("workers", "2"):
         run(tmp_path / "out", prompts, workers=2)
 
@@ -341,7 +374,7 @@ def test_a_stopped_run_says_that_the_same_command_goes_on(fake, tmp_path, capsys
     with pytest.raises(SystemExit) as caught:
         run(tmp_path / "out", listed(tmp_path, 1))
     assert caught.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_the_plan_says_what_was_asked(fake, tmp_path):
