@@ -53,8 +53,8 @@ def flow_log_density(
     if generator is not None:
         check_instance("generator", generator, torch.Generator)
     with torch.inference_mode(False), torch.enable_grad():
-        state = x.detach().clone().flatten(0, -2).float()
-        given = cond.detach().clone().flatten(0, -2)
+        state = x.detach().clone().reshape(-1, head.token_dim).float()
+        given = cond.detach().clone().reshape(-1, head.cond_dim)
         signs = torch.eye(head.token_dim, device=x.device)[:, None]
         if probes:
             draws = check_generator(generator, 1, x.device)

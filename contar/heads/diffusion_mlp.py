@@ -105,6 +105,7 @@ class DiffusionMLP(nn.Module):
             check_instance(name, flag, bool)
         check_choice("projection", projection, ("mlp", "linear"))
         check_choice("norm", norm, ("layer", "rms"))
+        check_choice("time_norm", time_norm, (None, "rms", "deviation"))
         check_number("eps", eps, 0)
         inner = width if hidden is None else check_size("hidden", hidden)
         self.token_dim, self.cond_dim = token_dim, cond_dim

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jvp
 
-from contar._errors import DEEPEST, check_instance, check_number, check_size, check_tensor
+from contar._errors import DEEPEST, bad, check_instance, check_number, check_size, check_tensor
 from contar._layers import in_single, weight_of
 from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
@@ -143,7 +143,9 @@ class FlowMapHead(nn.Module):
             times = draw_times(
                 3, *shape, law=self.draws, logit=self.logit, generator=draws, device=device
             )
-        check_tensor("times", times, (3, *shape), "[3, repeats, m]")
+        else:
+            check_tensor("times", times, (3, *shape), "[3, repeats, m]")
+            _check_times(times)
         token = in_single(target).expand(*shape, -1)
         noise, times = noise.to(token.dtype), times.to(token.dtype)
         condition = self.network.condition(cond).expand(*shape, -1)
@@ -254,3 +256,12 @@ def _weighting(width: int) -> nn.Sequential:
     for parameter in weighting.parameters():
         nn.init.zeros_(parameter)
     return weighting
+
+
+def _check_times(times: Tensor) -> None:
+    """Raise a ValueError for times outside [0, 1]; those of a GPU, which would wait, are kept."""
+    if times.device.type != "cpu" or torch.compiler.is_compiling() or not times.numel():
+        return
+    low, high = (float(bound) for bound in times.aminmax())  # both NaN where one is
+    if not 0 <= low <= high <= 1:
+        raise bad("times", f"numbers from {low} to {high}", "numbers in [0, 1]")

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import nn
-from torch.autograd import forward_ad
+from torch.func import jvp
 
 from contar._errors import DEEPEST, check_number, check_size
 from contar._layers import weight_of
@@ -120,12 +120,14 @@ class MeanFlowHead(nn.Module):
     def _slope(self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Return d/dt u(x, r, t) where x moves with the network's velocity."""
         velocity = self.velocity(x, t, t, condition)
-        with forward_ad.dual_level(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
-            moving = forward_ad.make_dual(x, velocity), forward_ad.make_dual(t, torch.ones_like(t))
-            u = self.velocity(moving[0], r, moving[1], condition)
-            slope: Any = forward_ad.unpack_dual(u).tangent
-        return slope
+            derived: Any = jvp(
+                lambda x, t: self.velocity(x, r, t, condition),
+                (x, t),
+                (velocity, torch.ones_like(t)),
+            )
+        return derived[1]
 
     def sample(
         self,

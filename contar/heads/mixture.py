@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import check_number, check_size
+from contar._errors import check_number, check_size, check_tensor
 from contar._layers import Mlp
 from contar._random import Generators
 from contar._typing import Float, Tensor
@@ -76,7 +76,18 @@ class MixtureHead(nn.Module):
     def log_density(
         self, x: Float[Tensor, "*m c"], cond: Float[Tensor, "*m d"]
     ) -> Float[Tensor, "*m"]:
-        """Return log p(x | condition), in nats."""
+        """Return log p(x | condition), in nats.
+
+        Args:
+            x: [..., token_dim].
+            cond: [..., cond_dim].
+
+        Raises:
+            ValueError: what does not fit.
+        """
+        check_tensor("x", x, (..., self.token_dim), "[..., token_dim]")
+        shape = (*x.shape[:-1], self.cond_dim)
+        check_tensor("cond", cond, shape, "[..., cond_dim]", like=self.means)
         return _log_density(x, *self.parameters_of(cond))
 
     def loss(

@@ -1,6 +1,7 @@
 """A head that draws in one pass or two, learned from a trained one that takes tens."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from contar._random import normal, seeded
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
 from contar.heads import Noise, TokenHead
+from contar.training.caching import fingerprint
 from contar.training.distributed import processes
 from contar.training.loop import RunConfig, train
 from contar.training.order import batch_indices
@@ -63,7 +65,7 @@ def distill_head(
         repeats: draws for each condition.
         pool: steps whose draws of the teacher are kept in memory and come again, since they cost
             more than all else; None draws anew in each step.
-        resume: as in `train`.
+        resume: as in `train`; teacher, guidance, steps, repeats and pool must be the same, too.
         described: as in `train`.
         validate: batches of indices, as in `train`.
 
@@ -79,6 +81,7 @@ def distill_head(
         if getattr(student, name) != getattr(teacher, name):
             allowed = f"{getattr(teacher, name)}, as the teacher has it"
             raise bad(f"student.{name}", getattr(student, name), allowed)
+    check_instance("config", config, RunConfig)
     check_callable("conditions", conditions)
     check_size("repeats", repeats)
     if pool is not None:
@@ -118,6 +121,15 @@ def distill_head(
             kept[place] = draw_anew(first, place)
         return kept[place]
 
+    learned = {
+        "teacher": fingerprint(teacher),  # type: ignore[arg-type]
+        "drawing": _drawing(teacher),
+        "guidance": asdict(guidance),
+        "student_steps": steps,
+        "teacher_steps": teacher_steps,
+        "repeats": repeats,
+        "pool": pool,
+    }
     trained: Any = train(
         _Alike(student, steps),
         load,
@@ -125,11 +137,17 @@ def distill_head(
         out,
         count=count,
         resume=resume,
-        described=described,
+        described={**(described or {}), **learned},
         validate=validate,
         load_validation=load if validate else None,
     )
     return trained.head.eval()
+
+
+def _drawing(head: TokenHead) -> list[str]:
+    """Return how a head draws, as far as its weights do not say it."""
+    names = ("drawing", "scheduler", "straight", "prediction", "timesteps", "steps")
+    return [str(getattr(head, name, None)) for name in names]
 
 
 class _Alike(nn.Module):

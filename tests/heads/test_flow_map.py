@@ -142,6 +142,13 @@ def test_a_target_that_is_a_constant_is_not_learned_through():
     [
         ("noise", "(5, 3)", {"noise": torch.zeros(5, 3)}),
         ("times", "(2, 1, 5)", {"times": torch.zeros(2, 1, 5)}),
+        ("times", "from 0.0 to 1.5", {"times": torch.linspace(0, 1.5, 15).view(3, 1, 5)}),
+        ("times", "from -1.0 to", {"times": torch.linspace(-1, 1, 15).view(3, 1, 5)}),
+        (
+            "times",
+            "nan",
+            {"times": torch.tensor([0.5, float("nan"), 0.5])[:, None, None].expand(3, 1, 5)},
+        ),
         ("times", "torch.int64", {"times": torch.zeros(3, 1, 5, dtype=torch.int64)}),
     ],
 )

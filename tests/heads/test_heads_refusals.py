@@ -197,6 +197,18 @@ def test_a_head_is_registered_once_by_a_name_and_a_function(refuses):
     assert "three" not in head_names()
 
 
+@pytest.mark.parametrize(
+    ("argument", "x", "cond"),
+    [("x", (5, 1), (5, 6)), ("x", (5, 3), (5, 6)), ("cond", (5, 4), (6,)), ("cond", (4,), (5, 6))],
+)
+@pytest.mark.parametrize("name", ["mixture", "flow", "mean_flow", "flow_map"])
+def test_densities_are_of_tokens_with_a_condition_each(name, argument, x, cond, refuses):
+    sizes = {} if name == "mixture" else {"width": 8, "depth": 1}
+    density: Any = make_head({"name": name, **sizes}, 4, 6)
+    with refuses(argument):
+        density.log_density(torch.zeros(x), torch.zeros(cond))
+
+
 @pytest.mark.parametrize("kind", ["mixture", "energy"])
 def test_a_head_of_one_pass_takes_no_steps(kind, refuses):
     sizes = {} if kind == "mixture" else {"width": 8, "depth": 1}
@@ -212,7 +224,7 @@ def test_a_head_of_one_pass_takes_no_steps(kind, refuses):
         ("gated", "int", {"gated": 1}),
         ("hidden", "0", {"hidden": 0}),
         ("bias", "NoneType", {"bias": None}),
-        ("norm", "'layer'", {"time_norm": "layer"}),
+        ("time_norm", "'layer'", {"time_norm": "layer"}),
         ("solver", "'euler'", {"solver": "euler"}),
         ("prediction", "'epsilon'", {"prediction": "epsilon"}),
         ("draws", "'beta'", {"draws": "beta"}),

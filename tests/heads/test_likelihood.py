@@ -118,3 +118,11 @@ def test_a_likelihood_refuses_what_does_not_fit(argument, came, changes, refuses
 def test_a_head_without_a_velocity_has_no_likelihood(refuses):
     with refuses("scheduler"):
         make("ddpm", 2, 4).log_density(torch.zeros(3, 2), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_token_alone_has_the_density_that_it_has_among_others(name):
+    head = head_of(name, 2)
+    x, cond = torch.randn(3, 2, generator=seeded()), torch.randn(3, 4, generator=seeded(1))
+    among = head.log_density(x, cond, steps=2)
+    torch.testing.assert_close(head.log_density(x[1], cond[1], steps=2), among[1])

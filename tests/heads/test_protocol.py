@@ -359,6 +359,21 @@ def test_weights_weigh_a_tokens_values():
     assert not torch.allclose(losses[0], losses[1])
 
 
+@kinds
+def test_a_head_learns_and_draws_under_autocast(kind):
+    head, target, cond = make(kind, VALUES, COND), randn(1, 50, VALUES), randn(0, 50, COND)
+    plain = head.loss(target, cond, repeats=4, generator=seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = head.loss(target, cond, repeats=4, generator=seeded())
+        drawn = head.sample(cond[None], noise=seeded())
+    loss.mean().backward()
+    gradients = [p.grad for p in head.parameters() if p.grad is not None]
+    assert gradients
+    assert all(bool(grad.isfinite().all()) for grad in gradients)
+    assert bool(drawn.isfinite().all())
+    torch.testing.assert_close(loss.float().mean(), plain.mean(), rtol=0.05, atol=0.05)
+
+
 def uniform(share: torch.Tensor) -> torch.Tensor:
     return share
 

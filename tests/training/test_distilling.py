@@ -74,6 +74,27 @@ def test_a_pool_draws_for_its_steps_once_and_a_run_that_is_gone_on_with_draws_th
         torch.testing.assert_close(again.state_dict()[name], x)
 
 
+def test_a_run_is_not_gone_on_with_by_another_teacher_or_guidance(tmp_path, refuses):
+    short = replace(QUICK, steps=2, save_every=2, warmup=1)
+    options: Any = {"count": 1000, "resume": True}
+    teacher = {"name": "flow", "steps": 3}
+    parts = (conditions, short, tmp_path / "run")
+    distill_head(head(2, name="mean_flow"), head(1, **teacher), *parts, **options)
+    distill_head(head(2, name="mean_flow"), head(1, **teacher), *parts, **options)
+    for named, seed, steps, changed in (
+        ("teacher", 7, 3, {}),
+        ("drawing", 1, 4, {}),
+        ("guidance", 1, 3, {"guidance": Guidance(2.0)}),
+        ("student_steps", 1, 3, {"steps": 2}),
+        ("teacher_steps", 1, 3, {"teacher_steps": 4}),
+        ("repeats", 1, 3, {"repeats": 2}),
+        ("pool", 1, 3, {"pool": 2}),
+    ):
+        other = head(seed, name="flow", steps=steps)
+        with refuses("resume", f"({named}: "):
+            distill_head(head(2, name="mean_flow"), other, *parts, **options, **changed)
+
+
 @pytest.mark.parametrize(
     ("argument", "student", "teacher", "options"),
     [
@@ -84,6 +105,7 @@ def test_a_pool_draws_for_its_steps_once_and_a_run_that_is_gone_on_with_draws_th
         ("pool", {"name": "mean_flow"}, {"name": "flow"}, {"pool": 0}),
         ("pool", {"name": "mean_flow"}, {"name": "flow"}, {"pool": 2, "config": PARTS}),
         ("steps", {"name": "mean_flow"}, {"name": "flow"}, {"steps": 0}),
+        ("config", {"name": "mean_flow"}, {"name": "flow"}, {"config": {"steps": 3}}),
         ("conditions", {"name": "mean_flow"}, {"name": "flow"}, {"conditions": None}),
         ("conditions", {"name": "mean_flow"}, {"name": "flow"}, {"guidance": Guidance(2.0)}),
     ],
