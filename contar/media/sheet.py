@@ -6,18 +6,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from contar._errors import bad, check_count, check_number
+from contar._errors import bad, check_count, check_instance, check_number, check_size
 from contar._typing import Float, Tensor, UInt8
 from contar.media.lettering import Words, lay_out
-from contar.media.video import write_video
+from contar.media.video import check_output, write_video
 
 _GAP = 4  # pixels between pictures
 
 
 def _pictures(frames: Tensor, least: int) -> np.ndarray:
     """Return frames as uint8 [b, t, h, w, 3], small ones enlarged by a whole factor."""
-    if frames.ndim != 5 or frames.shape[1] not in (1, 3):
-        raise bad("frames", tuple(frames.shape), "shape [b, 1 or 3, t, h, w]")
+    if frames.ndim != 5 or frames.shape[1] not in (1, 3) or 0 in frames.shape:
+        raise bad("frames", tuple(frames.shape), "shape [b, 1 or 3, t, h, w], each at least 1")
+    check_size("least", least)
     values = frames.detach().float().cpu()
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise bad("frames", f"[{values.min():.3g}, {values.max():.3g}]", "values in [0, 1]")
@@ -25,6 +26,13 @@ def _pictures(frames: Tensor, least: int) -> np.ndarray:
     factor = max(1, -(-least // max(pixels.shape[2:4])))
     pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3)
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+
+
+def _check_words(name: str, texts: Sequence[str], count: int) -> None:
+    if isinstance(texts, str) or len(texts) not in (0, count):
+        raise bad(name, texts if isinstance(texts, str) else [*texts], f"none or {count} words")
+    for text in texts:
+        check_instance(name, text, str)
 
 
 def save_sheet(
@@ -39,20 +47,24 @@ def save_sheet(
 
     Args:
         frames: [b, c, t, h, w] in [0, 1], one or three channels.
-        path: of the PNG.
+        path: of the PNG, ends in .png; the file appears whole, or not at all.
         labels: words before each row, or none. Letters that no font here has stand as their codes,
             as [U+4E03].
         columns: words above each column, or none.
         least: pixels that a frame's longer side gets at least.
 
     Raises:
-        ValueError: another shape, values outside [0, 1], or another number of labels or columns.
+        FileNotFoundError: the folder does not exist.
+        ValueError: another shape, values outside [0, 1], another number of labels or columns, some
+            that are no words, or a path that does not end in .png, or that no file can have.
     """
+    if Path(path).suffix.lower() != ".png":
+        raise bad("path", str(path), "a file that ends in .png")
+    check_output(path)
     pixels = _pictures(frames, least)
     rows, count, height, width, _ = pixels.shape
-    for name, texts, number in (("labels", labels, rows), ("columns", columns, count)):
-        if texts and len(texts) != number:
-            raise bad(name, list(texts), f"none or {number} words")
+    _check_words("labels", labels, rows)
+    _check_words("columns", columns, count)
     before = _beside(labels, height)
     above = [lay_out(text, _letters(height), width) for text in columns]
     margin = _GAP + max((words.width + 2 * _GAP for words in before), default=0)
@@ -67,8 +79,7 @@ def save_sheet(
     for row, column in np.ndindex(rows, count):
         picture = Image.fromarray(np.ascontiguousarray(pixels[row, column]))
         sheet.paste(picture, (margin + column * (width + _GAP), top + row * step))
-    sheet.save(path)
-    return Path(path)
+    return write_video(np.array(sheet)[None], path)
 
 
 def side_by_side(
@@ -87,14 +98,13 @@ def side_by_side(
         least: pixels that a frame's longer side gets at least.
 
     Raises:
-        ValueError: another shape, values outside [0, 1], another number of labels, or columns that
-            are no count.
+        ValueError: another shape, values outside [0, 1], another number of labels or some that are
+            no words, or columns that are no count.
     """
     pixels = _pictures(frames, least)
     count, length, height, width, _ = pixels.shape
     across = count if columns is None else min(count, check_count("columns", columns))
-    if labels and len(labels) != count:
-        raise bad("labels", list(labels), f"none or {count} words")
+    _check_words("labels", labels, count)
     above = [lay_out(text, _letters(height), width) for text in labels]
     gap = _GAP if labels else 0
     top = max((words.height + gap for words in above), default=0)
@@ -144,4 +154,5 @@ def save_gif(
     check_number("fps", fps, 0.01, 50)
     if Path(path).suffix.lower() != ".gif":
         raise bad("path", str(path), "a file that ends in .gif")
+    check_output(path, fps=fps)
     return write_video(side_by_side(frames, least=least), path, fps=fps)

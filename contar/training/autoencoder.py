@@ -196,7 +196,7 @@ def _first(stage: VaeStage, start: object) -> CausalVAE:
             return deepcopy(start)
         raise bad("widths", None, f"three widths, or a CausalVAE to start from: {type(start)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stage.run.seed)
+        torch.random.default_generator.manual_seed(stage.run.seed)
         with fixed_defaults():
             return speed_up(CausalVAE(widths=stage.widths))
 

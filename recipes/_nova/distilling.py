@@ -58,7 +58,7 @@ def with_head(model: Nova, head: Mapping[str, Any]) -> Nova:
         ValueError: an unknown head, or sizes that it refuses.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.random.default_generator.manual_seed(0)
         other = nova.build(replace(model.sizes, head=dict(head)))
     load_parts(other, model.state_dict())
     return other.eval()

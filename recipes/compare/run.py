@@ -142,7 +142,7 @@ def _compare(comparison: Comparison, out: Path) -> list[Run]:
 
 def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out: Path) -> Run:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)
         model: Any = speed_up(TASKS[c.task][name]())
     parameters = sum(p.numel() for p in model.parameters())
     start = time.monotonic()

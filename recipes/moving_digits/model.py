@@ -79,7 +79,7 @@ def network(frames: int, sizes: NetworkSizes | None = None) -> nova.NovaConfig:
 def build(sizes: nova.NovaConfig) -> nova.Nova:
     """Return an untrained network, always the same, the global random state untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.random.default_generator.manual_seed(0)
         return nova.build(sizes)
 
 

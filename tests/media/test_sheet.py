@@ -1,11 +1,13 @@
 """Contact sheets and animations."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from contar.media import lettering, save_gif, save_sheet, side_by_side
+from contar.media import lettering, save_gif, save_sheet, sheet, side_by_side
 
 
 def clips(count=2, channels=3, frames=3, height=8, width=6):
@@ -145,3 +147,34 @@ def test_an_animation_is_a_gif_and_nothing_else(tmp_path, refuses):
     with refuses("path", "a.mp4"):
         save_gif(clips(), tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_drawn_or_written_is_refused_before_it_is_drawn(
+    tmp_path, refuses, monkeypatch
+):
+    with refuses("frames", "at least 1"):
+        side_by_side(clips(count=0))
+    for changes in ({"labels": [3, 4]}, {"labels": "ab"}, {"columns": "abc"}, {"least": -3}):
+        with refuses(*changes):
+            save_sheet(clips(), tmp_path / "a.png", **changes)
+    monkeypatch.setattr(sheet, "_pictures", None)
+    with refuses("path", "a.xyz", ".png"):
+        save_sheet(clips(), tmp_path / "a.xyz")
+    with pytest.raises(FileNotFoundError, match="path: no folder"):
+        save_sheet(clips(), tmp_path / "none" / "a.png")
+    with pytest.raises(FileNotFoundError, match="path: no folder"):
+        save_gif(clips(), tmp_path / "none" / "a.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_that_cannot_be_written_whole_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+    before = save_sheet(clips(), tmp_path / "a.png").read_bytes()
+
+    def full(image, file, **_):
+        Path(file).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save_sheet(clips(), tmp_path / "a.png", least=8)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]

@@ -46,7 +46,7 @@ def train_judge(*, seed: int = 0, steps: int = 1500) -> DigitJudge:
     check_count("steps", steps)
     pictures, labels = load_digits("train")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)
         judge = DigitJudge()
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps + 1)
