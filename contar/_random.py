@@ -7,7 +7,8 @@ it draws is moved there.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -169,3 +170,14 @@ class Dropout:
             return x
         drawn = uniform(*x.shape, generator=self.generator, device=x.device)
         return x.masked_fill(drawn < self.share, 0) / (1 - self.share)
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Seed torch's generator of the CPU, which draws the weights of layers, and put it back after.
+
+    `torch.manual_seed` would seed those of the GPUs as well.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        yield

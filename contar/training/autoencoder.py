@@ -15,7 +15,7 @@ from torch.nn import functional
 from contar._defaults import fixed_defaults
 from contar._errors import bad, check_number, keep_plain
 from contar._files import read_json
-from contar._random import keyed_normal, keys
+from contar._random import keyed_normal, keys, seeded_weights
 from contar.cpu import speed_up
 from contar.media import frames_to_pixels, save_sheet
 from contar.tokenizers import CausalVAE, VAETokenizer
@@ -195,10 +195,8 @@ def _first(stage: VaeStage, start: object) -> CausalVAE:
         if isinstance(start, CausalVAE):
             return deepcopy(start)
         raise bad("widths", None, f"three widths, or a CausalVAE to start from: {type(start)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(stage.run.seed)
-        with fixed_defaults():
-            return speed_up(CausalVAE(widths=stage.widths))
+    with seeded_weights(stage.run.seed), fixed_defaults():
+        return speed_up(CausalVAE(widths=stage.widths))
 
 
 def _load(

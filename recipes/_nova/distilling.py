@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from contar._errors import check_count, check_instance, check_number, keep_plain
+from contar._random import seeded_weights
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
 from contar.data import Cache
@@ -57,8 +58,7 @@ def with_head(model: Nova, head: Mapping[str, Any]) -> Nova:
     Raises:
         ValueError: an unknown head, or sizes that it refuses.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
+    with seeded_weights(0):
         other = nova.build(replace(model.sizes, head=dict(head)))
     load_parts(other, model.state_dict())
     return other.eval()

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from contar._errors import bad, check_choice, check_count, check_number, keep_plain
 from contar._files import read_json, write_whole
 from contar._lock import locked
-from contar._random import seeded
+from contar._random import seeded, seeded_weights
 from contar.conditioning import Guidance
 from contar.cpu import speed_up
 from contar.evaluation import require_torchmetrics
@@ -141,8 +141,7 @@ def _compare(comparison: Comparison, out: Path) -> list[Run]:
 
 
 def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out: Path) -> Run:
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    with seeded_weights(seed):
         model: Any = speed_up(TASKS[c.task][name]())
     parameters = sum(p.numel() for p in model.parameters())
     start = time.monotonic()

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from contar._errors import keep_plain
 from contar._quiet import without_bars
+from contar._random import seeded_weights
 from contar.conditioning import text_package
 from recipes import nova
 
@@ -78,8 +77,7 @@ def network(frames: int, sizes: NetworkSizes | None = None) -> nova.NovaConfig:
 
 def build(sizes: nova.NovaConfig) -> nova.Nova:
     """Return an untrained network, always the same, the global random state untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
+    with seeded_weights(0):
         return nova.build(sizes)
 
 

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from contar._random import seeded_weights
 from contar.conditioning import Guidance
 from contar.heads import make_head
 from contar.training import RunConfig, distill_head
+from recipes._nova.distilling import with_head
+from recipes.moving_digits.model import build, network
 
 VALUES, COND = 3, 4
 QUICK = RunConfig(
@@ -29,6 +32,20 @@ def conditions(indices: Any, step: int | str) -> tuple[torch.Tensor, torch.Tenso
     draws = torch.Generator().manual_seed(hash((step, *indices)) % 2**31)
     cond = torch.randn(len(indices), COND, generator=draws)
     return cond, cond * torch.tensor([0.0, 1.0, 1.0, 1.0])  # all but its first number
+
+
+def test_first_weights_are_those_of_the_seed_and_no_generator_is_changed(monkeypatch):
+    touched: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", touched.append)
+    before = torch.get_rng_state()
+    with seeded_weights(3):
+        drawn = torch.randn(5)
+    assert torch.get_rng_state().equal(before)
+    assert drawn.equal(torch.randn(5, generator=torch.Generator().manual_seed(3)))
+    model = build(network(1))
+    with_head(model, {"name": "mean_flow", "width": 8, "depth": 1})
+    assert torch.get_rng_state().equal(before)
+    assert not touched
 
 
 @pytest.mark.parametrize("kind", ["mean_flow", "flow_map"])

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from contar._defaults import fixed_defaults
 from contar._errors import check_count
+from contar._random import seeded_weights
 from contar._typing import Float, Int, Tensor, UInt8
 from recipes.moving_digits.data import load_digits
 from recipes.moving_digits.judges.broken import (
@@ -45,8 +46,7 @@ def train_judge(*, seed: int = 0, steps: int = 1500) -> DigitJudge:
     draws = torch.Generator().manual_seed(check_count("seed", seed, 0))
     check_count("steps", steps)
     pictures, labels = load_digits("train")
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    with seeded_weights(seed):
         judge = DigitJudge()
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps + 1)
