@@ -125,7 +125,7 @@ def sample(
     motion_flow: float | None = None,
     fps: float | None = None,
     rewritten: Path | None = None,
-    kind: Literal["picture", "video"] = "video",
+    kind: Literal["picture", "video"] | None = None,
     samples: int = 1,
     engine: Engine = "local",
     tasks: int = 1,
@@ -158,7 +158,7 @@ def sample(
         motion_flow: optical flow score, how much moves.
         fps: frames per second, of the motion and of the files.
         rewritten: JSON of what the model shall read for each prompt; files keep the prompts' names.
-        kind: of a list's samples.
+        kind: of a list's samples; videos if left out.
         samples: of each prompt of a list.
         engine: processes here, a Slurm array or a Ray cluster, by datatrove (extra scale).
         tasks: among which the samples are shared; another number may go on.

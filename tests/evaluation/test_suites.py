@@ -123,6 +123,18 @@ def test_a_file_of_another_format_is_refused_with_its_line(name, text, fragments
         assert fragment in str(caught.value)
 
 
+def test_a_list_that_begins_with_a_mark_of_bytes_has_the_seeds_of_one_without(tmp_path):
+    for name, coding in {"plain": "utf-8", "marked": "utf-8-sig"}.items():
+        (tmp_path / name).write_text("a bench\n", encoding=coding)
+    assert read_suite("prompts", tmp_path / "plain") == read_suite("prompts", tmp_path / "marked")
+
+
+def test_a_kind_is_refused_where_the_suite_knows_its_own(refuses):
+    for name, file in FILES.items():
+        with refuses("kind", "'video'", name):
+            read_suite(name, file, kind="video")
+
+
 def test_a_prompt_of_two_dimensions_has_as_many_videos_as_the_one_that_wants_more(tmp_path):
     still = {"prompt_en": "a bench", "dimension": ["temporal_flickering"]}
     other = {"prompt_en": "a bench", "dimension": ["scene"]}
@@ -232,6 +244,16 @@ def test_a_unit_that_fails_is_recorded_the_rest_is_made_and_retry_takes_it_alone
     assert list(failed_units(tmp_path)) == []
     sample_units(tmp_path, square)
     assert not check_samples(suite, tmp_path / "prompts")
+
+
+def test_a_text_beside_the_samples_that_is_damaged_is_written_anew(tmp_path):
+    suite = read_suite("geneval", FILES["geneval"])
+    plan_suite(suite, tmp_path, {})
+    file = tmp_path / "geneval" / "00000" / "metadata.jsonl"
+    before = file.read_bytes()
+    file.write_bytes(b"\xff\xfe")
+    plan_suite(suite, tmp_path, {})
+    assert file.read_bytes() == before
 
 
 def test_a_prompt_with_line_ends_of_unicode_stays_one(tmp_path):
@@ -469,6 +491,37 @@ def test_an_overall_figure_of_less_than_all_is_none(tmp_path, refuses):
         read_scores("vbench", tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("suite", "place", "content", "name"),
+    [
+        ("geneval", "a", b'{"tag": "colors", "correct": "false"}', "result"),
+        ("geneval", "a", b"\xff\xfe", "result"),
+        ("dpg-bench", "a", b"\xff\xfe", "result"),
+        ("geneval", "a/b", b"", "result"),
+        ("dpg-bench", "a/b", b"", "result"),
+        ("dpg-bench", "a", b"DPG-Bench score: 822.5\n", "overall"),
+        ("t2i-compbench", "a/color/annotation_blip/vqa_result.json", b"[]", "result"),
+        (
+            "t2i-compbench",
+            "a/color/annotation_blip/vqa_result.json",
+            b'[{"answer": "x"}]',
+            "result",
+        ),
+        ("t2i-compbench", "a/color/annotation_blip/vqa_result.json", b'[{"answer": 25}]', "color"),
+        ("vbench", "a", b'{"scene": ["high", []]}', "result"),
+        ("vbench", "a", b'{"scene": [52.1, []]}', "scene"),
+        ("vbench-2.0", "a", b'{"Material": [-0.5, []]}', "Material"),
+    ],
+)
+def test_a_result_of_another_format_is_refused_by_name(
+    suite, place, content, name, tmp_path, refuses
+):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_bytes(content)
+    with refuses(name):
+        read_scores(suite, tmp_path / "a")
+
+
 def test_vbench2_is_the_mean_of_five_groups(tmp_path):
     groups = {
         0.1: ("Composition", "Diversity"),
@@ -496,6 +549,8 @@ def test_published_rows_agree_with_themselves_and_stand_below_ones_own():
     lines = score_table("geneval", {"ours": {"counting": 12.5, "overall": 50}}).splitlines()
     assert lines[0].startswith("| model | overall | ")
     assert lines[2].startswith("| ours | 50.00 | ")
-    assert any(line.startswith("| NOVA 0.6B, 512 | 75.00 | –") for line in lines)
+    assert any(line.startswith("| NOVA 0.6B, 512 | 75 | –") for line in lines)
     assert all(row.source in "\n".join(lines) for row in PUBLISHED["geneval"])
     assert len({line.count("|") for line in lines}) == 1
+    assert "\n| a\\|b c | 50.00 |" in score_table("geneval", {"a|b\nc": {"overall": 50}})
+    assert "| 81.76 |" in score_table("dpg-bench", {})

@@ -161,7 +161,7 @@ def read_suite(
     name: str,
     prompts: str | os.PathLike[str] | None = None,
     *,
-    kind: Kind = "video",
+    kind: Kind | None = None,
     samples: int = 1,
 ) -> Suite:
     """Return a suite, of its own file of prompts.
@@ -171,7 +171,8 @@ def read_suite(
             list.
         prompts: the file or folder; None takes that of the package vbench or vbench2, if it is
             installed.
-        kind: of a list's samples, "picture" or "video"; the others know theirs.
+        kind: of a list's samples, "picture" or "video", which it is if left out; the others know
+            theirs.
         samples: of each line of a list, likewise.
 
     Raises:
@@ -185,9 +186,11 @@ def read_suite(
         got = "none" if path is None else f"no such file as {str(path)!r}"
         raise FileNotFoundError(f"prompts: got {got}, allowed: {_FOUND[name]}")
     if name == "prompts":
-        return prompt_list(path, kind, samples)
+        return prompt_list(path, "video" if kind is None else kind, samples)
     if samples != 1:
         raise bad("samples", samples, f"1: {name} says how many it wants")
+    if kind is not None:
+        raise bad("kind", kind, f"none: {name} says which it wants")
     return SUITES[name](path)
 
 
@@ -256,7 +259,7 @@ def _text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path.name}: got no file in {path.parent}, allowed: one")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise bad(path.name, f"{path}, which is no text ({error})", "UTF-8") from error
 

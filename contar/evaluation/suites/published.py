@@ -12,7 +12,7 @@ class Published:
 
     Attributes:
         model: its name.
-        figures: by the names of `read_scores`, in percent.
+        figures: by the names of `read_scores`, in percent; whole numbers where no more is told.
         source: where they stand.
     """
 
@@ -67,12 +67,22 @@ def score_table(suite: str, rows: Mapping[str, Mapping[str, float]]) -> str:
         ValueError: an unknown suite.
     """
     check_choice("suite", suite, tuple(PUBLISHED))
-    lines = [(name, figures, "") for name, figures in rows.items()]
+    lines = [
+        (_cell(name), {n: float(figures[n]) for n in figures}, "") for name, figures in rows.items()
+    ]
     lines += [(row.model, row.figures, row.source) for row in PUBLISHED[suite]]
     named = [name for _, figures, _ in lines for name in figures]
     columns = sorted(dict.fromkeys(named), key=lambda n: _FIRST.index(n) if n in _FIRST else 9)
     table = ["| model | " + " | ".join(columns) + " | source |", "|---" * (len(columns) + 2) + "|"]
     for name, figures, source in lines:
-        cells = [f"{figures[n]:.2f}" if n in figures else "–" for n in columns]
+        cells = [_figure(figures[n]) if n in figures else "–" for n in columns]
         table.append(f"| {name} | " + " | ".join(cells) + f" | {source} |")
     return "\n".join(table) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.2f}"

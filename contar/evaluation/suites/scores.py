@@ -4,12 +4,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
+from statistics import StatisticsError, fmean
 from typing import Any
 
 from contar._errors import bad, check_choice, check_number
 
 Figures = dict[str, float]
+
+_DAMAGED = (
+    AttributeError, IndexError, KeyError, TypeError, RecursionError, StatisticsError,
+    json.JSONDecodeError, UnicodeDecodeError,
+)  # fmt: skip
+_SCALED = ("quality", "semantic", "total")  # by bounds that a model may exceed
 
 _GENEVAL = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 _T2I = {  # where each category's evaluator writes, beside its samples
@@ -83,21 +89,28 @@ def read_scores(suite: str, result: str | os.PathLike[str]) -> Figures:
     path = Path(result)
     if not path.exists():
         raise FileNotFoundError(f"result: got no such file as {str(path)!r}, allowed: one")
+    if suite in ("geneval", "dpg-bench") and not path.is_file():
+        raise bad("result", f"{path}, a folder", f"the file that the evaluator of {suite} writes")
     try:
         figures = readers[suite](path)
-    except (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except _DAMAGED as error:
         allowed = f"what the evaluator of {suite} writes"
         raise bad("result", f"{path} ({error!r})", allowed) from error
     if not figures:
         raise FileNotFoundError(f"result: got nothing in {path}, allowed: results of {suite}")
+    for name, value in figures.items():
+        if name not in _SCALED:
+            check_number(name, value, 0, 1)
     return {name: 100 * check_number(name, value) for name, value in figures.items()}
 
 
 def _geneval(path: Path) -> Figures:
     """Shares of right pictures by tag; overall is the mean over tags."""
     answers: dict[str, list[float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):
         told = json.loads(line)
+        if told["correct"] not in (True, False):
+            raise bad("result", f"correct: {told['correct']!r} in {path}", "true or false")
         answers.setdefault(told["tag"], []).append(float(told["correct"]))
     tags = {tag: fmean(values) for tag, values in answers.items()}
     return _with_mean("overall", tags, _GENEVAL)
@@ -114,17 +127,17 @@ def _dpg(path: Path) -> Figures:
         elif line.startswith(("L1 category", "L2 category")):
             broad = line.startswith("L1")
         elif name == "DPG-Bench score":
-            figures["overall"] = _percent(path, value)
+            figures["overall"] = _number(path, value) / 100
         elif line.startswith("\t") and broad:
-            figures[name] = _percent(path, value)
+            figures[name] = _number(path, value) / 100
     if "overall" not in figures:
         raise bad("result", str(path), "a summary that ends in the DPG-Bench score")
     return figures
 
 
-def _percent(path: Path, value: str) -> float:
+def _number(path: Path, value: Any) -> float:
     try:
-        return float(value) / 100
+        return float(value)
     except ValueError:
         raise bad("result", f"{value!r} in {path}", "a number") from None
 
@@ -136,7 +149,7 @@ def _t2i(path: Path) -> Figures:
         file = path / category / place / "vqa_result.json"
         if file.is_file():
             told = json.loads(file.read_text(encoding="utf-8"))
-            figures[category] = fmean(float(answer["answer"]) for answer in told)
+            figures[category] = fmean(_number(file, answer["answer"]) for answer in told)
     return figures
 
 
@@ -176,7 +189,7 @@ def _dimensions(path: Path) -> Figures:
             name = name.replace(" ", "_")
             if name in figures and figures[name] != value[0]:
                 raise bad("result", f"{name} twice in {path}", "one result of each dimension")
-            figures[name] = float(value[0])
+            figures[name] = _number(file, value[0])
     return figures
 
 

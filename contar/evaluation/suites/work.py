@@ -71,7 +71,7 @@ def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str,
     _try_names(suite, run)
     folder.mkdir(exist_ok=True)
     for name, text in suite.beside.items():
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
+        if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _move(_part(run, 0, ".txt", text), folder / name)
     write_whole(run / _UNITS, units)
