@@ -142,7 +142,8 @@ class Desk:
         finally:
             Path(path).unlink(missing_ok=True)
         self.visitor(request).given = given
-        return html.message(f"{len(given)} frames are here."), html.easel(given, self.fps)
+        said = "1 frame is here." if len(given) == 1 else f"{len(given)} frames are here."
+        return html.message(said), html.easel(given, self.fps)
 
     def take(self, request: gr.Request) -> tuple[str, Any]:
         """Take what was made last for what is given."""

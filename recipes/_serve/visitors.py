@@ -38,6 +38,8 @@ class Visitor:
 class Visitors:
     """The tabs that are open, by their names; of more than `most` those longest idle are forgotten.
 
+    One for which something is made is not idle.
+
     Args:
         most: tabs.
 
@@ -58,8 +60,9 @@ class Visitors:
         with self._lock:
             visitor = self._here.setdefault(name, Visitor())
             self._here.move_to_end(name)
-            while len(self._here) > self._most:
-                self._here.popitem(last=False)[1].stop.set()
+            idle = [n for n, other in self._here.items() if n != name and not other.busy]
+            for other in idle[: max(0, len(self._here) - self._most)]:
+                self._here.pop(other).stop.set()
             return visitor
 
     def leave(self, name: str) -> None:

@@ -344,6 +344,18 @@ def test_a_visitor_who_leaves_is_forgotten_and_what_was_made_for_it_stops():
     visitors.leave("nobody")
 
 
+def test_of_too_many_visitors_none_at_work_is_forgotten():
+    visitors = Visitors(most=1)
+    first = visitors.of("a")
+    first.busy = True
+    second = visitors.of("b")
+    assert not first.stop.is_set()
+    assert not second.stop.is_set()
+    visitors.of("c")
+    assert second.stop.is_set()
+    assert visitors.of("a") is first
+
+
 def answer(method: str, headers: list[tuple[bytes, bytes]], kind: str = "http") -> list[Any]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})

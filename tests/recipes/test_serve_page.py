@@ -160,7 +160,7 @@ def test_what_is_painted_is_made_anew_and_the_rest_comes_back(tab, tmp_path, fol
     Image.fromarray(given).save(tmp_path / "given.png")
     tab.click("#bring > button")
     tab.set_input_files("#bring input[type=file]", tmp_path / "given.png")
-    wait_for(tab, "1 frames are here")
+    wait_for(tab, "1 frame is here")
     assert not kept(folder)  # it was read and removed
     box = tab.locator("canvas.paint").bounding_box()
     x, y, side = box["x"], box["y"], box["width"]
