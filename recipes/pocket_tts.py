@@ -9,14 +9,15 @@ one in one step, and a linear layer says whether the speech is over.
     speech = generate(model, [tokens], voices=[voice])
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from contar._errors import bad, check_finite, check_instance, check_number, check_size
+from contar._errors import bad, check_instance, check_number, check_size
 from contar._random import Generators, check_generator
 from contar._typing import Bool, Float, Tensor
 from contar.attention import KVCache, check_backend
@@ -226,6 +227,7 @@ def training_losses(
     check_number("end_weight", end_weight, 0)
     check_backend(backend, model.device)
     draws = check_generator(generator, 1, model.device)
+    given = _head_options(model.head, head_options)
     clean = [model.normalize(x.to(model.device)) for x in latents]
     x, pads = model.sequences(read, sounds, clean)
     rope, padding = model.places(x.shape[1], pads)
@@ -237,9 +239,24 @@ def training_losses(
     end = functional.binary_cross_entropy_with_logits(logits, over.float())
     conditions = torch.cat([row[:-1] for row in said])
     flow = model.head.loss(
-        torch.cat(clean), conditions, repeats=repeats, generator=draws, **(head_options or {})
+        torch.cat(clean), conditions, repeats=repeats, generator=draws, **given
     ).mean()
     return SpeechLosses(flow + end_weight * end, flow, end)
+
+
+def _head_options(head: TokenHead, options: Any) -> dict[str, Any]:
+    """Return what a head's loss is given instead of draws; refuse what it does not take."""
+    if options is None:
+        return {}
+    check_instance("head_options", options, Mapping)
+    parameters = inspect.signature(head.loss).parameters.values()
+    own = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    allowed = [name for name in own[2:] if name not in ("repeats", "generator")]
+    any_other = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for key in options:
+        if key not in allowed and (key in own or not any_other):
+            raise bad(f"head_options[{key!r}]", "a value", f"one of {', '.join(allowed) or 'none'}")
+    return dict(options)
 
 
 @torch.no_grad()
@@ -255,13 +272,14 @@ def measure(model: PocketTTS, latents: Iterable[Float[Tensor, "_ c"]]) -> Pocket
             never changes.
     """
     check_instance("model", model, PocketTTS)
+    if not isinstance(latents, Iterable):
+        raise bad("latents", type(latents).__name__, "tensors [t, token_dim], one for each sample")
     frames = list(latents)
     for i, x in enumerate(frames):
         check_latents(f"latents[{i}]", x, model)
     if sum(map(len, frames)) < 2:
         raise bad("latents", f"{sum(map(len, frames))} in all", "at least two")
     together = torch.cat([x.to(model.device, torch.float32) for x in frames])
-    check_finite("latents", together)
     std = together.std(0)
     if not std.all():
         raise bad("latents", "a value that never changes", "values that have a deviation")

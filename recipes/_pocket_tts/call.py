@@ -9,6 +9,7 @@ import torch
 
 from contar._errors import (
     bad,
+    check_finite,
     check_instance,
     check_number,
     check_size,
@@ -152,7 +153,8 @@ def check_list(name: str, values: Any, count: int) -> None:
 
 
 def check_latents(name: str, latents: Any, model: PocketTTS) -> None:
-    """Raise a ValueError unless `latents` are a codec's, [t, token_dim], at least one."""
+    """Raise a ValueError unless `latents` are a codec's, [t, token_dim], at least one, finite."""
     check_tensor(name, latents, (None, model.sizes.token_dim), "[t, token_dim]")
     if not len(latents):
         raise bad(name, "none", "at least one latent")
+    check_finite(name, latents)

@@ -36,7 +36,7 @@ def from_pretrained(path: str | Path, *, dtype: torch.dtype | None = None) -> Po
     """Load a folder that `save_pretrained` wrote, or one of transformers.
 
     Of the latter config.json and model.safetensors are read, the file or its shards. Weights that
-    are needed in training only are 0 where the folder has none, as in released ones.
+    are needed in training only are 0 where the folder has none of them, as in released ones.
 
     Args:
         path: of the folder.
@@ -45,8 +45,8 @@ def from_pretrained(path: str | Path, *, dtype: torch.dtype | None = None) -> Po
     Raises:
         FileNotFoundError: no such folder, or one without a config or weights.
         ValueError: a folder of another model, sizes that this model has not or of a model far
-            larger than its weights, or weights that are missing, unexpected, misshapen, NaN or
-            infinite (all are listed).
+            larger than its weights, weights that are missing, unexpected, misshapen, NaN or
+            infinite (all are listed), or a deviation of the latents that is not above 0.
     """
     folder = _folder(path)
     if dtype is not None:
@@ -61,9 +61,10 @@ def from_pretrained(path: str | Path, *, dtype: torch.dtype | None = None) -> Po
         state = _known(read_weights(folder, THEIR_WEIGHTS))
         model = _empty(sizes, state)
         wanted = model.official_state_dict()
-        for name, weight in wanted.items():
-            if name.startswith(LEARNING) and name not in state:
-                state[name] = torch.zeros(weight.shape)
+        if not any(name.startswith(LEARNING) for name in state):
+            for name, weight in wanted.items():
+                if name.startswith(LEARNING):
+                    state[name] = torch.zeros(weight.shape)
         heads = sizes.tower.heads
         state = from_transformers(state, model.state_dict(), heads, name=THEIR_WEIGHTS)
     else:
@@ -73,6 +74,9 @@ def from_pretrained(path: str | Path, *, dtype: torch.dtype | None = None) -> Po
     state = {
         name: x.float() if name in kept else x.to(dtype or x.dtype) for name, x in state.items()
     }
+    std = state.get("std")
+    if isinstance(std, Tensor) and not bool((std > 0).all()):
+        raise bad("latent_std" if "sizes" not in config else "std", std.tolist(), "above 0")
     load_exactly(model, state, WEIGHTS)
     return speed_up(model.eval())
 

@@ -236,6 +236,7 @@ def test_plans_that_mean_nothing_are_refused(name, value, refuses):
         ("voices", {"voices": [VOICES[0]]}),
         ("voices[0]", {"voices": [torch.zeros(2, 3), None]}),
         ("voices[1]", {"voices": [None, torch.zeros(0, 4)]}),
+        ("voices[1]", {"voices": [None, torch.full((2, 4), torch.nan)]}),
         ("noise", {"noise": [torch.Generator()]}),
         ("plan", {"plan": 3}),
         ("plan.tail", {"plan": SpeechPlan(tail=(1, 2, 3))}),
@@ -254,6 +255,10 @@ def test_what_does_not_fit_is_refused_before_the_first_latent(model, argument, c
     [
         ("latents", {"latents": VOICES[:1]}),
         ("latents[1]", {"latents": [VOICES[0], torch.zeros(2, 5)]}),
+        ("latents[1]", {"latents": [VOICES[0], torch.full((2, 4), torch.inf)]}),
+        ("head_options['time']", {"head_options": {"time": torch.zeros(3)}}),
+        ("head_options['repeats']", {"head_options": {"repeats": 2}}),
+        ("head_options", {"head_options": [3]}),
         ("repeats", {"repeats": 0}),
         ("end_weight", {"end_weight": -1}),
         ("checkpoint", {"checkpoint": 1}),
@@ -269,3 +274,5 @@ def test_latents_that_measure_nothing_are_refused(model, refuses):
     for latents in ([], [torch.zeros(1, 4)], [torch.zeros(3, 4)], [torch.full((2, 4), torch.nan)]):
         with refuses("latents"):
             pocket_tts.measure(model, latents)
+    with refuses("latents", "int"):
+        pocket_tts.measure(model, 3)  # type: ignore[arg-type]

@@ -103,6 +103,8 @@ def test_official_names_go_both_ways(model, state):
         (lambda s: s.update(extra=torch.zeros(1)), "unexpected extra"),
         (lambda s: s.update({"eos_head.bias": torch.zeros(2)}), "eos_head.bias is (2,)"),
         (lambda s: s["latent_mean"].fill_(torch.nan), "latent_mean"),
+        (lambda s: s["latent_std"][1:].fill_(0), "latent_std"),
+        (lambda s: s.pop("loss_weighting.proj.bias"), "missing loss_weighting.proj.bias"),
         (lambda s: s.update({"flow_head.timestep_embeddings.1.freqs": torch.ones(128)}), "freqs"),
         (lambda s: s.update({"flow_head.timestep_embeddings.1.freqs": torch.ones(8)}), "freqs"),
     ],
