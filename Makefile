@@ -10,6 +10,7 @@ DEMO := .venv/.demo
 FROM_PIP := With CUDA, as torch comes on Linux, that is 3.3 GB; TORCH_INDEX=... takes other wheels.
 FROM_INDEX := torch comes from $(TORCH_INDEX); with CPU wheels that is 0.4 GB.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+OLDEST_PIP := .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 .PHONY: install demo test coverage test-oldest parity mutants check bench docs browser
@@ -54,7 +55,8 @@ test-oldest: .venv-oldest/.installed
 .venv-oldest/.installed: pyproject.toml tests/oldest.py
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e ".[dev]"
+	$(if $(TORCH_INDEX),$(OLDEST_PIP) --index-url $(TORCH_INDEX) torch torchvision)
+	$(OLDEST_PIP) -e ".[dev]"
 	touch $@
 
 # The page of `contar serve` in Chromium, which apt brings if there is none. Gradio takes another Pillow.

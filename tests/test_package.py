@@ -5,7 +5,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,8 +88,8 @@ def test_make_says_what_comes_and_takes_torch_from_an_index_of_ones_own(tmp_path
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "python"  # makes environments of itself, and tells what it is asked for
     python.write_text(
-        '#!/bin/sh\n[ "$2" = venv ] && mkdir -p .venv/bin && cp "$0" .venv/bin/python'
-        ' && cp "$0" .venv/bin/contar\necho ran "$@"\n'
+        '#!/bin/sh\n[ "$2" = venv ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python"'
+        ' && cp "$0" "$3/bin/contar"\necho ran "$@"\n'
     )
     python.chmod(0o755)
     index = "TORCH_INDEX=https://wheels.example/cpu"
@@ -114,6 +117,36 @@ def test_make_says_what_comes_and_takes_torch_from_an_index_of_ones_own(tmp_path
     said = make("install")
     assert [line for line in said if line.startswith("ran")] == [f"{pip} -e .[dev,scale]"]
     assert "3.3 GB" in said[1]
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "oldest.py").touch()
+    asked = [line for line in make("test-oldest", index) if line.startswith("ran -m pip")]
+    pip = "ran -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt"
+    assert asked == [
+        f"{pip} --index-url https://wheels.example/cpu torch torchvision",
+        f"{pip} -e .[dev]",
+    ]
+
+
+def test_a_wheel_holds_styles_scripts_and_weights(tmp_path):
+    pytest.importorskip("setuptools")
+    for name in ("contar", "recipes"):
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / "root" / name, ignore=unwanted)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "root")
+    result = subprocess.run(
+        [sys.executable, "-c", "from setuptools import build_meta as b; b.build_wheel('..')"],
+        cwd=tmp_path / "root", capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {*zipfile.ZipFile(wheel).namelist()}
+    found = [
+        path for name in ("contar", "recipes") for path in (tmp_path / "root" / name).rglob("*")
+    ]
+    files = {path.relative_to(tmp_path / "root").as_posix() for path in found if path.is_file()}
+    assert {Path(file).suffix for file in files} >= {".css", ".js", ".safetensors", ".typed"}
+    assert files <= held, files - held
 
 
 def test_xformers_reports_nothing_when_it_comes_along(tmp_path):

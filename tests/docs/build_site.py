@@ -22,6 +22,8 @@ PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # and all of docs/
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 COPIED = (".png", ".js")  # as they are
+LOADED = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "manifest"}  # by <link>
+STYLED = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^\s"')]+)""")  # from elsewhere
 OUTSIDE = ("http:", "https:", "mailto:", "data:", "javascript:")
 
 
@@ -146,6 +148,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids, self.links, self.loads = set[str](), list[str](), list[str]()
+        self.styled = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -154,14 +157,32 @@ class Page(HTMLParser):
         self.ids |= {given[key] for key in ("id", "name") if key in given}
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
-        elif "src" in given:
-            self.loads.append(given["src"])
-        elif tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload"):
+        elif tag == "link" and "href" in given and LOADED & {*given.get("rel", "").split()}:
             self.loads.append(given["href"])
+        self.loads += [given[key] for key in ("src", "poster") if given.get(key)]
+        if not given.get("srcset", "").startswith("data:"):  # which holds commas
+            self.loads += [
+                part.split()[0] for part in given.get("srcset", "").split(",") if part.strip()
+            ]
+        self.loads += STYLED.findall(given.get("style", ""))
+        self.styled = tag == "style"
+
+    def handle_data(self, data: str) -> None:
+        """Take note of what a style sheet within the page loads."""
+        if self.styled:
+            self.loads += STYLED.findall(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave a style sheet."""
+        self.styled = False
 
 
 def faults(site: Path) -> Iterator[str]:
-    """Yield links that lead nowhere, and what a page would load from elsewhere."""
+    """Yield links that lead nowhere or out of the site, and what it would load from elsewhere."""
+    site = site.resolve()
+    for path in site.rglob("*.css"):
+        for link in STYLED.findall(path.read_text(encoding="utf-8")):
+            yield f"{path.relative_to(site)} loads {link}"
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     for path, page in pages.items():
         name = path.relative_to(site)
@@ -175,9 +196,13 @@ def faults(site: Path) -> Iterator[str]:
             target = target / "index.html" if target.is_dir() else target
             if name.name == "404.html":
                 continue
-            if not target.exists():
+            if not target.is_relative_to(site):
+                yield f"{name} links to {link}, which is not in the site"
+            elif not target.exists():
                 yield f"{name} links to {link}, which is not there"
-            elif (place := unquote(split.fragment)) and place not in pages[target].ids:
+            elif not (place := unquote(split.fragment)):
+                continue
+            elif target not in pages or place not in pages[target].ids:
                 yield f"{name} links to {link}, where there is no such place"
 
 

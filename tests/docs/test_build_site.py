@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from build_site import faults, gather
 
 
@@ -43,4 +44,30 @@ def test_links_that_lead_nowhere_and_what_comes_from_elsewhere_are_faults(tmp_pa
         "page.html links to gone.png, which is not there",
         "page.html links to other.html#gone, where there is no such place",
         "page.html loads https://elsewhere.example/x.js",
+    ]
+
+
+def test_a_link_out_of_the_site_and_whatever_loads_from_elsewhere_are_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").touch()
+    (tmp_path / "site").mkdir()
+    monkeypatch.chdir(tmp_path)
+    away = "https://elsewhere.example"
+    Path("site/a.txt").touch()
+    Path("site/style.css").write_text(
+        f'@import "{away}/1";a {{b: url({away}/2)}}c {{d: url(data:image/png,{away})}}'
+    )
+    Path("site/page.html").write_text(
+        f'<a href="../README.md"></a><a href="a.txt#x"></a><p style="a: url({away}/3)"></p>'
+        f'<img src="a.txt" srcset="a.txt 1x, {away}/4 2x"><style>@import url("//5.example");'
+        f'</style><link rel="modulepreload" href="{away}/6"><link rel="canonical" href="{away}">'
+        f'<link rel="shortcut icon" href="{away}/7">url({away})'
+    )
+    assert sorted(faults(Path("site"))) == [
+        "page.html links to ../README.md, which is not in the site",
+        "page.html links to a.txt#x, where there is no such place",
+        "page.html loads //5.example",
+        *(f"page.html loads {away}/{n}" for n in (3, 4, 6, 7)),
+        *(f"style.css loads {away}/{n}" for n in (1, 2)),
     ]

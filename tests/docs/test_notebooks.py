@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and print what is kept in them."""
+"""The notebooks run from top to bottom, and print the words that are kept in them."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ def cells_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_and_prints_what_it_shows(
+def test_a_notebook_runs_and_prints_the_words_that_it_shows(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_HEADS", dict(registry._HEADS))  # one may name its own
