@@ -127,13 +127,15 @@ class FastLinear(nn.Linear, metaclass=_Faster):
         """Return input @ weight.T + bias."""
         if torch.compiler.is_compiling():  # whose graphs should know no number of tokens
             return super().forward(input)
+        kept = (_laid_out.get() or {}).get(self)
+        if kept is not None and _fits(input, kept) and not torch.is_grad_enabled():
+            return _product(input, kept, self.bias, "none", [], "")  # all else was looked at
         outputs, weight = self.out_features, self.weight
         few = self.in_features * outputs < _LARGE and input.numel() * outputs < _MUCH
         if (few and input.dtype == torch.float32) or not _at_hand(input, weight):
             return functional.linear(input, weight, self.bias)
         if torch.is_grad_enabled():
             return _Product.apply(input, weight, self.bias)  # type: ignore[return-value]
-        weight = (_laid_out.get() or {}).get(self, weight)
         return _product(input, weight, self.bias, "none", [], "")
 
 
@@ -167,6 +169,11 @@ def _at_hand(x: Tensor, weight: Tensor) -> bool:
     if _in_transform() or forward_ad._current_level >= 0:
         return False
     return x.dtype == torch.float32 or _has_bfloat16()
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether x is a plain tensor on the CPU, of the weight's dtype, with values."""
+    return type(x) is torch.Tensor and x.is_cpu and x.dtype == weight.dtype and x.numel() > 0
 
 
 class _Product(torch.autograd.Function):
