@@ -13,6 +13,11 @@ def message(text: str, *, kind: str = "status") -> str:
     return f'<p class="message {kind}" role="{kind}">{escape(text)}</p>'
 
 
+def counted(frames: int, what: str) -> str:
+    """Return the sentence that so many frames are `what`."""
+    return f"1 frame is {what}." if frames == 1 else f"{frames} frames are {what}."
+
+
 def figure(url: str, caption: str, name: str) -> str:
     """Return a picture of class `name` with a line below it; without a URL, its empty place."""
     shown = f'<img src="{url}" alt="{escape(caption)}">' if url else '<div class="empty"></div>'

@@ -118,7 +118,8 @@ class Desk:
         said = f"Made with seed {wish.seed}: {len(made)} of {wish.frames} frames."
         said += self.maker.remark(wish, given)
         if stop.is_set() and len(made) < wish.frames:
-            said = f"Stopped at {where or 'the beginning'}; {len(made)} frames are finished."
+            finished = html.counted(len(made), "finished")
+            said = f"Stopped at {where or 'the beginning'}; {finished}"
         if not made:
             yield html.message(said), same, same, same
             return
@@ -142,8 +143,7 @@ class Desk:
         finally:
             Path(path).unlink(missing_ok=True)
         self.visitor(request).given = given
-        said = "1 frame is here." if len(given) == 1 else f"{len(given)} frames are here."
-        return html.message(said), html.easel(given, self.fps)
+        return html.message(html.counted(len(given), "here")), html.easel(given, self.fps)
 
     def take(self, request: gr.Request) -> tuple[str, Any]:
         """Take what was made last for what is given."""

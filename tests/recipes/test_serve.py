@@ -383,6 +383,11 @@ def test_a_request_that_is_too_long_is_refused(length, status):
     assert answer("POST", [(b"content-length", length)])[0]["status"] == status
 
 
+def test_one_frame_is_and_others_are():
+    assert html.counted(1, "here") == "1 frame is here."
+    assert html.counted(0, "finished") == "0 frames are finished."
+
+
 def test_what_a_visitor_typed_is_no_html():
     said = html.message("<script>alert(1)</script>", kind="alert")
     assert "<script>" not in said
