@@ -18,7 +18,7 @@ import torch
 from films import film
 from PIL import Image
 
-from contar.media import fit_frames, read_video
+from contar.media import Video, fit_frames, read_video
 from recipes import cli
 from recipes._cli import pipes, training
 from recipes.moving_digits import bounced, direction_of
@@ -377,6 +377,19 @@ def test_a_file_that_is_read_is_not_written_over(given, main, tmp_path, monkeypa
     for out in ("a.gif", "b.gif"):
         with pytest.raises(SystemExit, match=rf"^contar: --out: got '{out}', allowed: another"):
             main(*given, "--model", "none", "--out", out)
+
+
+def test_an_edit_reads_no_more_frames_than_are_asked_for(main, tmp_path, monkeypatch):
+    pictures = [Image.new("RGB", (96, 64), (n, 0, 0)) for n in range(0, 200, 5)]
+    pictures[0].save(file := tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    seen, picture = [], Video.picture
+    monkeypatch.setattr(Video, "picture", lambda *given: [seen.append(1), picture(*given)][1])
+    for asked, read in ((5, 2 * 5), (99, 2 * 40)):
+        with pytest.raises(SystemExit, match="model: got 'none'"):
+            main("edit", str(file), "--mask", str(file), "--frames", str(asked), "--model", "none",
+                 "--out", str(tmp_path / "b.gif"))  # fmt: skip
+        assert len(seen) == read
+        seen.clear()
 
 
 def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, capsys):

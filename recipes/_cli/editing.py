@@ -1,6 +1,7 @@
 """The command line of editing."""
 
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,8 +52,8 @@ def edit(
     draws = seeded(asked.seed)
     if mask is None and canvas is None:
         raise bad("mask", None, "a file, or a canvas")
-    clip, rate = _read("in", given)
-    white = None if mask is None else _read_mask(mask, clip, given)
+    clip, rate = _read("in", given, frames)
+    white = None if mask is None else _read_mask(mask, clip, given, frames)
     asked.warn([prompt], shown=True, moving=len(clip) > 1 or frames not in (None, 1))
     pipe = asked.load()
     shape, parts = _fit(pipe, clip, white, frames, asked.fps or rate, canvas)
@@ -115,11 +116,11 @@ def _fit(
     return shape, {"video": fit_frames(clip, *size), "mask": white}
 
 
-def _read_mask(file: Path, clip: "Tensor", given: Path) -> "Tensor":
+def _read_mask(file: Path, clip: "Tensor", given: Path, most: int | None) -> "Tensor":
     """Return a mask's frames, of the size of a clip; ValueError if they are of another."""
     from contar._errors import bad
 
-    white, _ = _read("mask", file)
+    white, _ = _read("mask", file, most)
     if white.shape[1:] != clip.shape[1:]:
         got, allowed = (f"{x.shape[2]} x {x.shape[1]} pixels" for x in (white, clip))
         raise bad("mask", got, f"{allowed}, as {given}")
@@ -128,10 +129,12 @@ def _read_mask(file: Path, clip: "Tensor", given: Path) -> "Tensor":
     return white
 
 
-def _read(name: str, file: Path) -> "tuple[Tensor, float | None]":
-    """Return the frames of a picture or a video, and the latter's rate."""
-    from contar.media import read_image, read_video
+def _read(name: str, file: Path, most: int | None) -> "tuple[Tensor, float | None]":
+    """Return the frames of a picture or a video, `most` at most, and the latter's rate."""
+    from contar.media import open_video, read_image, read_video
 
     if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"):
         return read_image(file, name=name)[None], None
-    return read_video(file, name=name)
+    if most is not None:  # counted without their pixels
+        most = max(1, sum(1 for _ in islice(open_video(file, name).frames(), most)))
+    return read_video(file, frames=most, name=name)

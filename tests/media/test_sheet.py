@@ -1,6 +1,7 @@
 """Contact sheets and animations."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,9 @@ def test_what_cannot_be_drawn_or_written_is_refused_before_it_is_drawn(
 ):
     with refuses("frames", "at least 1"):
         side_by_side(clips(count=0))
-    for changes in ({"labels": [3, 4]}, {"labels": "ab"}, {"columns": "abc"}, {"least": -3}):
+    wrong: list[dict[str, Any]]
+    wrong = [{"labels": [3, 4]}, {"labels": "ab"}, {"columns": "abc"}, {"least": -3}]
+    for changes in wrong:
         with refuses(*changes):
             save_sheet(clips(), tmp_path / "a.png", **changes)
     monkeypatch.setattr(sheet, "_pictures", None)
