@@ -1,7 +1,7 @@
 """Diffusion and flow matching as a token head: a network, its noise and its solver."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -147,7 +147,18 @@ class DiffusionHead(nn.Module):
 
         A solver that the noise process could not learn by, as those of higher order, will do. It
         is looked at by `sample` and `check_sample`.
+
+        It has to be of the kind by which the head has learned, a flow's or a diffusion's. A model's
+        training may name another than the head's own, so this is refused where the head has options
+        of a flow (`prediction`, `timesteps`) alone.
+
+        Raises:
+            ValueError: another scheduler than a flow's for a head with options of a flow.
         """
+        options = self.prediction is not None or self.timesteps == "signal"
+        if options and (name := _other_than_flow(scheduler)):
+            allowed = "a flow's, of FlowMatch or with use_flow_sigmas: this head's options are"
+            raise bad("scheduler", name, allowed)
         other = copy(self)
         other.drawing, other._solver = scheduler, _of_scheduler(scheduler, flow_shift)
         other.straight = False
@@ -426,6 +437,18 @@ def _velocity(prediction: Tensor, x_t: Tensor, sigma: float, kind: str) -> Tenso
         return (x_t - prediction) / sigma
     alpha = 1 - sigma  # of "v_prediction", alpha eps - sigma x_0
     return ((sigma - alpha) * x_t + (alpha + sigma) * prediction) / (alpha**2 + sigma**2)
+
+
+def _other_than_flow(scheduler: Any) -> str | None:
+    """Return the name of a scheduler that is no flow's; None of a flow's, and of what is none."""
+    config = scheduler if isinstance(scheduler, Mapping) else getattr(scheduler, "config", None)
+    if not isinstance(config, Mapping):
+        return None
+    own = type(scheduler).__name__ if config is not scheduler else None
+    name = config.get("_class_name", own)
+    if not isinstance(name, str) or "FlowMatch" in name or config.get("use_flow_sigmas"):
+        return None
+    return name
 
 
 def _of_scheduler(scheduler: Any, flow_shift: float | None = None) -> Any:

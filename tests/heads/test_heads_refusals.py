@@ -277,3 +277,18 @@ def test_weights_of_a_released_head_that_are_missing_or_of_another_shape_are_nam
     state = {f"flow_loss.net.{key}": value for key, value in state.items()}
     with refuses("state", "no network.token.bias"):
         released_head("sundial", state)
+
+
+@pytest.mark.parametrize(
+    "options", [{"prediction": "sample"}, {"prediction": "v_prediction"}, {"timesteps": "signal"}]
+)
+def test_a_head_with_options_of_a_flow_is_drawn_by_a_flows_scheduler(options, refuses):
+    flow: Any = make_head({"name": "flow", "width": 8, "depth": 1, **options}, 4, 6)
+    for other in (DDPM, {"_class_name": "UniPCMultistepScheduler"}):
+        with refuses("scheduler", other["_class_name"], "a flow's"):
+            flow.with_solver(other)
+    solver = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True,
+              "prediction_type": "flow_prediction"}  # fmt: skip
+    for other in (solver, {**FLOW, "shift": 3.0}):
+        drawn = flow.with_solver(other).sample(torch.zeros(1, 2, 6), steps=3)
+        assert drawn.isfinite().all()
