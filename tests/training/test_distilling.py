@@ -98,7 +98,7 @@ def test_a_run_is_not_gone_on_with_by_another_teacher_or_guidance(tmp_path, refu
     parts = (conditions, short, tmp_path / "run")
     distill_head(head(2, name="mean_flow"), head(1, **teacher), *parts, **options)
     distill_head(head(2, name="mean_flow"), head(1, **teacher), *parts, **options)
-    for named, seed, steps, changed in (
+    others: list[tuple[str, int, int, dict[str, Any]]] = [
         ("teacher", 7, 3, {}),
         ("drawing", 1, 4, {}),
         ("guidance", 1, 3, {"guidance": Guidance(2.0)}),
@@ -106,7 +106,8 @@ def test_a_run_is_not_gone_on_with_by_another_teacher_or_guidance(tmp_path, refu
         ("teacher_steps", 1, 3, {"teacher_steps": 4}),
         ("repeats", 1, 3, {"repeats": 2}),
         ("pool", 1, 3, {"pool": 2}),
-    ):
+    ]
+    for named, seed, steps, changed in others:
         other = head(seed, name="flow", steps=steps)
         with refuses("resume", f"({named}: "):
             distill_head(head(2, name="mean_flow"), other, *parts, **options, **changed)
