@@ -183,7 +183,7 @@ class _Batches:
         self.data, self.sizes, self.stage = data, sizes, stage
         self.device, self.video = data.moments.device, sizes.frames > 1
         self.process = NoiseProcess.on(head_scheduler(sizes.head), self.device)
-        self.law, self.logit = head_law(sizes.head)
+        self.timesteps = head_law(sizes.head)
         frames = data.moments.shape[2]
         self.several = self.video and frames > 1
         self.count = (stage.frames or frames) if self.video else 1  # frames of a sample
@@ -205,8 +205,8 @@ class _Batches:
             repeats=stage.repeats,
             process=self.process,
             shares=stage.shares,
-            distribution=self.law,
-            logit=self.logit,
+            distribution=self.timesteps[0],
+            logit=self.timesteps[1],
         )
         no_text, no_motion, level, is_later, place = draws.chance.unbind(1)
         moments, first = self._cut(rows, is_later, place)
