@@ -3,12 +3,14 @@
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Engine = Literal["local", "slurm", "ray"]
-Share = Callable[[object, int, int], None]  # with what came before, the rank, the number of tasks
 _OURS = ("pipeline", "tasks", "workers", "logging_dir", "skip_completed", "depends", "self")
 
 
@@ -65,9 +67,88 @@ def _converted(option: str, value: str, annotation: Any) -> Any:
     raise bad("engine_options", option, " or ".join(told) or f"none: no text is a {wanted}")
 
 
+@dataclass(frozen=True)
+class Task:
+    """A share of a command's work, as an engine calls it in any process; `work` does it.
+
+    Attributes:
+        run: the folder of plan, marks and logs, absolute.
+        parent: the process of the command, without which the work ends; None where tasks outlive
+            it, as on Slurm: a task then keeps others of its rank out.
+    """
+
+    run: str
+    parent: int | None
+
+    def __call__(self, data: object, rank: int, tasks: int) -> None:
+        """Do the work of a rank."""
+        from contar._lock import locked
+
+        with ExitStack() as held:
+            if self.parent is None:
+                held.enter_context(locked(Path(self.run) / "tasks" / f"{rank:05d}"))
+            self.work(rank, tasks)
+
+    def work(self, rank: int, tasks: int) -> None:
+        """Do the work of a rank among the number of tasks."""
+        raise NotImplementedError
+
+    def orphaned(self) -> bool:
+        """Return whether the command has ended, as by SIGKILL, while its tasks go on."""
+        if self.parent is None or self.parent == os.getpid():
+            return False
+        try:
+            os.kill(self.parent, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+def parent_of(engine: Engine) -> int | None:
+    """Return the `parent` of a task: this process, where it is on one machine with its tasks."""
+    return os.getpid() if engine == "local" else None
+
+
+@contextmanager
+def alone(run: Path, engine: Engine) -> Iterator[None]:
+    """Keep other commands out of a run's folder, and a local one from where a task is at work.
+
+    Raises:
+        ValueError: another is at work there.
+    """
+    from contar._lock import locked
+
+    with ExitStack() as held:
+        held.enter_context(locked(run))
+        if engine == "local":
+            for task in sorted(run.glob("tasks/*")):
+                held.enter_context(locked(task))
+        yield
+
+
+def device_kind(device: str | None, engine: Engine, options: Mapping[str, Any]) -> str | None:
+    """Return the kind of device that work is done on; None where only a task will see it."""
+    import torch
+
+    if device is not None:
+        return device.partition(":")[0]
+    if engine == "local":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if options.get("gpus_per_task") else None
+
+
+def device_of(rank: int, device: str | None, kind: str | None) -> str | None:
+    """Return the device of a rank: the one that is given, or one of several GPUs, by turns."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if device is not None or kind == "cpu" or count < 2:
+        return device or kind
+    return f"cuda:{rank % count}"
+
+
 def carry(
-    share: Share,
-    logs: Path,
+    task: Task,
     *,
     engine: Engine,
     tasks: int,
@@ -75,13 +156,13 @@ def carry(
     options: Mapping[str, Any],
     ranks: Sequence[int],
 ) -> None:
-    """Have an engine call `share` for each rank that has work; return at its end, of Slurm at once.
+    """Have an engine call a task for each rank that has work; return at its end, of Slurm at once.
 
-    A task that ended is marked in LOGS/completions. A mark of one that has work is taken away.
+    A rank that ended is marked in RUN/tasks-N/completions. A mark of one that has work is taken
+    away.
 
     Args:
-        share: of a module, as it is pickled.
-        logs: folder of marks, logs and scripts, one for each number of tasks.
+        task: of a module, as it is pickled.
         engine: "local", "slurm" or "ray".
         tasks: among which the work is shared.
         workers: how many of them at a time.
@@ -89,16 +170,28 @@ def carry(
         ranks: with work; the others are marked as ended.
 
     Raises:
-        Exception: what a task raises.
+        Exception: what a task raises; of Ray a RuntimeError that names the log.
+        SystemExit: Ctrl-C; it is said that the same command goes on.
     """
+    logs = Path(task.run) / f"tasks-{tasks}"
     marks = logs / "completions"
     marks.mkdir(parents=True, exist_ok=True)
     for rank in range(tasks):
         mark = marks / f"{rank:05d}"
         mark.unlink(missing_ok=True) if rank in ranks else mark.touch()
     executor = _executor(engine)
-    place = os.fspath(logs.absolute())
-    executor([share], tasks=tasks, workers=workers, logging_dir=place, **options).run()
+    try:
+        executor(
+            [task], tasks=tasks, workers=workers, logging_dir=os.fspath(logs.absolute()), **options
+        ).run()
+    except KeyboardInterrupt:
+        print("contar: stopped: the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    if engine == "ray":  # of which datatrove only counts the tasks that failed
+        ended = [rank for rank in ranks if not (marks / f"{rank:05d}").is_file()]
+        if ended:
+            log = logs / "logs" / f"task_{ended[0]:05d}.log"
+            raise RuntimeError(f"{len(ended)} of {tasks} tasks of Ray did not end well: {log}")
 
 
 def _executor(engine: Engine) -> Any:

@@ -1,16 +1,22 @@
 """The command line of suites: samples for official evaluators, and the scores that they write."""
 
 import functools
-import os
-import sys
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
-from recipes._cli.engines import Engine, carry, check_engine
+from recipes._cli.engines import (
+    Engine,
+    Task,
+    alone,
+    carry,
+    check_engine,
+    device_kind,
+    device_of,
+    parent_of,
+)
 from recipes._cli.pipes import load_pipeline, seeded
 
 # Source: baaivision/NOVA, docs/evaluation.md; frames and size are those of the released models.
@@ -39,75 +45,51 @@ def _loaded(loading: Loading) -> Any:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """A task of `contar sample`, as an engine calls it.
+class Sampling(Task):
+    """A task of `contar sample`.
 
     Attributes:
-        out: the run's folder, with its plan.
+        out: folder of the samples, absolute.
         loading: of the model.
         kind: of device, where the loading names none; None for what is there.
         retry: those units that failed.
-        parent: the process of the run, without which the work ends; None where tasks outlive it.
     """
 
     out: str
     loading: Loading
     kind: str | None
     retry: bool
-    parent: int | None
 
-    def __call__(self, data: object, rank: int, tasks: int) -> None:
+    def work(self, rank: int, tasks: int) -> None:
         """Make the units of a rank."""
         from datatrove.utils.logging import logger
 
-        from contar._lock import locked
         from contar.evaluation import read_plan, sample_units
 
         _, settings = read_plan(self.out)
         call = settings["call"]
-        locks = Path(self.out) / "run" / "tasks" / f"{rank:05d}"
-        with locked(locks) if self.parent is None else nullcontext():
-            pipe = self.pipeline(rank, call)
+        pipe = self.pipeline(rank, call)
 
-            def make(text: str, seed: int) -> Any:
-                return pipe(text, generator=seeded(seed), **call).frames[0]
+        def make(text: str, seed: int) -> Any:
+            return pipe(text, generator=seeded(seed), **call).frames[0]
 
-            sample_units(
-                self.out,
-                make,
-                fps=call["fps"] or pipe.config["defaults"]["fps"],
-                rank=rank,
-                tasks=tasks,
-                retry=self.retry,
-                report=logger.info,
-                ended=self._orphaned,
-            )
+        sample_units(
+            self.out,
+            make,
+            fps=call["fps"] or pipe.config["defaults"]["fps"],
+            rank=rank,
+            tasks=tasks,
+            retry=self.retry,
+            report=logger.info,
+            ended=self.orphaned,
+        )
 
     def pipeline(self, rank: int, call: dict[str, Any]) -> Any:
         """Return the pipeline of a rank; a ValueError if it refuses the call's arguments."""
-        pipe = _loaded(self._loading(rank))
+        device = device_of(rank, self.loading.device, self.kind)
+        pipe = _loaded(replace(self.loading, device=device))
         pipe.stream("", **call)  # checks all, and generates nothing yet
         return pipe
-
-    def _loading(self, rank: int) -> Loading:
-        """Return the loading on one of several GPUs, by turns."""
-        import torch
-
-        count = torch.cuda.device_count()
-        if self.loading.device is not None:
-            return self.loading
-        if self.kind == "cpu" or count < 2:
-            return replace(self.loading, device=self.kind)
-        return replace(self.loading, device=f"cuda:{rank % count}")
-
-    def _orphaned(self) -> bool:
-        if self.parent is None or self.parent == os.getpid():
-            return False
-        try:
-            os.kill(self.parent, 0)
-        except ProcessLookupError:
-            return True
-        return False
 
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
@@ -172,7 +154,6 @@ def sample(
         tiling: decode large frames in tiles, for memory.
     """
     from contar._errors import bad, check_text
-    from contar._lock import locked
     from contar.evaluation import (
         check_samples,
         clear_parts,
@@ -207,35 +188,26 @@ def sample(
         "fps": fps,
     }
     options = check_engine(engine, tasks, workers, engine_options)
-    place = str(Path(model).absolute()) if Path(model).exists() else model
-    kind_of_device = _device_kind(device, engine, options)
+    source = str(Path(model).absolute()) if Path(model).exists() else model
+    kind_of_device = device_kind(device, engine, options)
     if kind_of_device is not None:
         dtype = dtype or ("bfloat16" if kind_of_device == "cuda" else "float32")
-    loading = Loading(place, device, dtype, heads, tiling)
+    loading = Loading(source, device, dtype, heads, tiling)
     settings = {
         "model": model, "device": kind_of_device, "dtype": dtype, "heads": heads, "tiling": tiling,
         "call": call,
     }  # fmt: skip
-    with locked(out / "run"):
+    with alone(out / "run", engine):
         plan_suite(chosen, out, settings)
         if engine == "local":
-            with ExitStack() as held:
-                for task in sorted((out / "run").glob("tasks/*")):
-                    held.enter_context(locked(task))  # refused while an engine's task is at work
-                clear_parts(out)
+            clear_parts(out)
         ranks = sorted({number % tasks for number in units_left(out, retry=retry)})
-        parent = os.getpid() if engine == "local" else None
-        share = Sampling(str(out.absolute()), loading, kind_of_device, retry, parent)
-        try:
-            if engine == "local" and workers == 1 and ranks:
-                share.pipeline(ranks[0], call)  # a refusal comes before the engine's log
-            carry(
-                share, out / "run" / f"tasks-{tasks}", engine=engine, tasks=tasks, workers=workers,
-                options=options, ranks=ranks,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            print("contar: stopped: the same command goes on", file=sys.stderr)
-            raise SystemExit(130) from None
+        place = str(out.absolute())
+        run = str((out / "run").absolute())
+        task = Sampling(run, parent_of(engine), place, loading, kind_of_device, retry)
+        if engine == "local" and workers == 1 and ranks:
+            task.pipeline(ranks[0], call)  # a refusal comes before the engine's log
+        carry(task, engine=engine, tasks=tasks, workers=workers, options=options, ranks=ranks)
     if engine == "slurm":
         print(f"{len(ranks)} tasks are handed to Slurm; with --check you see what is missing.")
         return
@@ -246,17 +218,6 @@ def sample(
     if failed:
         first = f"the first is {failed[0].file}: {failed[0].error}"
         raise SystemExit(f"contar: {len(failed)} failed, {first}; --retry tries them again")
-
-
-def _device_kind(device: str | None, engine: Engine, options: dict[str, Any]) -> str | None:
-    """Return the kind of device that samples are made on; None where only a task will see it."""
-    import torch
-
-    if device is not None:
-        return device.partition(":")[0]
-    if engine == "local":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return "cuda" if options.get("gpus_per_task") else None
 
 
 def _say_problems(problems: list[str], folder: Path, count: int) -> None:

@@ -7,39 +7,24 @@ OUT/run      the plan, a line for each unit with its seeds, units that failed, p
 import json
 import os
 import shutil
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from contar._errors import bad, check_count
 from contar._files import flush, read_json, write_whole
 from contar._typing import UInt8
+from contar._work import Failure, make_units
 from contar.evaluation.suites.suite import SUFFIXES, Suite, Unit
 from contar.media import write_video
 
 RUN = "run"
 _PLAN, _UNITS = "plan.json", "units.jsonl"
 Make = Callable[[str, int], UInt8[np.ndarray, "t h w 3"]]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A unit that could not be made.
-
-    Attributes:
-        file: its name.
-        error: the error's kind and message.
-    """
-
-    file: str
-    error: str
 
 
 def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
@@ -128,51 +113,37 @@ def sample_units(
         raise bad("rank", rank, f"below the number of tasks, {tasks}")
     suite, _ = read_plan(out)
     run, folder = Path(out) / RUN, Path(out) / suite.name
-    failures = []
-    share = suite.units[rank::tasks]
-    for number, unit in enumerate(share, 1):
-        failed = _failure(run, unit)
-        if _there(folder, unit) or failed.is_file() != retry:
-            continue
-        if ended():
-            break
-        part = None
+
+    def make_unit(unit: Unit) -> None:
+        frames = [make(unit.text, seed) for seed in suite.seeds(unit)]
+        part = _part(run, rank, SUFFIXES[suite.kind], None)
         try:
-            frames = [make(unit.text, seed) for seed in suite.seeds(unit)]
-            part = _write(run, rank, suite, frames, fps)
+            _write(part, suite, frames, fps)
             for file in unit.files[1:]:
                 copy = _part(run, rank, SUFFIXES[suite.kind], None)
                 shutil.copyfile(part, copy)
                 _move(copy, folder / file)
             _move(part, folder / unit.name)
-            failed.unlink(missing_ok=True)
-            report(f"{number} of {len(share)}: {unit.name}")
-        except OSError:  # of a full or broken disk, on which all others would fail as well
-            raise
-        except Exception as error:
-            if _ends_all(error):
-                raise
-            if ended():
-                break
-            failure = Failure(unit.name, f"{type(error).__name__}: {error}")
-            _record(failed, failure, traceback.format_exc())
-            report(f"{number} of {len(share)}: {unit.name} failed: {failure.error}")
-            failures.append(failure)
         finally:
-            if part is not None:
-                part.unlink(missing_ok=True)
-    return failures
+            part.unlink(missing_ok=True)
+        _failure(run, unit).unlink(missing_ok=True)
+
+    return make_units(
+        suite.units[rank::tasks],
+        make_unit,
+        wanted=lambda unit: _left(run, folder, unit, retry),
+        name=lambda unit: unit.name,
+        record=lambda unit, failure, trace: _record(_failure(run, unit), failure, trace),
+        ended=ended,
+        report=report,
+    )
 
 
 def units_left(out: str | os.PathLike[str], *, retry: bool = False) -> list[int]:
     """Return the numbers of the units that a call of `sample_units` would make."""
     suite, _ = read_plan(out)
     run, folder = Path(out) / RUN, Path(out) / suite.name
-    return [
-        number
-        for number, unit in enumerate(suite.units)
-        if not _there(folder, unit) and _failure(run, unit).is_file() == retry
-    ]
+    return [number for number, unit in enumerate(suite.units) if _left(run, folder, unit, retry)]
 
 
 def failed_units(out: str | os.PathLike[str]) -> Iterator[Failure]:
@@ -189,15 +160,9 @@ def clear_parts(out: str | os.PathLike[str]) -> None:
     shutil.rmtree(Path(out) / RUN / "parts", ignore_errors=True)
 
 
-def _ends_all(error: Exception) -> bool:
-    """Return whether it is a GPU's error, on which all other units would fail as well."""
-    full = torch.cuda.OutOfMemoryError
-    broken = isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    return broken or isinstance(error, (full, getattr(torch, "AcceleratorError", full)))
-
-
-def _there(folder: Path, unit: Unit) -> bool:
-    return all((folder / file).is_file() for file in unit.files)
+def _left(run: Path, folder: Path, unit: Unit, retry: bool) -> bool:
+    there = all((folder / file).is_file() for file in unit.files)
+    return not there and _failure(run, unit).is_file() == retry
 
 
 def _failure(run: Path, unit: Unit) -> Path:
@@ -218,8 +183,8 @@ def _part(run: Path, rank: int, suffix: str, text: str | None) -> Path:
     return part
 
 
-def _write(run: Path, rank: int, suite: Suite, samples: list[np.ndarray], fps: float) -> Path:
-    """Write the samples of a unit to a part of their own, on the disk when it returns."""
+def _write(part: Path, suite: Suite, samples: list[np.ndarray], fps: float) -> None:
+    """Write the samples of a unit to a file."""
     if suite.kind == "picture" and any(len(frames) != 1 for frames in samples):
         raise bad("frames", [len(frames) for frames in samples], "1 of a picture")
     frames = samples[0]
@@ -230,9 +195,7 @@ def _write(run: Path, rank: int, suite: Suite, samples: list[np.ndarray], fps: f
         frames = np.concatenate(
             [np.concatenate(samples[row : row + 2], axis=2) for row in (0, 2)], axis=1
         )
-    part = _part(run, rank, SUFFIXES[suite.kind], None)
     write_video(frames, part, fps=fps)
-    return part
 
 
 def _move(part: Path, place: Path) -> None:
