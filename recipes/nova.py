@@ -2,7 +2,7 @@
 
 Deng et al., ICLR 2025, arXiv 2412.14169; official code github.com/baaivision/NOVA. A temporal tower
 goes from frame to frame (section 3.2), a spatial tower from set to set of a frame's tokens, and a
-diffusion MLP draws the tokens of a set (section 3.3).
+diffusion MLP draws the tokens of a set (section 3.4).
 
     model = build("nova-d48w1024-osp480")
     latents = generate(model, text_states, GenerationPlan(frames=9))

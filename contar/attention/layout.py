@@ -13,7 +13,7 @@ class BlockLayout:
 
     A token sees every token of its own block and of the blocks before it: all of them, or with a
     `window` the last `window` blocks (its own counts) and the first `pinned` ones. In NOVA block 0
-    is text, motion and the first frame; each later frame is a block (arXiv 2412.14169, eq. 3).
+    is text, motion and the first frame; each later frame is a block (arXiv 2412.14169, eq. 2).
 
     Args:
         sizes: tokens of each block, in order; all positive.

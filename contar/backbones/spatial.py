@@ -25,7 +25,7 @@ class SpatialTower(nn.Module):
     """An encoder half on the visible tokens, a decoder half on all, both behind a prefix.
 
     Hidden tokens enter the decoder half as one learned vector. Attention is bidirectional. Widths
-    that differ are joined by a linear layer each. Source: MAR (arXiv 2406.11838, section 3.3) and
+    that differ are joined by a linear layer each. Source: MAR (arXiv 2406.11838, section 3.4) and
     NOVA's set-by-set spatial autoregression (arXiv 2412.14169, section 3.3).
 
     Args:

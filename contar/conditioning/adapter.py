@@ -10,8 +10,8 @@ from contar._typing import Float, Tensor
 class ScaleShiftAdapter(nn.Module):
     """anchor * (1 + scale) + shift, with scale and shift from a later frame's features.
 
-    The anchor is the temporal tower's output for frame 0. There is no layer norm on it, which is
-    how the released checkpoints were trained; arXiv 2412.14169, eq. 5, has one.
+    Source: NOVA (arXiv 2412.14169, section 3.3 and appendix A). The anchor is the temporal tower's
+    output for frame 0; the paper has a layer norm on it, the released checkpoints have none.
 
     Args:
         width: of the features.

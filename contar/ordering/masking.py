@@ -65,7 +65,7 @@ class TrainingMask:
         check_shape("mask.hidden", hidden.shape, (rows, tokens), "[rows, tokens]")
         if hidden.device != device or ids.device != device:
             raise bad("mask", f"one on {hidden.device} and {ids.device}", f"one on {device}")
-        if device.type == "cuda":
+        if device.type != "cpu":
             return
         if ((ids < 0) | (ids >= tokens)).any():
             raise bad("mask.visible_ids", "positions outside", f"integers from 0 to {tokens - 1}")
@@ -138,8 +138,8 @@ def truncated_normal_mask(
     """Hide a random share of each sample's tokens, drawn from a truncated normal distribution.
 
     The hidden number is what remains when the visible share is rounded to whole tokens; at least
-    one is hidden. Source: MAR (arXiv 2406.11838, section 3.4) and NOVA (arXiv 2412.14169, appendix
-    A): mean 1, std 0.25, cut to [0.7, 1].
+    one is hidden. Source: shares in [0.7, 1], MAR (arXiv 2406.11838, section 4.2) and NOVA (arXiv
+    2412.14169, section 4.1); mean 1 and std 0.25 of both official codes.
 
     Args:
         batch: samples (NOVA: each frame of each sample is one).
