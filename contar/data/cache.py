@@ -14,7 +14,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -55,7 +55,7 @@ def write_cache(
             numbers (the sample is named).
         ImportError: webdataset is not installed.
     """
-    open_tar = tar_writer()
+    tar_writer()
     shard = check_count("shard", shard)
     plain = _plain("made_with", made_with)
     if out.exists():
@@ -67,23 +67,79 @@ def write_cache(
         files: list[dict[str, Any]] = []
         names: Collection[str] = ()
         for chunk in _chunks(samples, shard):
-            file = temporary / f"shard-{len(files):05d}.tar"
-            count = 0
-            with open_tar(str(file), mtime=0) as writer:  # equal samples make equal shards
-                for number, sample in chunk:
-                    names = names or set(sample.arrays)
-                    writer.write({"__key__": f"{number:08d}", **_entry(number, sample, names)})
-                    count += 1
-            files.append(_facts(file, count))
+            facts, names = _write_shard(temporary / _name(len(files)), chunk, names)
+            files.append(facts)
         if not files:
             raise bad("samples", "none", "at least one")
-        content = {"made_with": plain, "shards": files}
-        (temporary / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _write_index(temporary, plain, files)
         os.replace(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return out
+
+
+def write_shard(samples: Iterable[tuple[int, Sample]], folder: Path, number: int) -> dict[str, Any]:
+    """Write one shard of a cache that several processes make; return its facts, for `join_shards`.
+
+    Equal samples make equal bytes.
+
+    Args:
+        samples: with their numbers in the cache, rising; each with arrays of the same names.
+        folder: that holds the shards.
+        number: of the shard.
+
+    Raises:
+        ValueError: no samples, or as `write_cache`.
+        ImportError: webdataset is not installed.
+    """
+    facts, _ = _write_shard(folder / _name(number), samples, ())
+    if not facts["samples"]:
+        (folder / facts["file"]).unlink()
+        raise bad("samples", "none", "at least one")
+    return facts
+
+
+def join_shards(
+    folder: Path, facts: Sequence[Mapping[str, Any]], made_with: Mapping[str, Any]
+) -> None:
+    """Write the index that makes a cache of a folder with shards, which are not read.
+
+    Args:
+        folder: with all shards.
+        facts: of `write_shard`, in the order of the shards' numbers.
+        made_with: as in `write_cache`.
+
+    Raises:
+        ValueError: no shards, or something in `made_with` that JSON does not have.
+    """
+    if not facts:
+        raise bad("facts", "none", "at least one shard's")
+    _write_index(folder, _plain("made_with", made_with), facts)
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:05d}.tar"
+
+
+def _write_shard(
+    file: Path, samples: Iterable[tuple[int, Sample]], names: Collection[str]
+) -> tuple[dict[str, Any], Collection[str]]:
+    """Write a shard; return its facts, and the names of its arrays, which `names` are if any."""
+    count = 0
+    with tar_writer()(str(file), mtime=0) as writer:  # equal samples make equal shards
+        for number, sample in samples:
+            names = names or set(sample.arrays)
+            writer.write({"__key__": f"{number:08d}", **_entry(number, sample, names)})
+            count += 1
+    return _facts(file, count), names
+
+
+def _write_index(
+    folder: Path, made_with: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+) -> None:
+    content = {"made_with": made_with, "shards": shards}
+    (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def tar_writer() -> Any:

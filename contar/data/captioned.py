@@ -13,7 +13,9 @@ VIDEOS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts",
     ".mts", ".flv", ".ogv", ".ogg", ".3gp", ".y4m",
 )  # fmt: skip
+"""Suffixes of videos."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Suffixes of pictures."""
 LONGEST = 1 << 16  # bytes of a caption
 
 
@@ -63,17 +65,28 @@ def _name_left_out(folder: Path, names: Sequence[str]) -> None:
         )  # fmt: skip
 
 
-def _caption(folder: Path, name: str) -> str:
-    text = (folder / name).with_suffix(".txt")
+def read_caption(text: Path) -> str:
+    """Return the caption in a file, its words one space apart.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an empty file, one of more than 64 KiB, not UTF-8, or no regular one.
+    """
     try:
         caption = " ".join(_content(text).decode("utf-8-sig").split())
-    except FileNotFoundError:
-        raise bad("folder", f"{name} without a {text.name}", "a text beside each") from None
     except UnicodeDecodeError as error:
         raise bad("folder", str(text), "a text in UTF-8") from error
     if not caption:
         raise bad("folder", f"an empty {text.name}", "what the clip shows, in words")
     return caption
+
+
+def _caption(folder: Path, name: str) -> str:
+    text = (folder / name).with_suffix(".txt")
+    try:
+        return read_caption(text)
+    except FileNotFoundError:
+        raise bad("folder", f"{name} without a {text.name}", "a text beside each") from None
 
 
 def _content(text: Path) -> bytes:

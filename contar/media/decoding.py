@@ -81,6 +81,7 @@ class Video:
         rate: mean frames per second.
         tick: seconds that its time stamps are multiples of.
         aspect: width of a stored pixel in its heights.
+        count: frames, as its packets tell.
     """
 
     file: Path
@@ -88,6 +89,7 @@ class Video:
     rate: float
     tick: float
     aspect: Fraction
+    count: int
 
     @property
     def rounding(self) -> float:
@@ -179,7 +181,7 @@ def open_video(path: object, name: str = "path") -> Video:
         raise bad(name, str(file), "a video file with frames and a frame rate")
     if not 1 / _WIDEST <= aspect <= _WIDEST:
         raise bad(name, str(file), f"pixels at most {_WIDEST} times as wide as high, or as high")
-    return Video(file, name, float(rate), float(tick), aspect)
+    return Video(file, name, float(rate), float(tick), aspect, len(packets))
 
 
 def glance_video(path: object, *, name: str = "path") -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import GifImagePlugin, Image
 
-from contar._errors import bad, check_count, check_number, check_shape
+from contar._errors import bad, check_count, check_number, check_shape, check_size
 from contar._typing import Tensor, UInt8
 from contar.media.decoding import _at_rate, load_av, open_video, path_of
 from contar.media.live import until_stopped
@@ -137,7 +137,7 @@ def read_tail(
     return _stack(video.picture(frame) for frame in chosen)
 
 
-def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
+def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float, threads: int | None) -> None:
     av = load_av()
     colors = av.video.reformatter
     first = next(frames)
@@ -148,6 +148,8 @@ def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
         with_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
         options = {"crf": "17", **(_NO_AVX512 if with_avx512 else {})}
         stream = container.add_stream("libx264", rate=rate, options=options)
+        if threads is not None:
+            stream.thread_count = threads
         stream.width, stream.height = width, height
         # Chroma at half the size needs even sides.
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
@@ -165,7 +167,7 @@ def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def _write_gif(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
+def _write_gif(frames: Iterator[np.ndarray], path: Path, fps: float, threads: int | None) -> None:
     # Image.save would join equal neighbours into one picture; block by block, none is lost.
     pictures = (Image.fromarray(np.ascontiguousarray(pixels)).quantize() for pixels in frames)
     first = next(pictures)
@@ -180,7 +182,7 @@ def _write_gif(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
         file.write(b";")
 
 
-def _write_png(frames: Iterator[np.ndarray], path: Path, fps: float) -> None:
+def _write_png(frames: Iterator[np.ndarray], path: Path, fps: float, threads: int | None) -> None:
     picture = Image.fromarray(np.ascontiguousarray(next(frames)))
     if next(frames, None) is not None:
         raise bad("frames", "several frames", "1 frame for a .png")
@@ -248,6 +250,7 @@ def write_video(
     path: str | os.PathLike[str],
     *,
     fps: float = 12.0,
+    threads: int | None = None,
 ) -> Path:
     """Write frames to a video, an animation or a picture, by the path's suffix; return the path.
 
@@ -266,6 +269,8 @@ def write_video(
         path: ends in .mp4, .gif or .png.
         fps: frames per second, from 0.01 to 1000; to 50 for .gif, whose pictures then last whole
             hundredths of a second that add up. An .mp4 holds it as a fraction over at most 1001.
+        threads: of x264, whose bytes depend on their number; by that of the CPU's cores if left
+            out.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -276,10 +281,12 @@ def write_video(
     live = isinstance(frames, Iterable) and not isinstance(frames, Tensor | np.ndarray)
     pixels = None if live else check_frames(frames)  # type: ignore[arg-type]
     check_number("fps", fps, 0.01, 1000)
+    if threads is not None:
+        check_size("threads", threads, maximum=128)
     check_output(path, fps=fps, frames=None if pixels is None else len(pixels))
     file = path_of(path)
     coming = until_stopped(_one_by_one(frames)) if pixels is None else nullcontext(iter(pixels))
     with _beside(file) as temporary, coming as shown:
-        _WRITERS[file.suffix.lower()](shown, temporary, float(fps))
+        _WRITERS[file.suffix.lower()](shown, temporary, float(fps), threads)
         os.replace(temporary, file)
     return file

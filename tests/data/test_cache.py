@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from contar.data import Cache, Sample, write_cache
+from contar.data import Cache, Sample, join_shards, write_cache, write_shard
 
 MADE = {"tokenizer": "abc", "text_encoder": "def"}
 
@@ -408,3 +408,23 @@ def test_a_shard_that_shrinks_while_it_is_read_is_named(folder, refuses):
     (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:3000])
     with refuses("cache", SHARD, "cut off"):
         cache[3]
+
+
+def test_shards_that_are_written_apart_make_the_cache_that_one_call_writes(tmp_path):
+    made = [Sample({"a": np.full(3, number)}, {"number": number}) for number in range(5)]
+    whole = write_cache(made, tmp_path / "whole", made_with={"by": 1}, shard=2)
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    facts = {
+        shard: write_shard(list(enumerate(made))[2 * shard : 2 * shard + 2], apart, shard)
+        for shard in (2, 0, 1)
+    }
+    join_shards(apart, [facts[shard] for shard in range(3)], {"by": 1})
+    assert {file.name: file.read_bytes() for file in apart.iterdir()} == {
+        file.name: file.read_bytes() for file in whole.iterdir()
+    }
+    with pytest.raises(ValueError, match=r"samples: got .none."):
+        write_shard([], apart, 3)
+    assert not (apart / "shard-00003.tar").exists()
+    with pytest.raises(ValueError, match=r"facts: got .none."):
+        join_shards(apart, [], {})

@@ -467,3 +467,12 @@ def test_a_video_too_short_for_its_tail_is_refused_by_the_name_given(tmp_path, r
         read_tail(tmp_path / "a.mp4", 0, fps=12)
     with refuses("fps", "0"):
         read_tail(tmp_path / "a.mp4", 1, fps=0)
+
+
+def test_an_encoder_of_so_many_threads_writes_the_same_bytes_on_any_number_of_cores(tmp_path):
+    frames = np.zeros((3, 512, 64, 3), np.uint8)
+    for threads in (1, 2):  # x264 says in the file with how many it worked
+        written = write_video(frames, tmp_path / "a.mp4", threads=threads).read_bytes()
+        assert b" threads=%d " % threads in written
+    with pytest.raises(ValueError, match="threads: got 0"):
+        write_video(frames, tmp_path / "a.mp4", threads=0)
