@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from contar import cpu
 from contar._memory import peak_bytes
+from contar.ordering import TrainingMask, truncated_normal_mask
 from contar.training import freeze
 from recipes import nova
 
@@ -41,6 +44,20 @@ def test_the_published_widths_build_and_generate():
     plan = nova.GenerationPlan(frames=2, sets=2, diffusion_steps=2)
     assert nova.generate(model, torch.zeros(1, 1, 8), plan).isfinite().all()
     assert nova.training_losses(model, torch.zeros(1, 4, 2, 8, 8), torch.zeros(1, 1, 8)).total > 0
+
+
+def test_a_step_without_numbers_takes_the_operations_of_one_with_them():
+    hides = truncated_normal_mask(4, 16, generator=drawn())
+
+    def operations(device):
+        model = cpu.plain(nova.build(TINY, device=device))
+        mask = TrainingMask(hides.hidden.to(device), hides.visible_ids.to(device))
+        clips, text = (torch.zeros(shape, device=device) for shape in ((2, 4, 2, 8, 8), (2, 4, 8)))
+        with FlopCounterMode(display=False) as counter:
+            nova.training_losses(model, clips, text, mask=mask, backend="plain").total.backward()
+        return counter.get_total_flops()
+
+    assert operations("meta") == operations("cpu") > 0
 
 
 @pytest.mark.parametrize("config", [TINY, IMAGES, ROTARY])
