@@ -1,7 +1,7 @@
 """Diffusion and flow matching as a token head: a network, its noise and its solver."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,8 @@ from contar.diffusion import (
     straight_table,
     variance_bound,
 )
+from contar.heads._drawn import GuidedSteps, normal_noise, tokens_with_noise
+from contar.heads._learned import LearnedNoise, law_of_indices
 from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_sample
@@ -102,23 +104,40 @@ class DiffusionHead(nn.Module):
         super().__init__()
         check_instance("network", network, DiffusionMLP)
         check_choice("solver", solver, ("scheduler", "iddpm", "straight"))
-        check_choice("prediction", prediction, (None, "flow", "sample", "v_prediction"))
-        check_choice("timesteps", timesteps, ("noise", "signal"))
         check_law("uniform" if draws is None else draws, logit, "draws")
         self.network = network
         self.token_dim, self.cond_dim = network.token_dim, network.cond_dim
         check_numbers("weights", weights, self.token_dim)
         self.weights = None if weights is None else tuple(weights)
         self.steps = check_size("steps", steps)
-        self.prediction, self.timesteps = prediction, timesteps
         self.draws: TimeLaw | None = draws
         self.logit, self.straight = logit, solver == "straight"
-        self.scheduler = self.drawing = scheduler  # by which it learns, and by which it draws
-        self.process = self._process(scheduler)
-        self._check_kind("scheduler", self.process.betas is not None)
-        tables = {"iddpm": iddpm_table, "straight": partial(straight_table, trained=self._last)}
+        self.learning = self._learns(LearnedNoise(scheduler, prediction, timesteps))
+        self.drawing = scheduler
+        straight = partial(straight_table, trained=self.learning.last)
+        tables = {"iddpm": iddpm_table, "straight": straight}
         self._solver = tables.get(solver) or _of_scheduler(scheduler)
         self.check_sample(Guidance(), 1.0, None)
+
+    @property
+    def scheduler(self) -> SchedulerConfig:
+        """By which it learns; `drawing` is that by which it draws."""
+        return self.learning.scheduler
+
+    @property
+    def process(self) -> NoiseProcess:
+        """The noise of its scheduler, as the network learns it."""
+        return self.learning.process
+
+    @property
+    def prediction(self) -> Literal["flow", "sample", "v_prediction"] | None:
+        """What the network of a flow predicts; None is what the config says."""
+        return self.learning.prediction
+
+    @property
+    def timesteps(self) -> Literal["noise", "signal"]:
+        """What those that the network is given count."""
+        return self.learning.timesteps
 
     def with_scheduler(
         self, scheduler: SchedulerConfig, *, flow_shift: float | None = None
@@ -135,9 +154,7 @@ class DiffusionHead(nn.Module):
                 what no solver can be made of is refused by `sample` and `check_sample`.
         """
         other = copy(self)
-        other.scheduler = scheduler
-        other.process = other._process(scheduler)
-        other._check_kind("scheduler", other.process.betas is not None)
+        other.learning = other._learns(replace(self.learning, scheduler=scheduler))
         return other.with_solver(scheduler, flow_shift=flow_shift)
 
     def with_solver(
@@ -155,10 +172,7 @@ class DiffusionHead(nn.Module):
         Raises:
             ValueError: another scheduler than a flow's for a head with options of a flow.
         """
-        options = self.prediction is not None or self.timesteps == "signal"
-        if options and (name := _other_than_flow(scheduler)):
-            allowed = "a flow's, of FlowMatch or with use_flow_sigmas: this head's options are"
-            raise bad("scheduler", name, allowed)
+        self.learning.check_drawing(scheduler)
         other = copy(self)
         other.drawing, other._solver = scheduler, _of_scheduler(scheduler, flow_shift)
         other.straight = False
@@ -205,14 +219,14 @@ class DiffusionHead(nn.Module):
         check_loss(self, target, cond, repeats, generator, like=weight_of(self.network.token))
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
-        process = self._process(self.scheduler, device)
+        process = self.learning.on(device)
         drawn: Any = generator
         if noise is None or index is None:
             drawn = check_generator(generator, repeats, device)
         if noise is None:
             noise = normal(*shape, self.token_dim, generator=drawn, device=device)
         if index is None:
-            law, logit = law_of_indices(self._flows, self.draws, self.logit)
+            law, logit = law_of_indices(self.learning.flows, self.draws, self.logit)
             index = process.draw_indices(
                 *shape, generator=drawn, distribution=law, logit=logit, device=device
             )
@@ -264,51 +278,16 @@ class DiffusionHead(nn.Module):
         guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
         table = self.check_sample(guidance, temperature, steps)
         batch, count, _ = cond.shape
-        if frame is None:
-            if guidance.scale > 1 > guidance.renorm and guidance.renorm_over == "frame":
-                raise bad("frame", None, "the tokens of the frame, over which is renormalised")
-            frame = count
-        elif frame < count:
-            raise bad("frame", frame, f"at least the {count} predicted tokens")
-
-        def draw() -> Tensor:
-            drawn = source.normal(batch, frame, self.token_dim)
-            if drawn.shape != start.shape:
-                raise bad("noise", tuple(drawn.shape), f"[b, m, token_dim] = {(*start.shape,)}")
-            return drawn.float()
-
-        network = self.network
-        condition = network.condition(cond if uncond is None else torch.cat([cond, uncond]))
-        seen, guided_at = table.timestep, guidance.applies
-        if self.timesteps == "signal":
-            seen = tuple(self._last - timestep for timestep in seen)
-            guided_at = lambda signal: guidance.applies(self._last - signal)  # noqa: E731
-        modulations = network.in_steps(condition, seen, guided_at, batch)
-
-        def predict(x: Tensor, timestep: float) -> Tensor:
-            guided = guidance.applies(timestep)
-            tokens = torch.cat([x[:, :count]] * (1 + guided))
-            outputs = network.denoise(tokens, next(modulations))
-            prediction, log_variance = outputs.tensor_split([self.token_dim], dim=-1)
-            prediction = self._for_solver(prediction, tokens, timestep)
-            others = x[:, count:]
-            if guided and guidance.renorm_over == "frame":
-                halves = (torch.cat([half, others], dim=1) for half in prediction.chunk(2))
-                prediction = guidance.combine(*halves)
-            else:
-                if guided:
-                    prediction = guidance.combine(*prediction.chunk(2))
-                prediction = torch.cat([prediction, others], dim=1)
-            if not log_variance.shape[-1]:
-                return prediction
-            log_variance = torch.cat([log_variance[:batch], torch.zeros_like(others)], dim=1)
-            return torch.cat([prediction, log_variance], dim=-1)
-
-        start, shape = source.normal(batch, frame, self.token_dim), (batch, frame, self.token_dim)
-        if start.shape != shape or not start.is_floating_point():
-            check_tensor("noise", start, shape, "[b, m, token_dim]")
-        with laid_out(network.layers_of_a_step(), condition[..., 0].numel(), len(table)):
-            start = start.float() if any(table.noise) else temperature * start.float()
+        shape = (batch, tokens_with_noise(frame, count, guidance), self.token_dim)
+        seen = [self.learning.seen(timestep) for timestep in table.timestep]
+        predict = GuidedSteps(
+            self.network, cond, uncond, guidance, table.timestep, seen, self._for_solver
+        )
+        start = normal_noise(source, shape)
+        rows = batch * count * (1 if uncond is None else 2)
+        with laid_out(self.network.layers_of_a_step(), rows, len(table)):
+            start = start if any(table.noise) else temperature * start
+            draw = partial(normal_noise, source, shape)
             return table.run(predict, start, draw, temperature)[:, :count]
 
     def log_density(
@@ -336,15 +315,15 @@ class DiffusionHead(nn.Module):
         Raises:
             ValueError: what does not fit, or a head whose scheduler is no flow's.
         """
-        if not self._flows:
+        network, learning = self.network, self.learning
+        if not learning.flows:
             raise bad("scheduler", "one with betas", "that of a flow, whose path has a velocity")
-        network, last = self.network, self._last
 
         def velocity(x: Tensor, cond: Tensor, t: float) -> Tensor:
-            seen = last * (1 - t if self.timesteps == "signal" else t)
+            seen = learning.last * (1 - t if self.timesteps == "signal" else t)
             time = network.time(torch.full((1,), seen, device=x.device))
             predicted = network.denoise(x, network.modulations(network.condition(cond), time))
-            return _velocity(predicted, x, t, self.process.prediction)
+            return learning.velocity(predicted, x, t)
 
         return flow_log_density(
             self, x, cond, velocity, like=weight_of(network.token), steps=steps, probes=probes,
@@ -374,81 +353,26 @@ class DiffusionHead(nn.Module):
             check_number("temperature", temperature, 0)
         return table
 
-    def _process(
-        self, scheduler: SchedulerConfig, device: torch.device | None = None
-    ) -> NoiseProcess:
-        """Return the process of a scheduler as this head learns it."""
-        if device is None:
-            process = NoiseProcess.from_config(scheduler)
-            self._flows = process.prediction == "flow"
-            self._check_flow(process)
-        else:
-            process = NoiseProcess.on(scheduler, device)
-        kind = self.prediction or process.prediction
-        if self.timesteps == "signal":
-            return replace(process, prediction=kind, timesteps=len(process) - process.timesteps)
-        return process if kind == process.prediction else replace(process, prediction=kind)
-
-    def _check_flow(self, process: NoiseProcess) -> None:
-        """Raise a ValueError for an option of flows beside another scheduler."""
-        if process.prediction == "flow":
-            return
-        if self.prediction is not None:
-            raise bad("prediction", self.prediction, "None: the scheduler's config says it")
-        for name, value in (("timesteps", self.timesteps), ("solver", "straight")):
-            if value == "signal" or (name == "solver" and self.straight):
-                raise bad(name, value, "another: this one is of a flow's scheduler alone")
-
-    @property
-    def _last(self) -> int:
-        """The timestep of noise alone."""
-        return len(self.process)
-
-    def _for_solver(self, prediction: Tensor, x: Tensor, timestep: float) -> Tensor:
+    def _for_solver(self, prediction: Tensor, x_t: Tensor, timestep: float) -> Tensor:
         """Return what the solver goes by, of what the network predicts."""
-        sigma = timestep / self._last
+        sigma = timestep / self.learning.last
         if self.straight:
-            if self.process.prediction == "sample":
-                return prediction
-            return x - sigma * _velocity(prediction, x, sigma, self.process.prediction)
+            return self.learning.clean(prediction, x_t, sigma)
         if self.prediction is None:
             return prediction
-        return _velocity(prediction, x, sigma, self.prediction)
+        return self.learning.velocity(prediction, x_t, sigma)
+
+    def _learns(self, learning: LearnedNoise) -> LearnedNoise:
+        """Return the noise; a ValueError for what does not fit the network and the solver."""
+        if self.straight and not learning.flows:
+            raise bad("solver", "straight", "another: this one is of a flow's scheduler alone")
+        self._check_kind("scheduler", learning.process.betas is not None)
+        return learning
 
     def _check_kind(self, name: str, learned: bool) -> None:
         if learned != self.network.learned_variance:
             allowed = f"{_KINDS[not learned]} variance, as the network's"
             raise bad(name, f"one of {_KINDS[learned]} variance", allowed)
-
-
-def law_of_indices(
-    flows: bool, draws: TimeLaw | None, logit: tuple[float, float]
-) -> tuple[TimeLaw, tuple[float, float]]:
-    """Return a head's law as one of the indices of its process, which begin at a flow's noise."""
-    mean, deviation = logit
-    return draws or ("logit_normal" if flows else "uniform"), (-mean if flows else mean, deviation)
-
-
-def _velocity(prediction: Tensor, x_t: Tensor, sigma: float, kind: str) -> Tensor:
-    """Return a flow's velocity eps - x_0, given what was predicted of x_t."""
-    if kind == "flow":
-        return prediction
-    if kind == "sample":
-        return (x_t - prediction) / sigma
-    alpha = 1 - sigma  # of "v_prediction", alpha eps - sigma x_0
-    return ((sigma - alpha) * x_t + (alpha + sigma) * prediction) / (alpha**2 + sigma**2)
-
-
-def _other_than_flow(scheduler: Any) -> str | None:
-    """Return the name of a scheduler that is no flow's; None of a flow's, and of what is none."""
-    config = scheduler if isinstance(scheduler, Mapping) else getattr(scheduler, "config", None)
-    if not isinstance(config, Mapping):
-        return None
-    own = type(scheduler).__name__ if config is not scheduler else None
-    name = config.get("_class_name", own)
-    if not isinstance(name, str) or "FlowMatch" in name or config.get("use_flow_sigmas"):
-        return None
-    return name
 
 
 def _of_scheduler(scheduler: Any, flow_shift: float | None = None) -> Any:

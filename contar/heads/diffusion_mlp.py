@@ -1,8 +1,9 @@
 """The diffusion MLP: a small network that denoises each token on its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -192,7 +193,7 @@ class DiffusionMLP(nn.Module):
         self,
         condition: Tensor,
         timesteps: Sequence[float],
-        guided: Callable[[float], bool],
+        guided: Sequence[bool],
         batch: int,
     ) -> Iterator[list[list[Tensor]]]:
         """Yield the modulations of a draw's steps in turn, made for many steps at once.
@@ -201,10 +202,10 @@ class DiffusionMLP(nn.Module):
         product for many steps reads these weights once, where a product a step reads them each
         time: for few tokens that is nearly all of the time.
         """
-        for both, group in groupby(timesteps, guided):
+        for both, group in groupby(zip(timesteps, guided, strict=True), itemgetter(1)):
             rows = condition if both else condition[:batch]
             together = max(1, _ROWS // max(1, rows[..., 0].numel()))
-            steps = list(group)
+            steps = [timestep for timestep, _ in group]
             for first in range(0, len(steps), together):
                 part = tuple(steps[first : first + together])
                 times = _timesteps(part, rows.device)

@@ -6,7 +6,8 @@ from typing import Any, Unpack, get_args, get_origin
 
 from contar._errors import bad, check_callable, check_instance
 from contar.diffusion import TimeLaw, check_law
-from contar.heads.diffusion import DiffusionHead, DiffusionOptions, law_of_indices
+from contar.heads._learned import law_of_indices
+from contar.heads.diffusion import DiffusionHead, DiffusionOptions
 from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.energy import EnergyHead
 from contar.heads.flow_map import FlowMapHead

@@ -1,0 +1,109 @@
+"""The noise on which a diffusion's network learns, and the words in which it speaks of a flow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+
+from contar._errors import bad, check_choice
+from contar._typing import Tensor
+from contar.diffusion import NoiseProcess, SchedulerConfig, TimeLaw
+
+
+@dataclass(frozen=True)
+class LearnedNoise:
+    """A scheduler's noise as a network learns it.
+
+    Args:
+        scheduler: config of a diffusers scheduler.
+        prediction: what the network of a flow predicts; None is what the config says.
+        timesteps: what those that the network is given count, "noise" or "signal".
+
+    Attributes:
+        process: of the scheduler, with the network's own prediction and timesteps.
+        flows: whether the scheduler is a flow's.
+
+    Raises:
+        ValueError: a scheduler that `NoiseProcess` refuses, or one of no flow beside a prediction
+            or timesteps of one.
+    """
+
+    scheduler: SchedulerConfig
+    prediction: Literal["flow", "sample", "v_prediction"] | None = None
+    timesteps: Literal["noise", "signal"] = "noise"
+    process: NoiseProcess = field(init=False, compare=False)
+    flows: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_choice("prediction", self.prediction, (None, "flow", "sample", "v_prediction"))
+        check_choice("timesteps", self.timesteps, ("noise", "signal"))
+        process = NoiseProcess.from_config(self.scheduler)
+        flows = process.prediction == "flow"
+        if not flows and self.prediction is not None:
+            raise bad("prediction", self.prediction, "None: the scheduler's config says it")
+        if not flows and self.timesteps == "signal":
+            raise bad("timesteps", "signal", "another: this one is of a flow's scheduler alone")
+        object.__setattr__(self, "flows", flows)
+        object.__setattr__(self, "process", self._own(process))
+
+    def on(self, device: torch.device) -> NoiseProcess:
+        """Return the process on a device."""
+        return self._own(NoiseProcess.on(self.scheduler, device))
+
+    def _own(self, process: NoiseProcess) -> NoiseProcess:
+        kind = self.prediction or process.prediction
+        if self.timesteps == "signal":
+            return replace(process, prediction=kind, timesteps=len(process) - process.timesteps)
+        return process if kind == process.prediction else replace(process, prediction=kind)
+
+    @property
+    def last(self) -> int:
+        """The timestep of noise alone."""
+        return len(self.process)
+
+    def seen(self, timestep: float) -> float:
+        """Return what the network is given for a solver's timestep."""
+        return self.last - timestep if self.timesteps == "signal" else timestep
+
+    def check_drawing(self, scheduler: SchedulerConfig) -> None:
+        """Raise a ValueError for a solver of no flow, where the network has words of a flow."""
+        own = self.prediction is not None or self.timesteps == "signal"
+        if own and (name := _other_than_flow(scheduler)):
+            allowed = "a flow's, of FlowMatch or with use_flow_sigmas: this head's options are"
+            raise bad("scheduler", name, allowed)
+
+    def velocity(self, prediction: Tensor, x_t: Tensor, sigma: float) -> Tensor:
+        """Return a flow's velocity eps - x_0, given what was predicted of x_t."""
+        if self.process.prediction == "flow":
+            return prediction
+        if self.process.prediction == "sample":
+            return (x_t - prediction) / sigma
+        alpha = 1 - sigma  # of "v_prediction", alpha eps - sigma x_0
+        return ((sigma - alpha) * x_t + (alpha + sigma) * prediction) / (alpha**2 + sigma**2)
+
+    def clean(self, prediction: Tensor, x_t: Tensor, sigma: float) -> Tensor:
+        """Return the clean token x_0 of a flow, given what was predicted of x_t."""
+        if self.process.prediction == "sample":
+            return prediction
+        return x_t - sigma * self.velocity(prediction, x_t, sigma)
+
+
+def law_of_indices(
+    flows: bool, draws: TimeLaw | None, logit: tuple[float, float]
+) -> tuple[TimeLaw, tuple[float, float]]:
+    """Return a head's law as one of the indices of its process, which begin at a flow's noise."""
+    mean, deviation = logit
+    return draws or ("logit_normal" if flows else "uniform"), (-mean if flows else mean, deviation)
+
+
+def _other_than_flow(scheduler: Any) -> str | None:
+    """Return the name of a scheduler that is no flow's; None of a flow's, and of what is none."""
+    config = scheduler if isinstance(scheduler, Mapping) else getattr(scheduler, "config", None)
+    if not isinstance(config, Mapping):
+        return None
+    own = type(scheduler).__name__ if config is not scheduler else None
+    name = config.get("_class_name", own)
+    if not isinstance(name, str) or "FlowMatch" in name or config.get("use_flow_sigmas"):
+        return None
+    return name
