@@ -113,7 +113,7 @@ class DiffusionHead(nn.Module):
         self.draws: TimeLaw | None = draws
         self.logit, self.straight = logit, solver == "straight"
         self.learning = self._learns(LearnedNoise(scheduler, prediction, timesteps))
-        self.drawing = scheduler
+        self.prediction, self.timesteps, self.drawing = prediction, timesteps, scheduler
         straight = partial(straight_table, trained=self.learning.last)
         tables = {"iddpm": iddpm_table, "straight": straight}
         self._solver = tables.get(solver) or _of_scheduler(scheduler)
@@ -128,16 +128,6 @@ class DiffusionHead(nn.Module):
     def process(self) -> NoiseProcess:
         """The noise of its scheduler, as the network learns it."""
         return self.learning.process
-
-    @property
-    def prediction(self) -> Literal["flow", "sample", "v_prediction"] | None:
-        """What the network of a flow predicts; None is what the config says."""
-        return self.learning.prediction
-
-    @property
-    def timesteps(self) -> Literal["noise", "signal"]:
-        """What those that the network is given count."""
-        return self.learning.timesteps
 
     def with_scheduler(
         self, scheduler: SchedulerConfig, *, flow_shift: float | None = None

@@ -205,11 +205,9 @@ class DiffusionMLP(nn.Module):
         for both, group in groupby(zip(timesteps, guided, strict=True), itemgetter(1)):
             rows = condition if both else condition[:batch]
             together = max(1, _ROWS // max(1, rows[..., 0].numel()))
-            steps = [timestep for timestep, _ in group]
-            for first in range(0, len(steps), together):
-                part = tuple(steps[first : first + together])
-                times = _timesteps(part, rows.device)
-                made = self.modulations(rows[None], self.time(times[:, None, None]))
+            every = _timesteps(tuple(timestep for timestep, _ in group), rows.device)
+            for part in every.split(together):
+                made = self.modulations(rows[None], self.time(part[:, None, None]))
                 for i in range(len(part)):
                     yield [[vector[i] for vector in vectors] for vectors in made]
 
@@ -235,7 +233,7 @@ def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-@cache
+@cache  # forgets none: a captured graph reads them where they lie, 4 bytes a step of a plan
 def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float32, device=device)

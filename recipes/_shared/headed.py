@@ -1,5 +1,6 @@
 """Models and their heads: chosen by a config, saved with it, given what a training step needs."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from contar._typing import Tensor
 from contar.heads import DiffusionHead, TokenHead, make_head
 from recipes._shared.building import compile_parts
 from recipes._shared.sizes import named_head_weights
+
+_PLAIN = (bool, int, float, str, list)
 
 
 def choose_head(
@@ -32,6 +35,33 @@ def choose_head(
     return own
 
 
+def check_named(head: Any, config: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless a config names a head that is made as this one is.
+
+    Compared are the kinds, the names and shapes of their weights, the numbers and words that they
+    are made from, and a diffusion's solver.
+    """
+    with torch.device("meta"):
+        named: Any = make_head(config, head.token_dim, head.cond_dim)
+    if type(named) is not type(head):
+        allowed = f"a {type(named).__name__}, as the config names it, or one by `register_head`"
+        raise bad("head", type(head).__name__, allowed)
+    found, wanted = (
+        {name: tuple(x.shape) for name, x in each.state_dict().items()} for each in (head, named)
+    )
+    for name in inspect.signature(type(head)).parameters:
+        values = [getattr(each, name, None) for each in (head, named)]
+        values = [list(value) if isinstance(value, tuple) else value for value in values]
+        if all(value is None or isinstance(value, _PLAIN) for value in values):
+            found[name], wanted[name] = values
+    for name in (*wanted, *found):
+        if found.get(name) != wanted.get(name):
+            allowed = f"{wanted.get(name)}, as of the head that the config names"
+            raise bad(f"head.{name}", found.get(name), allowed)
+    if isinstance(head, DiffusionHead) and head.table() != named.table():
+        raise bad("head", "another scheduler or solver", f"{named.drawing}, as the config names it")
+
+
 class Headed(Model):
     """A model whose config names its head, so that both come back from a folder."""
 
@@ -43,14 +73,11 @@ class Headed(Model):
         """Save as `contar._models.Model` does.
 
         Raises:
-            ValueError: a head of one's own of another kind than the config names.
+            ValueError: a head of one's own of another kind, or of other sizes and options, than the
+                config names.
             OSError: a file could not be written; the folder is as it was.
         """
-        with torch.device("meta"):
-            named = make_head(self.sizes.head, self.head.token_dim, self.head.cond_dim)
-        if type(named) is not type(self.head):
-            allowed = f"a {type(named).__name__}, as the config names it, or one by `register_head`"
-            raise bad("head", type(self.head).__name__, allowed)
+        check_named(self.head, self.sizes.head)
         super().save_pretrained(save_directory, **options)
 
     def compile(self, **options: Any) -> None:

@@ -92,10 +92,14 @@ def named(name: str, recipe: str) -> Any:
 
 def own(recipe: str) -> Any:
     """Return a model whose head is an object that its config does not name."""
-    config = config_of(recipe, {"name": "toy"})
-    width = config.decoder.width
+    config = config_of(recipe, {"name": "toy", **SIZES["toy"]})
+    return build(recipe, config, head=ToyHead(*dims(recipe, config), deviation=0.2))
+
+
+def dims(recipe: str, config: Any) -> tuple[int, int]:
+    """Return the values of a token and of a condition."""
     values = VALUES if recipe == "mar" else config.patch**2 * config.channels
-    return build(recipe, config, head=ToyHead(values, width, deviation=0.2))
+    return values, config.decoder.width
 
 
 MAKERS: dict[str, Callable[[str], Any]] = {
@@ -128,8 +132,6 @@ def test_a_head_learns_draws_and_comes_back_in_a_recipe(recipe, maker, tmp_path)
     model.save_pretrained(tmp_path / "saved")
     loaded = type(model).from_pretrained(tmp_path / "saved").eval()
     assert loaded.sizes == model.sizes
-    if maker == "an object":  # its config's head has sizes of its own
-        loaded.head.deviation = 0.2
     assert all(torch.equal(x, loaded.state_dict()[n]) for n, x in model.state_dict().items())
     # A file's weights may lie in memory where a kernel sums in another order.
     again = generate(recipe, loaded, slice(0, 2))
@@ -152,10 +154,32 @@ def test_an_object_that_is_no_head_or_of_other_sizes_is_refused(recipe, refuses)
 @pytest.mark.parametrize("recipe", ["nova", "mar"])
 def test_a_model_whose_config_names_another_head_is_not_saved(recipe, tmp_path, refuses):
     config = config_of(recipe, {"name": "energy", **SIZES["energy"]})
-    values = VALUES if recipe == "mar" else config.patch**2 * config.channels
-    model = build(recipe, config, head=ToyHead(values, config.decoder.width))
+    model = build(recipe, config, head=ToyHead(*dims(recipe, config)))
     with refuses("head", "ToyHead", "EnergyHead"):
         model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "says"),
+    [
+        ("flow", {"width": 8}, ("head.network.token.weight", "(8, 2)", "(16, 2)")),
+        ("flow", {"depth": 2}, ("head.network.blocks.1.", "None")),
+        ("flow", {"steps": 5}, ("head.steps", "5", "4")),
+        ("flow", {"prediction": "sample"}, ("head.prediction", "'sample'", "None")),
+        ("flow", {"logit": (0.5, 1.0)}, ("head.logit", "[0.5, 1.0]", "[0.0, 1.0]")),
+        ("flow", {"solver": "straight"}, ("head", "another scheduler or solver", "FlowMatch")),
+        ("mixture", {"components": 2}, ("head.", "as of the head")),
+        ("toy", {"deviation": 0.5}, ("head.deviation", "0.5", "0.2")),
+    ],
+)
+def test_a_head_of_other_sizes_than_its_config_names_is_not_saved(
+    name, other, says, tmp_path, refuses
+):
+    config = config_of("nova", {"name": name, **SIZES[name]})
+    head = make_head({"name": name, **SIZES[name], **other}, *dims("nova", config))
+    with refuses(*says):
+        build("nova", config, head=head).save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
