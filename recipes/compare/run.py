@@ -33,6 +33,7 @@ from recipes.variants.moving_clips import MovingClips
 
 BATCH = 100  # samples generated together
 MINUTES = 2.0  # of training, unless said
+CLOCKS = {"wall": time.monotonic, "processor": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Comparison:
         seeds: of weights, batches and samples; each variant runs with each.
         minutes: of training, a run; 2 where neither they nor steps are given.
         steps: of training, a run, instead of minutes.
+        clock: of the minutes, and of the seconds of a sample: "wall", or "processor", which counts
+            what this process computes, in all its threads, and no other process moves.
         batch: samples of a step.
         learning_rate: at its height, after a warm-up of 5% of the run; a cosine leads to 0.
         guidance: scale in sampling.
@@ -62,6 +65,7 @@ class Comparison:
     seeds: tuple[int, ...] = (0, 1, 2)
     minutes: float | None = None
     steps: int | None = None
+    clock: Literal["wall", "processor"] = "wall"
     batch: int = 64
     learning_rate: float = 1e-3
     guidance: float = 1.5
@@ -70,6 +74,7 @@ class Comparison:
     def __post_init__(self) -> None:
         keep_plain(self)
         check_choice("task", self.task, tuple(TASKS))
+        check_choice("clock", self.clock, tuple(CLOCKS))
         for name in self.variants:
             check_choice("variants", name, tuple(TASKS[self.task]))
         if not self.seeds:
@@ -144,9 +149,10 @@ def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out
     with seeded_weights(seed):
         model: Any = speed_up(TASKS[c.task][name]())
     parameters = sum(p.numel() for p in model.parameters())
-    start = time.monotonic()
+    now = CLOCKS[c.clock]
+    start = now()
     losses = _train(model, name, seed, c, task)
-    minutes = (time.monotonic() - start) / 60
+    minutes = (now() - start) / 60
     steps = len(losses)
     means = tuple(mean(losses[i : i + 100]) for i in range(0, steps, 100))
     finite = (parameter.isfinite().all() for parameter in model.parameters())
@@ -156,10 +162,10 @@ def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out
     guidance, parts = Guidance(c.guidance), []
     firsts = range(0, c.samples, BATCH)
     asked = [task.asked(first, min(BATCH, c.samples - first)) for first in firsts]
-    start = time.monotonic()
+    start = now()
     for first, those in zip(firsts, asked, strict=True):
         parts.append(model.generate(those, guidance, seeded(seed, "samples", first)))
-    seconds = (time.monotonic() - start) / c.samples
+    seconds = (now() - start) / c.samples
     one = task.asked(0, 1)
     with FlopCounterMode(display=False) as counter:
         model.generate(one, guidance, seeded(seed, "flops"))
@@ -178,7 +184,8 @@ def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) ->
         model.parameters(), c.learning_rate, betas=(0.9, 0.95), weight_decay=0.02
     )
     losses: list[float] = []
-    start, share = time.monotonic(), 0.0
+    now = CLOCKS[c.clock]
+    start, share = now(), 0.0
     bar = tqdm(total=100, desc=f"{name} {seed}", unit="%")
     while share < 1 and (not losses or math.isfinite(losses[-1])):
         step = len(losses)
@@ -192,7 +199,7 @@ def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) ->
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-        minutes = (time.monotonic() - start) / 60
+        minutes = (now() - start) / 60
         share = minutes / (c.minutes or MINUTES) if c.steps is None else (step + 1) / c.steps
         bar.update(int(100 * min(share, 1)) - bar.n)
         bar.set_postfix(loss=f"{losses[-1]:.3f}", steps=step + 1, refresh=False)

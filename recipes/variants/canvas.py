@@ -41,5 +41,6 @@ HEADS: dict[str, Head] = {
         "mixture": {"name": "mixture", "components": 24, "width": 512},
         "energy": {"name": "energy", "width": 192, "depth": 4},
         "mean-flow": {"name": "mean_flow", "width": 192, "depth": 3, "steps": 2},
+        "flow-map": {"name": "flow_map", "width": 192, "depth": 3, "steps": 2},
     }.items()
 }

@@ -1,6 +1,7 @@
 """Variants are compositions of parts, and learn and draw; a comparison is repeatable and honest."""
 
 import ast
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from contar._random import seeded
 from contar.conditioning import Guidance
 from contar.tokenizers import CausalVAE
 from recipes import compare, nova
+from recipes.compare.run import CLOCKS
+from recipes.compare.run import _train as train_variant
 from recipes.moving_digits import (
     DEFAULTS,
     TEXT,
@@ -267,6 +270,7 @@ def test_a_run_whose_loss_or_weights_are_no_numbers_is_counted_as_diverged(
         ("variants", {"variants": ("raster",)}),
         ("variants", {"variants": ("nova",)}),
         ("task", {"task": "sounds"}),
+        ("clock", {"clock": "sun"}),
         ("seeds", {"seeds": ()}),
         ("seeds", {"seeds": (-1,)}),
         ("minutes", {"minutes": 0.0}),
@@ -282,6 +286,15 @@ def test_a_run_whose_loss_or_weights_are_no_numbers_is_counted_as_diverged(
 def test_a_comparison_refuses_what_is_outside_its_range(name, options, refuses):
     with refuses(name):
         compare.Comparison(**options)
+
+
+def test_minutes_are_those_of_the_clock_that_is_asked_for(monkeypatch):
+    seconds = itertools.count(0, 30)
+    monkeypatch.setitem(CLOCKS, "processor", lambda: float(next(seconds)))
+    one = compare.Comparison(minutes=2.0, clock="processor", batch=4)
+    model = Raster(CANVAS, HEADS["mixture"], width=32, depth=1)
+    losses = train_variant(model, "raster-mixture", 0, one, DigitPixels())
+    assert len(losses) == 4  # the clock is read before the first and after each
 
 
 def test_the_command_trains_for_the_steps_that_it_is_told(main, tmp_path, capsys):
