@@ -89,6 +89,18 @@ def test_the_examples_of_a_page_run_and_draw_its_pictures(
         assert not is_blank(drawn)
 
 
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.parent.name == "docs" and p.stem not in WITHOUT], ids=name_of
+)
+def test_a_page_opens_with_a_call_of_a_few_lines_and_then_its_picture(page: Path) -> None:
+    opening, *_ = page.read_text(encoding="utf-8").partition("\n![")
+    title, before, code, after = re.split(r"\n\n(?=\*\*)|^```.*\n", opening, flags=re.MULTILINE)
+    assert title.startswith("# ")
+    assert before.startswith("**")  # what the page is about, in a sentence
+    assert 1 <= len(code.splitlines()) <= 9
+    assert not re.search(r"^(?:#|\|)", before + after, re.MULTILINE)  # no section, no table
+
+
 def test_a_model_of_ones_own_with_data_and_training_takes_less_than_60_lines() -> None:
     text = (ROOT / "docs" / "make.md").read_text(encoding="utf-8")
     model, training, _ = BLOCK.findall(text)
