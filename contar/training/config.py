@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from contar._errors import bad, check_choice, check_count, check_number, keep_plain
+from contar._errors import bad, check_choice, check_count, check_instance, check_number, keep_plain
 
 # Of a `RunConfig`: what may differ when a run is resumed, because it changes no number but by
 # rounding.
-FREE = ("parts", "log_every", "validate_every", "sample_every", "save_every")
+FREE = ("parts", "shard", "log_every", "validate_every", "sample_every", "save_every")
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class RunConfig:
         steps: of the optimizer.
         batch: samples of a step, over all processes and parts of it.
         parts: into which each process cuts its share of a batch, for memory.
+        shard: processes share weights, averages and the optimizer's state out among them, block by
+            block, instead of holding a copy each; one process alone trains as ever.
         learning_rate: at its height, after the warm-up; a cosine leads to 0.
         warmup: steps.
         weight_decay: of AdamW.
@@ -39,6 +41,7 @@ class RunConfig:
     steps: int = 1000
     batch: int = 32
     parts: int = 1
+    shard: bool = False
     learning_rate: float = 1e-3
     warmup: int = 100
     weight_decay: float = 0.02
@@ -61,6 +64,7 @@ class RunConfig:
         check_count("seed", self.seed, 0)
         for name in ("learning_rate", "weight_decay"):
             check_number(name, getattr(self, name), 0)
+        check_instance("shard", self.shard, bool)
         if check_number("clip", self.clip, 0) == 0:
             raise bad("clip", self.clip, "above 0")
         check_number("ema", self.ema, 0, 1)

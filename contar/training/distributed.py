@@ -46,18 +46,26 @@ def _check_environment() -> None:
 
 def together(act: Callable[[], object]) -> None:
     """Let the main process act while the others wait; what it raises is raised in each."""
-    state, error = processes(), None
-    if state.is_main_process:
-        try:
-            act()
-        except Exception as raised:
-            error = raised
-    if state.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
+    each(act if processes().is_main_process else _nothing)
 
-        [error] = broadcast_object_list([error])
+
+def each(act: Callable[[], object]) -> None:
+    """Let all processes act; what one raises, the first by number, is raised in each."""
+    error = None
+    try:
+        act()
+    except Exception as raised:
+        error = raised
+    if processes().num_processes > 1:
+        from accelerate.utils import gather_object
+
+        error = next((e for e in gather_object([error]) if e is not None), None)
     if error is not None:
         raise error
+
+
+def _nothing() -> None:
+    """Do nothing, while the main process acts."""
 
 
 @contextmanager

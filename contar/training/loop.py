@@ -22,6 +22,7 @@ from contar.training.log import RunLog
 from contar.training.named_losses import NamedLosses
 from contar.training.order import batch_indices
 from contar.training.saves import complete_saves, save
+from contar.training.sharding import check_shareable, is_shared, own, share_out, unshared
 
 # From samples' indices and the step (or a name) to what the objective takes.
 Load = Callable[[Sequence[int], int | str], tuple[Any, ...]]
@@ -82,7 +83,6 @@ def train(
         together(lambda: prepare_folder(out, definition, resume=resume, saves=saves))
 
         run = _begin(objective, config, accelerator, saves)
-        average = run.average.module
         bar = tqdm(
             total=config.steps, initial=run.start, unit="step", desc=out.name,
             disable=not accelerator.is_main_process,
@@ -102,24 +102,25 @@ def train(
                     seconds, began, counted = (now - began) / (done - counted), now, done
                     log.row("log", done, {**values, "seconds": seconds})
                 paused = time.monotonic()
-                if load_validation and (last or done % config.validate_every == 0):
-                    with _aside(run.device):
-                        checked = _validate(average, validate, load_validation)
-                    if log:
-                        log.row("validation", done, checked)
-                if not log:
-                    continue
-                if sample and (last or done % config.sample_every == 0):
-                    with _aside(run.device):
-                        sample(average, done)
+                checks = load_validation and (last or done % config.validate_every == 0)
+                shows = sample and (last or done % config.sample_every == 0)
+                if checks or shows:
+                    average = run.averaged()
+                    if load_validation and checks:
+                        with _aside(run.device):
+                            checked = _validate(average, validate, load_validation)
+                        if log:
+                            log.row("validation", done, checked)
+                    if sample and shows and log:
+                        with _aside(run.device):
+                            sample(average, done)
+                    del average
                 if last or done % config.save_every == 0:
-                    state = {"schedule": run.schedule.state_dict(), "config": definition}
-                    kept = {"modules": run.modules, "optimizer": run.optimizer.optimizer}
-                    save(out, done, state=state, **kept)
+                    run.save(out, done, definition)
                 began += time.monotonic() - paused
         accelerator.wait_for_everyone()
         accelerator.free_memory()
-    return average
+        return run.averaged()
 
 
 @dataclass
@@ -136,6 +137,7 @@ class _Run:
     average: Any
     start: int
     amiss: Tensor  # the first step without finite numbers
+    copy: Callable[[nn.Module], nn.Module] | None  # a whole one of what is shared out
     named: tuple[str, ...] = ()  # losses
 
     @property
@@ -146,6 +148,17 @@ class _Run:
     def modules(self) -> dict[str, nn.Module]:
         """What a save holds."""
         return {"model": self.plain, "average": self.average.module}
+
+    def averaged(self) -> nn.Module:
+        """Return the averaged objective as a whole; all processes have to ask."""
+        return self.copy(self.average.module) if self.copy else self.average.module
+
+    def save(self, out: Path, done: int, definition: Mapping[str, Any]) -> None:
+        """Write a save: the main process by itself, or all, each what it holds."""
+        state = {"schedule": self.schedule.state_dict(), "config": definition}
+        kept = {"modules": self.modules, "optimizer": self.optimizer.optimizer}
+        if self.copy or self.accelerator.is_main_process:
+            save(out, done, state=state, shared=self.copy is not None, **kept)
 
     def step(self, load_batch: Load, count: int, step: int, out: Path) -> dict[str, float]:
         """Take a step; return its losses, norm and rate where they are looked at, else nothing."""
@@ -166,6 +179,7 @@ class _Run:
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     total: Any = accelerator.clip_grad_norm_(self.parameters, config.clip)
+                    total = total.full_tensor() if is_shared(total) else total
                     if hasty:
                         both = accelerator.reduce(seen.loss, "mean") + total
                         ended = self.amiss.clamp(max=step)
@@ -186,7 +200,14 @@ def _begin(
     objective: nn.Module, config: RunConfig, accelerator: Any, saves: Sequence[Path]
 ) -> _Run:
     """Return a run at its beginning, or where its last good save was made."""
-    plain = objective.to(accelerator.device)
+    sharded = config.shard and accelerator.num_processes > 1
+    plain = objective if sharded else objective.to(accelerator.device)
+    average, copy = _average(plain, config.ema), None
+    if sharded:
+        check_shareable(objective)
+        copy = unshared(objective)
+        for module in (objective, average.module):
+            share_out(module, config, accelerator.device)
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer: Any = torch.optim.AdamW(
         parameters,
@@ -195,16 +216,20 @@ def _begin(
         weight_decay=config.weight_decay,
         fused=accelerator.device.type == "cuda",
     )
-    average, schedule, start = _average(plain, config.ema), _schedule(optimizer, config), 0
+    schedule, start = _schedule(optimizer, config), 0
     if saves:
         modules = {"model": plain, "average": average.module}
         state = load_last(saves, modules=modules, optimizer=optimizer)
         start = state["step"]
         schedule.load_state_dict(state["schedule"])
-    wrapped, optimizer = accelerator.prepare(plain, optimizer)
+    if sharded:  # which takes care of the gradients
+        wrapped = accelerator.prepare_model(plain, device_placement=False, evaluation_mode=True)
+        optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+    else:
+        wrapped, optimizer = accelerator.prepare(plain, optimizer)
     amiss = torch.full((), config.steps, device=accelerator.device)
     whole = (config, accelerator, plain, wrapped, parameters, optimizer, schedule, average)
-    return _Run(*whole, start, amiss)
+    return _Run(*whole, start, amiss, copy)
 
 
 def _accelerator(config: RunConfig) -> Any:
@@ -243,7 +268,8 @@ def _average(model: nn.Module, decay: float) -> Any:
         """Moves weights that have two names once a step."""
 
         def apply_update_(self, model: nn.Module, decay: float) -> None:
-            pairs = zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)
+            states = (map(own, x.state_dict().values()) for x in (self.module, model))
+            pairs = zip(*states, strict=True)
             once = {(a.data_ptr(), a.shape, a.stride()): (a, b) for a, b in pairs}.values()
             moved = [(a, b) for a, b in once if a.is_floating_point()]
             for a, b in once:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from contar._errors import bad
 from contar._files import apart, check_finite, check_weights, read_json, read_weights
 from contar._files import flush as _flush
+from contar.training.distributed import each, together
+from contar.training.shards import read_shards, write_shards
+from contar.training.sharding import is_shared, own, shared_as
 
 KEPT = 2  # latest saves
 STATE = "state.json"
+SHARDS = "shards"  # what processes share out
 _NAME = re.compile("step-([0-9]{8,})")
 _LEFT = re.compile(r"\.step-[0-9]{8,}\.(?:[0-9]+|old)")  # of a run that was killed
 
@@ -50,47 +54,86 @@ def save(
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
+    shared: bool = False,
 ) -> Path:
     """Write a save and remove all but the latest ones; files of others in them stay.
 
     It is written beside its place, flushed to the disk, and then renamed, so that it is there as a
-    whole or not at all.
+    whole or not at all. Where processes share weights out, all of them have to call it: each writes
+    what it holds, and the main one the rest.
 
     Raises:
         OSError: it could not be written; earlier saves are as they were.
     """
     target = _folder(out, step)
-    own = {*(f"{name}.safetensors" for name in modules), "optimizer.safetensors", STATE}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    for left in target.parent.glob(".step-*"):
-        if _LEFT.fullmatch(left.name):
-            shutil.rmtree(left)
-    temporary.mkdir(parents=True)
+    temporary = target.with_name(f".{target.name}.{0 if shared else os.getpid()}")
+    lead = together if shared else _call
     try:
-        for name, module in modules.items():
-            _write(apart(module.state_dict()), temporary / f"{name}.safetensors")
-        tensors, numbers = _split(optimizer.state_dict())
-        tensors["random"] = torch.random.get_rng_state()
-        _write(tensors, temporary / "optimizer.safetensors")
-        content = {"step": step, "optimizer": numbers, **state}
-        (temporary / STATE).write_text(json.dumps(content), encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        _remove(target, own)
-        if target.exists():  # with files of others
-            for name in [*sorted(own - {STATE}), STATE]:
-                os.replace(temporary / name, target / name)
-            temporary.rmdir()
-        else:
-            os.replace(temporary, target)
-        _flush(target.parent)
+        lead(lambda: _make(temporary))
+        if shared:
+            write_shards(temporary / SHARDS, _shared_tensors(modules, optimizer))
+        lead(lambda: _finish(temporary, target, modules, optimizer, {"step": step, **state}))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    older = [folder for folder in complete_saves(out) if _step(folder) < step]
+    return target
+
+
+def _call(act: Callable[[], object]) -> None:
+    act()
+
+
+def _make(temporary: Path) -> None:
+    for left in temporary.parent.glob(".step-*"):
+        if _LEFT.fullmatch(left.name):
+            shutil.rmtree(left)
+    temporary.mkdir(parents=True)
+
+
+def _finish(
+    temporary: Path,
+    target: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+) -> None:
+    """Write what is not shared out, put the save in its place, and remove old ones."""
+    own = {*(f"{name}.safetensors" for name in modules), "optimizer.safetensors", SHARDS, STATE}
+    for name, module in modules.items():
+        _write(apart(_held(module.state_dict())), temporary / f"{name}.safetensors")
+    tensors, numbers = _split(optimizer.state_dict())
+    tensors = {**_held(tensors), "random": torch.random.get_rng_state()}
+    _write(tensors, temporary / "optimizer.safetensors")
+    content = {"step": state["step"], "optimizer": numbers, **state}
+    (temporary / STATE).write_text(json.dumps(content), encoding="utf-8")
+    for path in (*temporary.iterdir(), temporary):
+        _flush(path)
+    _remove(target, own)
+    if target.exists():  # with files of others
+        for name in [*sorted(own - {STATE}), STATE]:
+            if (temporary / name).exists():
+                os.replace(temporary / name, target / name)
+        temporary.rmdir()
+    else:
+        os.replace(temporary, target)
+    _flush(target.parent)
+    older = [f for f in complete_saves(target.parents[1]) if _step(f) < state["step"]]
     for folder in older[: 1 - KEPT]:
         _remove(folder, own)
-    return target
+
+
+def _held(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a process holds as a whole."""
+    return {name: tensor for name, tensor in tensors.items() if not is_shared(tensor)}
+
+
+def _shared_tensors(
+    modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Return what processes share out, by the names of a save's shards."""
+    parts = {name: module.state_dict() for name, module in modules.items()}
+    parts["optimizer"] = _split(optimizer.state_dict())[0]
+    return {f"{part}.{name}": x for part in parts for name, x in parts[part].items() if is_shared(x)}
 
 
 def _remove(folder: Path, own: set[str]) -> None:
@@ -102,7 +145,9 @@ def _remove(folder: Path, own: set[str]) -> None:
         os.replace(folder, hidden)
         shutil.rmtree(hidden)
         return
-    for name in [STATE, *sorted(own - {STATE})]:
+    (folder / STATE).unlink(missing_ok=True)
+    shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    for name in own - {STATE, SHARDS}:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -111,17 +156,45 @@ def load(
 ) -> dict[str, Any]:
     """Put a save back into modules and optimizer, and the random state; return the rest.
 
+    Whether processes share out what they load need not be as it was when the save was written, nor
+    how many they are; all of them have to call it.
+
     Raises:
         ValueError: a damaged save, or one of other modules; nothing is loaded then.
     """
-    states = {name: read_weights(folder, f"{name}.safetensors") for name in modules}
-    for name, module in modules.items():
-        file = f"{folder.name}/{name}.safetensors"
-        check_weights(file, states[name], module.state_dict())
-        check_finite(file, {key: states[name][key] for key, _ in module.named_parameters()})
-    state = read_json(folder / STATE)
-    _check_state(folder, state)
-    tensors = read_weights(folder, "optimizer.safetensors")
+    wanted = {name: module.state_dict() for name, module in modules.items()}
+    states: dict[str, dict[str, Tensor]] = {}
+    state: dict[str, Any] = {}
+
+    def read() -> None:
+        states.update({n: read_weights(folder, f"{n}.safetensors") for n in (*wanted, "optimizer")})
+        state.update(read_json(folder / STATE))
+        _check_state(folder, state)
+
+    def check() -> None:
+        for name, module in modules.items():
+            file = f"{folder.name}/{name}.safetensors"
+            check_weights(file, states[name], wanted[name])
+            weights = {key: own(states[name][key]) for key, _ in module.named_parameters()}
+            check_finite(file, weights)
+
+    each(read)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments = {
+        f"{index}.{name}": weight
+        for index, weight in enumerate(weights)
+        for name in ("exp_avg", "exp_avg_sq")
+    }
+    wanted["optimizer"] = moments
+    if (folder / SHARDS).is_dir():
+        for key, tensor in read_shards(folder / SHARDS, wanted).items():
+            part, name = key.split(".", 1)
+            states[part][name] = tensor
+    for part, tensors in wanted.items():
+        for name in tensors.keys() & states[part].keys():
+            states[part][name] = shared_as(states[part][name], tensors[name])
+    each(check)
+    tensors = states.pop("optimizer")
     try:
         random = tensors.pop("random")
         optimizer.load_state_dict(_join(tensors, state.pop("optimizer")))
