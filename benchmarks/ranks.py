@@ -28,8 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contar.training import Latents, RunConfig, train
-from contar.training.saves import complete_saves
+from contar.training import Latents, RunConfig, saves, train
 from recipes import nova
 from recipes._nova.training import NovaObjective, NovaStage, batches_of
 
@@ -73,7 +72,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """A run has come to where it was to stop."""
 
 
@@ -112,7 +111,7 @@ def work(job: Job) -> None:
 
     def until(indices: Sequence[int], step: int | str) -> Any:
         if step == job.stop:
-            raise Stopped
+            raise StoppedError
         return load(indices, step)
 
     step = torch.optim.AdamW.step
@@ -133,7 +132,7 @@ def work(job: Job) -> None:
         )  # fmt: skip
         if job.averaged and int(os.environ.get("RANK", 0)) == 0:
             torch.save(averaged.state_dict(), job.averaged)
-    except Stopped:
+    except StoppedError:
         pass
     finally:
         torch.optim.AdamW.step = step
@@ -299,7 +298,7 @@ def killed(folder: Path, shard: bool, times: int = 10, count: int = 2) -> dict[s
         for process in processes:
             process.kill()
             process.join()
-        whole_ = complete_saves(out)
+        whole_ = saves.complete_saves(out)
         at.append({
             "from row": done,
             "row": len(rows(out)) if (out / "log.csv").exists() else 0,
@@ -313,7 +312,7 @@ def main() -> None:
     """Measure all; write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ranks.json"))
-    given = parser.parse_args()
+    parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         told: dict[str, Any] = {"torch": torch.__version__, "steps": STEPS, "limits": LIMITS}

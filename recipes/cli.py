@@ -13,7 +13,7 @@ from recipes._cli import bench as bench_commands
 from recipes._cli import suites, training
 from recipes._cli.demo import demo
 from recipes._cli.editing import edit
-from recipes._cli.errors import is_expected, one_line, options_of, refusal
+from recipes._cli.errors import is_expected, is_first, one_line, options_of, refusal
 from recipes._cli.generating import generate
 from recipes._cli.looking import evaluate, info
 from recipes._cli.serving import serve
@@ -50,7 +50,8 @@ def main() -> None:
     """Run the command line.
 
     A bad argument or file ends it with one line that names the option, and exit status 1, or 2
-    where the words cannot be read; Ctrl-C with 130.
+    where the words cannot be read; Ctrl-C with 130. Of several processes, as torchrun begins them,
+    the first that ends by an error says it, and the others nothing.
     """
     command: Command | None = None
     try:
@@ -58,9 +59,12 @@ def main() -> None:
         command = commands.get(_name(words))
         _parse(program, commands, words)()
     except KeyboardInterrupt:
-        print("contar: stopped", file=sys.stderr)
+        if is_first():
+            print("contar: stopped", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
+        if not is_first():
+            raise SystemExit(1) from None
         if not is_expected(error):
             raise
         raise SystemExit(f"contar: {one_line(error, options_of(command))}") from None
@@ -100,7 +104,7 @@ def _parse(
             program = f"{program} {name}"
             return tyro.cli(_later(commands[name]), prog=program, args=words[1:])
     except SystemExit as stop:
-        if stop.code:
+        if stop.code and is_first():
             print(f"contar: {refusal(said.getvalue())}; see {program} --help", file=sys.stderr)
         raise
 

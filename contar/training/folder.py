@@ -60,7 +60,7 @@ def prepare_folder(
 def _check_new(out: Path, file: Path) -> None:
     """Refuse files by names that the run writes, unless an earlier one began there."""
     try:
-        if {field.name for field in fields(RunConfig)} <= set(read_json(file)):
+        if {field.name for field in fields(RunConfig)} - set(FREE) <= set(read_json(file)):
             return
     except (ValueError, FileNotFoundError):
         pass

@@ -19,7 +19,7 @@ from contar.training.config import RunConfig
 from contar.training.distributed import one_run, processes, together
 from contar.training.folder import load_last, prepare_folder
 from contar.training.log import RunLog
-from contar.training.named_losses import NamedLosses
+from contar.training.named_losses import NamedLosses, named
 from contar.training.order import batch_indices
 from contar.training.saves import complete_saves, save
 from contar.training.sharding import check_shareable, is_shared, own, share_out, unshared
@@ -52,7 +52,9 @@ def train(
 
     Args:
         objective: maps a batch to named losses, of which "loss" is minimised. Others may be there
-            in some steps only; their means are over where they are.
+            in some steps only; their means are over where they are. Beside them "tokens" may say
+            how many values they are means over: parts of a batch then count by it, and the mean is
+            that of the whole batch however it is split. Without it parts count alike.
         load_batch: from samples' indices and the step to the objective's arguments; its draws must
             follow from these alone.
         config: of the run.
@@ -108,7 +110,7 @@ def train(
                     average = run.averaged()
                     if load_validation and checks:
                         with _aside(run.device):
-                            checked = _validate(average, validate, load_validation)
+                            checked = _validate(average, validate, load_validation, accelerator)
                         if log:
                             log.row("validation", done, checked)
                     if sample and shows and log:
@@ -175,9 +177,9 @@ class _Run:
             batch = load_batch(indices[first : first + mine], step)
             with accelerator.accumulate(self.wrapped):
                 losses = self.wrapped(*(_to(x, self.device) for x in batch))
-                seen.add(losses)
-                accelerator.backward(losses["loss"])
+                accelerator.backward(seen.add(losses))
                 if accelerator.sync_gradients:
+                    seen.unweigh(self.parameters, accelerator)
                     total: Any = accelerator.clip_grad_norm_(self.parameters, config.clip)
                     total = total.full_tensor() if is_shared(total) else total
                     if hasty:
@@ -340,12 +342,22 @@ def _to(value: Any, device: torch.device) -> Any:
 
 @torch.no_grad()
 def _validate(
-    objective: nn.Module, batches: Sequence[Sequence[int]], load_batch: Load
+    objective: nn.Module, batches: Sequence[Sequence[int]], load_batch: Load, accelerator: Any
 ) -> dict[str, float]:
-    device = next(objective.parameters()).device
-    found: dict[str, list[float]] = {}
-    for indices in batches:
-        batch = load_batch(indices, "validation")
-        for name, value in objective(*(_to(x, device) for x in batch)).items():
-            found.setdefault(name, []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    """Return the mean of each loss over batches, which processes have by turns."""
+    count, device = accelerator.num_processes, next(objective.parameters()).device
+    found: list[tuple[int, dict[str, float], float]] = []
+    for number in range(accelerator.process_index, len(batches), count):
+        batch = load_batch(batches[number], "validation")
+        losses, tokens = named(objective(*(_to(x, device) for x in batch)))
+        values = {name: float(value) for name, value in losses.items()}
+        found.append((number, values, 1.0 if tokens is None else float(tokens)))
+    if count > 1:
+        from accelerate.utils import gather_object
+
+        found = sorted(gather_object(found), key=lambda each: each[0])
+    means = {}
+    for name in dict.fromkeys(name for _, values, _ in found for name in values):
+        pairs = [(values[name], weight) for _, values, weight in found if name in values]
+        means[name] = sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
+    return means

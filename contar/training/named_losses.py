@@ -1,14 +1,36 @@
 """The losses that an objective names, over the parts and processes of a step."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contar._errors import bad
 
+TOKENS = "tokens"  # how many values the losses are means over, beside them
 _COLUMNS = ("step", "norm", "rate", "seconds")  # of the log, beside the losses
+
+
+def named(losses: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return an objective's losses without gradients, and its number of tokens, if it says one.
+
+    Raises:
+        ValueError: no named scalars with "loss" among them, or a name of another column.
+    """
+    if not isinstance(losses, Mapping) or "loss" not in losses:
+        got = list(losses) if isinstance(losses, Mapping) else type(losses).__name__
+        raise bad("losses", got, 'a mapping from names to losses, "loss" among them')
+    found = {}
+    for name, value in losses.items():
+        if not isinstance(name, str) or name in _COLUMNS or {"\n", "\r"} & set(name):
+            raise bad("losses", name, "names of one line, other than " + ", ".join(_COLUMNS))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise bad(f"losses[{name!r}]", shape, "a tensor of one number")
+        found[name] = value.detach().reshape(())
+    tokens = found.pop(TOKENS, None)
+    return found, tokens
 
 
 class NamedLosses:
@@ -16,26 +38,34 @@ class NamedLosses:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Any] = {}
+        self._weighs: bool | None = None
 
-    def add(self, losses: Any) -> None:
-        """Add one part's.
+    def add(self, losses: Any) -> Tensor:
+        """Add one part's; return what it adds to the gradient: its loss, times its tokens.
 
         Raises:
-            ValueError: no named scalars with "loss" among them, or a name of another column.
+            ValueError: as `named`, or a number of tokens in some parts only.
         """
-        if not isinstance(losses, Mapping) or "loss" not in losses:
-            got = list(losses) if isinstance(losses, Mapping) else type(losses).__name__
-            raise bad("losses", got, 'a mapping from names to losses, "loss" among them')
-        for name, value in losses.items():
-            if not isinstance(name, str) or name in _COLUMNS or {"\n", "\r"} & set(name):
-                raise bad("losses", name, "names of one line, other than " + ", ".join(_COLUMNS))
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise bad(f"losses[{name!r}]", shape, "a tensor of one number")
-            value = value.detach().reshape(())
+        values, tokens = named(losses)
+        if self._weighs not in (None, tokens is not None):
+            raise bad("losses", "a number of tokens in some parts only", "one in each, or in none")
+        self._weighs = tokens is not None
+        for name, value in values.items():
+            value = value if tokens is None else value * tokens
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + (1 if tokens is None else tokens)
+        return losses["loss"] if tokens is None else losses["loss"] * losses[TOKENS].detach()
+
+    def unweigh(self, parameters: Iterable[nn.Parameter], accelerator: Any) -> None:
+        """Divide gradients, summed over parts by their tokens, by the tokens of a mean part."""
+        if not self._weighs:
+            return
+        parts = accelerator.gradient_accumulation_steps
+        mean = accelerator.reduce(self._counts["loss"].float() / parts, "mean")
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(mean)
 
     @property
     def loss(self) -> Tensor:
@@ -45,14 +75,14 @@ class NamedLosses:
     def means(self, accelerator: Any) -> dict[str, float]:
         """Return the mean of each over all parts and processes that have it."""
         if accelerator.num_processes == 1:
-            return {name: float(x) / self._counts[name] for name, x in self._sums.items()}
+            return {name: float(x) / float(self._counts[name]) for name, x in self._sums.items()}
         from accelerate.utils import gather_object
 
         names = dict.fromkeys(name for mine in gather_object([list(self._sums)]) for name in mine)
         both = torch.tensor(
             [
                 [float(self._sums.get(name, 0.0)) for name in names],
-                [self._counts.get(name, 0) for name in names],
+                [float(self._counts.get(name, 0)) for name in names],
             ],
             device=accelerator.device,
         )

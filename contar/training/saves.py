@@ -15,8 +15,8 @@ from contar._errors import bad
 from contar._files import apart, check_finite, check_weights, read_json, read_weights
 from contar._files import flush as _flush
 from contar.training.distributed import each, together
-from contar.training.shards import read_shards, write_shards
 from contar.training.sharding import is_shared, own, shared_as
+from contar.training.shards import read_shards, write_shards
 
 KEPT = 2  # latest saves
 STATE = "state.json"
@@ -133,7 +133,9 @@ def _shared_tensors(
     """Return what processes share out, by the names of a save's shards."""
     parts = {name: module.state_dict() for name, module in modules.items()}
     parts["optimizer"] = _split(optimizer.state_dict())[0]
-    return {f"{part}.{name}": x for part in parts for name, x in parts[part].items() if is_shared(x)}
+    return {
+        f"{part}.{name}": x for part in parts for name, x in parts[part].items() if is_shared(x)
+    }
 
 
 def _remove(folder: Path, own: set[str]) -> None:

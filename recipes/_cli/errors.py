@@ -1,8 +1,10 @@
 """What went wrong, in one line that begins with the option's name."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import timedelta
 from typing import get_args, get_type_hints
 
 import tyro
@@ -63,6 +65,25 @@ def is_expected(error: Exception) -> bool:
     full = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch's
     usual = (ValueError, OSError, ImportError, MemoryError)
     return isinstance(error, usual) or (isinstance(error, RuntimeError) and full)
+
+
+def is_first() -> bool:
+    """Return whether this process is to say what went wrong: of several, the first that asks.
+
+    They ask the store through which they have met, or are to meet: torchrun's, or that of the
+    process of number 0, which is the first where there is none yet.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return True
+    from torch.distributed import TCPStore
+
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
+        key = f"contar-says-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        return store.add(key, 1) == 1
+    except (KeyError, ValueError, RuntimeError):
+        return os.environ.get("RANK", "0") == "0"
 
 
 def one_line(error: BaseException, options: Mapping[str, str]) -> str:

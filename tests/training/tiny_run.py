@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,11 @@ def make_cache(folder: Path) -> Cache:
     return Cache(folder)
 
 
+def whole(gradient: Any) -> torch.Tensor:
+    """Return a gradient, of which processes may hold a part each."""
+    return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -80,8 +86,9 @@ def main(arguments: list[str] | None = None) -> None:
 
         def dump(self, *arguments, **keywords):
             if not known.gradients.exists():
-                gradients = [p.grad.clone() for g in self.param_groups for p in g["params"]]
-                torch.save(gradients, known.gradients)
+                gradients = [whole(p.grad) for g in self.param_groups for p in g["params"]]
+                if processes().is_main_process:
+                    torch.save(gradients, known.gradients)
             return step(self, *arguments, **keywords)
 
         torch.optim.AdamW.step = dump
