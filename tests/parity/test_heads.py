@@ -118,6 +118,14 @@ def test_sundials_samples_are_sktimes(size, monkeypatch):
     close(head.sample(cond[None], noise=Given(noise[None]))[0], theirs.sample(cond)[:, 0], 1e-4)
 
 
+def test_sundials_head_draws_in_as_many_steps_as_sktimes_model():
+    config = theirs_of("sktime.libs.sundial.configuration_sundial", "SundialConfig")()
+    theirs, _ = sundial(SIZES[0])
+    state = {f"flow_loss.{key}": value for key, value in theirs.state_dict().items()}
+    head: Any = released_head("sundial", state)
+    assert len(head.table()) == config.num_sampling_steps
+
+
 # Pocket TTS and Phonon, of transformers.
 
 SPEECH = {"pocket_tts": "PocketTTS", "phonon": "GradiumPhononTTS"}
