@@ -13,6 +13,7 @@ from contar.conditioning import (
     TextProjection,
     frame_times,
 )
+from contar.conditioning.prompts import text_package
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNTS = [0, 8.0]  # test_errors.py has all
@@ -230,3 +231,11 @@ def test_padding_refuses_what_are_no_texts(came, states, refuses):
 def test_a_projection_refuses_what_does_not_fit(came, states, refuses):
     with refuses("states", came):
         TextProjection(**TEXT)(states)
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "os.path/x", "/x", "torch//etc", "torch/../etc", "torch/nn/../../etc"]
+)
+def test_a_folder_outside_its_package_is_no_text_encoders(reference, refuses):
+    with refuses("text_package"):
+        text_package(reference)

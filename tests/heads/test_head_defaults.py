@@ -24,7 +24,7 @@ DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what a config 
     "flow": (SIZES, {**DIFFUSION, "scheduler": FLOW, "steps": 25}),
     "mixture": ({}, {"components": 16, "width": 0, "least": 0.05, "candidates": 64}),
     "energy": (SIZES, {"noise": 64, "alpha": 1.0, "train_temperature": 1.0, "tempered": "noise"}),
-    "mean_flow": (SIZES, {**NETWORK, "steps": 1, "spans": 0.25, "power": 0.0}),
+    "mean_flow": (SIZES, {**NETWORK, "steps": 1, "spans": 0.25, "uniform": 0.5, "power": 0.0}),
     "flow_map": (
         SIZES,
         {**NETWORK, "steps": 1, "share": 0.25, "diagonal": 0.75,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from contar.conditioning import Guidance, ScaleShiftAdapter
+from contar.conditioning import FrameTimes, Guidance, ScalarEmbedding, ScaleShiftAdapter
 from contar.tokenizers import patchify, unpatchify
 
 seeds = st.integers(0, 2**32 - 1)
@@ -135,12 +135,17 @@ def test_guidance_in_an_interval_of_sets_is_itself_there_and_none_outside(
     inside = interval[0] <= done <= interval[1]
     assert now == (Guidance(scale, start, 3.0).at(done) if inside else Guidance(1.0, None, 3.0))
     now.check_constant()
+    assert now.constant
+    assert Guidance(scale, start, interval=interval).constant == (
+        start is None and interval == (0, 1)
+    )
 
 
 @given(scale=st.floats(0, 20), done=shares, renorm=shares)
 def test_guidance_without_a_start_is_constant(scale: float, done: float, renorm: float) -> None:
     guidance = Guidance(scale, None, 3.0, renorm, "frame")
     assert guidance.at(done) == guidance
+    assert guidance.constant
 
 
 @given(scale=st.floats(0, 20), start=st.floats(0, 20), a=shares, b=shares, renorm=shares)
@@ -213,6 +218,39 @@ def test_a_sample_is_renormalised_by_itself(scale: float, renorm: float, seed: i
     for b in range(len(cond)):
         alone = guidance.combine(cond[b : b + 1], uncond[b : b + 1])
         torch.testing.assert_close(both[b : b + 1], alone, rtol=ROUNDING, atol=ROUNDING)
+
+
+# --- numbers and times ---
+
+
+@given(frames=st.integers(1, 6), base=st.integers(1, 6), which=st.integers(0, 5))
+def test_a_frames_time_alone_is_that_which_it_has_among_all(
+    frames: int, base: int, which: int
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        times, frame = FrameTimes(8, base=base), which % frames
+    for law in ("stretch", "continue"):
+        every, alone = times(frames, law=law), times(frames, frame=frame, law=law)
+        assert every.shape == (frames, 8)
+        torch.testing.assert_close(alone, every[frame : frame + 1])
+
+
+@given(width=st.integers(2, 8), seed=seeds)
+def test_a_normed_embedding_is_divided_by_its_root_mean_square_or_its_deviation(
+    width: int, seed: int
+) -> None:
+    values = 1000 * torch.rand(5, generator=generator(seed))
+    for norm in ("rms", "deviation"):
+        embed = ScalarEmbedding(width, norm=norm)
+        assert embed.weight is not None
+        for parameter in embed.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator(seed))
+        normed, weight, embed.weight = embed(values), embed.weight, None
+        plain = embed(values).double()
+        square = plain.square().mean(-1) if norm == "rms" else plain.var(-1)
+        wanted = weight * plain / (square + 1e-5).sqrt()[:, None]
+        torch.testing.assert_close(normed.double(), wanted, rtol=1e-4, atol=1e-4)
 
 
 # --- patches ---
