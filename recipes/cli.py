@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from recipes._cli import bench as bench_commands
-from recipes._cli import suites, training
+from recipes._cli import preparing, suites, training
 from recipes._cli.demo import demo
 from recipes._cli.editing import edit
 from recipes._cli.errors import is_expected, is_first, one_line, options_of, refusal
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "train": train,
     "bench": bench,
+    "prepare": preparing.prepare,
     "cache": training.cache,
     "compare": training.compare,
     "sample": suites.sample,
