@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 WITHOUT = ("architecture", "gallery", "paper")  # a picture of their own
 CARDS = (ROOT / "recipes" / "moving_digits" / "weights").glob("*/README.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(CARDS)]
+NEEDS = {"prepare": ("datatrove", "imagehash", "pyarrow", "rapidocr", "scenedetect")}  # extra scale
 # A block that opens with another word, as ```python no-run, is shown and not run.
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"!\[[^\]]*\]\((images/[^)]+\.png)\)")
@@ -76,6 +77,8 @@ def is_blank(picture: Path) -> bool:
 def test_the_examples_of_a_page_run_and_draw_its_pictures(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for package in NEEDS.get(page.stem, ()):
+        pytest.importorskip(package)
     monkeypatch.setattr(registry, "_HEADS", dict(registry._HEADS))  # a page may name its own
     (tmp_path / "docs" / "images").mkdir(parents=True)
     with quiet(tmp_path):

