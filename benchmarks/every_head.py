@@ -29,6 +29,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "energy": {"name": "energy", "width": 192, "depth": 4},
     "mean flow, 2 steps": {"name": "mean_flow", "width": 192, "depth": 3, "steps": 2},
     "mean flow, 1 step": {"name": "mean_flow", "width": 192, "depth": 3, "steps": 1},
+    "flow map, 2 steps": {"name": "flow_map", "width": 192, "depth": 3, "steps": 2},
     "flow map, 1 step": {"name": "flow_map", "width": 192, "depth": 3, "steps": 1},
 }
 

@@ -16,8 +16,6 @@ from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
 from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
 
-SCALE = 20.0  # of times in [0, 1]: small, so that their embedding changes smoothly with time
-
 
 class MeanFlowHead(nn.Module):
     """A network of the mean velocity u(x_t, r, t) between two times of a flow.
@@ -45,12 +43,13 @@ class MeanFlowHead(nn.Module):
         spans: share of training samples with r < t; the others learn v.
         uniform: share of the pairs of times that are drawn evenly; the others are the sigmoid of a
             normal number of mean -0.4 and deviation 1, as in the paper (0), of which one in a
-            hundred is above 0.9. A draw starts at 1: in one step, the paper's law alone leaves
-            twice to four times the distance to a density of three modes after a short training.
+            hundred is above 0.9, where a draw starts.
         power: of the weight 1 / (mean squared error + 0.001)^power. 0 learns the density. The
             paper's 1 leaves fewer draws between modes in one step, but modes' shares are wrong in
             any number of steps, and tokens that are easy, such as blank ones, get nearly all of
             the weight: images have an error of all their values, tokens each their own.
+        time_scale: factor of the times that the network is given. A slope is learned along them, so
+            their embedding has to be smooth: of 20 and 100 a short training makes far less.
         network: what a `DiffusionMLP` takes.
 
     Raises:
@@ -68,6 +67,7 @@ class MeanFlowHead(nn.Module):
         spans: float = 0.25,
         uniform: float = 0.5,
         power: float = 0.0,
+        time_scale: float = 1.0,
         **network: Unpack[NetworkOptions],
     ) -> None:
         super().__init__()
@@ -79,6 +79,7 @@ class MeanFlowHead(nn.Module):
         self.spans = check_number("spans", spans, 0, 1)
         self.uniform = check_number("uniform", uniform, 0, 1)
         self.power = check_number("power", power, 0)
+        self.time_scale = check_number("time_scale", time_scale, 1e-6)
 
     def velocity(
         self,
@@ -88,7 +89,8 @@ class MeanFlowHead(nn.Module):
         condition: Float[Tensor, "*m d"],
     ) -> Float[Tensor, "*m c"]:
         """Return u(x, r, t) in float32, for projected conditions (`self.network.condition(z)`)."""
-        return self.network(x, SCALE * t, condition + self.span(SCALE * (t - r)))
+        scale = self.time_scale
+        return self.network(x, scale * t, condition + self.span(scale * (t - r)))
 
     def loss(
         self,

@@ -251,6 +251,7 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
         ("mean_flow", "steps", {"steps": 0, "width": 8, "depth": 1}),
         ("mean_flow", "spans", {"spans": 1.5, "width": 8, "depth": 1}),
         ("mean_flow", "uniform", {"uniform": 1.5, "width": 8, "depth": 1}),
+        ("mean_flow", "time_scale", {"time_scale": 0.0, "width": 8, "depth": 1}),
         ("mean_flow", "power", {"power": -1.0, "width": 8, "depth": 1}),
         ("flow_map", "steps", {"steps": 0, "width": 8, "depth": 1}),
         ("flow_map", "share", {"share": 1.5, "width": 8, "depth": 1}),
