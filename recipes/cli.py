@@ -55,6 +55,7 @@ def main() -> None:
     the first that ends by an error says it, and the others nothing.
     """
     command: Command | None = None
+    words: list[str] = []
     try:
         program, commands, words = _commands(sys.argv[1:])
         command = commands.get(_name(words))
@@ -68,7 +69,7 @@ def main() -> None:
             raise SystemExit(1) from None
         if not is_expected(error):
             raise
-        raise SystemExit(f"contar: {one_line(error, options_of(command))}") from None
+        raise SystemExit(f"contar: {one_line(error, options_of(command), words)}") from None
 
 
 def _commands(words: list[str]) -> tuple[str, Mapping[str, Command], list[str]]:

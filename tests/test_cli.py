@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from films import film
 from PIL import Image
 
 from contar.media import Video, fit_frames, read_video
-from recipes import cli
+from recipes import cli, nova
 from recipes._cli import pipes, training
 from recipes.moving_digits import bounced, direction_of
 
@@ -288,6 +289,12 @@ def test_info_states_parts_latents_memory_and_defaults_of_a_folder(capsys):
         ("--video: no file", {"video": "none.mp4"}),
         ("--video: got", {"video": "words.txt"}),
         ("--video: got '1 frames'", {"video": "short.gif", "frames": 17}),
+        ("--frames: got 1, allowed: more than the one", {"video": "short.gif", "frames": 1}),
+        ("--image: got 'xxx", {"image": "x" * 300 + ".png"}),
+        ("--video: got 'xxx", {"video": "x" * 300 + ".mp4"}),
+        ("--prompts: got 'xxx", {"prompts": "x" * 300}),
+        ("--out: got 'xxx", {"out": "x" * 300 + ".mp4"}),
+        ("--count: got '100001 of 1 prompts'", {"count": 100001, "out": "{seed}.mp4"}),
         ("--device: got", {"device": "cuda:99"}),
         ("--steps: got 0", {"steps": 0}),
         ("--diffusion-steps: got 0", {"diffusion_steps": 0}),
@@ -345,6 +352,10 @@ def test_what_cannot_be_done_is_refused_before_generating(
         (("generate", "x", "--image", "a.gif", "--video", "a.gif"), "--video: got 'a video and"),
         (("edit", "a.gif", "--mask", "a.gif", "--grow", "-1"), "--grow: got -1"),
         (("edit", "a.gif", "--mask", "a.gif", "--frames", "0"), "--frames: got 0"),
+        (
+            ("edit", "a.gif", "--canvas", "0", "0", "0", "0"),
+            "--mask: got None, allowed: a file, or",
+        ),
         (("evaluate", "none", "--count", "1"), "--count: got 1"),
         (("evaluate", "none", "--lengths", "2", "1"), "--lengths: got [2, 1]"),
         (("evaluate", "none", "--fast", "--lengths", "1"), "--fast: got True"),
@@ -379,17 +390,22 @@ def test_a_file_that_is_read_is_not_written_over(given, main, tmp_path, monkeypa
             main(*given, "--model", "none", "--out", out)
 
 
-def test_an_edit_reads_no_more_frames_than_are_asked_for(main, tmp_path, monkeypatch):
+def test_an_edit_reads_no_more_frames_than_it_makes_and_two_before_the_model(
+    main, tmp_path, monkeypatch
+):
     pictures = [Image.new("RGB", (96, 64), (n, 0, 0)) for n in range(0, 200, 5)]
     pictures[0].save(file := tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    Image.new("RGB", (96, 64), "white").save(mask := tmp_path / "m.png")
     seen, picture = [], Video.picture
     monkeypatch.setattr(Video, "picture", lambda *given: [seen.append(1), picture(*given)][1])
-    for asked, read in ((5, 2 * 5), (99, 2 * 40)):
-        with pytest.raises(SystemExit, match="model: got 'none'"):
-            main("edit", str(file), "--mask", str(file), "--frames", str(asked), "--model", "none",
-                 "--out", str(tmp_path / "b.gif"))  # fmt: skip
-        assert len(seen) == read
+    words = ("edit", str(file), "--mask", str(mask), "--out", str(tmp_path / "b.gif"))
+    with pytest.raises(SystemExit, match="model: got 'none'"):
+        main(*words, "--model", "none")
+    assert len(seen) == 2
+    for asked, read in ((("--frames", "5"), 5), ((), 17)):  # 17 are the model's
         seen.clear()
+        main(*words, *asked, "--steps", "1", "--diffusion-steps", "1")
+        assert len(seen) == 2 + read
 
 
 def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, capsys):
@@ -614,6 +630,9 @@ def test_a_bad_argument_of_any_command_ends_with_the_message(arguments, tmp_path
     ("given", "said"),
     [(("info", "none"), "model: got 'none'"),
      (("evaluate", "none"), "model: got 'none'"),
+     (("info", "."), "model: got '.', allowed: a pipeline's folder, with a model_index.json"),
+     (("evaluate", "."), "model: got '.', allowed: a pipeline's folder"),
+     (("generate", "x", "--model", "."), "--model: got '.', allowed: a pipeline's folder"),
      (("cache", "none", "--out", "x"), "folder: no folder"),
      (("edit", "none.gif", "--out", "a.gif", "--mask", "m.png"), "in: no file"),
      (("edit", "a.gif", "--out", "a.gif", "--mask", "m.png", "--prompt", "\udcff"),
@@ -623,6 +642,54 @@ def test_what_is_given_by_its_place_is_named_without_dashes(main, given, said):
     with pytest.raises(SystemExit) as caught:
         main(*given)
     assert str(caught.value).startswith(f"contar: {said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(("tokenizer", "--folder", "clips", "--out=file/x"), "--out: got 'file/x', allowed: another"),
+     (("cached", "--cache", ".", "--out", "x"), "--cache: got '.', allowed: a folder that")],
+)  # fmt: skip
+def test_a_path_that_a_training_cannot_use_is_named_by_its_option(
+    given, said, main, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("clips").mkdir()
+    pictures = [Image.new("RGB", (64, 64), (n, 0, 0)) for n in range(0, 200, 10)]
+    for name in ("a", "b"):
+        file = Path("clips", f"{name}.gif")
+        pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=120)
+        file.with_suffix(".txt").write_text("nothing moves")
+    with pytest.raises(SystemExit) as caught:
+        main("train", *given)
+    assert str(caught.value).startswith(f"contar: {said}"), caught.value
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "clips"}
+
+
+def test_steps_of_a_head_that_draws_in_one_pass_are_named_by_their_option(main, tmp_path):
+    tower = nova.Tower(1, 32, 2)
+    sizes: Any = {"temporal": tower, "encoder": tower, "decoder": tower, "latent": (8, 8)}
+    head = {"name": "mixture", "components": 2}
+    text = {"text_width": 384, "text_length": 8}
+    pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
+    network = nova.build(nova.NovaConfig(**sizes, **text, head=head, frames=5))
+    parts = (pipe.vae, pipe.scheduler, pipe.text_encoder, pipe.tokenizer)
+    nova.NovaPipeline(network, *parts).save_pretrained(tmp_path / "model")
+    words = ("generate", "x", "--model", str(tmp_path / "model"), "--frames", "1", "--out")
+    with pytest.raises(SystemExit, match="--diffusion-steps: got 5, allowed: None: this head"):
+        main(*words, str(tmp_path / "a.png"), "--diffusion-steps", "5")
+    main(*words, str(tmp_path / "a.png"), "--steps", "2")
+
+
+def test_a_picture_that_the_shipped_model_does_not_know_is_warned_of(main, tmp_path, capsys):
+    for side, said in (
+        (255, "contar: image: most of it is light, and moving-digits knows"),
+        (0, ""),
+    ):
+        Image.new("RGB", (70, 64), (side,) * 3).save(tmp_path / "a.png")
+        main("generate", "a 3 moves up", "--image", str(tmp_path / "a.png"), "--frames", "5",
+             "--steps", "1", "--out", str(tmp_path / "a.gif"))  # fmt: skip
+        assert capsys.readouterr().err.startswith(said or "\ra.gif")
 
 
 def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):
@@ -682,7 +749,7 @@ def test_bench_tells_what_a_head_of_ones_own_size_costs(main, capsys):
 
 @pytest.mark.parametrize(
     "given", [("--tokens", "0"), ("--steps", "0"), ("--width", "0"), ("--device", "moon"),
-              ("--rounds", "0"), ("--batch", "0"), ("--steps", "-1")]
+              ("--rounds", "0"), ("--batch", "0"), ("--steps", "-1"), ("--tokens",), ("--steps",)]
 )  # fmt: skip
 def test_bench_refuses_what_cannot_be_measured(given, main):
     with pytest.raises(SystemExit, match=rf"^contar: {given[0]}: got .*allowed"):

@@ -38,11 +38,12 @@ def encode_texts(
     rows = [i for i, text in enumerate(texts) if text]
     if not rows:
         return states
-    ids = [tokenizer(texts[i]).input_ids for i in rows]
+    ids = [tokenizer(texts[i], verbose=False).input_ids for i in rows]
     for i, tokens in zip(rows, ids, strict=True):
         if len(tokens) > length:
+            begin = texts[i] if len(texts[i]) <= 100 else texts[i][:100] + "…"
             logging.getLogger("contar").warning(
-                "cut to %d of its %d tokens: %r", length, len(tokens), texts[i]
+                "cut to %d of its %d tokens: %r", length, len(tokens), begin
             )
     ids = [tokenizer(texts[i], truncation=True, max_length=length).input_ids for i in rows]
     longest = max(map(len, ids))

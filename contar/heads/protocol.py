@@ -160,10 +160,27 @@ def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:
         raise bad("guidance.renorm", guidance.renorm, f"{allowed} with this head")
 
 
-def check_plan(head: TokenHead, guidance: Guidance, temperature: float, steps: int | None) -> None:
-    """Raise a ValueError, where a head tells it beforehand, unless its `sample` takes these."""
-    if (check := getattr(head, "check_sample", None)) is not None:
+def check_plan(
+    head: TokenHead, guidance: Guidance, temperature: float, steps: int | None, name: str = "steps"
+) -> None:
+    """Raise a ValueError, where a head tells it beforehand, unless its `sample` takes these.
+
+    Args:
+        head: that is asked.
+        guidance: of its draws.
+        temperature: likewise.
+        steps: likewise.
+        name: of `steps` in what was asked for, for errors.
+    """
+    if (check := getattr(head, "check_sample", None)) is None:
+        return
+    try:
         check(guidance, temperature, steps)
+    except ValueError as error:
+        argument, _, rest = str(error).partition(": ")
+        if argument != "steps":
+            raise
+        raise ValueError(f"{name}: {rest}") from None
 
 
 def check_one_pass(steps: object) -> None:

@@ -33,7 +33,7 @@ def heads(
     """
     import torch
 
-    from contar._errors import check_count, check_device
+    from contar._errors import bad, check_count, check_device
     from contar._timing import in_turn, quantile
     from contar.conditioning import Guidance
     from contar.cpu import speed_up
@@ -42,6 +42,8 @@ def heads(
 
     check_device("device", device)
     for name, counts in {"tokens": tokens, "steps": steps, "batch": (batch,)}.items():
+        if not counts:
+            raise bad(name, "none", "one or more")
         for count in counts:
             check_count(name, count)
     check_count("rounds", rounds)

@@ -35,8 +35,8 @@ def edit(
         prompt: what to show; "" leaves it to the model.
         canvas: pixels that are added at the top, right, bottom and left, and made anew.
         grow: tokens by which the mask grows on each side, where both fade into each other.
-        frames: of the result; more than there are go on from them. If left out those of the video,
-            as many as the model makes, or the one of the picture.
+        frames: of the result; more than there are go on from them. If left out the first ones of
+            the video, as many as the model makes, or the one of the picture. Others are not read.
         asked: of the model; left out, the rate is the video's.
     """
     from contar._errors import bad, check_count, check_text
@@ -50,12 +50,17 @@ def edit(
     check_apart(out, given, mask)
     check_output(out, fps=asked.fps, frames=frames, name="out")
     draws = seeded(asked.seed)
-    if mask is None and canvas is None:
-        raise bad("mask", None, "a file, or a canvas")
-    clip, rate = _read("in", given, frames)
-    white = None if mask is None else _read_mask(mask, clip, given, frames)
+    if mask is None and not any(canvas or ()):
+        raise bad("mask", None, "a file, or a canvas that adds pixels")
+    clip, _ = _read("in", given, 2)  # whether they are what they should be
+    if mask is not None:
+        _read_mask(mask, clip[:1], given, 1)
+    asked.warn_of_light("in", clip)
     asked.warn([prompt], shown=True, moving=len(clip) > 1 or frames not in (None, 1))
     pipe = asked.load()
+    most = frames or pipe.config["defaults"]["num_frames"]
+    clip, rate = _read("in", given, most)
+    white = None if mask is None else _read_mask(mask, clip, given, most)
     shape, parts = _fit(pipe, clip, white, frames, asked.fps or rate, canvas)
     check_output(out, fps=shape.fps, frames=shape.frames, name="out")
     begun = time.monotonic()
@@ -116,7 +121,7 @@ def _fit(
     return shape, {"video": fit_frames(clip, *size), "mask": white}
 
 
-def _read_mask(file: Path, clip: "Tensor", given: Path, most: int | None) -> "Tensor":
+def _read_mask(file: Path, clip: "Tensor", given: Path, most: int) -> "Tensor":
     """Return a mask's frames, of the size of a clip; ValueError if they are of another."""
     from contar._errors import bad
 
@@ -129,12 +134,11 @@ def _read_mask(file: Path, clip: "Tensor", given: Path, most: int | None) -> "Te
     return white
 
 
-def _read(name: str, file: Path, most: int | None) -> "tuple[Tensor, float | None]":
+def _read(name: str, file: Path, most: int) -> "tuple[Tensor, float | None]":
     """Return the frames of a picture or a video, `most` at most, and the latter's rate."""
     from contar.media import open_video, read_image, read_video
 
     if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"):
         return read_image(file, name=name)[None], None
-    if most is not None:  # counted without their pixels
-        most = max(1, sum(1 for _ in islice(open_video(file, name).frames(), most)))
-    return read_video(file, frames=most, name=name)
+    there = sum(1 for _ in islice(open_video(file, name).frames(), most))  # without their pixels
+    return read_video(file, frames=max(1, there), name=name)

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import tyro
@@ -17,6 +18,7 @@ _OPTIONS = {
     "num_inference_steps": "steps",
     "sets": "steps",
     "num_diffusion_steps": "diffusion_steps",
+    "plan.diffusion_steps": "diffusion_steps",
     "guidance_scale": "guidance",
     "negative_prompt": "negative",
     "prompt frame": "prompt_at",
@@ -86,14 +88,36 @@ def is_first() -> bool:
         return os.environ.get("RANK", "0") == "0"
 
 
-def one_line(error: BaseException, options: Mapping[str, str]) -> str:
-    """Return an error's message on one line; an argument is named by the option that sets it."""
+def one_line(error: BaseException, options: Mapping[str, str], words: Sequence[str] = ()) -> str:
+    """Return an error's message on one line; an argument is named by the option that sets it.
+
+    Args:
+        error: that ends a command.
+        options: of `options_of`.
+        words: of the command line: where the system refuses a path of theirs, it is the argument.
+    """
     message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        option = _option_of(error.filename, words, options)
+        if option:
+            return f"{option}: got {error.filename!r}, allowed: another path ({error.strerror})"
     name, colon, rest = message.partition(": ")
     option = name if name in options else _OPTIONS.get(name, "")
     if not colon or option not in options:
         return message
     return f"{options[option]}: {rest}"
+
+
+def _option_of(path: str, words: Sequence[str], options: Mapping[str, str]) -> str | None:
+    """Return the option that says a path or a folder that it is in; None if none does."""
+    said = ""
+    for word in words:
+        value = word
+        if word.startswith("--"):
+            said, _, value = word.partition("=")
+        if value and Path(path).is_relative_to(value):
+            return said if said in options.values() else None
+    return None
 
 
 def refusal(box: str) -> str:
@@ -106,4 +130,5 @@ def refusal(box: str) -> str:
     near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
     found = ((re.fullmatch(pattern, said), wording) for pattern, wording in _WORDINGS)
     said = next((match.expand(wording) for match, wording in found if match), said)
+    said = said.replace("one of 'None', ", "one of ")  # which is not to be said
     return said.rstrip(".") + (f"; there is {near[1]}" if near else "")

@@ -69,11 +69,13 @@ def generate(
     for each in wanted:
         check_apart(each.file, prompts, image, video)
     picture = None if image is None else read_image(image, name="image")[None]
+    shown = picture
     if video is not None:
-        read_video(video, frames=1, name="video")  # whether it is one
+        shown, _ = read_video(video, frames=1, name="video")  # whether it is one
+    asked.warn_of_light("image" if video is None else "video", shown)
     asked.warn(
         [each.prompt for each in wanted],
-        shown=picture is not None or video is not None,
+        shown=shown is not None,
         moving=frames != 1,
     )
     asked.warn([text for _, text in prompt_at], shown=True)
@@ -167,11 +169,18 @@ def _given(
     video: Path | None,
     changes: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Return given first frames, cut to the model's shape, as arguments of the pipeline."""
+    """Return given first frames, cut to the model's shape, as arguments of the pipeline.
+
+    Raises:
+        ValueError: they are all that is asked for; else as `read_tail`.
+    """
+    from contar._errors import bad
     from contar.media import fit_frames, read_tail
     from contar.tokenizers import VAETokenizer, longest_clip
 
     given, size = {}, (shape.height, shape.width)
+    if shape.frames == 1 and (picture is not None or video is not None):
+        raise bad("frames", 1, "more than the one that is given")
     if picture is not None:
         given["image"] = fit_frames(picture, *size)[0]
     if video is not None:

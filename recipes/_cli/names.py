@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
+MOST = 100_000  # files of a call
 _FIELDS = ("number", "prompt", "sample", "seed")
 
 
@@ -55,11 +56,13 @@ def name_files(out: Path, prompts: Sequence[str], *, count: int, seed: int) -> l
     behind the name.
 
     Raises:
-        ValueError: a pattern that is none, or two files of one name.
+        ValueError: a pattern that is none, two files of one name, or more than `MOST`.
     """
     from contar._errors import bad, check_count
 
     total = len(prompts) * check_count("count", count)
+    if total > MOST:
+        raise bad("count", f"{count} of {len(prompts)} prompts", f"{MOST} files at most")
     pattern, names = str(out), ", ".join(f"{{{name}}}" for name in _FIELDS)
     try:
         fields = [field for _, field, _, _ in Formatter().parse(pattern) if field is not None]

@@ -13,6 +13,7 @@ import tyro
 if TYPE_CHECKING:
     import torch
 
+    from contar._typing import Tensor
     from recipes.nova import NovaPipeline
 
 
@@ -87,6 +88,17 @@ class Asked:
             if lack is not None:
                 print(f"contar: {lack}: moving-digits makes what it likes", file=sys.stderr)
 
+    def warn_of_light(self, name: str, frames: "Tensor | None") -> None:
+        """Say on stderr if the model that contar carries is shown another kind of picture.
+
+        Args:
+            name: of the argument.
+            frames: uint8 [t, h, w, 3], given; None is none.
+        """
+        if self.model == "moving-digits" and frames is not None and frames.float().mean() > 127:
+            known = "moving-digits knows light writing on black"
+            print(f"contar: {name}: most of it is light, and {known}", file=sys.stderr)
+
     def load(self) -> "NovaPipeline":
         """Return the pipeline, on its device; errors as `load_pipeline`."""
         return load_pipeline(self.model, self.device, self.dtype, self.heads, self.tiling)
@@ -129,7 +141,8 @@ class Shape:
             more: that only JSON says: prompt, seed, model.
         """
         if not as_json:
-            print(f"{self.frames} frames of {self.width} x {self.height}: {file}", flush=True)
+            count = "1 frame" if self.frames == 1 else f"{self.frames} frames"
+            print(f"{count} of {self.width} x {self.height}: {file}", flush=True)
             return
         known = {"file": str(file), **more, **asdict(self)}
         known["seconds"] = round(time.monotonic() - begun, 3)

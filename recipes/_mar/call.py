@@ -98,7 +98,8 @@ def read_call(
     head = plan.solver_of(model.head)
     steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
     for count in dict.fromkeys(steps):
-        check_plan(head, plan.guidance.at(1), plan.temperature_at(0), count)
+        guidance, temperature = plan.guidance.at(1), plan.temperature_at(0)
+        check_plan(head, guidance, temperature, count, "plan.diffusion_steps")
     labels = labels.to(device)
     if plan.guidance.active:
         none = torch.full((batch,), c.classes, dtype=torch.int64, device=device)

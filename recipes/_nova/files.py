@@ -87,7 +87,7 @@ def from_pretrained(
     check_instance("compile", compile, bool)
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
     folder = _locate(folder_or_hub_id, {**hub, "local_files_only": local_files_only})
-    index = read_json(folder / "model_index.json")
+    index = read_index(folder, "folder_or_hub_id", folder_or_hub_id)
     parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
         named = index.get(part) or [None]
@@ -114,6 +114,24 @@ def from_pretrained(
     if compile:
         parts["transformer"].compile()
     return NovaPipeline(**parts)
+
+
+def read_index(folder: Path, name: str, got: str | Path) -> dict[str, Any]:
+    """Return what a pipeline's folder says that it holds.
+
+    Args:
+        folder: of the pipeline.
+        name: of the argument that names it, for errors.
+        got: what the argument was.
+
+    Raises:
+        FileNotFoundError: it is no pipeline's.
+        ValueError: the index is no JSON object.
+    """
+    if not (folder / "model_index.json").is_file():
+        allowed = "a pipeline's folder, with a model_index.json in it"
+        raise FileNotFoundError(f"{name}: got {str(got)!r}, allowed: {allowed}")
+    return read_json(folder / "model_index.json")
 
 
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:

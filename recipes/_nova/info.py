@@ -7,12 +7,12 @@ import torch
 from safetensors import safe_open
 
 from contar._errors import bad
-from contar._files import read_json, read_weights, weight_files
+from contar._files import read_weights, weight_files
 from contar.conditioning import text_package
 from contar.tokenizers import VAETokenizer, vae_memory
 from recipes._nova.config import PRESETS
 from recipes._nova.defaults import default_values
-from recipes._nova.files import open_network, open_vae
+from recipes._nova.files import open_network, open_vae, read_index
 from recipes._nova.network import Nova
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -38,10 +38,10 @@ def describe(
         with torch.device("meta"):
             network = Nova(PRESETS[str(model)])
         return "\n".join([f"{model}: a preset", *_network_lines(network)])
+    index = read_index(folder, "model", model)
     place = folder / "transformer"
     network, _ = open_network(place, _weights(place), num_heads)
     lines = [f"{model}: a pipeline", *_network_lines(network)]
-    index = read_json(folder / "model_index.json")
     packaged = index.get("text_package")
     text = text_package(packaged) if packaged else folder / "text_encoder"
     if text.is_dir():

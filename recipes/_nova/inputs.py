@@ -22,7 +22,7 @@ from contar._errors import (
 from contar._typing import Float, Tensor, UInt8
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
-from contar.heads import DiffusionHead
+from contar.heads import DiffusionHead, check_plan
 from contar.media import to_rgb
 from contar.tokenizers import Tokenizer
 from recipes._nova.editing import Canvas, Edit
@@ -87,6 +87,7 @@ def read_settings(
         steps = _count("num_diffusion_steps", values, trained, "it was trained with")
     elif values["num_diffusion_steps"] is not None:
         steps = check_count("num_diffusion_steps", values["num_diffusion_steps"])
+        check_plan(model.head, Guidance(), 1.0, steps, "num_diffusion_steps")
     scale, renorm = values["guidance_scale"], values["guidance_renorm"]
     check_number("guidance_scale", scale, 0)
     if start is not None:

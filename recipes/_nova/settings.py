@@ -74,7 +74,7 @@ def check_steps(settings: Settings, sets: int) -> None:
     guidance = settings.plan.guidance.at(1)
     for count in dict.fromkeys(settings.steps(sets)):
         for temperature in dict.fromkeys(settings.plan.temperatures):
-            check_plan(settings.head, guidance, temperature, count)
+            check_plan(settings.head, guidance, temperature, count, "plan.diffusion_steps")
 
 
 def read_order(

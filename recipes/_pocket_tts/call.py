@@ -96,7 +96,7 @@ def read_call(
     device, batch = model.device, len(texts)
     check_backend(backend, device)
     temperature = math.sqrt(plan.temperature)
-    check_plan(model.head, Guidance(), temperature, plan.steps)
+    check_plan(model.head, Guidance(), temperature, plan.steps, "plan.steps")
     tail = plan.tail if isinstance(plan.tail, tuple) else (plan.tail,) * batch
     if len(tail) != batch:
         raise bad("plan.tail", plan.tail, f"one number, or one for each of {batch} texts")

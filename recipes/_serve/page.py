@@ -81,6 +81,7 @@ class Desk:
             yield from self._make(visitor, *wish, stop)
         finally:
             visitor.busy = False
+            self.visitors.make_room(str(request.session_hash))
 
     def _make(
         self, visitor: Visitor, wish: Wish, given: Given | None, stop: Event
@@ -143,6 +144,7 @@ class Desk:
         finally:
             Path(path).unlink(missing_ok=True)
         self.visitor(request).given = given
+        self.visitors.make_room(str(request.session_hash))
         return html.message(html.counted(len(given), "here")), html.easel(given, self.fps)
 
     def take(self, request: gr.Request) -> tuple[str, Any]:

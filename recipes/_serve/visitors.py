@@ -29,6 +29,12 @@ class Visitor:
     busy: bool = False
     stop: Event = field(default_factory=Event)
 
+    @property
+    def bytes(self) -> int:
+        """What is held in memory for it."""
+        given = 0 if self.given is None else self.given.nbytes
+        return given + (0 if self.made is None else self.made.nbytes)
+
     def begin(self) -> None:
         """Stop what is at work or waits, and be ready for something new."""
         self.stop.set()
@@ -36,19 +42,20 @@ class Visitor:
 
 
 class Visitors:
-    """The tabs that are open, by their names; of more than `most` those longest idle are forgotten.
+    """The tabs that are open, by their names; where there are too many, the longest idle go.
 
     One for which something is made is not idle.
 
     Args:
         most: tabs.
+        room: bytes that all may hold, of what they brought and what was made for them.
 
     Raises:
-        ValueError: `most` below 1.
+        ValueError: `most` or `room` below 1.
     """
 
-    def __init__(self, most: int = 256) -> None:
-        self._most = check_count("most", most)
+    def __init__(self, most: int = 256, room: int = 2 * 2**30) -> None:
+        self._most, self._room = check_count("most", most), check_count("room", room)
         self._here: OrderedDict[str, Visitor] = OrderedDict()
         self._lock = Lock()
 
@@ -60,10 +67,23 @@ class Visitors:
         with self._lock:
             visitor = self._here.setdefault(name, Visitor())
             self._here.move_to_end(name)
-            idle = [n for n, other in self._here.items() if n != name and not other.busy]
-            for other in idle[: max(0, len(self._here) - self._most)]:
-                self._here.pop(other).stop.set()
+            self._forget_beyond(name)
             return visitor
+
+    def make_room(self, name: str) -> None:
+        """Forget idle ones if all hold too much, now that a tab holds more."""
+        with self._lock:
+            self._forget_beyond(name)
+
+    def _forget_beyond(self, name: str) -> None:
+        idle = [n for n, other in self._here.items() if n != name and not other.busy]
+        held = sum(visitor.bytes for visitor in self._here.values())
+        for other in idle:
+            if len(self._here) <= self._most and held <= self._room:
+                return
+            gone = self._here.pop(other)
+            gone.stop.set()
+            held -= gone.bytes
 
     def leave(self, name: str) -> None:
         """Stop what is made for a tab, and forget it."""

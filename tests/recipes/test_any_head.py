@@ -211,7 +211,7 @@ def test_what_only_a_diffusion_takes_is_refused_for_another_head(refuses):
         nova.generate(model, text, replace(plan, scheduler={"_class_name": "DDPMScheduler"}))
     with refuses("flow_shift"):
         nova.generate(model, text, replace(plan, flow_shift=2.0))
-    with refuses("steps", "3"):
+    with refuses("plan.diffusion_steps", "3", "in one pass"):
         nova.generate(model, text, replace(plan, diffusion_steps=3))
     with refuses("noise"):
         noise = torch.zeros(1, 1, 2)

@@ -271,7 +271,7 @@ DDPM = {"_class_name": "DDPMScheduler", "clip_sample": False}
             {"plan": plan(guidance=mar.Guidance(2.0, renorm=0.5, renorm_over="frame"))},
         ),
         ("sets", "9", {"plan": plan(sets=9)}),
-        ("steps", "1001", {"plan": plan(diffusion_steps=1001)}),
+        ("plan.diffusion_steps", "1001", {"plan": plan(diffusion_steps=1001)}),
         ("scheduler", "fixed", {"plan": plan(scheduler=FLOW)}),
         ("scheduler", "fixed", {"plan": plan(scheduler=DDPM)}),
         ("flow_shift", "3.0", {"plan": plan(scheduler=DDPM, flow_shift=3.0)}),

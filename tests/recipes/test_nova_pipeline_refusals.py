@@ -528,7 +528,8 @@ CONFIGS = ["transformer/config.json", "vae/config.json", SCHEDULER, "text_encode
         *((part, "no such folder", lambda folder, part=part: (lost(part)(folder),
                                                               (folder / part).write_text("")))
           for part in ("transformer", "vae", "scheduler")),
-        *((Path(config).name, "no such file", lost(config)) for config in CONFIGS),
+        *((Path(config).name, "no such file", lost(config)) for config in CONFIGS[:-1]),
+        ("folder_or_hub_id", "model_index.json", lost(CONFIGS[-1])),
         *((file, "no such file", lost(file)) for file in (TRANSFORMER, VAE, TEXT)),
         (f"vae/{WEIGHTS}", "no such file", lost(f"vae/{WEIGHTS}.index.json")),
         ("vae/nowhere.safetensors", "no such file",
@@ -567,7 +568,7 @@ def test_a_folder_hides_the_shipped_model_of_its_name_only_when_it_is_named_as_a
 
 
 def test_an_empty_folder_has_no_index(tmp_path):
-    is_missing(tmp_path, "model_index.json", str(tmp_path))
+    is_missing(tmp_path, "folder_or_hub_id", str(tmp_path), "model_index.json")
 
 
 @pytest.fixture

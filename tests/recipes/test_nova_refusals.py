@@ -389,7 +389,7 @@ def test_an_unknown_scheduler_is_refused(model, argument, came, scheduler, refus
         ("plan", "str", {"plan": "fast"}),
         ("sets", "64", {"plan": None}),
         ("sets", "17", {"plan": plan(sets=17)}),
-        ("steps", "1001", {"plan": plan(diffusion_steps=1001)}),
+        ("plan.diffusion_steps", "1001", {"plan": plan(diffusion_steps=1001)}),
         ("plan.grid", "(8, 6)", {"plan": plan(grid=(8, 6))}),
         ("plan.grid", "(2, 2)", {"plan": plan(grid=(2, 2))}),
         ("negative_prompt_embeds", "str", {"negative_prompt_embeds": "blurry"}),

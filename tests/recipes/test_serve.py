@@ -356,6 +356,28 @@ def test_of_too_many_visitors_none_at_work_is_forgotten():
     assert visitors.of("a") is first
 
 
+def test_of_visitors_who_hold_too_much_the_longest_idle_is_forgotten():
+    visitors = Visitors(room=100)
+    first, second, third = map(visitors.of, "abc")
+    first.given = torch.zeros(2, 5, 3, 3, dtype=torch.uint8)  # 90 bytes
+    second.made = np.zeros((1, 1, 1, 3), np.uint8)
+    visitors.make_room("b")
+    assert len(visitors) == 3
+    third.given = torch.zeros(1, 1, 3, 3, dtype=torch.uint8)
+    visitors.make_room("c")
+    assert visitors.of("b") is second
+    assert visitors.of("c") is third
+    assert first.stop.is_set()
+    assert visitors.of("a").given is None
+    for visitor in (second, third):
+        visitor.given = torch.zeros(4, 5, 3, 3, dtype=torch.uint8)
+    second.busy = True
+    visitors.make_room("c")  # one is at work, one asks: both stay, however much they hold
+    assert len(visitors) == 2
+    assert not second.stop.is_set()
+    assert not third.stop.is_set()
+
+
 def answer(method: str, headers: list[tuple[bytes, bytes]], kind: str = "http") -> list[Any]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
