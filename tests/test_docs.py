@@ -32,7 +32,9 @@ NEEDS = {"prepare": ("datatrove", "imagehash", "pyarrow", "rapidocr", "scenedete
 # A block that opens with another word, as ```python no-run, is shown and not run.
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"!\[[^\]]*\]\((images/[^)]+\.png)\)")
+SHOWN = re.compile(r"^```python no-run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"\]\(([^)#:\s]*)#([^)]+)\)")
 
 
 def name_of(path: Path) -> str:
@@ -123,9 +125,36 @@ def test_a_nova_from_nothing_takes_a_hundred_lines_of_torch_alone() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    missing = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    missing = [link for link in LINK.findall(prose(page)) if not (page.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_links_of_a_page_to_parts_of_pages_lead_to_headings(page: Path) -> None:
+    targets = [
+        (page.parent / (file or page.name), part) for file, part in ANCHOR.findall(prose(page))
+    ]
+    assert not [(file, part) for file, part in targets if part not in anchors(file)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_a_page_shows_and_does_not_run_is_python_and_imports_what_is_there(page: Path) -> None:
+    for code in SHOWN.findall(page.read_text(encoding="utf-8")):
+        body = ast.parse(code).body
+        imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(ast.unparse(ast.Module(imports, [])), {})
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names by which a page's headings are linked to."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    words = (re.sub(r"[^\w\s-]", "", heading.lower()) for heading in headings)
+    return {re.sub(r"\s+", "-", word.strip()) for word in words}
 
 
 def docstrings(path: Path) -> Iterator[tuple[str, str, int]]:
