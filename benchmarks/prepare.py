@@ -191,9 +191,9 @@ def check(folder: Path, out: Path, kinds: dict[str, list[str]]) -> dict[str, Any
         "cuts found where they are": sum(each == [0, FRAMES // 2] for each in starts.values()),
         "of videos with a cut": len(starts),
         "others that were cut": sum(r["shot"] > 0 for r in others),
-        "copies found": sum(r["duplicate"] for r in copies),
-        "of copies": len(copies),
-        "others found to be copies": sum(r["duplicate"] for r in others),
+        "shots of copies found": sum(r["duplicate"] for r in copies),
+        "of shots of copies": len(copies),
+        "shots of others found to be copies": sum(r["duplicate"] for r in others),
         "clips": len(Cache(out / "clips")),
         "shards": len(list((out / "clips").glob("*.tar"))),
     }
