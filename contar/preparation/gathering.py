@@ -34,7 +34,7 @@ def gather_scores(out: str | os.PathLike[str]) -> Gathered:
 
     Equal scores make equal bytes, in however many shares they were made. Of shots that look alike
     the first by name stays; the others say which it is. For that, the hashes and names of those
-    that stay are held, some 150 bytes each; of the rest a few thousand rows.
+    that stay are held, some 250 bytes each; of the rest a few thousand rows.
 
     Raises:
         FileNotFoundError: a rank has not ended.
