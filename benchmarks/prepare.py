@@ -25,9 +25,11 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from datatrove.utils import stats
 from PIL import Image, ImageDraw
 
 from contar.data import Cache
@@ -99,14 +101,18 @@ class Command:
             command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
 
-    def end(self) -> tuple[float, float]:
-        """Wait for it; return its seconds, and its most memory in MiB."""
+    def end(self) -> dict[str, float]:
+        """Wait for it; return its seconds, those of the processor, and its most memory in MiB."""
         assert self.process.stderr is not None
         said = self.process.stderr.read()
         _, status, used = os.wait4(self.process.pid, 0)
         if status:
             raise SystemExit(said.decode()[-2000:])
-        return time.perf_counter() - self.begun, used.ru_maxrss / 1024
+        return {
+            "seconds": time.perf_counter() - self.begun,
+            "processor's": used.ru_utime + used.ru_stime,
+            "MiB": used.ru_maxrss / 1024,
+        }
 
     def kill(self, *, whole: bool) -> None:
         """Kill it, and its workers as well if `whole`; others end by themselves."""
@@ -123,11 +129,10 @@ def words(folder: Path, out: Path, workers: int) -> tuple[list[str], list[str]]:
     return [str(folder), *shares], ["--apply", KEPT, "--shard", str(SHARD), *shares]
 
 
-def whole_run(folder: Path, out: Path, workers: int) -> dict[str, float]:
-    """Score and cut; return seconds, and the memory of the command."""
+def whole_run(folder: Path, out: Path, workers: int) -> dict[str, dict[str, float]]:
+    """Score and cut; return what each took."""
     score, cut = words(folder, out, workers)
-    seconds, memory = Command(*score).end()
-    return {"score": seconds, "memory": memory, "cut": Command(*cut).end()[0]}
+    return {"score": Command(*score).end(), "cut": Command(*cut).end()}
 
 
 def journaled(out: Path) -> int:
@@ -200,19 +205,20 @@ def check(folder: Path, out: Path, kinds: dict[str, list[str]]) -> dict[str, Any
 
 
 def by_step(folder: Path, choose: Callable[[str], bool], most: int) -> dict[str, Any]:
-    """Return the mean seconds a file of each step, in this process, after files to warm up."""
+    """Return the processor's mean seconds a file of each step, after files to warm up."""
     root, files = find_files(folder)
     files = [file for file in files if choose(file.name)][:most]
     chain = Chain(Preparation())
+    stats.time = SimpleNamespace(perf_counter=time.process_time)  # of what the steps note
     for measured in (files[:3], files):
         chain = Chain(Preparation())
-        begun = time.perf_counter()
+        begun = time.process_time()
         for file in measured:
             try:
                 chain.shots(root, file)
             except ValueError:
                 continue
-        whole = time.perf_counter() - begun
+        whole = time.process_time() - begun
     seconds = {step.name: step.stats.time_stats.total / len(files) for step in chain.steps}
     return {"files": len(files), "seconds a file": whole / len(files), "of": seconds}
 
@@ -224,7 +230,7 @@ def scaling(folder: Path, rounds: int) -> dict[str, Any]:
         for number in range(rounds):
             for workers in (1, 2):
                 score, _ = words(folder, Path(place) / f"{number}-{workers}", workers)
-                seconds[workers].append(Command(*score).end()[0])
+                seconds[workers].append(Command(*score).end()["seconds"])
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     return {"one": seconds[1], "two": seconds[2], "times as fast": statistics.median(ratios)}
 

@@ -43,8 +43,8 @@ class Duplicates:
     """Says of one shot after the other which earlier one it is nearly the same as.
 
     Two shots are so if each of their three hashes differs in at most `near` bits. Shots that are
-    duplicates of others are not compared with, so the answer is always one that stays. A shot that
-    stays takes its name and 24 + 4 (near + 1) bytes.
+    duplicates of others are not compared with, so the answer is always one that stays. One
+    that stays takes some 250 bytes.
 
     Args:
         near: bits of 64, at most 15.
