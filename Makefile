@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 OLDEST_PIP := .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
-.PHONY: install demo test coverage test-oldest parity mutants check bench docs browser
+.PHONY: install demo test coverage test-oldest parity mutants check bench docs browser scale
 
 install: $(STAMP)
 
@@ -64,6 +64,11 @@ browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,web]" playwright
 	command -v chromium || (apt-get update -qq && apt-get install -qq --yes chromium)
 	$(BIN)/python -m pytest tests/recipes/test_serve_page.py -p no:benchmark
+
+# The Ray engine, on a cluster of two workers that the tests start here
+scale: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
+	$(BIN)/python -m pytest -p no:benchmark --scale -m scale tests/evaluation tests/recipes
 
 # What equals official implementations, with their recorded outputs or with themselves
 parity: $(STAMP)

@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from recipes._cli import bench as bench_commands
-from recipes._cli import preparing, suites, training
+from recipes._cli import caching, preparing, suites, training
 from recipes._cli.demo import demo
 from recipes._cli.editing import edit
 from recipes._cli.errors import is_expected, is_first, one_line, options_of, refusal
@@ -40,7 +40,7 @@ COMMANDS: dict[str, Command] = {
     "train": train,
     "bench": bench,
     "prepare": preparing.prepare,
-    "cache": training.cache,
+    "cache": caching.cache,
     "compare": training.compare,
     "sample": suites.sample,
     "scores": suites.scores,

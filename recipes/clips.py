@@ -5,7 +5,7 @@ A/model --out CACHE`, then `contar train cached --cache CACHE --model A/model --
 left out where MODEL's tokenizer brings the clips back well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from contar._errors import bad
-from contar.data import Cache, captioned_files, write_cache
+from contar.data import Cache, CaptionedFile, Sample, captioned_files, write_cache
 from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training import (
     Clip,
@@ -39,7 +39,10 @@ __all__ = [
     "CachedRecipe",
     "NovaStage",
     "TokenizerRecipe",
+    "clip_size",
     "clips_of",
+    "encoder_of",
+    "made_with",
     "make_cache",
     "train_cached",
     "train_tokenizer",
@@ -118,7 +121,12 @@ class HeadRecipe:
     )
 
 
-def _made_with(pipe: nova.NovaPipeline) -> dict[str, str]:
+def made_with(pipe: nova.NovaPipeline) -> dict[str, str]:
+    """Return fingerprints of a pipeline's tokenizer and text encoder, which a cache remembers.
+
+    Raises:
+        ValueError: it has no text encoder.
+    """
     if pipe.text_encoder is None:
         raise bad("model", "a pipeline without a text encoder", "one with all its parts")
     return {
@@ -135,13 +143,44 @@ def clips_of(
     fps: float | None = None,
 ) -> Iterator[Clip]:
     """Return the clips of a folder in a pipeline's size, as `make_cache` takes them."""
-    files, tokenizer = captioned_files(folder), VAETokenizer(pipe.vae)
-    defaults = pipe.config["defaults"]
+    return read_clips(captioned_files(folder), **clip_size(pipe, frames=frames, fps=fps))
+
+
+def clip_size(
+    pipe: nova.NovaPipeline, *, frames: int | None = None, fps: float | None = None
+) -> dict[str, Any]:
+    """Return frames, rate, height and width of a pipeline's clips, as `read_clips` takes them.
+
+    Args:
+        pipe: whose frames give the size.
+        frames: of a clip, 1 for pictures; None is the pipeline's default.
+        fps: frames per second, likewise.
+
+    Raises:
+        ValueError: a number of frames that the tokenizer does not take.
+    """
+    defaults, tokenizer = pipe.config["defaults"], VAETokenizer(pipe.vae)
     count = defaults["num_frames"] if frames is None else frames
-    rate = defaults["fps"] if fps is None else fps
     tokenizer.latent_frames(count, "frames")
     height, width = (side * tokenizer.space_stride for side in pipe.transformer.sizes.latent)
-    return read_clips(files, frames=count, fps=rate, height=height, width=width)
+    rate = defaults["fps"] if fps is None else fps
+    return {"frames": count, "fps": rate, "height": height, "width": width}
+
+
+def encoder_of(pipe: nova.NovaPipeline, size: Mapping[str, Any]) -> Callable[..., Iterator[Sample]]:
+    """Return what makes samples of a captioned file, each by itself, as `encode_shards` takes it.
+
+    Args:
+        pipe: whose tokenizer and text encoder are taken.
+        size: of `clip_size`.
+    """
+    parts = (VAETokenizer(pipe.vae), pipe.tokenizer, pipe.text_encoder)
+    length = pipe.transformer.sizes.text_length
+
+    def encode(file: CaptionedFile) -> Iterator[Sample]:
+        return encode_clips(read_clips([file], **size), *parts, length=length, batch=1)
+
+    return encode
 
 
 def make_cache(
@@ -170,7 +209,7 @@ def make_cache(
     parts = (tokenizer, pipe.tokenizer, pipe.text_encoder)
     samples = encode_clips(clips, *parts, length=length)
     shown = (sample for sample in tqdm(samples, desc="cache", unit="clip"))
-    write_cache(shown, out, made_with={"data": Path(folder).name, **_made_with(pipe)})
+    write_cache(shown, out, made_with={"data": Path(folder).name, **made_with(pipe)})
     return Cache(out)
 
 
@@ -220,7 +259,7 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
             `model` in `out` that this run did not make, or as `contar.training.train`.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
-    cache = Cache(recipe.cache, made_with=_made_with(pipe), skip_corrupted=recipe.skip_corrupted)
+    cache = Cache(recipe.cache, made_with=made_with(pipe), skip_corrupted=recipe.skip_corrupted)
     first = check_samples(cache, 4)
     latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
     made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}
@@ -248,7 +287,7 @@ def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> P
         FileNotFoundError, ValueError: as `train_cached` and `contar.training.distill_head`.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
-    cache = Cache(recipe.cache, made_with=_made_with(pipe))
+    cache = Cache(recipe.cache, made_with=made_with(pipe))
     check_samples(cache, 4)
     place = out / "head"
     with one_run(out):

@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--scale", action="store_true", help="also run tests that start a Ray cluster")
     parser.addoption("--device", help="run tests/device on it, and nothing else by default")
 
 
@@ -68,10 +69,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
-    if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs --slow"))
+    for mark in ("slow", "scale"):
+        if not config.getoption(f"--{mark}"):
+            for item in items:
+                if mark in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"needs --{mark}"))
 
 
 @pytest.fixture
@@ -106,6 +108,27 @@ def main(monkeypatch):
         cli.main()
 
     return run
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Stand-ins for Slurm's commands, which take a job and do nothing."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, line in {"sbatch": "echo Submitted batch job 7", "scontrol": "echo node1"}.items():
+        (tools / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_NODELIST", "node1")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """Options of a Ray cluster on this machine, with 2 workers, which ends with the tests."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
+    yield ("mem_per_cpu_gb=1",)
+    ray.shutdown()
 
 
 @contextlib.contextmanager

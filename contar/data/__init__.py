@@ -8,16 +8,22 @@ from contar.data.captioned import (
     captioned_files,
     read_caption,
 )
+from contar.data.shards import Entry, ShardedClip, clip_of, read_entries, shard_files
 
 __all__ = [
     "PICTURES",
     "VIDEOS",
     "Cache",
     "CaptionedFile",
+    "Entry",
     "Sample",
+    "ShardedClip",
     "captioned_files",
+    "clip_of",
     "join_shards",
     "read_caption",
+    "read_entries",
+    "shard_files",
     "write_cache",
     "write_shard",
 ]

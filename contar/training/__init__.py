@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from contar.training.autoencoder import VaeStage, train_vae
     from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
     from contar.training.latents import Latents
+    from contar.training.shards import (
+        encode_shards,
+        failed_clips,
+        join_cache,
+        plan_cache,
+        shards_left,
+    )
 else:  # these import diffusers
     __getattr__ = lazily(
         __name__,
@@ -25,6 +32,13 @@ else:  # these import diffusers
             "autoencoder": ("VaeStage", "train_vae"),
             "caching": ("Clip", "check_samples", "encode_clips", "fingerprint", "read_clips"),
             "latents": ("Latents",),
+            "shards": (
+                "encode_shards",
+                "failed_clips",
+                "join_cache",
+                "plan_cache",
+                "shards_left",
+            ),
         },
     )
 
@@ -41,14 +55,19 @@ __all__ = [
     "distill_head",
     "draw_step",
     "encode_clips",
+    "encode_shards",
+    "failed_clips",
     "fingerprint",
     "frame_losses",
     "freeze",
+    "join_cache",
     "one_run",
+    "plan_cache",
     "processes",
     "read_clips",
     "require_matplotlib",
     "save_curves",
+    "shards_left",
     "train",
     "train_vae",
 ]

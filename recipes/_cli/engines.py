@@ -205,7 +205,7 @@ def _executor(engine: Engine) -> Any:
             from datatrove.executor import LocalPipelineExecutor as Executor
     except ImportError as error:
         missing = (error.name or "datatrove").partition(".")[0]
-        package = missing if missing == "ray" else '"contar[scale]"'
+        package = f'"contar[{"ray" if missing == "ray" else "scale"}]"'
         needs = f"engine {engine!r} needs it: pip install {package}"
         raise ImportError(f"{missing} is not installed; {needs}") from None
     return Executor

@@ -1,47 +1,10 @@
-"""The command line of training: cache, train, compare."""
+"""The command line of training: train, compare."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-
-
-@tyro.conf.configure(tyro.conf.DisallowNone)
-def cache(
-    folder: tyro.conf.Positional[Path],
-    out: Path,
-    model: str = "moving-digits",
-    frames: int | None = None,
-    fps: float | None = None,
-) -> None:
-    """Encode captioned videos or pictures once, for `contar train cached`.
-
-    Args:
-        folder: of videos and pictures, each beside a .txt of the same name.
-        out: folder of the cache, to be made.
-        model: the pipeline whose tokenizer and text encoder are taken, as in `generate`.
-        frames: of a clip, 1 for pictures; the model's default if left out.
-        fps: frames per second, likewise.
-    """
-    import torch
-
-    from contar._errors import bad, check_count, check_number
-    from recipes import nova
-    from recipes.clips import make_cache
-
-    if out.exists():
-        raise bad("out", str(out), "a folder that does not exist yet")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder: no folder {str(folder)!r}")
-    if frames is not None:
-        check_count("frames", frames)
-    if fps is not None:
-        check_number("fps", fps, 0.01)
-    pipe = nova.from_pretrained(model, dtype=torch.float32)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    made = make_cache(folder, pipe, out, frames=frames, fps=fps)
-    print(f"{len(made)} clips: contar train cached --cache {out} --model {model} --out RUN")
 
 
 def comparison() -> Callable[..., None]:

@@ -304,7 +304,7 @@ def test_a_list_takes_pictures_and_several_samples_of_each(fake, tmp_path):
 @pytest.mark.parametrize(("engine", "module", "package"), [
     ("local", "datatrove.executor", 'datatrove is not installed.*"contar.scale."'),
     ("slurm", "datatrove.executor", 'datatrove is not installed.*"contar.scale."'),
-    ("ray", "ray", "ray is not installed.*pip install ray"),
+    ("ray", "ray", 'ray is not installed.*"contar.ray."'),
 ])  # fmt: skip
 def test_without_the_engine_it_is_said_which_package_brings_it(
     engine, module, package, main, tmp_path, monkeypatch
@@ -337,19 +337,9 @@ def test_an_engines_options_are_its_own(tmp_path, refuses):
         run(tmp_path / "out", prompts, workers=2)
 
 
-def test_slurm_gets_an_array_whose_tasks_make_their_shares(fake, tmp_path, monkeypatch, capsys):
+def test_slurm_gets_an_array_whose_tasks_make_their_shares(fake, slurm, tmp_path, capsys):
     import dill
 
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name, line in {
-        "sbatch": "echo Submitted batch job 7",
-        "scontrol": "echo node1",
-    }.items():
-        (tools / name).write_text(f"#!/bin/bash\n{line}\n")
-        (tools / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_NODELIST", "node1")
     prompts, out = listed(tmp_path, 5), tmp_path / "out"
     options = ("time=24:00:00", "partition=gpu", "gpus_per_task=1")
     run(out, prompts, engine="slurm", tasks=3, workers=2, engine_options=options)
@@ -367,6 +357,27 @@ def test_slurm_gets_an_array_whose_tasks_make_their_shares(fake, tmp_path, monke
     share = dill.loads(pickled.read_bytes())
     with locked(out / "run" / "tasks" / "00001"), pytest.raises(ValueError, match="another run"):
         share._run_for_rank(1)
+
+
+@pytest.mark.scale
+def test_ray_makes_the_same_bytes_and_says_which_task_failed(tmp_path, ray_cluster, monkeypatch):
+    prompts = listed(tmp_path, 4)
+    for out, options in {
+        "one": {},
+        "three": {"tasks": 3},
+        "ray": {"tasks": 3, "workers": 2, "engine": "ray", "engine_options": ray_cluster},
+    }.items():
+        run(tmp_path / out, prompts, **options)
+    made = contents(tmp_path / "one" / "prompts")
+    assert len(made) == 4
+    assert contents(tmp_path / "three" / "prompts") == made
+    assert contents(tmp_path / "ray" / "prompts") == made
+    (tmp_path / "ray" / "prompts" / "00002-0.mp4").unlink()
+    with (
+        locked(tmp_path / "ray" / "run" / "tasks" / "00002"),
+        pytest.raises(RuntimeError, match=r"1 of 3 tasks of Ray did not end well: .*00002.log"),
+    ):
+        run(tmp_path / "ray", prompts, tasks=3, engine="ray", engine_options=ray_cluster)
 
 
 def test_a_stopped_run_says_that_the_same_command_goes_on(fake, tmp_path, capsys, monkeypatch):

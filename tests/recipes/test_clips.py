@@ -22,7 +22,7 @@ from contar.tokenizers import CausalVAE
 from contar.training import RunConfig, VaeStage
 from recipes import clips as own
 from recipes import nova
-from recipes._cli import training as commands
+from recipes._cli import caching as commands
 from recipes._nova.distilling import HeadStage, train_head
 from recipes._nova.training import NovaStage
 from recipes.moving_digits import DEFAULTS, TEXT, build, load_text, network
