@@ -17,14 +17,14 @@ from contar.training.saves import check_own
 if TYPE_CHECKING:
     from contar.training.autoencoder import VaeStage, train_vae
     from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
-    from contar.training.latents import Latents
-    from contar.training.shards import (
+    from contar.training.clip_shards import (
         encode_shards,
         failed_clips,
         join_cache,
         plan_cache,
         shards_left,
     )
+    from contar.training.latents import Latents
 else:  # these import diffusers
     __getattr__ = lazily(
         __name__,
@@ -32,7 +32,7 @@ else:  # these import diffusers
             "autoencoder": ("VaeStage", "train_vae"),
             "caching": ("Clip", "check_samples", "encode_clips", "fingerprint", "read_clips"),
             "latents": ("Latents",),
-            "shards": (
+            "clip_shards": (
                 "encode_shards",
                 "failed_clips",
                 "join_cache",

@@ -1,0 +1,296 @@
+"""A cache of the clips of many shards, made shard by shard in any number of tasks.
+
+OUT             the cache: a shard for each that was read, and at the end `cache.json`
+OUT/run         the plan, a line of facts for each shard that is done, parts of files
+"""
+
+import json
+import os
+import shutil
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contar._errors import bad, check_count
+from contar._files import flush, read_json, write_whole
+from contar._work import Failure, ends_all, make_units, told
+from contar.data import (
+    Cache,
+    CaptionedFile,
+    Entry,
+    Sample,
+    clip_of,
+    join_shards,
+    read_entries,
+    write_shard,
+)
+
+RUN = "run"
+_PLAN, _INDEX = "plan.json", "cache.json"
+Encode = Callable[[CaptionedFile], Iterable[Sample]]
+
+
+def plan_cache(
+    shards: Sequence[Path],
+    out: Path,
+    *,
+    made_with: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    tasks: int = 1,
+) -> None:
+    """Write what is to be encoded, or see that it is this.
+
+    Args:
+        shards: of webdataset, each of another name.
+        out: the cache to be made, in a folder that does not exist yet or was begun so.
+        made_with: as in `contar.data.write_cache`.
+        settings: of JSON, such as frames and rate of a clip.
+        tasks: among which the shards are shared.
+
+    Raises:
+        ValueError: a folder begun otherwise, with another number of tasks, or not at all by this.
+    """
+    run = out / RUN
+    plan = {
+        "shards": [file.name for file in shards],
+        "made_with": dict(made_with),
+        "settings": dict(settings),
+        "tasks": check_count("tasks", tasks),
+    }
+    plan = json.loads(json.dumps(plan))
+    if (run / _PLAN).is_file():
+        _check_same(read_json(run / _PLAN), plan, out)
+        return
+    if out.exists() and (others := sorted(p.name for p in out.iterdir() if p.name != RUN)):
+        got = f"{out}, in which {others[0]} is"
+        raise bad("out", got, "a folder that does not exist yet, or one that was begun so")
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(run / _PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def encode_shards(
+    folder: Path,
+    out: Path,
+    encode: Encode,
+    *,
+    rank: int = 0,
+    tasks: int = 1,
+    retry: bool = False,
+    report: Callable[[str], object] = lambda line: None,
+    ended: Callable[[], bool] = lambda: False,
+) -> list[Failure]:
+    """Encode one task's share of a plan: the shards that are not done yet.
+
+    A shard is written whole or not at all, so a run that was killed goes on with the same call. A
+    clip or a shard that fails is recorded with its error, and the next one follows.
+
+    Args:
+        folder: of the shards.
+        out: folder of `plan_cache`.
+        encode: a video or picture to samples, one or several of a clip. What it makes hangs on the
+            clip alone, so that a clip that is tried again fits among the others.
+        rank: of the task; shard i is done by the task of rank i modulo `tasks`.
+        tasks: as in the plan.
+        retry: encode the clips and shards that failed, and no others.
+        report: called with a line for each shard.
+        ended: asked before each clip; True stops the work.
+
+    Returns:
+        The shards that failed as a whole in this call.
+
+    Raises:
+        ValueError: no such rank, or another number of tasks than in the plan.
+        OSError: the folder cannot be written to.
+        RuntimeError: of CUDA, such as that its memory is full.
+    """
+    plan = read_json(out / RUN / _PLAN)
+    if tasks != plan["tasks"]:
+        raise bad("tasks", tasks, f"{plan['tasks']}, as begun with")
+    if check_count("rank", rank, 0) >= tasks:
+        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+
+    def make(number: int) -> None:
+        shard = _Shard(folder / plan["shards"][number], out, number)
+        shard.encode(encode, ended)
+
+    def record(number: int, failure: Failure, trace: str) -> None:
+        before = _read_facts(out, number)  # of a shard that is tried again, whose clips stay
+        failed = [each for each in before.get("failed", ()) if each["key"] is not None]
+        failed.append({"key": None, "error": failure.error, "trace": trace})
+        _write_facts(out, number, {"shard": before.get("shard"), "failed": failed})
+
+    return make_units(
+        range(rank, len(plan["shards"]), tasks),
+        make,
+        wanted=lambda number: _left(out, number, retry),
+        name=lambda number: plan["shards"][number],
+        record=record,
+        ended=ended,
+        report=report,
+    )
+
+
+def shards_left(out: Path, *, retry: bool = False) -> list[int]:
+    """Return the numbers of the shards that `encode_shards` would take."""
+    count = len(read_json(out / RUN / _PLAN)["shards"])
+    return [number for number in range(count) if _left(out, number, retry)]
+
+
+def failed_clips(out: Path) -> Iterator[Failure]:
+    """Yield the clips, as "SHARD: KEY", and shards that failed, in the order of the plan."""
+    for number, name in enumerate(read_json(out / RUN / _PLAN)["shards"]):
+        for failed in _read_facts(out, number).get("failed", ()):
+            file = name if failed["key"] is None else f"{name}: {failed['key']}"
+            yield Failure(file, failed["error"])
+
+
+def join_cache(out: Path) -> int:
+    """Make a cache of the shards, once all are done; return how many samples it has.
+
+    Shards that failed as a whole are not in it. Those that are there are not read.
+
+    Raises:
+        ValueError: a shard is not done, or every one failed.
+    """
+    plan = read_json(out / RUN / _PLAN)
+    if left := shards_left(out):
+        raise bad("out", f"{out}, of which {len(left)} shards are not done", "all of them done")
+    facts = [_read_facts(out, number)["shard"] for number in range(len(plan["shards"]))]
+    whole = [each for each in facts if each is not None]
+    if not whole:
+        first = next(failed_clips(out))
+        got = f"{len(facts)} that all failed, {first.file} by {first.error}"
+        raise bad("shards", got, "one that can be encoded")
+    join_shards(out, whole, plan["made_with"])
+    return sum(each["samples"] for each in whole)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A shard on its way to the cache.
+
+    Attributes:
+        file: that is read.
+        out: the cache.
+        number: of the shard.
+    """
+
+    file: Path
+    out: Path
+    number: int
+
+    def encode(self, encode: Encode, ended: Callable[[], bool]) -> None:
+        """Write the shard and what is known of it."""
+        folder = self.out / RUN / "parts" / f"{self.number:05d}-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        failed: list[dict[str, str]] = []
+        try:
+            samples = self._samples(encode, folder, failed, ended)
+            first = next(samples, None)
+            if first is None:
+                first_error = failed[0]["error"] if failed else "it is empty"
+                raise bad("shards", f"{self.file.name}, {first_error}", "one with a clip")
+            facts = write_shard(_numbered(first, samples), folder, self.number)
+            made = folder / facts["file"]
+            flush(made)
+            for stale in (self.out / _INDEX, _facts_file(self.out, self.number)):
+                stale.unlink(missing_ok=True)  # both have the checksum of what was there
+            os.replace(made, self.out / made.name)
+            _write_facts(self.out, self.number, {"shard": facts, "failed": failed})
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _samples(
+        self,
+        encode: Encode,
+        folder: Path,
+        failed: list[dict[str, str]],
+        ended: Callable[[], bool],
+    ) -> Iterator[Sample]:
+        """Yield the samples of the clips; those that fail go to `failed`."""
+        cache, known = self._known(folder)
+        for entry in read_entries(self.file):
+            if ended():
+                raise RuntimeError("the run has ended")
+            if cache is not None and entry.key in known:
+                yield from (cache[index] for index in known[entry.key])
+                continue
+            try:
+                made = _encoded(entry, encode, folder)
+            except Exception as error:
+                if ends_all(error):
+                    raise
+                place = f"{folder}{os.sep}"
+                failed.append({
+                    "key": entry.key,
+                    "error": told(error).replace(place, ""),
+                    "trace": traceback.format_exc().replace(place, ""),
+                })  # fmt: skip
+                continue
+            yield from made
+
+    def _known(self, folder: Path) -> tuple[Cache | None, dict[str, list[int]]]:
+        """Return the shard as it was encoded before, and which samples are of which key."""
+        shard = _read_facts(self.out, self.number).get("shard")
+        if shard is None or not (self.out / shard["file"]).is_file():
+            return None, {}
+        before = folder / "before"
+        before.mkdir()
+        (before / shard["file"]).symlink_to((self.out / shard["file"]).absolute())
+        join_shards(before, [shard], {})
+        cache = Cache(before)
+        known: dict[str, list[int]] = {}
+        for index in range(len(cache)):
+            known.setdefault(cache[index].facts["key"], []).append(index)
+        return cache, known
+
+
+def _encoded(entry: Entry, encode: Encode, folder: Path) -> list[Sample]:
+    """Return the samples of an entry, with its key and scores."""
+    clip = clip_of(entry)
+    file = folder / f"clip{clip.suffix}"
+    try:
+        file.write_bytes(clip.content)
+        samples = list(encode(CaptionedFile(file, clip.caption)))
+    finally:
+        file.unlink(missing_ok=True)
+    more = {"key": entry.key, **({"scores": clip.scores} if clip.scores else {})}
+    return [Sample(arrays, {**facts, **more}) for arrays, facts in samples]
+
+
+def _numbered(first: Sample, others: Iterator[Sample]) -> Iterator[tuple[int, Sample]]:
+    yield 0, first
+    yield from enumerate(others, 1)
+
+
+def _left(out: Path, number: int, retry: bool) -> bool:
+    facts = _read_facts(out, number)
+    return bool(facts["failed"]) if retry and facts else not (retry or facts)
+
+
+def _facts_file(out: Path, number: int) -> Path:
+    return out / RUN / "shards" / f"{number:05d}.json"
+
+
+def _read_facts(out: Path, number: int) -> dict[str, Any]:
+    """Return what is known of a shard that is done; nothing of another."""
+    file = _facts_file(out, number)
+    return read_json(file) if file.is_file() else {}
+
+
+def _write_facts(out: Path, number: int, facts: dict[str, Any]) -> None:
+    file = _facts_file(out, number)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(facts, ensure_ascii=False) + "\n")
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    if old.get("tasks") != new["tasks"]:
+        raise bad("tasks", new["tasks"], f"{old.get('tasks')}, as {out} was begun with")
+    for name in ("shards", "made_with", "settings"):
+        if old.get(name) != new[name]:
+            got = f"{out}, begun with other {name}: {old.get(name)!r}"
+            raise bad("out", got, f"{new[name]!r}, or a new folder")
