@@ -77,7 +77,7 @@ ADDED = {
 
 
 def test_the_commands_of_the_page_lead_from_clips_to_a_video(folder, tmp_path, main, monkeypatch):
-    (fence,) = re.findall(r"^```\n(contar .*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    fence, _ = re.findall(r"^```\n(contar .*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     commands = [shlex.split(line, comments=True)[1:] for line in fence.splitlines()]
     shutil.copytree(folder, tmp_path / "clips")
     monkeypatch.chdir(tmp_path)
