@@ -31,10 +31,15 @@ TESTS = {  # of each room, fastest first: a mutant's tests end at the first that
     "attention": "attention laws/test_attention_laws.py backbones laws/test_generation_laws.py",
     "ordering": "ordering laws/test_ordering_laws.py laws/test_generation_laws.py",
     "conditioning": "conditioning laws/test_conditioning_laws.py laws/test_head_laws.py parity",
-    "diffusion": "diffusion laws/test_diffusion_laws.py laws/test_head_laws.py parity",
-    "heads": "heads laws/test_head_laws.py recipes/test_any_head.py parity",
-    "generation": "generation recipes/test_mar.py laws/test_generation_laws.py parity",
-    "backbones": "backbones laws/test_attention_laws.py laws/test_generation_laws.py parity",
+    "diffusion": """diffusion training/test_draws.py laws/test_diffusion_laws.py
+        laws/test_head_laws.py parity""",
+    "heads": """heads/test_protocol.py heads/test_heads_refusals.py heads/test_flow_map.py
+        heads/test_likelihood.py heads/test_head_defaults.py laws/test_head_laws.py
+        recipes/test_any_head.py parity heads/test_density.py""",  # which trains: a minute
+    "generation": """generation recipes/test_mar.py recipes/test_times.py laws/test_reuse_laws.py
+        laws/test_generation_laws.py parity""",
+    "backbones": """backbones laws/test_attention_laws.py laws/test_head_laws.py
+        laws/test_generation_laws.py laws/test_reuse_laws.py parity""",
 }
 SWAPPED = {
     "+": "-", "-": "+", "*": "/", "/": "*", "//": "*", "+=": "-=", "-=": "+=", "*=": "/=",

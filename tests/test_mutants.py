@@ -46,8 +46,10 @@ def test_equal_seeds_draw_equal_mutants_of_which_fewer_are_the_first():
         assert text[mutant.start :].startswith(mutant.before)
 
 
-def test_every_room_has_tests_that_are_there():
+def test_every_room_has_tests_that_are_there_and_its_own_are_among_them():
     for room, tests in mutants.TESTS.items():
         assert (mutants.ROOT / "contar" / room).is_dir()
         for name in tests.split():
             assert (mutants.ROOT / "tests" / name).exists(), name
+        own = {path.name for path in (mutants.ROOT / "tests" / room).glob("test_*.py")}
+        assert room in tests.split() or own <= {name.split("/")[-1] for name in tests.split()}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
-from contar.attention import attend
-from contar.attention._kernels import _blindfold, _plain
+from contar.attention import BlockLayout, attend
+from contar.attention._kernels import _blindfold, _plain, _xformers
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -122,3 +122,34 @@ def test_attending_counts_no_devices_which_a_compiled_graph_of_a_gpu_cannot_do(m
     q = torch.zeros(1, 1, 2, 8)
     assert attend(q, q, q).shape == q.shape
     assert attend(q, q, q, backend="plain").shape == q.shape
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layout", [BlockLayout((2, 1, 3), cached=1), BlockLayout((1, 2, 1), 2)])
+def test_xformers_gets_the_samples_end_to_end_and_gives_them_back_in_their_places(
+    layout: BlockLayout, batch: int
+) -> None:
+    ops = pytest.importorskip("xformers.ops")
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any) -> Tensor:  # [1, b·n, s, k]
+        seen = attn_bias.materialize((1, q.shape[1], k.shape[1]))[0] == 0
+        out = _plain(*(x.transpose(1, 2) for x in (q, k, v)), seen)  # type: ignore[reportCallIssue]
+        return out.transpose(1, 2).contiguous()
+
+    draws = torch.Generator().manual_seed(0)
+    counts = (layout.queries, layout.keys, layout.keys)
+    q, k, v = (torch.randn(batch, 2, count, 8, generator=draws) for count in counts)
+    with mock.patch.object(ops, "memory_efficient_attention", kernel):
+        out = _xformers(q, k, v, layout)
+    torch.testing.assert_close(out, attend(q, k, v, mask=layout, backend="plain"))
+
+
+def test_xformers_without_a_mask_gets_each_sample_by_itself() -> None:
+    ops = pytest.importorskip("xformers.ops")
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [b, n, s, k]
+        return _plain(*(x.transpose(1, 2) for x in (q, k, v)), None).transpose(1, 2)  # type: ignore[reportCallIssue]
+
+    q, k, v = draw()
+    with mock.patch.object(ops, "memory_efficient_attention", kernel):
+        torch.testing.assert_close(_xformers(q, k, v, None), attend(q, k, v, backend="plain"))

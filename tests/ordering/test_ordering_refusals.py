@@ -222,3 +222,34 @@ def test_kept_first_takes_an_order_of_each_sample_and_a_truth_of_each_position(
     keep = torch.tensor([True, False, True, False])
     with refuses(argument, came):
         kept_first(**{"order": raster_order(2, 4), "keep": keep, **changes})
+
+
+CPU, ORDER = torch.device("cpu"), torch.tensor([[2, 0, 1], [1, 2, 0]])
+
+
+@pytest.mark.parametrize("visible", [[0, 0], [2, 2], [0, 2], [2, 1]])
+def test_a_mask_by_an_order_shows_each_position_that_it_does_not_hide(visible):
+    mask_by_order(ORDER, torch.tensor(visible)).check(2, 3, CPU)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hidden", "ids", "padding"),
+    [
+        ("mask.hidden", [[True, True]], [[]], None),  # of other sizes
+        ("mask.visible_ids", [[True, False, True]], [[-1]], None),
+        ("mask.visible_ids", [[True, False, True]], [[3]], None),
+        ("mask.visible_ids", [[True, False, True]], [[0]], None),  # a hidden one
+        ("mask.visible_ids", [[True, False, True]], [[]], None),  # one too few
+        ("mask.visible_ids", [[True, False, True]], [[1, 1]], None),  # twice
+        ("mask.visible_ids", [[True, False, True]], [[1, 0]], [[True, False]]),
+        ("mask.hidden", [[False, False, False]], [[0, 1, 2]], None),  # nothing to predict
+    ],
+)
+def test_a_mask_that_shows_other_positions_than_it_does_not_hide_is_refused(
+    argument, hidden, ids, padding, refuses
+):
+    padded = None if padding is None else torch.tensor(padding)
+    visible = torch.tensor(ids, dtype=torch.int64)
+    mask = TrainingMask(torch.tensor(hidden), visible, padded)
+    with refuses(argument):
+        mask.check(1, 3, CPU)
