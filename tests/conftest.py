@@ -27,6 +27,8 @@ settings.load_profile("ci")  # another one: pytest --hypothesis-profile=thorough
 # Files that begin first, so that no worker is left with one of them when the others have ended.
 LONGEST = ("test_docs.py", "test_benchmarks.py", "test_compiled.py", "test_digits_road.py")
 
+DEVICE = Path(__file__).parent / "device"
+
 # The models are tiny: a second thread costs more than it brings, in processes of tests as well.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    named = (Path(word.partition("::")[0]).resolve() for word in config.args)
+    if not config.option.device and any(DEVICE in (path, *path.parents) for path in named):
+        config.option.device = "cuda" if torch.cuda.is_available() else "cpu"
     # Checking every shape costs ten times the tiny models of the tests, and breaks compiled graphs;
     # the profile of 1,000 examples a law and a GPU's run leave it to the short one.
     thorough = config.getoption("--hypothesis-profile") == "thorough"
@@ -61,7 +66,7 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out tests/device, whose laws others prove for the CPU, unless a device is named."""
+    """Leave out tests/device, whose laws others prove for the CPU, unless it or one is named."""
     left_out = collection_path.name == "device" and not config.getoption("--device")
     return True if left_out else None
 

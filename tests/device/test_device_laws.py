@@ -1,6 +1,6 @@
 """What holds on every device: all backends and models compute what a CPU computes in float32.
 
-Runs on the CPU and, with `--device cuda`, on a GPU as well.
+`pytest tests/device` runs it on the GPU, where there is one, else on the CPU; `--device` names one.
 """
 
 import contextlib
