@@ -88,6 +88,8 @@ class Task:
             if self.parent is None:
                 held.enter_context(locked(Path(self.run) / "tasks" / f"{rank:05d}"))
             self.work(rank, tasks)
+            if self.orphaned():
+                os._exit(1)  # or the engine would mark a rank as ended that is not
 
     def work(self, rank: int, tasks: int) -> None:
         """Do the work of a rank among the number of tasks."""
