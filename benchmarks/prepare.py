@@ -60,6 +60,7 @@ def make_videos(folder: Path, count: int) -> dict[str, list[str]]:
     """Write the videos; return the names of those that are broken, cut, copies."""
     draws, kinds = np.random.default_rng(0), {"broken": [], "cut": [], "copy": []}
     folder.mkdir(parents=True)
+    last = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     for number in range(count):
         name, kind = f"{number:05d}.mp4", number % 20
         cut = kind in (3, 13)

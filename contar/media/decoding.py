@@ -1,7 +1,7 @@
 """Frames of a video file as a player shows them: upright, with square pixels, at their times."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -96,7 +96,7 @@ class Video:
         """Seconds that its time stamps may be off."""
         return min(self.tick, 1 / (4 * self.rate))
 
-    def frames(self) -> Iterator[tuple[float, Any]]:
+    def frames(self) -> Generator[tuple[float, Any], None, None]:
         """Yield each frame's time in seconds, rising, and the frame, as PyAV has it.
 
         Raises:

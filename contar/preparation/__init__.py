@@ -1,5 +1,7 @@
 """Which clips, from many files? Steps that score shots, thresholds on the scores, shards."""
 
+from typing import TYPE_CHECKING
+
 from contar._lazy import lazily
 from contar.preparation.clips import (
     cut_clips,
@@ -15,18 +17,27 @@ from contar.preparation.scoring import ranks_left, score_files
 from contar.preparation.settings import STEPS, Preparation, require_installed
 from contar.preparation.sources import SourceFile, find_files
 
-__getattr__ = lazily(  # of datatrove
-    __name__,
-    {
-        "chain": ("Chain",),
-        "captions": ("Aesthetic", "CaptionLength", "Captioner"),
-        "duplicates": ("Duplicates", "Hashes"),
-        "frames": ("Frames",),
-        "measures": ("Motion", "TextArea", "text_share"),
-        "shots": ("Probe", "Shots"),
-        "step": ("Only", "Step", "document_of"),
-    },
-)
+if TYPE_CHECKING:
+    from contar.preparation.captions import Aesthetic, Captioner, CaptionLength
+    from contar.preparation.chain import Chain
+    from contar.preparation.duplicates import Duplicates, Hashes
+    from contar.preparation.frames import Frames
+    from contar.preparation.measures import Motion, TextArea, text_share
+    from contar.preparation.shots import Probe, Shots
+    from contar.preparation.step import Only, Step, document_of
+else:  # these import datatrove
+    __getattr__ = lazily(
+        __name__,
+        {
+            "chain": ("Chain",),
+            "captions": ("Aesthetic", "CaptionLength", "Captioner"),
+            "duplicates": ("Duplicates", "Hashes"),
+            "frames": ("Frames",),
+            "measures": ("Motion", "TextArea", "text_share"),
+            "shots": ("Probe", "Shots"),
+            "step": ("Only", "Step", "document_of"),
+        },
+    )
 
 __all__ = [
     "SCORES",

@@ -39,7 +39,7 @@ class FrameReader:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._frames.close()  # type: ignore[attr-defined] - it is a generator
+        self._frames.close()
 
 
 def spread(count: int, of: int) -> list[int]:

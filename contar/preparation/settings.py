@@ -72,7 +72,7 @@ class Preparation:
     def columns(self) -> dict[str, Kind]:
         """Return the columns of its scores, in order."""
         of = OF_STEP
-        columns = {**BASE}
+        columns: dict[str, Kind] = {**BASE}
         for step in STEPS:
             if step == "caption_length" and self.aesthetic is not None:
                 columns |= of["aesthetic"]
@@ -84,7 +84,7 @@ class Preparation:
 
     def in_front(self) -> dict[str, Kind]:
         """Return the columns that `only` may name: those known before a function is asked."""
-        columns = {**BASE}
+        columns: dict[str, Kind] = {**BASE}
         for step in ("motion", "text_area"):
             columns |= OF_STEP[step] if step in self.steps else {}
         return {name: kind for name, kind in columns.items() if name not in LATER}

@@ -79,9 +79,9 @@ class Shots(Step):
 
     def __init__(self, threshold: float | None = 27.0, shortest: float = 0.5) -> None:
         super().__init__()
-        self.threshold = threshold
         if threshold is not None:
-            self.threshold = check_number("threshold", threshold, 0, 255)
+            threshold = check_number("threshold", threshold, 0, 255)
+        self.threshold = threshold
         self.shortest = check_number("shortest", shortest, 0)
 
     def run(
@@ -107,7 +107,7 @@ class Shots(Step):
 
     def bounds(self, video: Video) -> list[tuple[int, int]]:
         """Return the first frame of each shot and the one behind its last."""
-        find = None if self.threshold is None else self._finder(video.rate)
+        find = None if self.threshold is None else self._finder(self.threshold, video.rate)
         cuts, count = [0], 0
         for _, frame in video.frames():
             if find is not None:
@@ -118,7 +118,7 @@ class Shots(Step):
         cuts = sorted({cut for cut in cuts if cut < count})
         return list(zip(cuts, [*cuts[1:], count], strict=True))
 
-    def _finder(self, rate: float) -> Any:
+    def _finder(self, threshold: float, rate: float) -> Any:
         """Return what finds the cuts up to a frame, given its number and pixels."""
         try:
             from scenedetect import ContentDetector, FrameTimecode
@@ -126,7 +126,7 @@ class Shots(Step):
             got = 'scenedetect is not installed (pip install "contar[scale]")'
             raise ImportError(got) from error
         shortest = max(1, round(self.shortest * rate))
-        detector = ContentDetector(threshold=self.threshold, min_scene_len=shortest)
+        detector = ContentDetector(threshold=threshold, min_scene_len=shortest)
 
         def find(number: int, frame: Any) -> list[int]:
             share = min(1.0, _LOOK / max(frame.width, frame.height))

@@ -1,6 +1,8 @@
 """Videos and pictures to scores and shards: what is measured, and the bytes that come of it."""
 
 import json
+import os
+import subprocess
 import threading
 import time
 import tracemalloc
@@ -33,6 +35,7 @@ from contar.preparation import (
     scoring,
     shards_left,
 )
+from recipes._cli.preparing import Scoring
 
 for package in ("datatrove", "imagehash", "pyarrow", "rapidocr", "scenedetect"):
     pytest.importorskip(package)
@@ -212,7 +215,11 @@ def test_a_clip_that_fails_is_left_out_and_can_be_tried_again(folder, tmp_path):
 
 
 def test_functions_of_ones_own_score_and_describe_what_only_lets_through(folder, tmp_path):
-    asked = {"steps": ("motion", "caption_length"), "only": "motion > 1", "stills": 2}
+    asked: dict[str, Any] = {
+        "steps": ("motion", "caption_length"),
+        "only": "motion > 1",
+        "stills": 2,
+    }
     functions = {"aesthetic": "clips_of:brightness", "captioner": "clips_of:described"}
     (tmp_path / "l.txt").write_text("".join(f"{folder}/a{n}.mp4\n" for n in (0, 2)))
     out = planned(tmp_path / "l.txt", tmp_path / "out", **asked, **functions)
@@ -422,3 +429,22 @@ def test_the_command_line_goes_the_whole_way(main, tmp_path, capsys, folder):
             main(*words)
     with locked(Path(out) / "run"), pytest.raises(SystemExit, match="another run goes on"):
         main(*score)
+
+
+def test_a_task_whose_command_is_gone_ends_without_the_mark_of_an_engine(tmp_path, quick):
+    (tmp_path / "a.mp4").touch()
+    out = planned(tmp_path, tmp_path / "out")
+
+    def ends_with(parent: int) -> int:
+        child = os.fork()
+        if not child:
+            Scoring(str(out / "run"), parent, str(out), False)(None, 0, 1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert ends_with(gone.pid) == 1
+    assert ranks_left(out) == [0]
+    assert ends_with(os.getpid()) == 0
+    assert ranks_left(out) == []
