@@ -144,7 +144,7 @@ def journaled(out: Path) -> int:
 
 def cut_so_far(out: Path) -> int:
     """Return how many shards are written."""
-    return len(list((out / "run" / "clips" / "facts").glob("*.json")))
+    return len(list((out / "run" / "cut" / "clips" / "facts").glob("*.json")))
 
 
 def killed_run(folder: Path, out: Path, kills: int, count: int) -> list[dict[str, Any]]:

@@ -3,13 +3,8 @@
 from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
-from contar.preparation.clips import (
-    cut_clips,
-    join_clips,
-    plan_clips,
-    read_prepared,
-    shards_left,
-)
+from contar.preparation.clips import join_clips, plan_clips, shards_left
+from contar.preparation.cutting import cut_clips, read_prepared
 from contar.preparation.expression import Condition
 from contar.preparation.gathering import SCORES, Gathered, gather_scores, read_scores
 from contar.preparation.plan import Plan, files_of, plan_preparation, read_plan

@@ -1,29 +1,20 @@
-"""The shots of which a condition holds, cut out of their files, in shards that `Cache` reads."""
+"""Which shots are kept, in shards that several tasks cut, and the cache that these make."""
 
 import json
 import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from hashlib import sha256
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from contar._errors import bad, check_count
-from contar._files import flush, read_json, write_whole
-from contar._typing import Tensor, UInt8
-from contar.data import Sample, join_shards, write_shard
-from contar.media import read_image, read_video, write_video
+from contar._files import read_json, write_whole
+from contar.data import join_shards
 from contar.preparation.expression import Condition
 from contar.preparation.gathering import SCORES, read_scores
 from contar.preparation.plan import RUN, read_plan
-from contar.preparation.scoring import _ends_all
 
-_KEPT, _PLAN, _INDEX = "kept.jsonl", "plan.json", "cache.json"
+KEPT, PLAN, _INDEX = "kept.jsonl", "plan.json", "cache.json"
 
 
 def plan_clips(
@@ -53,68 +44,27 @@ def plan_clips(
         "condition": condition.strip(),
         "scores": _digest(place / SCORES),
     }
-    work, made = place / RUN / name, place / name
+    work, made = work_of(out, name), place / name
     plan = {**wanted, "shard": check_count("shard", shard)}
-    if made.exists() and not (work / _PLAN).is_file():
+    if made.exists() and not (work / PLAN).is_file():
         raise bad("name", str(made), "a folder that does not exist yet")
-    if (work / _PLAN).is_file():
-        old = read_json(work / _PLAN)
+    if (work / PLAN).is_file():
+        old = read_json(work / PLAN)
         other = [each for each in plan if old.get(each) != plan[each]]
         if other:
             told = ", ".join(f"{e}: {plan[e]!r} (was {old.get(e)!r})" for e in other)
             allowed = "the same condition, scores and shards, or another name"
             raise bad("name", f"{name}, begun otherwise: {told}", allowed)
         return -(-old["kept"] // shard)
-    part = place / RUN / f".{_KEPT}.part"
+    part = place / RUN / f".{KEPT}.part"
     try:
         kept = _keep(read_scores(out), holds, part)
-        work.mkdir(exist_ok=True)
-        os.replace(part, work / _KEPT)
+        work.mkdir(parents=True, exist_ok=True)
+        os.replace(part, work / KEPT)
     finally:
         part.unlink(missing_ok=True)
-    write_whole(work / _PLAN, json.dumps({**plan, "kept": kept}, indent=1) + "\n")
+    write_whole(work / PLAN, json.dumps({**plan, "kept": kept}, indent=1) + "\n")
     return -(-kept // shard)
-
-
-def cut_clips(
-    out: str | os.PathLike[str],
-    *,
-    name: str = "clips",
-    rank: int = 0,
-    tasks: int = 1,
-    report: Callable[[str], object] = lambda line: None,
-    ended: Callable[[], bool] = lambda: False,
-) -> None:
-    """Write one task's shards: those that are not there yet; shard i is of rank i modulo `tasks`.
-
-    A clip that fails is recorded with its error, and left out of its shard.
-
-    Args:
-        out: folder of `plan_clips`.
-        name: as there.
-        rank: of the task.
-        tasks: among which the shards are shared.
-        report: called with a line for each shard.
-        ended: asked before each clip; True stops the work.
-
-    Raises:
-        ValueError: no such rank.
-        ImportError: webdataset or av is not installed.
-        OSError: the folder cannot be written to.
-    """
-    if check_count("rank", rank, 0) >= check_count("tasks", tasks):
-        raise bad("rank", rank, f"below the number of tasks, {tasks}")
-    work, root = Path(out) / RUN / name, read_plan(out).root
-    size, kept = (read_json(work / _PLAN)[key] for key in ("shard", "kept"))
-    with (work / _KEPT).open(encoding="utf-8") as stream:
-        for number in range(-(-kept // size)):
-            lines = islice(stream, size)
-            if number % tasks == rank and not _facts(work, number).is_file():
-                if not _write(work, root, number, enumerate(lines, number * size), ended):
-                    return
-                report(f"shard {number + 1} of {-(-kept // size)}")
-            for _ in lines:  # of a shard that is another's, or there
-                pass
 
 
 def join_clips(
@@ -126,9 +76,9 @@ def join_clips(
         FileNotFoundError: a shard has not been written.
         ValueError: every clip failed.
     """
-    work, made = Path(out) / RUN / name, Path(out) / name
-    plan = read_json(work / _PLAN)
-    facts = [read_json(_facts(work, n)) for n in range(-(-plan["kept"] // plan["shard"]))]
+    work, made = work_of(out, name), Path(out) / name
+    plan = read_json(work / PLAN)
+    facts = [read_json(facts_of(work, n)) for n in range(-(-plan["kept"] // plan["shard"]))]
     failed = [failure for each in facts for failure in each["failed"]]
     whole = [each["shard"] for each in facts if each["shard"] is not None]
     if not whole:
@@ -147,9 +97,9 @@ def shards_left(
 
     With `retry`, those in which clips failed are no longer there, nor is OUT/NAME.
     """
-    work, made = Path(out) / RUN / name, Path(out) / name
-    plan = read_json(work / _PLAN)
-    files = [_facts(work, number) for number in range(-(-plan["kept"] // plan["shard"]))]
+    work, made = work_of(out, name), Path(out) / name
+    plan = read_json(work / PLAN)
+    files = [facts_of(work, number) for number in range(-(-plan["kept"] // plan["shard"]))]
     again = [f for f in files if f.is_file() and read_json(f)["failed"]] if retry else []
     if again and made.exists():
         (made / _INDEX).unlink(missing_ok=True)
@@ -157,23 +107,6 @@ def shards_left(
     for file in again:
         file.unlink()
     return [number for number, file in enumerate(files) if not file.is_file()]
-
-
-def read_prepared(sample: Sample) -> tuple[UInt8[Tensor, "t h w 3"], float | None]:
-    """Return the frames of a prepared clip, uint8 RGB, and their rate, None of a picture.
-
-    Raises:
-        ValueError: a sample of other shards, or a damaged one.
-    """
-    content, suffix = sample.arrays.get("file"), sample.facts.get("suffix")
-    if content is None or not isinstance(suffix, str) or "/" in suffix:
-        raise bad("sample", sorted(sample.arrays), "a sample of prepared clips, with its file")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"clip{suffix}"
-        file.write_bytes(content.tobytes())
-        if sample.facts.get("kind") == "picture":
-            return read_image(file, name="sample")[None], None
-        return read_video(file, name="sample")
 
 
 def _keep(rows: Iterable[dict[str, Any]], holds: Condition, part: Path) -> int:
@@ -193,75 +126,13 @@ def _keep(rows: Iterable[dict[str, Any]], holds: Condition, part: Path) -> int:
     return kept
 
 
-def _write(
-    work: Path,
-    root: Path,
-    number: int,
-    lines: Iterator[tuple[int, str]],
-    ended: Callable[[], bool],
-) -> bool:
-    """Write a shard and its facts; False if the work has ended before."""
-    failed: list[dict[str, Any]] = []
-    stopped = False
-
-    def samples() -> Iterator[tuple[int, Sample]]:
-        nonlocal stopped
-        for place, line in lines:
-            stopped = stopped or ended()
-            if stopped:
-                return
-            row = json.loads(line)
-            try:
-                yield place, _clip(root, row, folder)
-            except Exception as error:
-                if _ends_all(error):
-                    raise
-                told = f"{type(error).__name__}: {error}"
-                failed.append({"name": row["name"], "shot": row["shot"], "error": told})
-
-    folder = work / "parts" / f"{number:05d}-{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
-    (work / "made").mkdir(exist_ok=True)
-    try:
-        shard = _shard(samples(), folder, number)
-        if stopped:
-            return False
-        if shard is not None:
-            flush(folder / shard["file"])
-            os.replace(folder / shard["file"], work / "made" / shard["file"])
-        file = _facts(work, number)
-        file.parent.mkdir(exist_ok=True)
-        write_whole(file, json.dumps({"shard": shard, "failed": failed}) + "\n")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return True
+def work_of(out: str | os.PathLike[str], name: str) -> Path:
+    """Return the folder in which shards are made."""
+    return Path(out) / RUN / "cut" / name
 
 
-def _shard(
-    samples: Iterator[tuple[int, Sample]], folder: Path, number: int
-) -> dict[str, Any] | None:
-    """Write a shard and return its facts; None if there is no sample."""
-    first = next(samples, None)
-    return None if first is None else write_shard(chain([first], samples), folder, number)
-
-
-def _clip(root: Path, row: Mapping[str, Any], folder: Path) -> Sample:
-    """Return a kept shot: the bytes of its picture, or of an .mp4 of its frames."""
-    path = root / row["name"]
-    if row["kind"] == "picture":
-        content, suffix = path.read_bytes(), path.suffix.lower()
-    else:
-        from contar.preparation.frames import frames_between
-
-        frames = frames_between(str(path), row["start"], row["frames"])
-        part = folder / "clip.mp4"
-        # One thread: the bytes would depend on how many there are.
-        content, suffix = write_video(frames, part, fps=row["fps"], threads=1).read_bytes(), ".mp4"
-        part.unlink()
-    return Sample({"file": np.frombuffer(content, np.uint8)}, {**row, "suffix": suffix})
-
-
-def _facts(work: Path, number: int) -> Path:
+def facts_of(work: Path, number: int) -> Path:
+    """Return the file that says that a shard is made, and what it holds."""
     return work / "facts" / f"{number:05d}.json"
 
 

@@ -1,5 +1,6 @@
 """The scores of one share's files, line by line in a journal that a killed run goes on with."""
 
+import errno
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from contar.preparation.sources import SourceFile
 
 Shots = Callable[[Path, SourceFile], list[dict[str, Any]]]
 _FAILED = '{"error"'  # what a line of a file that failed begins with
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _PATIENCE = 600.0  # seconds that a killed run's task has for the file in hand
 
 
@@ -109,18 +111,19 @@ def _scored(root: Path, file: SourceFile, shots: Shots) -> str:
         content: dict[str, Any] = {"shots": shots(root, file)}
         return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
     except Exception as error:
-        if _ends_all(error):
+        if ends_all(error):
             raise
         content = {"error": f"{type(error).__name__}: {error}", "name": file.name}
         return json.dumps(content) + "\n"
 
 
-def _ends_all(error: Exception) -> bool:
-    """Return whether all other files would fail as well: a package misses, a GPU is full."""
+def ends_all(error: Exception) -> bool:
+    """Return whether others would fail as well: a package misses, a disk or a GPU is full."""
     full = torch.cuda.OutOfMemoryError
     broken = isinstance(error, RuntimeError) and "CUDA error" in str(error)
     gone = (ImportError, full, getattr(torch, "AcceleratorError", full))
-    return broken or isinstance(error, gone)
+    no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
+    return broken or no_place or isinstance(error, gone)
 
 
 def _whole_lines(part: Path) -> int:

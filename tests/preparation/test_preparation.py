@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -212,6 +213,20 @@ def test_a_clip_that_fails_is_left_out_and_can_be_tried_again(folder, tmp_path):
     cut_clips(out)
     assert join_clips(out) == (3, [])
     assert len(Cache(out / "clips")) == 3
+
+
+def test_a_full_disk_ends_the_work_and_is_no_failure_of_a_clip(scored, folder, largest_file):
+    plan_clips(scored, KEPT, name="full", shard=3)
+    try:
+        with largest_file(500), pytest.raises(OSError, match="too large"):
+            cut_clips(scored, name="full")
+        assert shards_left(scored, "full") == [0, 1]
+        assert not list((scored / "run" / "cut" / "full" / "parts").iterdir())
+        cut_clips(scored, name="full")
+        assert join_clips(scored, "full") == (6, [])
+    finally:
+        shutil.rmtree(scored / "run" / "cut" / "full")
+        shutil.rmtree(scored / "full", ignore_errors=True)
 
 
 def test_functions_of_ones_own_score_and_describe_what_only_lets_through(folder, tmp_path):
