@@ -48,6 +48,7 @@ SWAPPED = {
 }  # fmt: skip
 DROPPED = ("detach", "clone")  # methods that give the same values back
 PLAIN = ("isinstance", "getattr", "hasattr", "setattr")  # cannot take their arguments in turn
+EITHER = ("max", "min", "maximum", "minimum", "promote_types")  # are the same both ways round
 MESSAGES = ("bad", "warn")  # functions whose arguments are texts for a reader
 
 
@@ -128,8 +129,10 @@ class Source:
                         yield self.span(value)[1], self.span(node)[1], ""
                 case ast.Call(func=function, args=[first, second, *_]):
                     starred = isinstance(first, ast.Starred) or isinstance(second, ast.Starred)
-                    named = isinstance(first, ast.Constant) and isinstance(first.value, str)
-                    if not starred and not named and self.of(function) not in PLAIN:
+                    text = first.value if isinstance(first, ast.Constant) else first
+                    named = isinstance(text, str | ast.JoinedStr)
+                    kept = self.of(function).split(".")[-1] in (*PLAIN, *EITHER)
+                    if not (starred or named or kept):
                         start, end = self.span(first)[0], self.span(second)[1]
                         between = self.text[self.span(first)[1] : self.span(second)[0]]
                         yield start, end, self.of(second) + between + self.of(first)

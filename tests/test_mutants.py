@@ -10,7 +10,7 @@ def f(x: int = 4, y: "Float[Tensor, 'a 2']" = None) -> "1 + 1":
     ä = "1 + 1, ü"; b = g(x, y).detach()
     if not x < ä and f"{x + 1}":
         raise ValueError(x - 1)
-    check("b", b, isinstance(x, int))
+    check("b", b, isinstance(x, int)), check(f"{x} b", b), torch.maximum(x, b)
     return (b) + (  # - more
         x)
     return b

@@ -8,9 +8,9 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from contar.attention import BlockLayout, attend
+from contar.attention import BlockLayout, attend, dense_mask, prepare_mask
 from contar.attention._kernels import _blindfold, _plain, _xformers
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
@@ -153,3 +153,17 @@ def test_xformers_without_a_mask_gets_each_sample_by_itself() -> None:
     q, k, v = draw()
     with mock.patch.object(ops, "memory_efficient_attention", kernel):
         torch.testing.assert_close(_xformers(q, k, v, None), attend(q, k, v, backend="plain"))
+
+
+def test_a_mask_is_prepared_once_in_the_form_that_its_backend_reads() -> None:
+    fine, coarse = BlockLayout((2, 1, 3)), BlockLayout((128, 128))
+    for layout in (fine, coarse):
+        assert prepare_mask(layout, "xformers", "cpu") is layout
+        assert isinstance(prepare_mask(layout, "flex", "cpu"), BlockMask)
+        assert torch.equal(prepare_mask(layout, "plain", "cpu"), dense_mask(layout))  # type: ignore[reportArgumentType]
+    for backend in (None, "sdpa"):
+        assert torch.equal(prepare_mask(fine, backend, "cpu"), dense_mask(fine))  # type: ignore[reportArgumentType]
+        assert prepare_mask(coarse, backend, "cpu") is coarse  # to each block its own call
+    for backend in (None, *BACKENDS, "flex", "xformers"):
+        for all_seen in (None, BlockLayout((4,)), BlockLayout((2, 3), cached=1)):
+            assert prepare_mask(all_seen, backend, "cpu") is None
