@@ -28,7 +28,8 @@ import typechecking
 FORKED = multiprocessing.get_context("fork")  # what is imported here, no mutant imports again
 ROOT = Path(__file__).parents[1]
 TESTS = {  # of each room, fastest first: a mutant's tests end at the first that fails
-    "attention": "attention laws/test_attention_laws.py backbones laws/test_generation_laws.py",
+    "attention": """attention laws/test_failed_calls.py laws/test_attention_laws.py backbones
+        laws/test_generation_laws.py""",
     "ordering": "ordering laws/test_ordering_laws.py laws/test_generation_laws.py",
     "conditioning": "conditioning laws/test_conditioning_laws.py laws/test_head_laws.py parity",
     "diffusion": """diffusion training/test_draws.py laws/test_diffusion_laws.py
@@ -38,8 +39,8 @@ TESTS = {  # of each room, fastest first: a mutant's tests end at the first that
         recipes/test_any_head.py parity heads/test_density.py""",  # which trains: a minute
     "generation": """generation recipes/test_mar.py recipes/test_times.py laws/test_reuse_laws.py
         laws/test_generation_laws.py parity""",
-    "backbones": """backbones laws/test_attention_laws.py laws/test_head_laws.py
-        laws/test_generation_laws.py laws/test_reuse_laws.py parity""",
+    "backbones": """backbones laws/test_failed_calls.py laws/test_attention_laws.py
+        laws/test_head_laws.py laws/test_generation_laws.py laws/test_reuse_laws.py parity""",
 }
 SWAPPED = {
     "+": "-", "-": "+", "*": "/", "/": "*", "//": "*", "+=": "-=", "-=": "+=", "*=": "/=",
