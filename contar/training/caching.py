@@ -177,16 +177,20 @@ def _stored(tensor: Tensor, name: str, clip: Clip) -> np.ndarray:
     return values.astype(np.float16 if fits else np.float32)
 
 
-def check_samples(cache: Cache, count: int | None = None) -> list[Sample]:
-    """Return the samples of a cache, or its first ones, once each is seen to be one of clips.
+def check_samples(
+    cache: Cache, count: int | None = None, *, rows: Sequence[int] | None = None
+) -> list[Sample]:
+    """Return the samples of a cache, its first ones or those at `rows`, once each is seen to be one
+    of clips.
 
     Raises:
         ValueError: a sample that `encode_clips` would not make, or of another shape than the first;
             it is named.
     """
-    samples = [cache[index] for index in range(len(cache))[:count]]
-    for index, sample in enumerate(samples):
-        wrong = _wrong(sample, samples[0])
+    rows = range(len(cache))[:count] if rows is None else rows
+    samples, first = [cache[index] for index in rows], cache[0]
+    for index, sample in zip(rows, samples, strict=True):
+        wrong = _wrong(sample, first)
         if wrong:
             raise bad("cache", f"{wrong} in {cache.where(index)}", "samples of encode_clips")
     return samples

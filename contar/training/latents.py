@@ -48,13 +48,13 @@ class Latents:
         return len(self.moments)
 
     @classmethod
-    def of(cls, cache: Cache) -> "Latents":
-        """Read a cache of `contar.training.encode_clips`, of clips of one shape.
+    def of(cls, cache: Cache, rows: Sequence[int] | None = None) -> "Latents":
+        """Read a cache of `contar.training.encode_clips`, of clips of one shape; or `rows` of it.
 
         Raises:
             ValueError: a sample of another kind; it is named.
         """
-        samples = check_samples(cache)
+        samples = check_samples(cache, rows=rows)
         kind = np.result_type(*(sample.arrays["text"].dtype for sample in samples))
         texts = [torch.from_numpy(sample.arrays["text"].astype(kind)) for sample in samples]
         scores = [sample.facts["motion_flow"] for sample in samples]

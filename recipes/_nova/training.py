@@ -24,7 +24,11 @@ from recipes._nova.motion import UNSET
 from recipes._nova.network import Nova
 from recipes._nova.step import read_noise
 
-_APART = ("run", "checkpoint")  # of a stage: kept elsewhere, or of no effect on any number
+_APART = (
+    "run",
+    "checkpoint",
+    "from_disk",
+)  # of a stage: kept elsewhere, or of no effect on any number
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class NovaStage:
             first frame is shown and not learned.
         frozen: parts that stay as they are, by name.
         checkpoint: compute the towers' blocks again for their gradients, which saves memory.
+        from_disk: read a step's samples when it comes, each process its own, instead of the whole
+            cache into memory at the beginning.
     """
 
     run: RunConfig
@@ -56,6 +62,7 @@ class NovaStage:
     later: float = 0.0
     frozen: tuple[str, ...] = ()
     checkpoint: bool = False
+    from_disk: bool = False
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -75,6 +82,7 @@ class NovaStage:
             raise bad("later", self.later, "0 where samples are whole clips (frames=None)")
         check_instance("frozen", self.frozen, tuple)
         check_instance("checkpoint", self.checkpoint, bool)
+        check_instance("from_disk", self.from_disk, bool)
 
 
 @dataclass(frozen=True)
@@ -160,27 +168,45 @@ def _numbers(values: Tensor | None) -> Tensor | list[float] | None:
 
 
 def batches_of(
-    data: Cache | Latents, sizes: nova.NovaConfig, stage: NovaStage
+    data: Cache | Latents,
+    sizes: nova.NovaConfig,
+    stage: NovaStage,
+    device: torch.device | str | None = None,
 ) -> Callable[[Sequence[int], int | str], tuple[NovaBatch]]:
     """Return the function from samples of a cache and a step to the step's batch.
 
     Args:
-        data: of `contar.training.encode_clips`, of clips of one shape, read once, into
-            memory; or what was read already, on whose device batches are made.
+        data: of `contar.training.encode_clips`, of clips of one shape, read once, into memory, or
+            by each step, as the stage says; or what was read already.
         sizes: of the network; one of 1 frame takes each clip's first.
         stage: which says what is drawn, and what is left out how often.
+        device: on which batches are made; None is the CPU, or where the data are.
 
     Raises:
-        ValueError: a sample of another kind; it is named.
+        ValueError: a sample of another kind; it is named, from disk by the step that reads it. Or
+            a stage that reads from disk, with data that were read already.
     """
-    return _Batches(Latents.of(data) if isinstance(data, Cache) else data, sizes, stage)
+    if isinstance(data, Cache) and stage.from_disk:
+        place = "cpu" if device is None else device
+        first = Latents.of(data, [0]).to(place)
+        return _Batches(first, sizes, stage, lambda rows: Latents.of(data, rows).to(place))
+    if stage.from_disk:
+        raise bad("from_disk", True, "False for latents that were read already")
+    there = Latents.of(data) if isinstance(data, Cache) else data
+    return _Batches(there if device is None else there.to(device), sizes, stage)
 
 
 class _Batches:
-    """What `batches_of` returns."""
+    """What `batches_of` returns; where it can `read`, `data` is but an example."""
 
-    def __init__(self, data: Latents, sizes: nova.NovaConfig, stage: NovaStage) -> None:
-        self.data, self.sizes, self.stage = data, sizes, stage
+    def __init__(
+        self,
+        data: Latents,
+        sizes: nova.NovaConfig,
+        stage: NovaStage,
+        read: Callable[[Sequence[int]], Latents] | None = None,
+    ) -> None:
+        self.data, self.sizes, self.stage, self.read = data, sizes, stage, read
         self.device, self.video = data.moments.device, sizes.frames > 1
         self.process = NoiseProcess.on(head_scheduler(sizes.head), self.device)
         self.timesteps = head_law(sizes.head)
@@ -193,13 +219,16 @@ class _Batches:
         self.all_begin = not self.several or (not self.later and bool(data.begins.all()))
 
     def __call__(self, indices: Sequence[int], step: int | str) -> tuple[NovaBatch]:
-        data, stage = self.data, self.stage
-        rows = torch.tensor(list(indices), device="cpu").to(self.device, non_blocking=True)
+        stage = self.stage
+        index = torch.tensor(list(indices), device="cpu").to(self.device, non_blocking=True)
+        data, rows = self.data, index
+        if self.read:
+            data, rows = self.read(indices), torch.arange(len(index), device=self.device)
         channels, side = data.moments.shape[1] // 2, data.moments.shape[3:]
         draws = draw_step(
             stage.run.seed,
             step,
-            rows,
+            index,
             latent=(channels, self.count, *side),  # type: ignore[arg-type]
             patch=self.sizes.patch,
             repeats=stage.repeats,
@@ -209,7 +238,7 @@ class _Batches:
             logit=self.timesteps[1],
         )
         no_text, no_motion, level, is_later, place = draws.chance.unbind(1)
-        moments, first = self._cut(rows, is_later, place)
+        moments, first = self._cut(data.moments[rows], is_later, place)
         mean, deviation = moments.float().chunk(2, dim=1)
         latents = mean + deviation * draws.posterior
         seen, given, flow = None, None, None
@@ -239,9 +268,9 @@ class _Batches:
         )
         return (batch,)
 
-    def _cut(self, rows: Tensor, is_later: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    def _cut(self, moments: Tensor, is_later: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Return the moments of so many frames of each clip, and the first of them in it."""
-        moments, first, count = self.data.moments[rows], torch.zeros_like(rows), self.count
+        first, count = torch.zeros(len(moments), dtype=torch.int64, device=self.device), self.count
         frames = moments.shape[2]
         if count == frames:
             return moments, first
@@ -310,8 +339,7 @@ def train_network(
     freeze(model, stage.frozen)
     held = min(256, len(cache) // 10 or 1)
     count = len(cache) - held
-    data = Latents.of(cache) if isinstance(cache, Cache) else cache
-    load = batches_of(data.to(processes().device), model.sizes, stage)
+    load = batches_of(cache, model.sizes, stage, processes().device)
     names = ("vae", "scheduler", "text_encoder", "tokenizer")
     parts: dict[str, Any] = {name: pipe.components[name] for name in names}
     stride = VAETokenizer(pipe.vae).time_stride

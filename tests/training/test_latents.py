@@ -268,3 +268,28 @@ def test_digits_are_encoded_once_as_their_tokenizer_and_text_encoder_do_it(
     ):  # fmt: skip
         with refuses("latents", "bouncing digits"):
             encoded(other, parts, tmp_path / "latents")
+
+
+def test_batches_from_disk_are_those_of_the_whole_cache_and_read_their_samples_alone(
+    tmp_path, refuses
+):
+    read: list[int] = []
+
+    class Watched(Cache):
+        def __getitem__(self, index: int) -> Sample:
+            read.append(index)
+            return super().__getitem__(index)
+
+    make_cache(tmp_path / "cache")
+    cache, cut = Watched(tmp_path / "cache"), stage(repeats=2, frames=2, later=0.5, drop_text=0.3)
+    whole, load = (batches_of(cache, SIZES, replace(cut, from_disk=x)) for x in (False, True))
+    for step in (0, 7, "validation"):
+        (wanted,) = whole([5, 2, 11], step)
+        read.clear()
+        (batch,) = load([5, 2, 11], step)
+        assert {*read} == {0, 5, 2, 11}  # the first is what the others have to look like
+        for name, value in vars(wanted).items():
+            mine = getattr(batch, name)
+            assert mine is value is None or torch.equal(mine, value), name
+    with refuses("from_disk", "True"):
+        batches_of(numbered(), SIZES, stage(from_disk=True))
