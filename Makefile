@@ -65,10 +65,11 @@ browser: $(STAMP)
 	command -v chromium || (apt-get update -qq && apt-get install -qq --yes chromium)
 	$(BIN)/python -m pytest tests/recipes/test_serve_page.py -p no:benchmark
 
-# The Ray engine, on a cluster of two workers that the tests start here
+# The Ray engine, on a cluster of two workers that the tests start here; training on two and four
+# processes, beside one, killed, and as the page says
 scale: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
-	$(BIN)/python -m pytest -p no:benchmark --scale -m scale tests/evaluation tests/recipes
+	$(BIN)/python -m pytest -p no:benchmark --scale -m scale tests/evaluation tests/recipes tests/training
 
 # What equals official implementations, with their recorded outputs or with themselves
 parity: $(STAMP)

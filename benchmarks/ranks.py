@@ -4,8 +4,8 @@
 
 A tiny NOVA, its blocks computed again for their gradients, learns from random latents on a CPU, on
 two and four processes (gloo) and on one: with a copy of the weights each (DDP), and with weights
-that the processes share out (FSDP2). What a figure may be at most is in `LIMITS`; one beyond it
-ends the command with its name.
+that the processes share out (FSDP2). What a figure may be at most is in `LIMITS`, which
+tests/training/test_scale.py holds it to (`make scale`).
 """
 
 import argparse
@@ -14,21 +14,26 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from contar.training import Latents, RunConfig, saves, train
+from contar.data import Sample, write_cache
+from contar.training import Latents, RunConfig, fingerprint, saves, train
 from recipes import nova
 from recipes._nova.training import NovaObjective, NovaStage, batches_of
 
@@ -38,9 +43,12 @@ SIZES = nova.NovaConfig(
     head={"name": "flow", "width": 32, "depth": 2},
     text_width=8, text_length=4, text_rows=4, latent=(8, 8), frames=3, adapter=2,
 )  # fmt: skip
+ROOT = Path(__file__).parents[1]
 COUNT, STEPS, SEED = 20, 8, 0
+TRAIN = ["-m", "recipes.cli", "train", "cached", "--model", "moving-digits"]
+FEW = ["--stage.run.batch", "4", "--stage.run.steps", "2", "--stage.run.log-every", "1"]
 EVERY: dict[str, Any] = {"log_every": 1, "validate_every": 4, "save_every": 2}
-LIMITS = {"losses": 1e-5, "gradients": 1e-5, "saves": 0.0, "killed DDP": 1e-6, "killed FSDP2": 1e-6}
+LIMITS = {"losses": 1e-5, "gradients": 1e-5, "saves": 0.0, "killed": 1e-6}
 SERVER = multiprocessing.get_context("forkserver")
 PRELOADED = ["accelerate", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
 
@@ -279,7 +287,7 @@ def changing_numbers(folder: Path) -> dict[str, float]:
 def killed(folder: Path, shard: bool, times: int = 10, count: int = 2) -> dict[str, Any]:
     """Return how far a run that was killed at random moments is from one that was not."""
     draws = random.Random(SEED)
-    steps: Any = {"steps": 40, "shard": shard}
+    steps: Any = {"steps": 40, "shard": shard}  # of which ten kills leave some
     start = time.monotonic()
     do(count, Job(folder / "unbroken", **steps))
     seconds = time.monotonic() - start
@@ -287,8 +295,7 @@ def killed(folder: Path, shard: bool, times: int = 10, count: int = 2) -> dict[s
     while len(at) < times:
         done = len(rows(out)) if (out / "log.csv").exists() else 0
         processes = begin(count, [Job(out, resume=True, **steps)])
-        # From before the first save to behind the last: the moments spread over the run.
-        time.sleep(draws.uniform(0.2, 0.3) * seconds)
+        time.sleep(draws.uniform(0.02, 0.14) * seconds)
         running = [process for process in processes if process.is_alive()]
         if len(running) < count:
             raise RuntimeError(f"the run ended by itself before kill {len(at) + 1}")
@@ -308,16 +315,131 @@ def killed(folder: Path, shard: bool, times: int = 10, count: int = 2) -> dict[s
     return {"off": off(out, folder / "unbroken"), "ended by themselves": alone, "kills": at}
 
 
+def one_at_a_time(folder: Path) -> dict[str, Any]:
+    """Return how a second run on a folder ends while a first goes on, and how that does."""
+    cache, out = random_cache(folder), folder / "out"
+    words = [*TRAIN, "--cache", str(cache), "--out", str(out), *FEW, "--stage.run.steps", "1000"]
+    command = ["torchrun", "--nproc-per-node", "2", *words]
+    first = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 300
+        while not (out / "network" / "log.csv").exists():
+            if first.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("the first run has not begun")
+            time.sleep(0.5)
+        again = ["torchrun", "--nproc-per-node", "2", "--master-port", "29511", *words]
+        printed = refused(again, folder)
+        return {"said": printed, "the first goes on": first.poll() is None}
+    finally:
+        first.terminate()
+        first.wait()
+
+
+def error_of_one(folder: Path) -> list[str]:
+    """Return what two processes say where one of them reads a sample with NaN."""
+    cache = random_cache(folder, wrong=True)
+    words = [*TRAIN, "--cache", str(cache), "--out", str(folder / "out"), *FEW]
+    options = ["--stage.from-disk", "--stage.run.steps", "20"]
+    return refused(["torchrun", "--nproc-per-node", "2", *words, *options], folder)
+
+
+def refused(command: Sequence[str], folder: Path) -> list[str]:
+    """Return what a command that ends by an error says of it: the lines of contar or Python."""
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+    if not run.returncode:
+        raise RuntimeError(f"{command} ended well")
+    starts = ("contar: ", "ValueError", "RuntimeError", "torch.distributed.Dist")
+    lines = run.stderr.replace(str(folder), "FOLDER").splitlines()
+    return [line for line in lines if line.startswith(starts)]
+
+
+def commands_of_the_page(folder: Path) -> dict[str, int]:
+    """Do the commands of docs/train.md on two processes; return steps that each logged.
+
+    Slurm's are done on one node, by programs that do as srun and scontrol do there.
+    """
+    cache, tools, told = random_cache(folder), folder / "tools", {}
+    tools.mkdir()
+    for name, content in {
+        "srun": 'shift\nexec "$@"', "scontrol": "echo 127.0.0.1",
+    }.items():  # fmt: skip
+        (tools / name).write_text(f"#!/bin/sh\n{content}\n")
+        (tools / name).chmod(0o755)
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    section = page.split("## Several processes")[1].split("\n## ")[0]
+    changed = {
+        "per-node 8": "per-node 2", "num-processes 8": "num-processes 2",
+        "--cache latents": f"--cache {cache}", "--model first/model": "--model moving-digits",
+    }  # fmt: skip
+    for command in re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+        out = folder / f"out-{len(told)}"
+        for old, new in {**changed, "--out second": f"--out {out} {' '.join(FEW)}"}.items():
+            command = command.replace(old, new)
+        slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
+        run = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, timeout=600,
+            env={**environment(), **slurm, "PATH": f"{tools}:{environment()['PATH']}"},
+        )  # fmt: skip
+        if run.returncode or not (out / "model" / "model_index.json").exists():
+            raise RuntimeError(f"{command} ended with {run.returncode}: {run.stderr[-3000:]}")
+        name = next(word for word in ("srun", "accelerate", "torchrun") if word in command)
+        told[name] = len(rows(out / "network"))
+    return told
+
+
+def random_cache(folder: Path, wrong: bool = False) -> Path:
+    """Write a cache of random clips for moving-digits; one may hold NaN."""
+    pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
+    sizes, draws = pipe.transformer.sizes, np.random.default_rng(SEED)
+    made_with = {"tokenizer": fingerprint(pipe.vae), "text_encoder": fingerprint(pipe.text_encoder)}
+    shape = (2 * sizes.channels, 2, *sizes.latent)
+    samples = []
+    for number in range(COUNT):
+        arrays = {
+            "latents": np.abs(draws.standard_normal(shape)).astype(np.float16),
+            "text": draws.standard_normal((3, sizes.text_width)).astype(np.float16),
+        }
+        if wrong and number == 7:
+            arrays["latents"][0] = np.nan
+        facts = {"caption": f"clip {number}", "fps": 8.0, "motion_flow": 1.0}
+        samples.append(Sample(arrays, facts))
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_cache(samples, folder / "cache", made_with=made_with)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of commands: this Python's programs, one thread, no GPU."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    one = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **one, "PATH": path}
+
+
+MEASURED: dict[str, Callable[[Path], Any]] = {
+    "equal": equal_steps,
+    "saves": readable_saves,
+    "numbers that change": changing_numbers,
+    "killed DDP": partial(killed, shard=False),
+    "killed FSDP2": partial(killed, shard=True),
+    "one at a time": one_at_a_time,
+    "error of one": error_of_one,
+    "commands": commands_of_the_page,
+}
+
+
 def main() -> None:
-    """Measure all; write the figures."""
+    """Measure all, or what is named; write the figures beside those that are there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ranks.json"))
-    parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        told: dict[str, Any] = {"torch": torch.__version__, "steps": STEPS, "limits": LIMITS}
-        told |= equal_steps(folder / "equal")
-        print(json.dumps(told, indent=2), flush=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "ranks.json")
+    parser.add_argument("names", nargs="*", help="of " + ", ".join(MEASURED))
+    given = parser.parse_args()
+    told: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    told |= {"torch": torch.__version__, "device": "cpu, gloo", "limits": LIMITS}
+    for name in given.names or MEASURED:
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as place:
+            told[name] = MEASURED[name](Path(place) / "runs")
+        print(name, f"{time.monotonic() - start:.0f} s", json.dumps(told[name]), flush=True)
+        given.out.write_text(json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":
