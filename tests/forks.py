@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch.distributed.launcher.api", "accelerate", "recipes.nova"])
+_TORCH = [f"torch.distributed.{name}" for name in ("launcher.api", "fsdp", "checkpoint")]
+SERVER.set_forkserver_preload([*_TORCH, "accelerate", "recipes.nova"])
 
 
 class Fork:

@@ -1,7 +1,6 @@
 """Processes that share weights out train as one process does, and any number reads their saves."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,57 +9,15 @@ import torch
 from forks import Fork
 from test_loop import rows
 from torch import nn
+from two_runs import in_two, options, weigh
 
 from contar.cpu import speed_up
-from contar.training import RunConfig, processes, saves, sharding, train
-from recipes import cli, nova
+from contar.training import RunConfig, saves, sharding
+from recipes import nova
 from recipes._nova.training import NovaObjective
 
 # float32's, of sums in another order, which Adam's first steps make somewhat larger
 ROUNDING = 1e-5
-
-
-def options(out: Path, *more: str) -> list[str]:
-    few = ("--steps", "3", "--save_every", "2", "--validate_every", "2", "--clip", "1e9")
-    return [str(out), *few, *more]
-
-
-class Tokens(nn.Module):
-    """A mean over as many values of a sample as its number says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.ones(2))
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        kept = x.repeat_interleave((8 * x).long() % 4 + 1)
-        return {
-            "loss": (self.a[0] * kept - 2 * kept + self.a[1]).square().mean(),
-            "tokens": torch.tensor(kept.numel()),
-        }
-
-
-def weigh(out: Path, **more) -> None:
-    config = RunConfig(steps=2, batch=8, warmup=0, log_every=1, validate_every=1, **more)
-    held = [range(3), range(3, 4), range(4, 9)]
-
-    def load(indices, step):
-        return (torch.tensor(list(indices)).float() / 8,)
-
-    options: dict = {"validate": held, "load_validation": load}
-    train(Tokens(), load, config, out, count=16, **options)
-
-
-def in_two(folder: Path) -> None:
-    """What two processes do, to begin them once."""
-    tiny_run.main(options(folder / "shared", "--shard", "1", "--gradients", f"{folder}/shared.pt"))
-    tiny_run.main(options(folder / "whole", "--shard", "1", "--resume"))
-    weigh(folder / "weighed")
-    weigh(folder / "weighed-shared", shard=True, parts=2)
-    sys.argv = ["contar", "train", "cached", "--cache", "nowhere", "--out", str(folder / "none")]
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    (folder / f"said-{processes().process_index}.txt").write_text(str(stop.value.code))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +110,7 @@ def test_parts_of_a_batch_count_by_their_tokens_where_an_objective_says_them(nam
 def test_what_cannot_be_shared_out_is_refused_by_name(refuses):
     model = speed_up(nova.build(tiny_run.SIZES))
     sharding.check_shareable(model)
-    model.spatial.encoder[0].compile()
+    model.spatial.encoder[0].compile(backend="eager")
     with refuses("objective", "spatial.encoder.0", "compiled", "shard=False"):
         sharding.check_shareable(model)
     tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
