@@ -244,6 +244,14 @@ def equal_steps(folder: Path) -> dict[str, Any]:
     return told
 
 
+def in_bfloat16(folder: Path) -> dict[str, float]:
+    """Return how far two processes are from one in the losses of a run in bfloat16."""
+    half: Any = {"options": {"precision": "bf16"}}
+    do(1, Job(folder / "one", **half))
+    do(2, Job(folder / "DDP", **half), Job(folder / "FSDP2", shard=True, **half))
+    return {way: off(folder / way, folder / "one") for way in ("DDP", "FSDP2")}
+
+
 def readable_saves(folder: Path) -> dict[str, Any]:
     """Return how far what any number reads is from what another number saved."""
     told: dict[str, Any] = {}
@@ -416,6 +424,7 @@ def environment() -> dict[str, str]:
 
 MEASURED: dict[str, Callable[[Path], Any]] = {
     "equal": equal_steps,
+    "bfloat16": in_bfloat16,
     "saves": readable_saves,
     "numbers that change": changing_numbers,
     "killed DDP": partial(killed, shard=False),

@@ -55,14 +55,15 @@ class NamedLosses:
             value = value if tokens is None else value * tokens
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + (1 if tokens is None else tokens)
-        return losses["loss"] if tokens is None else losses["loss"] * losses[TOKENS].detach()
+        return losses["loss"] if tokens is None else losses["loss"] * tokens
 
     def unweigh(self, parameters: Iterable[nn.Parameter], accelerator: Any) -> None:
         """Divide gradients, summed over parts by their tokens, by the tokens of a mean part."""
         if not self._weighs:
             return
         parts = accelerator.gradient_accumulation_steps
-        mean = accelerator.reduce(self._counts["loss"].float() / parts, "mean")
+        mean = self._counts["loss"].float().to(accelerator.device) / parts
+        mean = accelerator.reduce(mean, "mean")
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(mean)
