@@ -36,7 +36,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
-    parser.addoption("--scale", action="store_true", help="also run tests that start a Ray cluster")
+    parser.addoption(
+        "--scale", action="store_true", help="also run tests of a Ray cluster or many processes"
+    )
     parser.addoption("--device", help="run tests/device on it, and nothing else by default")
 
 
