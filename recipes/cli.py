@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from recipes._cli import bench as bench_commands
-from recipes._cli import caching, preparing, suites, training
+from recipes._cli import caching, preparing, suites
 from recipes._cli.demo import demo
 from recipes._cli.editing import edit
 from recipes._cli.errors import is_expected, is_first, one_line, options_of, refusal
@@ -23,6 +23,10 @@ Command = Callable[..., None]
 
 def train() -> None:
     """Train a recipe: `contar train moving-digits --out RUN`; `contar train --help` says more."""
+
+
+def compare() -> None:
+    """Train variants on one task at one budget: `contar compare --out OUT`; see its --help."""
 
 
 def bench() -> None:
@@ -41,7 +45,7 @@ COMMANDS: dict[str, Command] = {
     "bench": bench,
     "prepare": preparing.prepare,
     "cache": caching.cache,
-    "compare": training.compare,
+    "compare": compare,
     "sample": suites.sample,
     "scores": suites.scores,
 }
@@ -75,12 +79,14 @@ def main() -> None:
 def _commands(words: list[str]) -> tuple[str, Mapping[str, Command], list[str]]:
     """Return the program, its commands, and the words for it: some commands have their own."""
     program = "contar"
-    if words[:1] == ["train"]:  # the import of recipes takes seconds
-        return f"{program} train", training.recipes(), words[1:]
     if words[:2] == ["bench", "heads"]:
         return f"{program} bench", {"heads": bench_commands.heads}, words[1:]
-    if words[:1] == ["compare"]:
-        return program, {**COMMANDS, "compare": training.comparison()}, words
+    if words[:1] in (["train"], ["compare"]):
+        from recipes._cli import recipes
+
+        if words[0] == "train":
+            return f"{program} train", recipes.TRAIN, words[1:]
+        return program, {**COMMANDS, "compare": recipes.compare}, words
     return program, COMMANDS, words
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from contar.media import Video, fit_frames, read_video
 from recipes import cli, nova
-from recipes._cli import pipes, training
+from recipes._cli import pipes
 from recipes.moving_digits import bounced, direction_of
 
 CHECKPOINT = Path(__file__).parent / "goldens" / "checkpoint"  # frames of 64 x 96
@@ -413,7 +413,7 @@ def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, c
         """Train."""
         print(f"step 1 of {out}", file=sys.stderr)
 
-    monkeypatch.setattr(training, "recipes", lambda: {"moving-digits": digits})
+    monkeypatch.setattr("recipes._cli.recipes.TRAIN", {"moving-digits": digits})
     main("train", "moving_digits", "--out", "x")
     assert capsys.readouterr().err == "step 1 of x\n"
 

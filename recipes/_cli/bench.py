@@ -1,5 +1,8 @@
 """The command line of measuring: what a token head of one's own size costs."""
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 
@@ -34,11 +37,8 @@ def heads(
     import torch
 
     from contar._errors import bad, check_count, check_device
-    from contar._timing import in_turn, quantile
-    from contar.conditioning import Guidance
     from contar.cpu import speed_up
-    from contar.generation import Graphs
-    from contar.heads import Noise, make_head
+    from contar.heads import make_head
 
     check_device("device", device)
     for name, counts in {"tokens": tokens, "steps": steps, "batch": (batch,)}.items():
@@ -49,30 +49,50 @@ def heads(
     check_count("rounds", rounds)
     head: Any = make_head({"name": "flow", "width": width, "depth": depth}, values, cond_width)
     head = speed_up(head.to(device, getattr(torch, dtype)).eval())
-    graphs = Graphs()
-    graphs.bind(head)
     parameters = sum(p.numel() for p in head.parameters())
     print(f"{depth} x {width}, {parameters / 1e6:.1f} million parameters, batch {batch},")
     print(f"{'guided' if guided else 'not guided'}, {dtype}, {device}, torch {torch.__version__}\n")
     print("| tokens | steps | how | p50, ms | p20 to p80 | ms a token |\n|---|---|---|---|---|---|")
-    noise = Noise(torch.Generator().manual_seed(0), device)
-    for count in tokens:
-        for number in steps:
-            pair = torch.randn(2, batch, count, cond_width).to(head.network.token.weight)
+    for row in _timed(
+        head, tokens, steps, batch=batch, guided=guided, device=device, rounds=rounds
+    ):
+        print("| " + " | ".join(row) + " |", flush=True)
 
-            def draw(noise, pair, steps=number):
-                more = {"uncond": pair[1], "guidance": Guidance(5.0)} if guided else {}
-                return head.sample(pair[0], noise=noise, steps=steps, **more)
 
-            runs = {"one by one": lambda: draw(noise, pair)}  # noqa: B023 - run in this turn
-            if torch.device(device).type == "cuda":
-                kind = (number, guided)
-                runs["graph"] = lambda: graphs(kind, draw, noise, pair)  # noqa: B023
-            with torch.no_grad():
-                in_turn(runs, device=device, rounds=2)  # the first captures, the second replays
-                seconds = in_turn(runs, device=device, rounds=rounds)
-            for how, took in seconds.items():
-                low, middle, high = (1e3 * quantile(took, share) for share in (0.2, 0.5, 0.8))
-                cells = [count, number, how, f"{middle:.3g}", f"{low:.3g} to {high:.3g}"]
-                cells.append(f"{middle / count / batch:.3g}")
-                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+def _timed(
+    head: Any,
+    tokens: Sequence[int],
+    steps: Sequence[int],
+    *,
+    batch: int,
+    guided: bool,
+    device: str,
+    rounds: int,
+) -> Iterator[list[str]]:
+    """Yield the cells of a row for each number of tokens and of steps, and each way to draw."""
+    import torch
+
+    from contar._timing import in_turn, quantile
+    from contar.conditioning import Guidance
+    from contar.generation import Graphs
+    from contar.heads import Noise
+
+    def draw(number: int, noise: Any, pair: Any) -> Any:
+        more = {"uncond": pair[1], "guidance": Guidance(5.0)} if guided else {}
+        return head.sample(pair[0], noise=noise, steps=number, **more)
+
+    graphs, noise = Graphs(), Noise(torch.Generator().manual_seed(0), device)
+    graphs.bind(head)
+    for count, number in product(tokens, steps):
+        pair = torch.randn(2, batch, count, head.cond_dim).to(head.network.token.weight)
+        step = partial(draw, number)
+        runs: dict[str, Callable[[], Any]] = {"one by one": partial(step, noise, pair)}
+        if torch.device(device).type == "cuda":
+            runs["graph"] = partial(graphs, (number, guided), step, noise, pair)
+        with torch.no_grad():
+            in_turn(runs, device=device, rounds=2)  # the first captures, the second replays
+            seconds = in_turn(runs, device=device, rounds=rounds)
+        for how, took in seconds.items():
+            low, middle, high = (1e3 * quantile(took, share) for share in (0.2, 0.5, 0.8))
+            times = [f"{middle:.3g}", f"{low:.3g} to {high:.3g}", f"{middle / count / batch:.3g}"]
+            yield [str(count), str(number), how, *times]

@@ -1,1 +1,4 @@
-"""A page where one types a sentence and watches the frames appear; `page.py` alone knows Gradio."""
+"""A page where one types a sentence and watches the frames appear.
+
+`desk.py` and `page.py` alone know Gradio.
+"""
