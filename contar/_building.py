@@ -61,16 +61,7 @@ def build_for(
 @contextmanager
 def _counted(most: int, room: int, error: TooLargeError) -> Iterator[None]:
     """Raise `error` at the weight by which there are more than `most`, or `room` numbers."""
-    made, here = [0, 0], threading.get_ident()
-
-    def count(module: nn.Module, key: str, weight: Tensor | None) -> None:
-        if weight is None or threading.get_ident() != here:
-            return
-        made[0] += 1
-        made[1] += weight.numel()
-        if made[0] > most or made[1] > room:
-            raise error
-
+    count = _Count(most, room, error)
     hooks = [
         register(count)
         for register in (
@@ -83,6 +74,22 @@ def _counted(most: int, room: int, error: TooLargeError) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class _Count:
+    """Counts the weights that this thread makes, and their numbers; see `_counted`."""
+
+    def __init__(self, most: int, room: int, error: TooLargeError) -> None:
+        self.most, self.room, self.error = most, room, error
+        self.weights, self.numbers, self.thread = 0, 0, threading.get_ident()
+
+    def __call__(self, module: nn.Module, key: str, weight: Tensor | None) -> None:
+        if weight is None or threading.get_ident() != self.thread:
+            return
+        self.weights += 1
+        self.numbers += weight.numel()
+        if self.weights > self.most or self.numbers > self.room:
+            raise self.error
 
 
 def _too_large(name: str, absurd: list[str], count: int) -> TooLargeError:

@@ -339,8 +339,8 @@ def training_losses(
         given: [b], first frames of each clip that are shown and not learned, fewer than t; None is
             0. Losses are averaged as if theirs were 0.
         backend: of `attend`.
-        checkpoint: keep the input of each block of the towers only, and compute the block again for
-            its gradients: less memory for more time, the same numbers.
+        checkpoint: keep each block's input only, and compute the block again for its gradients:
+            less memory for more time, the same numbers.
 
     Raises:
         ValueError: an argument that does not fit the model or the others.

@@ -127,29 +127,9 @@ class SpatialTower(nn.Module):
                 batch, with gradients on, beside `padding_mask`, `checkpoint` or `dropout`, filled
                 with more than is visible, or filled and no `query_ids`.
         """
-        check_tensor("tokens", tokens, (None, None, self.token_dim), "[b, n, token_dim]")
-        batch, count, _ = tokens.shape
-        shape = (batch, None, self.prefix_width)
-        check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
-        ids: Any = {"kind": "int", "below": count}
-        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
-        if query_ids is not None:
-            check_tensor("query_ids", query_ids, (batch, None), "[b, m]", **ids)
-        if padding_mask is not None:
-            check_tensor(
-                "padding_mask", padding_mask, tuple(visible_ids.shape), "[b, v]", kind="bool"
-            )
-        if checkpoint is not False:
-            check_instance("checkpoint", checkpoint, bool)
-        if dropout is not None:
-            check_instance("dropout", dropout, Dropout)
-            if checkpoint:
-                raise bad("checkpoint", True, "False with dropout, which is drawn once")
-            if backend not in (None, "plain"):
-                raise bad("backend", backend, "None or 'plain' with dropout")
-        if backend is not None:
-            check_backend(backend, tokens.device)
-        length = prefix.shape[1]
+        self._check_tensors(tokens, prefix, visible_ids, padding_mask, query_ids)
+        _check_way(tokens.device, backend, checkpoint, dropout)
+        count, length = tokens.shape[1], prefix.shape[1]
         self._check_positions(positions, count, length)
         every = (tokens, prefix, visible_ids, positions, padding_mask, query_ids)
         if memory is None:
@@ -247,6 +227,27 @@ class SpatialTower(nn.Module):
         options = {"rope": rope, "mask": None, "backend": backend, "query_ids": wanted}
         return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
 
+    def _check_tensors(
+        self,
+        tokens: Tensor,
+        prefix: Tensor,
+        visible_ids: Tensor,
+        padding_mask: Tensor | None,
+        query_ids: Tensor | None,
+    ) -> None:
+        check_tensor("tokens", tokens, (None, None, self.token_dim), "[b, n, token_dim]")
+        batch, count, _ = tokens.shape
+        shape = (batch, None, self.prefix_width)
+        check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
+        ids: Any = {"kind": "int", "below": count}
+        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
+        if query_ids is not None:
+            check_tensor("query_ids", query_ids, (batch, None), "[b, m]", **ids)
+        if padding_mask is not None:
+            check_tensor(
+                "padding_mask", padding_mask, tuple(visible_ids.shape), "[b, v]", kind="bool"
+            )
+
     def _check_positions(self, positions: Any, tokens: int, prefix: int) -> None:
         both = isinstance(positions, tuple) and len(positions) == 2
         if not both or not all(isinstance(half, Positions) for half in positions):
@@ -259,6 +260,22 @@ class SpatialTower(nn.Module):
             for name, x, shape in (("add", half.add, (count, width)), ("rope", half.rope, table)):
                 if x is not None and tuple(x.shape) != shape:
                     raise bad(f"positions.{name}", tuple(x.shape), f"{shape}")
+
+
+def _check_way(
+    device: torch.device, backend: Any, checkpoint: object, dropout: Dropout | None
+) -> None:
+    """Raise a ValueError for a way to compute that is none, or not beside the others."""
+    if checkpoint is not False:
+        check_instance("checkpoint", checkpoint, bool)
+    if dropout is not None:
+        check_instance("dropout", dropout, Dropout)
+        if checkpoint:
+            raise bad("checkpoint", True, "False with dropout, which is drawn once")
+        if backend not in (None, "plain"):
+            raise bad("backend", backend, "None or 'plain' with dropout")
+    if backend is not None:
+        check_backend(backend, device)
 
 
 def _check_half(name: str, half: Any, least: int) -> None:

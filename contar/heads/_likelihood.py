@@ -72,12 +72,18 @@ def flow_log_density(
 
         step, gained = (1 - first) / steps, torch.zeros(len(state), device=x.device)
         for i in range(steps):
-            t, at = first + i * step, state
-            ends: list[tuple[Tensor, Tensor]] = []
-            for share in (0.0, 0.5, 0.5, 1.0):
-                at = state + share * step * ends[-1][0] if ends else state
-                ends.append(slopes(at, t + share * step))
-            weighed = [(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(*ends, strict=True)]
-            state, gained = state + step * weighed[0], gained + step * weighed[1]
+            moved, diverged = _runge_kutta(slopes, state, first + i * step, step)
+            state, gained = state + step * moved, gained + step * diverged
     noise = -0.5 * (state.square() + math.log(2 * math.pi)).sum(-1)
     return (noise + gained).reshape(x.shape[:-1])
+
+
+def _runge_kutta(
+    slopes: Callable[[Tensor, float], tuple[Tensor, Tensor]], state: Tensor, t: float, step: float
+) -> list[Tensor]:
+    """Return the mean slopes of a step from time t, of fourth order; the first is the state's."""
+    ends: list[tuple[Tensor, Tensor]] = []
+    for share in (0.0, 0.5, 0.5, 1.0):
+        at = state + share * step * ends[-1][0] if ends else state
+        ends.append(slopes(at, t + share * step))
+    return [(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(*ends, strict=True)]

@@ -1,5 +1,6 @@
 """Frames as they come, up to where their coming is stopped."""
 
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,30 +22,35 @@ def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[Iterator[np.ndarray]
     Raises:
         ValueError: no frame comes.
     """
-    stopped: list[BaseException] = []
+    with _Signals() as signals:
+        shown = _Shown(frames, signals)
+        yield iter(shown)
+    if shown.stopped is not None:
+        raise shown.stopped
 
-    def shown() -> Iterator[np.ndarray]:
-        count = 0
-        while True:
+
+class _Shown:
+    """Frames as they come, and what stopped them."""
+
+    def __init__(self, frames: Iterator[np.ndarray], signals: "_Signals") -> None:
+        self.frames, self.signals = frames, signals
+        self.stopped: BaseException | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for count in itertools.count():
             try:
-                with signals.released():
-                    frame = next(frames, None)
+                with self.signals.released():
+                    frame = next(self.frames, None)
             except BaseException as error:
                 if not count:
                     raise
-                stopped.append(error)
+                self.stopped = error
                 return
             if frame is None:
-                break
-            count += 1
+                if not count:
+                    raise bad("frames", "no frame", "at least one")
+                return
             yield frame
-        if not count:
-            raise bad("frames", "no frame", "at least one")
-
-    with _Signals() as signals:
-        yield shown()
-    if stopped:
-        raise stopped[0]
 
 
 class _Signals:

@@ -147,12 +147,7 @@ def train_vae(
     load = partial(_load, stage.run.seed, vae.config["latent_channels"])
 
     def sample(objective: Any, step: int) -> None:
-        pixels = _pixels(held, range(min(4, len(held))), objective.vae.device)
-        tokenizer = VAETokenizer(objective.vae)
-        again = tokenizer.decode(tokenizer.encode(pixels))
-        both = torch.stack([pixels, again], dim=1).flatten(0, 1)[:, :, ::4]
-        labels = ["clip", "decoded"] * len(pixels)
-        save_sheet((both.clamp(-1, 1) + 1) / 2, out / f"samples-{step:06d}.png", labels=labels)
+        _save_samples(objective.vae, held, out / f"samples-{step:06d}.png")
 
     check_own(out, ("model",), out)
     saved = out / "model" / "config.json"
@@ -177,16 +172,29 @@ def train_vae(
         sample=sample,
     )
     vae = trained.vae.eval()
-    names = ("latents_mean", "latents_std")
-    vae.register_to_config(**{key: measured.get(key) for key in names})  # not those of `start`
+    for name in ("latents_mean", "latents_std"):  # not those of `start`
+        vae.register_to_config(**{name: measured.get(name)})
     if not measured:
-        few = [_pixels(clips, [index], vae.device) for index in range(min(256, len(clips)))]
-        latents = torch.cat([VAETokenizer(vae).encode(pixels) for pixels in few])
-        values = (latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist())
-        vae.register_to_config(**dict(zip(names, values, strict=True)))
+        vae.register_to_config(**_measure(vae, clips))
     if processes().is_main_process:
         vae.save_pretrained(out / "model")
     return vae
+
+
+def _measure(vae: CausalVAE, clips: Clips) -> dict[str, list[float]]:
+    """Return mean and deviation of each channel of a tokenizer's latents, of up to 256 clips."""
+    few = [_pixels(clips, [index], vae.device) for index in range(min(256, len(clips)))]
+    latents = torch.cat([VAETokenizer(vae).encode(pixels) for pixels in few])
+    mean, deviation = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
+    return {"latents_mean": mean.tolist(), "latents_std": deviation.tolist()}
+
+
+def _save_samples(vae: CausalVAE, held: Clips, file: Path) -> None:
+    """Save a sheet of clips and what the tokenizer makes of them."""
+    pixels, tokenizer = _pixels(held, range(min(4, len(held))), vae.device), VAETokenizer(vae)
+    again = tokenizer.decode(tokenizer.encode(pixels))
+    both = torch.stack([pixels, again], dim=1).flatten(0, 1)[:, :, ::4]
+    save_sheet((both.clamp(-1, 1) + 1) / 2, file, labels=["clip", "decoded"] * len(pixels))
 
 
 def _first(stage: VaeStage, start: object) -> CausalVAE:

@@ -198,20 +198,22 @@ def _write_live(pieces: Iterable[Any], out: Path, shape: Shape, title: str) -> N
 
     from contar.media import write_video
 
-    def counted() -> Iterator[Any]:
-        for piece in pieces:
-            for frame in piece:
-                bar.update()
-                yield frame
-
     bar = tqdm(total=shape.frames, desc=title, unit="frame")
     usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with bar:
-            write_video(counted(), out, fps=shape.fps)
+            write_video(_counted(pieces, bar), out, fps=shape.fps)
     except KeyboardInterrupt:
         kept = f"the frames that were finished are in {out}" if bar.n else "nothing is written"
         print(f"contar: stopped: {kept}", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, usual)
+
+
+def _counted(pieces: Iterable[Any], bar: Any) -> Iterator[Any]:
+    """Yield the frames of pieces, each of which moves the bar."""
+    for piece in pieces:
+        for frame in piece:
+            bar.update()
+            yield frame

@@ -18,46 +18,53 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of a pipeline; what is None is the model's own default.
+class Loading:
+    """Which pipeline is loaded, and how.
 
     Args:
         model: "moving-digits", which contar carries; folder of a pipeline, ours or in the released
             layout; or its id on the hub.
-        steps: sets in which each frame's tokens are generated.
-        diffusion_steps: of each set.
-        fast: in a quarter of the sets, but four if there are so many, and few steps of each.
-        guidance: scale of classifier-free guidance.
-        negative: what guidance leads away from.
-        motion_flow: optical flow score, how much moves.
-        fps: frames per second, of the motion and of the file.
-        seed: of all that is random.
-        device: the GPU if there is one.
+        device: the GPU if there is one; of `sample` several by turns.
         dtype: of the weights; bfloat16 on a GPU, else float32.
         heads: attention heads (temporal, spatial) of a network in the released layout whose
             architecture is not a released one.
         tiling: encode and decode large frames in tiles, for memory.
-        as_json: print a line of JSON for each file that was made, and nothing else.
     """
 
     model: str = "moving-digits"
-    steps: int | None = None
-    diffusion_steps: int | None = None
-    fast: bool = False
-    guidance: float | None = None
-    negative: str | None = None
-    motion_flow: float | None = None
-    fps: float | None = None
-    seed: int = 0
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     heads: tuple[int, int] | None = None
     tiling: bool = False
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+
+    def load(self) -> "NovaPipeline":
+        """Return the pipeline, on its device; errors as `load_pipeline`."""
+        return load_pipeline(self.model, self.device, self.dtype, self.heads, self.tiling)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn; what is None is the model's own default.
+
+    Args:
+        steps: sets in which each frame's tokens are generated.
+        diffusion_steps: of each set.
+        guidance: scale of classifier-free guidance.
+        negative: what guidance leads away from.
+        motion_flow: optical flow score, how much moves.
+        fps: frames per second, of the motion and of the file.
+    """
+
+    steps: int | None = None
+    diffusion_steps: int | None = None
+    guidance: float | None = None
+    negative: str | None = None
+    motion_flow: float | None = None
+    fps: float | None = None
 
     def check(self) -> None:
         """Raise a ValueError for what is wrong whatever the model is."""
-        from contar._errors import bad, check_count, check_number, check_text
+        from contar._errors import check_count, check_number, check_text
 
         if self.negative is not None:
             check_text("negative", self.negative)
@@ -68,6 +75,38 @@ class Asked:
             check_number("guidance", self.guidance, 0)
         if self.motion_flow is not None:
             check_number("motion_flow", self.motion_flow)
+
+    def call(self) -> dict[str, Any]:
+        """Return arguments of a call of the pipeline."""
+        return {
+            "num_inference_steps": self.steps,
+            "num_diffusion_steps": self.diffusion_steps,
+            "guidance_scale": self.guidance,
+            "negative_prompt": self.negative,
+            "motion_flow": self.motion_flow,
+            "fps": self.fps,
+        }
+
+
+@dataclass(frozen=True)
+class Asked(Loading, Drawing):
+    """What is asked of a pipeline.
+
+    Args:
+        fast: in a quarter of the sets, but four if there are so many, and few steps of each.
+        seed: of all that is random.
+        as_json: print a line of JSON for each file that was made, and nothing else.
+    """
+
+    fast: bool = False
+    seed: int = 0
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+
+    def check(self) -> None:
+        """Raise a ValueError for what is wrong whatever the model is."""
+        from contar._errors import bad
+
+        super().check()
         if self.fast and (self.steps, self.diffusion_steps) != (None, None):
             raise bad("fast", True, "False beside --steps and --diffusion-steps")
 
@@ -99,10 +138,6 @@ class Asked:
             known = "moving-digits knows light writing on black"
             print(f"contar: {name}: most of it is light, and {known}", file=sys.stderr)
 
-    def load(self) -> "NovaPipeline":
-        """Return the pipeline, on its device; errors as `load_pipeline`."""
-        return load_pipeline(self.model, self.device, self.dtype, self.heads, self.tiling)
-
     def options(self, pipe: "NovaPipeline", changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments of a call of the pipeline; `changes` are of its plan."""
         if self.fast:
@@ -111,15 +146,7 @@ class Asked:
             scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
             sets = pipe.config["defaults"]["num_inference_steps"]
             changes = {**fast_changes(scheduler, sets), **changes}
-        return {
-            "num_inference_steps": self.steps,
-            "num_diffusion_steps": self.diffusion_steps,
-            "guidance_scale": self.guidance,
-            "negative_prompt": self.negative,
-            "motion_flow": self.motion_flow,
-            "fps": self.fps,
-            "plan_changes": dict(changes) or None,
-        }
+        return {**self.call(), "plan_changes": dict(changes) or None}
 
 
 @dataclass(frozen=True)

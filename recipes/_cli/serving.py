@@ -1,22 +1,20 @@
 """The command line of the page."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import tyro
+
+from recipes._cli.pipes import Loading
 
 
 @tyro.conf.configure(tyro.conf.DisallowNone)
 def serve(
-    model: str = "moving-digits",
     host: str = "127.0.0.1",
     port: int = 7860,
     frames: int | None = None,
     waiting: int = 32,
-    device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
-    heads: tuple[int, int] | None = None,
-    tiling: bool = False,
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = Loading(),  # noqa: B008 - it is frozen
 ) -> None:
     """Open a page in which to type a sentence and watch the frames appear, set by set.
 
@@ -24,15 +22,11 @@ def serve(
     anything. Only this machine sees it unless `--host` says otherwise.
 
     Args:
-        model: "moving-digits", or a pipeline as in `generate`.
         host: address to listen at; "0.0.0.0" is every one of this machine, for all who reach it.
         port: to listen at.
         frames: of a video at most; four times the model's own if left out.
         waiting: visitors that may wait for their turn.
-        device: the GPU if there is one.
-        dtype: of the weights; bfloat16 on a GPU, else float32.
-        heads: as in `generate`.
-        tiling: encode and decode large frames in tiles, for memory.
+        loading: of the model.
     """
     from contar._errors import bad, check_count
 
@@ -45,16 +39,15 @@ def serve(
         from recipes._serve.page import serve as open_page
     except ImportError as error:
         raise ImportError('gradio is not installed (pip install "contar[web]")') from error
-    from recipes._cli.pipes import load_pipeline
     from recipes._serve.making import Maker
     from recipes._serve.wish import bounds_of
 
-    pipe = load_pipeline(model, device, dtype, heads, tiling)
+    pipe = loading.load()
     examples, remark = (), None
-    if model == "moving-digits":
+    if loading.model == "moving-digits":
         from recipes.moving_digits import PROMPTS, left_open
 
         examples, remark = PROMPTS[:4], left_open
     maker = Maker(pipe, bounds_of(pipe, frames=frames), remark)
-    name = Path(model).name
+    name = Path(loading.model).name
     open_page(maker, name=name, examples=examples, host=host, port=port, waiting=waiting)

@@ -1,9 +1,9 @@
 """The command line of suites: samples for official evaluators, and the scores that they write."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -17,29 +17,20 @@ from recipes._cli.engines import (
     device_of,
     parent_of,
 )
-from recipes._cli.pipes import load_pipeline, seeded
+from recipes._cli.pipes import Drawing, Loading, seeded
+
+if TYPE_CHECKING:
+    from contar.evaluation import Suite
 
 # Source: baaivision/NOVA, docs/evaluation.md; frames and size are those of the released models.
-PAPER = {"steps": 128, "guidance": 7.0, "motion_flow": 5.0}
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How a pipeline is loaded: the options of `load_pipeline`."""
-
-    model: str
-    device: str | None
-    dtype: str | None
-    heads: tuple[int, int] | None
-    tiling: bool
+PAPER: dict[str, Any] = {"steps": 128, "guidance": 7.0, "motion_flow": 5.0}
+PAPER_FRAMES = 33
 
 
 @functools.lru_cache(maxsize=1)
 def _loaded(loading: Loading) -> Any:
     """Return the pipeline, once a process, whose tasks follow one another."""
-    pipe = load_pipeline(
-        loading.model, loading.device, loading.dtype, loading.heads, loading.tiling
-    )
+    pipe = loading.load()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -96,16 +87,9 @@ class Sampling(Task):
 def sample(
     suite: tyro.conf.Positional[str],
     prompts: Path | None = None,
-    model: str = "moving-digits",
     out: Path = Path("samples"),
     paper: bool = False,
     frames: int | None = None,
-    steps: int | None = None,
-    diffusion_steps: int | None = None,
-    guidance: float | None = None,
-    negative: str | None = None,
-    motion_flow: float | None = None,
-    fps: float | None = None,
     rewritten: Path | None = None,
     kind: Literal["picture", "video"] | None = None,
     samples: int = 1,
@@ -115,10 +99,8 @@ def sample(
     engine_options: tuple[str, ...] = (),
     retry: bool = False,
     check: bool = False,
-    device: str | None = None,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
-    heads: tuple[int, int] | None = None,
-    tiling: bool = False,
+    drawing: Annotated[Drawing, tyro.conf.arg(name="")] = Drawing(),  # noqa: B008 - it is frozen
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = Loading(),  # noqa: B008 - likewise
 ) -> None:
     """Sample a suite for its official evaluator, which reads OUT/SUITE; the same call goes on.
 
@@ -129,16 +111,9 @@ def sample(
         suite: geneval, dpg-bench, t2i-compbench, vbench, vbench-2.0, or prompts for any list.
         prompts: the suite's own file or folder of prompts; that of the package vbench or vbench2 if
             left out. Of a list a text file, a prompt a line.
-        model: as in `generate`.
         out: folder of the run.
         paper: at NOVA's settings: 128 sets, guidance 7, of videos motion 5 and 33 frames.
         frames: of each video.
-        steps: sets in which each frame's tokens are generated.
-        diffusion_steps: of each set.
-        guidance: scale of classifier-free guidance.
-        negative: what guidance leads away from.
-        motion_flow: optical flow score, how much moves.
-        fps: frames per second, of the motion and of the files.
         rewritten: JSON of what the model shall read for each prompt; files keep the prompts' names.
         kind: of a list's samples; videos if left out.
         samples: of each prompt of a list.
@@ -148,16 +123,12 @@ def sample(
         engine_options: of datatrove's executor, as time=24:00:00 partition=gpu gpus_per_task=1.
         retry: those that failed, no others.
         check: say what the evaluator would miss or stumble over in OUT, and sample nothing.
-        device: the GPU if there is one; several by turns.
-        dtype: of the weights; bfloat16 on a GPU, else float32.
-        heads: as in `generate`.
-        tiling: decode large frames in tiles, for memory.
+        drawing: of a sample.
+        loading: of the model.
     """
-    from contar._errors import bad, check_text
     from contar.evaluation import (
         check_samples,
         clear_parts,
-        failed_units,
         plan_suite,
         read_rewritten,
         read_suite,
@@ -167,54 +138,61 @@ def sample(
     chosen = read_suite(suite, prompts, kind=kind, samples=samples)
     if rewritten is not None:
         chosen = chosen.rewritten(read_rewritten(rewritten))
-    folder = out / chosen.name
     if check:
+        folder = out / chosen.name
         _say_problems(check_samples(chosen, folder), folder, len(chosen.files))
         return
-    given = {"steps": steps, "guidance": guidance, "motion_flow": motion_flow, "frames": frames}
-    if paper:
-        if named := [name for name, value in given.items() if value is not None]:
-            raise bad("paper", f"True beside {', '.join(named)}", "one or the other")
-        given |= PAPER | ({"frames": 33} if chosen.kind == "video" else {"motion_flow": None})
-    if chosen.kind == "picture" and frames is not None:
-        raise bad("frames", frames, f"none: {suite} takes pictures")
-    call = {
-        "num_frames": 1 if chosen.kind == "picture" else given["frames"],
-        "num_inference_steps": given["steps"],
-        "num_diffusion_steps": diffusion_steps,
-        "guidance_scale": given["guidance"],
-        "negative_prompt": None if negative is None else check_text("negative", negative),
-        "motion_flow": given["motion_flow"],
-        "fps": fps,
-    }
+    call = _call(chosen, drawing, frames, paper)
     options = check_engine(engine, tasks, workers, engine_options)
-    source = str(Path(model).absolute()) if Path(model).exists() else model
-    kind_of_device = device_kind(device, engine, options)
-    if kind_of_device is not None:
-        dtype = dtype or ("bfloat16" if kind_of_device == "cuda" else "float32")
-    loading = Loading(source, device, dtype, heads, tiling)
-    settings = {
-        "model": model, "device": kind_of_device, "dtype": dtype, "heads": heads, "tiling": tiling,
-        "call": call,
-    }  # fmt: skip
+    device = device_kind(loading.device, engine, options)
+    if device is not None and loading.dtype is None:
+        loading = replace(loading, dtype="bfloat16" if device == "cuda" else "float32")
+    settings = {**asdict(loading), "device": device, "call": call}
+    if Path(loading.model).exists():
+        loading = replace(loading, model=str(Path(loading.model).absolute()))
     with alone(out / "run", engine):
         plan_suite(chosen, out, settings)
         if engine == "local":
             clear_parts(out)
         ranks = sorted({number % tasks for number in units_left(out, retry=retry)})
-        place = str(out.absolute())
-        run = str((out / "run").absolute())
-        task = Sampling(run, parent_of(engine), place, loading, kind_of_device, retry)
+        places = str((out / "run").absolute()), parent_of(engine), str(out.absolute())
+        task = Sampling(*places, loading, device, retry)
         if engine == "local" and workers == 1 and ranks:
             task.pipeline(ranks[0], call)  # a refusal comes before the engine's log
         carry(task, engine=engine, tasks=tasks, workers=workers, options=options, ranks=ranks)
     if engine == "slurm":
         print(f"{len(ranks)} tasks are handed to Slurm; with --check you see what is missing.")
-        return
+    else:
+        _say_end(chosen, out)
+
+
+def _call(chosen: "Suite", drawing: Drawing, frames: int | None, paper: bool) -> dict[str, Any]:
+    """Return the arguments of the pipeline's calls; ValueError for what does not go together."""
+    from contar._errors import bad
+
+    picture = chosen.kind == "picture"
+    drawing.check()
+    if paper:
+        given = {name: getattr(drawing, name) for name in PAPER} | {"frames": frames}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise bad("paper", f"True beside {', '.join(named)}", "one or the other")
+        drawing = replace(drawing, **PAPER)
+        if picture:
+            drawing = replace(drawing, motion_flow=None)
+        else:
+            frames = PAPER_FRAMES
+    if picture and frames is not None:
+        raise bad("frames", frames, f"none: {chosen.name} takes pictures")
+    return {"num_frames": 1 if picture else frames, **drawing.call()}
+
+
+def _say_end(chosen: "Suite", out: Path) -> None:
+    """Say how many units there are; SystemExit if some failed."""
+    from contar.evaluation import failed_units, units_left
+
     failed = list(failed_units(out))
-    print(
-        f"{len(chosen.units) - len(units_left(out)) - len(failed)} of {len(chosen.units)}: {folder}"
-    )
+    done = len(chosen.units) - len(units_left(out)) - len(failed)
+    print(f"{done} of {len(chosen.units)}: {out / chosen.name}")
     if failed:
         first = f"the first is {failed[0].file}: {failed[0].error}"
         raise SystemExit(f"contar: {len(failed)} failed, {first}; --retry tries them again")

@@ -88,28 +88,8 @@ def from_pretrained(
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
     folder = _locate(folder_or_hub_id, {**hub, "local_files_only": local_files_only})
     index = read_index(folder, "folder_or_hub_id", folder_or_hub_id)
-    parts: dict[str, Any] = {}
-    for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer"):
-        named = index.get(part) or [None]
-        if not isinstance(named, list):
-            raise bad(f"model_index.json[{part!r}]", named, "[library, class] or [null, null]")
-        optional = part in NovaPipeline._optional_components
-        if optional and named[0] is None:
-            parts[part] = None
-            continue
-        if part in ("text_encoder", "tokenizer") and index.get("text_package"):
-            parts[part] = _text(text_package(index["text_package"]), part, dtype)
-            continue
-        if not (folder / part).is_dir():
-            raise FileNotFoundError(f"{part}: got no such folder in {folder}, allowed: one")
-        if part == "transformer":
-            parts[part] = _network(folder / part, dtype, num_heads=num_heads)
-        elif part == "vae":
-            parts[part] = _vae(folder / part, dtype)
-        elif part == "scheduler":
-            parts[part] = _scheduler(folder / part)
-        else:
-            parts[part] = _text(folder / part, part, dtype)
+    names = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer")
+    parts = {part: _part(folder, part, index, dtype, num_heads) for part in names}
     parts |= {name: index.get(name) for name in ("defaults", "text_package")}
     if compile:
         parts["transformer"].compile()
@@ -132,6 +112,30 @@ def read_index(folder: Path, name: str, got: str | Path) -> dict[str, Any]:
         allowed = "a pipeline's folder, with a model_index.json in it"
         raise FileNotFoundError(f"{name}: got {str(got)!r}, allowed: {allowed}")
     return read_json(folder / "model_index.json")
+
+
+def _part(
+    folder: Path,
+    part: str,
+    index: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    num_heads: tuple[int, int] | None,
+) -> Any:
+    """Return a part of a pipeline's folder; None where the index names none and none is needed."""
+    named = index.get(part) or [None]
+    if not isinstance(named, list):
+        raise bad(f"model_index.json[{part!r}]", named, "[library, class] or [null, null]")
+    if part in NovaPipeline._optional_components and named[0] is None:
+        return None
+    if part in ("text_encoder", "tokenizer") and index.get("text_package"):
+        return _text(text_package(index["text_package"]), part, dtype)
+    if not (folder / part).is_dir():
+        raise FileNotFoundError(f"{part}: got no such folder in {folder}, allowed: one")
+    if part == "transformer":
+        return _network(folder / part, dtype, num_heads=num_heads)
+    if part == "vae":
+        return _vae(folder / part, dtype)
+    return _scheduler(folder / part) if part == "scheduler" else _text(folder / part, part, dtype)
 
 
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:

@@ -104,13 +104,18 @@ def read_settings(
         flow_shift=flow_shift,
         grid=grid,
     )
-    if changes is not None:
-        check_instance("plan_changes", changes, Mapping)
-        names = {field.name for field in fields(GenerationPlan)} - {"frames", "grid"}
-        for name in changes:
-            check_choice("plan_changes", name, tuple(sorted(names)))
-        plan = replace(plan, **changes)
-    return read_plan(model, plan)
+    return read_plan(model, _changed(plan, changes))
+
+
+def _changed(plan: GenerationPlan, changes: Mapping[str, Any] | None) -> GenerationPlan:
+    """Return a plan with other values of the fields that are named."""
+    if changes is None:
+        return plan
+    check_instance("plan_changes", changes, Mapping)
+    names = {field.name for field in fields(GenerationPlan)} - {"frames", "grid"}
+    for name in changes:
+        check_choice("plan_changes", name, tuple(sorted(names)))
+    return replace(plan, **changes)
 
 
 def _count(name: str, values: Mapping[str, Any], most: float, what: str) -> int:
@@ -127,7 +132,7 @@ def read_clip(
     tokenizer: Tokenizer,
     frames: int,
     prompts: int,
-    canvas: Canvas = (0, 0, 0, 0),
+    canvas: Canvas,
 ) -> Float[Tensor, "b 3 n h w"] | None:
     """Return given first frames as pixels in [-1, 1], one clip for all prompts or each; or None.
 

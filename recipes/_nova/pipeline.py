@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_callable, check_choice, check_count
+from contar._errors import bad, check_choice
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
@@ -22,12 +21,11 @@ from contar.generation import Graphs, Monitor, Progress
 from contar.tokenizers import VAETokenizer
 from recipes._nova.call import Call, Texts, make_call, mix
 from recipes._nova.defaults import check_parts, default_values
-from recipes._nova.editing import read_canvas, read_edit
-from recipes._nova.inputs import Pixels, frames_of, read_clip, read_grid, read_settings, show
+from recipes._nova.inputs import Pixels, frames_of, read_grid, read_settings, show
 from recipes._nova.motion import motion_numbers
 from recipes._nova.network import Nova
-from recipes._nova.request import Request, check_chunk, read_values, read_words
-from recipes._nova.settings import read_order
+from recipes._nova.request import Request, read_frames, read_values, read_words
+from recipes._nova.settings import Settings, read_order
 from recipes._nova.timeline import read_prompts
 from recipes.nova import draw_frames
 
@@ -172,57 +170,62 @@ class NovaPipeline(DiffusionPipeline):
         Raises:
             ValueError: an argument that does not fit the model or the others.
         """
-        model, pixels = self.transformer, VAETokenizer(self.vae)
         check_choice("output_type", output_type, ("np", "pil", "pt", "latent", "stream"))
-        if callback_on_step_end is not None:
-            check_callable("callback_on_step_end", callback_on_step_end)
-        grid = read_grid(model, height, width, pixels.space_stride)
-        values = read_values(
-            model, grid, self.config["defaults"], num_frames=num_frames,
+        values, settings = self._read_numbers(
+            height, width, start=min_guidance_scale, truncation=guidance_trunc,
+            flow_shift=flow_shift, changes=plan_changes,
+            num_frames=num_frames, motion_flow=motion_flow, fps=fps, guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps, num_diffusion_steps=num_diffusion_steps,
-            guidance_scale=guidance_scale, guidance_renorm=guidance_renorm,
-            motion_flow=motion_flow, fps=fps,
+            guidance_renorm=guidance_renorm,
         )  # fmt: skip
-        settings = read_settings(
-            model, self.scheduler, grid, pixels, values, start=min_guidance_scale,
-            truncation=guidance_trunc, flow_shift=flow_shift, changes=plan_changes,
-        )  # fmt: skip
-        if graphs is not None:
-            settings.plan.check_graphs(graphs)
-        frames, encoded = values["num_frames"], self.text_encoder is not None
+        model, pixels, frames = self.transformer, VAETokenizer(self.vae), values["num_frames"]
+        prompts = read_prompts(prompt, pixels, frames, settings.plan)
         words = read_words(
-            model, encoded, read_prompts(prompt, pixels, frames, settings.plan), prompt_embeds,
-            negative_prompt, negative_prompt_embeds, mix,
+            model, self.text_encoder is not None, prompts, prompt_embeds, negative_prompt,
+            negative_prompt_embeds, mix, num_images_per_prompt,
         )  # fmt: skip
-        copies = check_count("num_images_per_prompt", num_images_per_prompt)
-        batch = len(words.texts) * copies
-        added = read_canvas(canvas, *(side * pixels.space_stride for side in grid))
-        clip = read_clip(image, video, grid, pixels, frames, len(words.texts), added)
-        edit = read_edit(clip, mask, added, pixels, settings, grow)
-        if clip is not None and edit is None:
-            check_chunk(clip, pixels, settings.plan.chunk)
+        given = {"image": image, "video": video, "mask": mask, "canvas": canvas, "grow": grow}
+        clip, edit = read_frames(settings, pixels, words, frames, **given)
         request = Request(
-            settings=settings,
-            words=words,
-            copies=copies,
-            clip=clip if edit is None else edit.clip,
-            edit=edit,
-            motion=motion_numbers(model, batch, values["motion_flow"], values["fps"]),
-            order=read_order(settings, order, batch),
-            generator=check_generator(generator, batch, self._execution_device),
-            graphs=graphs,
+            settings=settings, words=words, clip=clip, edit=edit, graphs=graphs,
+            motion=motion_numbers(model, words.batch, values["motion_flow"], values["fps"]),
+            order=read_order(settings, order, words.batch),
+            generator=check_generator(generator, words.batch, self._execution_device),
             callback=callback_on_step_end,
-        )
-        if output_type == "stream":
-            result = self._pieces(request)
-        else:
-            try:
-                latents = torch.stack([*self._latents(request)], dim=2)
-                self._wake(self.vae)
-                result = show(latents, pixels, output_type, edit)
-            finally:
-                self.maybe_free_model_hooks()
-        return NovaOutput(frames=result) if return_dict else (result,)
+        )  # fmt: skip
+        made = self._made(request, output_type)
+        return NovaOutput(frames=made) if return_dict else (made,)
+
+    def _read_numbers(
+        self,
+        height: int | None,
+        width: int | None,
+        *,
+        start: float | None,
+        truncation: float,
+        flow_shift: float | None,
+        changes: Mapping[str, Any] | None,
+        **given: Any,
+    ) -> tuple[dict[str, Any], Settings]:
+        """Return those of a call that the pipeline has defaults for, filled in, and all as a plan.
+
+        Args:
+            height: of the call.
+            width: of the call.
+            start: as in `read_settings`, like the next three.
+            truncation: likewise.
+            flow_shift: likewise.
+            changes: likewise.
+            given: numbers that there are defaults for, by name, or None.
+        """
+        model, pixels = self.transformer, VAETokenizer(self.vae)
+        grid = read_grid(model, height, width, pixels.space_stride)
+        values = read_values(model, grid, self.config["defaults"], **given)
+        settings = read_settings(
+            model, self.scheduler, grid, pixels, values, start=start, truncation=truncation,
+            flow_shift=flow_shift, changes=changes,
+        )  # fmt: skip
+        return values, settings
 
     def stream(
         self,
@@ -257,6 +260,17 @@ class NovaPipeline(DiffusionPipeline):
         """
         return self(prompt, output_type="stream", return_dict=False, **options)[0]
 
+    def _made(self, request: Request, output_type: str) -> Any:
+        """Return frames, or an iterator of them, as `NovaOutput` says for an output type."""
+        if output_type == "stream":
+            return self._pieces(request)
+        try:
+            latents = torch.stack([*self._latents(request)], dim=2)
+            self._wake(self.vae)
+            return show(latents, VAETokenizer(self.vae), output_type, request.edit)
+        finally:
+            self.maybe_free_model_hooks()
+
     def _pieces(self, request: Request) -> Iterator[UInt8[np.ndarray, "*b n h w 3"]]:
         """Yield frames, latent frame by latent frame."""
         pixels, state, first = VAETokenizer(self.vae), None, 0
@@ -267,21 +281,22 @@ class NovaPipeline(DiffusionPipeline):
                     piece, state = pixels.decode_next(latent[:, :, None], state)
                     frames = frames_of(piece, request.edit, first)
                     first += frames.shape[1]
-                    yield frames[0] if request.alone else frames
+                    yield frames[0] if request.words.alone else frames
                     self._wake(self.transformer)
         finally:
             self.maybe_free_model_hooks()
 
     def _latents(self, request: Request) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""
-        call, done = self._call(request), count(1)
+        call = self._call(request)
         with self.progress_bar(total=call.sets) as bar:  # type: ignore[call-arg]
 
             def after(progress: Progress) -> None:
                 bar.update()
                 if request.callback is not None:
+                    before = sum(map(len, call.frame_sizes[: progress.frame]))
                     kept = {"tokens": progress.tokens, "progress": progress}
-                    request.callback(self, next(done), progress.frame, kept)
+                    request.callback(self, before + progress.set + 1, progress.frame, kept)
 
             yield from draw_frames(call, Monitor(call.sets, callback=after))
 
@@ -298,7 +313,7 @@ class NovaPipeline(DiffusionPipeline):
         context, edited = None, {}
         if request.clip is not None:
             tokenizer = VAETokenizer(self.vae)
-            clip, batch = request.clip.to(self._execution_device), request.batch
+            clip, batch = request.clip.to(self._execution_device), words.batch
             context = self._encode_clip(clip, tokenizer, batch, request.generator)
             context = context.to(torch.promote_types(context.dtype, torch.float32))
             self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
@@ -310,7 +325,7 @@ class NovaPipeline(DiffusionPipeline):
         if others is not None:
             first = mix(self.transformer, first, others, weight)
         text, negative, *changed = (
-            None if x is None else self.transformer.text.pad(x).repeat_interleave(request.copies, 0)
+            None if x is None else self.transformer.text.pad(x).repeat_interleave(words.copies, 0)
             for x in (first, negatives, *later)
         )
         starts = [0, *(frame for frame, _ in words.later)]

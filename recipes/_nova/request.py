@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import bad, check_number
+from contar._errors import bad, check_callable, check_count, check_number
 from contar._random import Generators
 from contar._typing import Float, Int, Tensor
 from contar.generation import Graphs
 from contar.heads import DiffusionHead
-from contar.tokenizers import Tokenizer
+from contar.tokenizers import VAETokenizer
 from recipes._nova.call import Texts
-from recipes._nova.editing import Edit
-from recipes._nova.inputs import read_texts
+from recipes._nova.editing import Edit, read_canvas, read_edit
+from recipes._nova.inputs import read_clip, read_texts
 from recipes._nova.network import Nova
 from recipes._nova.settings import Settings
 
@@ -25,7 +25,13 @@ class Words:
     later: list[tuple[int, list[str]]]  # from a latent frame on
     negatives: list[str] | Texts | None
     mixed: tuple[list[str], float] | None  # with other texts, by a weight
-    one: bool  # text, not a list of one
+    copies: int  # samples of each text
+    alone: bool  # one sample of one text, no list of them
+
+    @property
+    def batch(self) -> int:
+        """Samples in all."""
+        return len(self.texts) * self.copies
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,6 @@ class Request:
 
     settings: Settings
     words: Words
-    copies: int  # samples of each text
     clip: Float[Tensor, "n 3 t h w"] | None  # given first frames, in [-1, 1]
     edit: Edit | None  # what of the clip is given
     motion: tuple[Tensor | None, Tensor | None]  # flow scores and frame rates
@@ -43,15 +48,11 @@ class Request:
     graphs: Graphs | None
     callback: Callable[..., object] | None
 
-    @property
-    def batch(self) -> int:
-        """Samples in all."""
-        return len(self.words.texts) * self.copies
-
-    @property
-    def alone(self) -> bool:
-        """Whether one sample of one text is asked for, no list of them."""
-        return self.words.one and self.copies == 1
+    def __post_init__(self) -> None:
+        if self.graphs is not None:
+            self.settings.plan.check_graphs(self.graphs)
+        if self.callback is not None:
+            check_callable("callback_on_step_end", self.callback)
 
 
 def read_values(
@@ -76,6 +77,7 @@ def read_words(
     negative_prompt: Any,
     negative_embeds: Any,
     mix: Any,
+    copies: int,
 ) -> Words:
     """Return what a call says.
 
@@ -87,10 +89,12 @@ def read_words(
         negative_prompt: of the call.
         negative_embeds: states instead of it.
         mix: of the call.
+        copies: samples of each prompt.
 
     Raises:
         ValueError: no text, texts and states at once, other states than the network takes, words
-            without an encoder, other numbers of texts, or a mix beside prompts that change.
+            without an encoder, other numbers of texts, a mix beside prompts that change, or no
+            samples.
     """
     (_, prompt), *changes = timeline
     texts = _texts(model, encoded, "prompt", prompt, embeds)
@@ -111,7 +115,9 @@ def read_words(
         if len(words) != len(texts):
             raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")
     mixed = None if mix is None else _read_mix(mix, len(texts), encoded)
-    return Words(texts, later, negatives, mixed, isinstance(prompt, str))
+    copies = check_count("num_images_per_prompt", copies)
+    alone = isinstance(prompt, str) and copies == 1
+    return Words(texts, later, negatives, mixed, copies, alone)
 
 
 def _texts(model: Nova, encoded: bool, name: str, words: Any, states: Any) -> Any:
@@ -139,8 +145,43 @@ def _read_mix(mix: Any, prompts: int, encoded: bool) -> tuple[list[str], float]:
     return texts, weight
 
 
-def check_chunk(clip: Tensor, tokenizer: Tokenizer, chunk: int | None) -> None:
-    """Raise a ValueError if a clip goes beyond the first chunk."""
-    if chunk and tokenizer.latent_frames(clip.shape[2]) > chunk:
+def read_frames(
+    settings: Settings,
+    tokenizer: VAETokenizer,
+    words: Words,
+    frames: int,
+    *,
+    image: Any,
+    video: Any,
+    mask: Any,
+    canvas: Any,
+    grow: int,
+) -> tuple[Float[Tensor, "b 3 n h w"] | None, Edit | None]:
+    """Return given first frames, in [-1, 1], and what of them is given, if not all.
+
+    Args:
+        settings: of the result.
+        tokenizer: that will take them.
+        words: of the call.
+        frames: of the result.
+        image: of the call, as all that follow.
+        video: instead of it.
+        mask: what of it is made anew.
+        canvas: what is added to it.
+        grow: by how much the mask grows.
+
+    Raises:
+        ValueError: as `read_canvas`, `read_clip` and `read_edit`; or more than a chunk has.
+    """
+    sides = (side * tokenizer.space_stride for side in settings.latent)
+    added = read_canvas(canvas, *sides)
+    given = (settings.latent, tokenizer, frames, len(words.texts), added)
+    clip = read_clip(image, video, *given)
+    edit = read_edit(clip, mask, added, tokenizer, settings, grow)
+    if edit is not None:
+        return edit.clip, edit
+    chunk = settings.plan.chunk
+    if clip is not None and chunk and tokenizer.latent_frames(clip.shape[2]) > chunk:
         most = tokenizer.pixel_frames(chunk)
         raise bad("video", f"{clip.shape[2]} frames", f"at most {most}, those of a chunk")
+    return clip, None

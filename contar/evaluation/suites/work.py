@@ -116,17 +116,7 @@ def sample_units(
 
     def make_unit(unit: Unit) -> None:
         frames = [make(unit.text, seed) for seed in suite.seeds(unit)]
-        part = _part(run, rank, SUFFIXES[suite.kind], None)
-        try:
-            _write(part, suite, frames, fps)
-            for file in unit.files[1:]:
-                copy = _part(run, rank, SUFFIXES[suite.kind], None)
-                shutil.copyfile(part, copy)
-                _move(copy, folder / file)
-            _move(part, folder / unit.name)
-        finally:
-            part.unlink(missing_ok=True)
-        _failure(run, unit).unlink(missing_ok=True)
+        _write_unit(suite, unit, frames, fps, run, rank)
 
     return make_units(
         suite.units[rank::tasks],
@@ -181,6 +171,24 @@ def _part(run: Path, rank: int, suffix: str, text: str | None) -> Path:
     if text is not None:
         part.write_text(text, encoding="utf-8")
     return part
+
+
+def _write_unit(
+    suite: Suite, unit: Unit, samples: list[np.ndarray], fps: float, run: Path, rank: int
+) -> None:
+    """Write all files of a unit, the one that names it last, and forget that it failed."""
+    folder = run.parent / suite.name
+    part = _part(run, rank, SUFFIXES[suite.kind], None)
+    try:
+        _write(part, suite, samples, fps)
+        for file in unit.files[1:]:
+            copy = _part(run, rank, SUFFIXES[suite.kind], None)
+            shutil.copyfile(part, copy)
+            _move(copy, folder / file)
+        _move(part, folder / unit.name)
+    finally:
+        part.unlink(missing_ok=True)
+    _failure(run, unit).unlink(missing_ok=True)
 
 
 def _write(part: Path, suite: Suite, samples: list[np.ndarray], fps: float) -> None:

@@ -7,7 +7,7 @@ digit is in each frame: a moving digit is as sharp as a still one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -164,14 +164,18 @@ class BouncingDigits(Dataset[MovingDigit]):
             words = (word for word, speeds in SAID.items() if SPEEDS[speed] in speeds)
             said = next(words, None) if way != _STILL and chances[4] > 0.5 else None
             direction, test = None if way == _STILL else DIRECTIONS[way], self.split == "test"
-            texts.append(caption(digit, direction, said, choose=_in_turn(chances), test=test))
+            texts.append(caption(digit, direction, said, choose=_InTurn(chances), test=test))
         return texts
 
 
-def _in_turn(chances: Sequence[float]) -> Callable[[int], int]:
-    """Return what makes whole numbers below a count of the chances, one after the other."""
-    left = iter(chances)
-    return lambda count: min(int(next(left) * count), count - 1)
+class _InTurn:
+    """Makes whole numbers below a count of chances, one after the other."""
+
+    def __init__(self, chances: Sequence[float]) -> None:
+        self.chances = iter(chances)
+
+    def __call__(self, count: int) -> int:
+        return min(int(next(self.chances) * count), count - 1)
 
 
 def bounce(way: Float[Tensor, "*n"]) -> tuple[Float[Tensor, "*n"], Bool[Tensor, "*n"]]:

@@ -103,13 +103,8 @@ def measure_drift(
         frames = length * (learned - 1) + 1
         options: Any = {"features": FrameFeatures(judge), "real": reference[:, :frames]}
         for name, changes in chosen.items():
-            abilities = abilities_of(pipe, **settings, num_frames=frames, plan_changes=changes)
-            make: Any = abilities.text_to_video
-            clips = [
-                make([s.caption for s in samples[i : i + BATCH]], seed + i, None)
-                for i in range(0, count, BATCH)
-            ]
-            rows[name][length] = drift(torch.cat(clips), learned, scores, **options)
+            made = _made(pipe, samples, seed, num_frames=frames, plan_changes=changes, **settings)
+            rows[name][length] = drift(made, learned, scores, **options)
         rows["real clips"][length] = drift(truth[:, :frames], learned, scores, **options)
     notes = {
         "lengths": lengths, "count": count, "seed": seed, "learned": learned,
@@ -119,6 +114,16 @@ def measure_drift(
     report = DriftReport(rows, notes)
     report.save(out)
     return report
+
+
+def _made(
+    pipe: nova.NovaPipeline, samples: Sequence[MovingDigit], seed: int, **settings: Any
+) -> UInt8[Tensor, "b t h w 3"]:
+    """Return the clips that a pipeline makes of the captions of samples."""
+    make: Any = abilities_of(pipe, **settings).text_to_video
+    captions = [sample.caption for sample in samples]
+    firsts = range(0, len(samples), BATCH)
+    return torch.cat([make(captions[i : i + BATCH], seed + i, None) for i in firsts])
 
 
 def learned_frames(pipe: nova.NovaPipeline) -> int:

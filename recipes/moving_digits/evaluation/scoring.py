@@ -70,27 +70,13 @@ def evaluate(
     chosen = _possible(abilities, tasks)
     if reference is not None and "text" in chosen and min(count, len(reference)) < 2:
         raise bad("reference", f"{len(reference)} clips for {count}", "2 for 2, or more")
-    settings = {
-        "tasks": chosen,
-        "count": count,
-        "batch": batch,
-        "seed": seed,
-        "dataset": _describe(dataset),
-        "reference": None if reference is None else _describe(reference),
-        "judge": judge.fingerprint(),
-        "reader": None if reader is None else {"name": reader.name, "frames": reader.frames},
-        "given": GIVEN,
-        "still": STILL,
-        "contar": contar.__version__,
-        "torch": torch.__version__,
-        "notes": _json(notes or {}),
-    }
     # What is not installed is missed now rather than after the first task's minutes.
     if reference is not None or not {"motion", "tokenizer"}.isdisjoint(chosen):
         require_torchmetrics()
     if "motion" in chosen:
         motion_score(dataset[0].frames)
     run = _Run(abilities, dataset, judge, reader, batch, seed, count)
+    settings = run.settings(chosen, reference, notes or {})
     figures: dict[str, Figure] = {}
     outcomes: list[Outcome] = []
     for task in chosen:
@@ -116,6 +102,27 @@ class _Run:
     batch: int
     seed: int
     count: int
+
+    def settings(
+        self, tasks: Sequence[str], reference: Clips | None, notes: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what the scores say of how they were made."""
+        reader = self.reader
+        return {
+            "tasks": tasks,
+            "count": self.count,
+            "batch": self.batch,
+            "seed": self.seed,
+            "dataset": _describe(self.dataset),
+            "reference": None if reference is None else _describe(reference),
+            "judge": self.judge.fingerprint(),
+            "reader": None if reader is None else {"name": reader.name, "frames": reader.frames},
+            "given": GIVEN,
+            "still": STILL,
+            "contar": contar.__version__,
+            "torch": torch.__version__,
+            "notes": _json(notes),
+        }
 
     def batches(self) -> Iterator[list[int]]:
         for start in range(0, self.count, self.batch):
