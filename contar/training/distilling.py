@@ -74,13 +74,7 @@ def distill_head(
             starts from, guidance without unconditional conditions, a pool beside parts of a batch
             or several processes, or as in `train`.
     """
-    for name, head in (("student", student), ("teacher", teacher)):
-        check_instance(name, head, nn.Module)
-        check_instance(name, head, TokenHead)
-    for name in ("token_dim", "cond_dim"):
-        if getattr(student, name) != getattr(teacher, name):
-            allowed = f"{getattr(teacher, name)}, as the teacher has it"
-            raise bad(f"student.{name}", getattr(student, name), allowed)
+    _check_heads(student, teacher)
     check_instance("config", config, RunConfig)
     check_callable("conditions", conditions)
     check_size("repeats", repeats)
@@ -89,38 +83,8 @@ def distill_head(
         if config.parts * processes().num_processes > 1:
             raise bad("pool", pool, "None beside parts of a batch, or several processes")
     guidance = Guidance() if guidance is None else guidance
-    guided = isinstance(guidance, Guidance) and guidance.scale > 1
-    draw: dict[str, Any] = {"guidance": guidance, "steps": teacher_steps}
-    nothing = torch.zeros(1, 1, teacher.cond_dim).to(next(teacher.parameters()))  # type: ignore[attr-defined]
-    start = torch.zeros(1, 1, teacher.token_dim, device=nothing.device)
-    with torch.no_grad():
-        options: dict[str, Any] = {**draw, "uncond": nothing if guided else None}
-        teacher.sample(nothing, noise=_Start(start, "teacher"), **options)
-        student.sample(nothing, noise=_Start(start, "student"), steps=steps)
-
-    @torch.no_grad()
-    def draw_anew(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
-        cond, uncond = conditions(indices, step)
-        if guided and uncond is None:
-            raise bad("conditions", "no unconditional ones", f"those for guidance {guidance.scale}")
-        cond = cond.repeat(repeats, 1)[None]
-        generator = seeded(config.seed, "distill", step, *indices)
-        noise = normal(*cond.shape[:2], teacher.token_dim, generator=generator, device=cond.device)
-        uncond = uncond.repeat(repeats, 1)[None] if guided and uncond is not None else None
-        token = teacher.sample(cond, uncond=uncond, noise=_Start(noise, "teacher"), **draw)
-        return cond[0], noise[0], token[0]
-
-    kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-
-    def load(indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
-        if pool is None or isinstance(step, str):
-            return draw_anew(indices, step)
-        place = step % pool
-        if place not in kept:
-            first = batch_indices(count, config.batch, place, seed=config.seed)
-            kept[place] = draw_anew(first, place)
-        return kept[place]
-
+    lessons = _Lessons(teacher, conditions, config, count, guidance, teacher_steps, repeats, pool)
+    lessons.try_on(student, steps)
     learned = {
         "teacher": fingerprint(teacher),  # type: ignore[arg-type]
         "drawing": _drawing(teacher),
@@ -132,16 +96,99 @@ def distill_head(
     }
     trained: Any = train(
         _Alike(student, steps),
-        load,
+        lessons,
         config,
         out,
         count=count,
         resume=resume,
         described={**(described or {}), **learned},
         validate=validate,
-        load_validation=load if validate else None,
+        load_validation=lessons if validate else None,
     )
     return trained.head.eval()
+
+
+def _check_heads(student: TokenHead, teacher: TokenHead) -> None:
+    """Raise a ValueError unless both are modules that keep the protocol, of the same sizes."""
+    for name, head in (("student", student), ("teacher", teacher)):
+        check_instance(name, head, nn.Module)
+        check_instance(name, head, TokenHead)
+    for name in ("token_dim", "cond_dim"):
+        if getattr(student, name) != getattr(teacher, name):
+            allowed = f"{getattr(teacher, name)}, as the teacher has it"
+            raise bad(f"student.{name}", getattr(student, name), allowed)
+
+
+class _Lessons:
+    """Conditions, noise, and the tokens that the teacher draws from both, for each batch.
+
+    Args:
+        teacher: a head.
+        conditions: as in `distill_head`, as all that follow.
+        config: of the training.
+        count: samples there are.
+        guidance: of the teacher.
+        steps: of the teacher.
+        repeats: draws for each condition.
+        pool: steps whose draws are kept.
+    """
+
+    def __init__(
+        self,
+        teacher: TokenHead,
+        conditions: Conditions,
+        config: RunConfig,
+        count: int,
+        guidance: Guidance,
+        steps: int | None,
+        repeats: int,
+        pool: int | None,
+    ) -> None:
+        self.teacher, self.conditions, self.config, self.count = teacher, conditions, config, count
+        self.guided = isinstance(guidance, Guidance) and guidance.scale > 1
+        self.draw: dict[str, Any] = {"guidance": guidance, "steps": steps}
+        self.repeats, self.pool = repeats, pool
+        self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def __call__(
+        self, indices: Sequence[int], step: int | str
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"], Float[Tensor, "m c"]]:
+        """Return a batch, drawn anew or kept from an earlier step."""
+        if self.pool is None or isinstance(step, str):
+            return self._drawn(indices, step)
+        place = step % self.pool
+        if place not in self.kept:
+            config = self.config
+            first = batch_indices(self.count, config.batch, place, seed=config.seed)
+            self.kept[place] = self._drawn(first, place)
+        return self.kept[place]
+
+    @torch.no_grad()
+    def _drawn(self, indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
+        cond, uncond = self.conditions(indices, step)
+        if self.guided and uncond is None:
+            scale = self.draw["guidance"].scale
+            raise bad("conditions", "no unconditional ones", f"those for guidance {scale}")
+        cond = cond.repeat(self.repeats, 1)[None]
+        generator = seeded(self.config.seed, "distill", step, *indices)
+        shape = (*cond.shape[:2], self.teacher.token_dim)
+        noise = normal(*shape, generator=generator, device=cond.device)
+        guided = self.guided and uncond is not None
+        uncond = uncond.repeat(self.repeats, 1)[None] if guided else None
+        token = self.teacher.sample(
+            cond, uncond=uncond, noise=_Start(noise, "teacher"), **self.draw
+        )
+        return cond[0], noise[0], token[0]
+
+    @torch.no_grad()
+    def try_on(self, student: TokenHead, steps: int | None) -> None:
+        """Raise a ValueError if one of both heads draws more than the noise that it starts from."""
+        teacher = self.teacher
+        nothing = torch.zeros(1, 1, teacher.cond_dim).to(next(teacher.parameters()))  # type: ignore[attr-defined]
+        start = torch.zeros(1, 1, teacher.token_dim, device=nothing.device)
+        uncond = nothing if self.guided else None
+        teacher.sample(nothing, uncond=uncond, noise=_Start(start, "teacher"), **self.draw)
+        student.sample(nothing, noise=_Start(start, "student"), steps=steps)
 
 
 def _drawing(head: TokenHead) -> list[str]:
