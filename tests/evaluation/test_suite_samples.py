@@ -21,6 +21,7 @@ from contar.evaluation import check_samples, read_plan, read_suite
 from contar.media import read_video
 from recipes._cli import suites
 from recipes._cli.engines import check_engine
+from recipes._cli.pipes import Drawing, Loading
 
 pytest.importorskip("datatrove")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -124,8 +125,12 @@ def test_the_official_evaluator_reads_what_the_shipped_model_made(name, main, tm
 
 
 def run(out: Path, prompts: Path, **options: Any) -> None:
-    quick: dict[str, Any] = {"frames": 5, "steps": 1, "diffusion_steps": 1}
-    suites.sample("prompts", prompts, out=out, **quick, **options)
+    options = {"steps": 1, "diffusion_steps": 1, **options}
+    parts = {
+        name: kind(**{key: options.pop(key) for key in [*options] if key in kind.__annotations__})
+        for name, kind in (("drawing", Drawing), ("loading", Loading))
+    }
+    suites.sample("prompts", prompts, out=out, frames=5, **parts, **options)
 
 
 def forked(out: Path, prompts: Path, **options: Any) -> int:
@@ -279,7 +284,8 @@ def test_paper_asks_for_the_papers_settings(fake, tmp_path, refuses):
     _, call = fake.asked[-1]
     assert (call["num_frames"], call["num_inference_steps"], call["motion_flow"]) == (1, 128, None)
     with refuses("paper", "steps"):
-        suites.sample("geneval", FILES["geneval"], out=tmp_path / "p", paper=True, steps=3)
+        other = Drawing(steps=3)
+        suites.sample("geneval", FILES["geneval"], tmp_path / "p", paper=True, drawing=other)
     with refuses("frames", "geneval takes pictures"):
         suites.sample("geneval", FILES["geneval"], out=tmp_path / "p", frames=5)
 
