@@ -15,7 +15,7 @@ from contar.heads.registry import (
     make_head,
     register_head,
 )
-from contar.heads.released import released_head
+from contar.heads.released import released_head, released_names
 
 __all__ = [
     "DiffusionHead",
@@ -35,4 +35,5 @@ __all__ = [
     "make_head",
     "register_head",
     "released_head",
+    "released_names",
 ]

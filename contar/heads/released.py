@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,8 +21,14 @@ class _Form:
     within: str  # beginning of all of the head's names
     names: Sequence[tuple[str, str]]
     sizes: Mapping[str, Any]  # what the weights do not tell
-    without: tuple[str, ...] = ()  # beginnings of ours that a file may lack
-    unread: tuple[str, ...] = field(default=(), kw_only=True)  # ends of names of constants
+    learning: Sequence[tuple[str, str]] = ()  # names outside, of use in training alone
+    unread: tuple[str, ...] = ()  # ends of names of constants
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Beginnings of names within the model, (ours, theirs)."""
+        head = [(ours, self.within + theirs) for theirs, ours in self.names]
+        return head + [(ours, theirs) for theirs, ours in self.learning]
 
 
 _SUNDIAL = _Form(
@@ -49,9 +55,9 @@ _POCKET = _Form(
     [
         ("input_proj.", "network.token."),
         ("cond_proj.", "network.condition."),
-        ("timestep_embeddings.0.norm.", "network.time."),
+        ("timestep_embeddings.0.norm.weight", "network.time.weight"),
         ("timestep_embeddings.0.", "network.time."),
-        ("timestep_embeddings.1.norm.", "end."),
+        ("timestep_embeddings.1.norm.weight", "end.weight"),
         ("timestep_embeddings.1.", "end."),
         ("layers.{i}.adaln_proj.", "network.blocks.{i}.norm1.proj."),
         ("layers.{i}.norm.", "network.blocks.{i}.norm1."),
@@ -60,13 +66,15 @@ _POCKET = _Form(
         ("final_layer.proj.", "network.out."),
     ],
     {"name": "flow_map", "prenorm": True, "projection": "linear", "time_norm": "deviation"},
-    ("weighting.",),
+    [
+        ("loss_weighting.layers.0.", "weighting.0."),
+        ("loss_weighting.layers.1.", "weighting.2."),
+        ("loss_weighting.layers.2.", "weighting.4."),
+        ("loss_weighting.proj.", "weighting.6."),
+    ],
     unread=(".freqs",),
 )
-_PHONON = _Form(
-    _POCKET.within, _POCKET.names, {**_POCKET.sizes, "time_norm": "rms"}, _POCKET.without,
-    unread=_POCKET.unread,
-)  # fmt: skip
+_PHONON = replace(_POCKET, sizes={**_POCKET.sizes, "time_norm": "rms"})
 _VIBEVOICE = _Form(
     "diffusion_head.",
     [
@@ -140,18 +148,29 @@ def released_head(name: str, state: Mapping[str, Tensor], **options: Any) -> Tok
     return head
 
 
+def released_names(name: str) -> list[tuple[str, str]]:
+    """Return beginnings of a released head's names, (ours, those in its model); `{i}` is a block.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in _FORMS:
+        raise bad("name", name, f"one of {', '.join(_FORMS)}")
+    return _FORMS[name].pairs
+
+
 def _renamed(name: str, form: _Form, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the head's weights by our names, scale before shift, gates before values."""
     weights = {}
+    parts = {form.within, *(theirs.partition(".")[0] + "." for theirs, _ in form.learning)}
+    within = re.compile(rf"(?:^|\.)((?:{'|'.join(map(re.escape, parts))}).+)$")
     for key, value in state.items():
-        found = re.search(rf"(?:^|\.){re.escape(form.within)}(.+)$", key)
+        found = within.search(key)
         if found and not key.endswith(form.unread or ("\0",)):
             ours = _ours(found[1], form)
             if ours is None:
                 raise bad("state", key, f"weights of a head of {name}")
             weights[ours] = value
-        elif form.without and (found := re.search(r"(?:^|\.)loss_weighting\.(.+)$", key)):
-            weights[_weighing(found[1])] = value
     for key in [key for key in weights if ".norm1.proj." in key or ".norm.proj." in key]:
         shift, scale, *gate = weights[key].chunk(3 if ".norm1." in key else 2)
         weights[key] = torch.cat([scale, shift, *gate])
@@ -168,22 +187,15 @@ def _renamed(name: str, form: _Form, state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def _ours(theirs: str, form: _Form) -> str | None:
-    for part, ours in form.names:
+    for ours, part in form.pairs:
         if match := re.match(re.escape(part).replace(r"\{i\}", r"(\d+)"), theirs):
             return ours.replace("{i}", match[1] if match.groups() else "") + theirs[match.end() :]
     return None
 
 
-def _weighing(theirs: str) -> str:
-    """Return our name of a layer of the weighting: those before the last are numbered there."""
-    if match := re.match(r"layers\.(\d+)\.", theirs):
-        return f"weighting.{2 * int(match[1])}.{theirs[match.end() :]}"
-    return theirs.replace("proj.", "weighting.6.")
-
-
 def _load(head: nn.Module, weights: Mapping[str, Tensor], form: _Form) -> None:
-    own = head.state_dict()
-    absent = [key for key in own if key not in weights and not key.startswith(form.without or "\0")]
+    own, learning = head.state_dict(), tuple(ours for _, ours in form.learning)
+    absent = [key for key in own if key not in weights and not key.startswith(learning)]
     extra = [key for key in weights if key not in own]
     for names, allowed in ((absent, "all of the head's"), (extra, "only the head's")):
         if names:

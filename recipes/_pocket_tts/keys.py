@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from contar._files import check_finite, check_weights
+from contar.heads import released_names
 from recipes._shared.key_map import renamed
 
 # Ours, theirs. `{i}` is a block's number.
@@ -23,21 +24,7 @@ _PARTS = [
     ("end.", "eos_head."),
     ("mean", "latent_mean"),
     ("std", "latent_std"),
-    ("head.network.token.", "flow_head.input_proj."),
-    ("head.network.condition.", "flow_head.cond_proj."),
-    ("head.network.blocks.{i}.norm1.proj.", "flow_head.layers.{i}.adaln_proj."),
-    ("head.network.blocks.{i}.norm1.", "flow_head.layers.{i}.norm."),
-    ("head.network.blocks.{i}.mlp.", "flow_head.layers.{i}."),
-    ("head.network.norm.proj.", "flow_head.final_layer.adaln_proj."),
-    ("head.network.out.", "flow_head.final_layer.proj."),
-    ("head.network.time.weight", "flow_head.timestep_embeddings.0.norm.weight"),
-    ("head.network.time.", "flow_head.timestep_embeddings.0."),
-    ("head.end.weight", "flow_head.timestep_embeddings.1.norm.weight"),
-    ("head.end.", "flow_head.timestep_embeddings.1."),
-    ("head.weighting.0.", "loss_weighting.layers.0."),
-    ("head.weighting.2.", "loss_weighting.layers.1."),
-    ("head.weighting.4.", "loss_weighting.layers.2."),
-    ("head.weighting.6.", "loss_weighting.proj."),
+    *((f"head.{ours}", theirs) for ours, theirs in released_names("pocket_tts")),
 ]
 _QKV = ".qkv_proj."
 LEARNING = "loss_weighting."  # begins what is of use in training alone
