@@ -14,10 +14,12 @@ LINES = 60
 DOORS = {
     "contar/backbones/temporal.py:TemporalTower.forward",
     "contar/heads/_likelihood.py:flow_log_density",
+    "contar/preparation/scoring.py:score_files",
     "contar/training/autoencoder.py:train_vae",
     "contar/training/distilling.py:distill_head",
     "contar/training/loop.py:train",
     "recipes/_cli/generating.py:generate",
+    "recipes/_cli/preparing.py:prepare",
     "recipes/_cli/suites.py:sample",
     "recipes/_nova/distilling.py:train_head",
     "recipes/_nova/pipeline.py:NovaPipeline.__call__",

@@ -12,8 +12,8 @@ from contar.conditioning import (
     ScaleShiftAdapter,
     TextProjection,
     frame_times,
+    text_package,
 )
-from contar.conditioning.prompts import text_package
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNTS = [0, 8.0]  # test_errors.py has all
