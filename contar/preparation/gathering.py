@@ -52,11 +52,6 @@ def gather_scores(out: str | os.PathLike[str]) -> Gathered:
     failed = shots = duplicates = 0
     rows: list[dict[str, Any]] = []
     with pa.parquet.ParquetWriter(parts[0], schema) as table, parts[1].open("w") as problems:
-
-        def write() -> None:
-            table.write_table(pa.Table.from_pylist(rows, schema))
-            rows.clear()
-
         for content in _in_order(out, plan.tasks, plan.count):
             if "error" in content:
                 failed += 1
@@ -71,8 +66,9 @@ def gather_scores(out: str | os.PathLike[str]) -> Gathered:
                 rows.append(row)
                 shots += 1
                 if len(rows) == _ROWS:
-                    write()
-        write()
+                    table.write_table(pa.Table.from_pylist(rows, schema))
+                    rows.clear()
+        table.write_table(pa.Table.from_pylist(rows, schema))
     for part, name in zip(parts, (SCORES, FAILED), strict=True):
         flush(part)
         os.replace(part, place / name)

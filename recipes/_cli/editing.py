@@ -66,14 +66,9 @@ def edit(
     begun = time.monotonic()
     pipe.set_progress_bar_config(desc=out.name, unit="set")
     result = pipe(
-        prompt,
-        canvas=canvas,
-        grow=grow,
-        num_frames=shape.frames,
-        generator=draws,
-        **parts,
+        prompt, canvas=canvas, grow=grow, num_frames=shape.frames, generator=draws, **parts,
         **asked.options(pipe, {}),
-    )
+    )  # fmt: skip
     write_video(result.frames[0], out, fps=shape.fps)
     more = {"prompt": prompt, "seed": asked.seed, "model": asked.model}
     shape.say(out, begun, as_json=asked.as_json, **more)
