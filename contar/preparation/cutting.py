@@ -88,40 +88,57 @@ def _write(
     ended: Callable[[], bool],
 ) -> bool:
     """Write a shard and its facts; False if the work has ended before."""
-    failed: list[dict[str, Any]] = []
-    stopped = False
-
-    def samples() -> Iterator[tuple[int, Sample]]:
-        nonlocal stopped
-        for place, line in lines:
-            stopped = stopped or ended()
-            if stopped:
-                return
-            row = json.loads(line)
-            try:
-                yield place, _clip(root, row, folder)
-            except Exception as error:
-                if ends_all(error):
-                    raise
-                told = f"{type(error).__name__}: {error}"
-                failed.append({"name": row["name"], "shot": row["shot"], "error": told})
-
     folder = work / "parts" / f"{number:05d}-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     (work / "made").mkdir(exist_ok=True)
     try:
-        shard = _shard(samples(), folder, number)
-        if stopped:
+        clips = _Clips(root, lines, folder, ended)
+        shard = _shard(iter(clips), folder, number)
+        if clips.stopped:
             return False
         if shard is not None:
             flush(folder / shard["file"])
             os.replace(folder / shard["file"], work / "made" / shard["file"])
         file = facts_of(work, number)
         file.parent.mkdir(exist_ok=True)
-        write_whole(file, json.dumps({"shard": shard, "failed": failed}) + "\n")
+        write_whole(file, json.dumps({"shard": shard, "failed": clips.failed}) + "\n")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return True
+
+
+class _Clips:
+    """The clips of a shard's lines, and what came of them.
+
+    Attributes:
+        failed: shots of which there is no clip, with the error.
+        stopped: whether the work has ended before the last line.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        lines: Iterator[tuple[int, str]],
+        folder: Path,
+        ended: Callable[[], bool],
+    ) -> None:
+        self.root, self.lines, self.folder, self.ended = root, lines, folder, ended
+        self.failed: list[dict[str, Any]] = []
+        self.stopped = False
+
+    def __iter__(self) -> Iterator[tuple[int, Sample]]:
+        for place, line in self.lines:
+            self.stopped = self.stopped or self.ended()
+            if self.stopped:
+                return
+            row = json.loads(line)
+            try:
+                yield place, _clip(self.root, row, self.folder)
+            except Exception as error:
+                if ends_all(error):
+                    raise
+                told = f"{type(error).__name__}: {error}"
+                self.failed.append({"name": row["name"], "shot": row["shot"], "error": told})
 
 
 def _shard(
