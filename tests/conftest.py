@@ -133,7 +133,10 @@ def slurm(tmp_path, monkeypatch):
 def ray_cluster():
     """Options of a Ray cluster on this machine, with 2 workers, which ends with the tests."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
+    config = {"worker_niceness": 0}  # workers are nice otherwise, and wait for all else here
+    ray.init(
+        num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, _system_config=config
+    )
     yield ("mem_per_cpu_gb=1",)
     ray.shutdown()
 

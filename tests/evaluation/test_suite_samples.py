@@ -366,6 +366,7 @@ def test_slurm_gets_an_array_whose_tasks_make_their_shares(fake, slurm, tmp_path
 
 
 @pytest.mark.scale
+@pytest.mark.filterwarnings("default")  # an error of the thread that submits a task is never seen
 def test_ray_makes_the_same_bytes_and_says_which_task_failed(tmp_path, ray_cluster, monkeypatch):
     prompts = listed(tmp_path, 4)
     for out, options in {
