@@ -28,6 +28,7 @@ from contar.attention import (
     flex_mask,
     grid_coordinates,
     prepare_mask,
+    rotary_sections,
     rotary_table,
     rotate,
     sincos_2d,
@@ -693,6 +694,23 @@ even_sections = st.tuples(*[st.integers(0, 4).map(lambda n: 2 * n)] * 3).filter(
 grids = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
 # Cosine and sine are in float32, 6e-8 each, of values that stay below about 5.
 ROTARY_TOLERANCE = 1e-5
+
+
+@given(st.integers(1, 400))
+def test_an_eighth_of_a_head_turns_with_time_and_half_of_the_rest_with_either_side(
+    width: int,
+) -> None:
+    time = width // 8
+    rows = (width - time) / 2
+    if time % 2 or rows % 2:
+        with pytest.raises(ValueError, match=r"width: got .*allowed: a head width"):
+            rotary_sections(width)
+        assert width % 32
+        return
+    assert rotary_sections(width) == (time, rows, rows)
+    where = grid_coordinates(2, 1, 2)
+    own = rotary_table(where, width)
+    assert torch.equal(own, rotary_table(where, width, sections=rotary_sections(width)))
 
 
 @given(grids, even_sections, st.floats(10.0, 1e6))
