@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contar.attention import rotary_table
+from contar.attention import Positions, rotary_table
 from contar.backbones import Block, SpatialTower, take
 
 
@@ -50,6 +50,27 @@ def test_a_spatial_tower_gives_the_conditions_of_rows_alone():
     some = tower(tokens, prefix, visible, query_ids=rows)
     assert computed == [5 + 9, 3]
     torch.testing.assert_close(some, take(every, rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("of", ["hidden", "all"])
+def test_the_decoder_half_adds_its_positions_to_hidden_tokens_or_to_all(of, padded):
+    torch.manual_seed(0)
+    tower = SpatialTower(4, 12, encoder=(1, 8, 2), decoder=(1, 8, 2), decoder_positions=of).eval()
+    tokens, prefix = torch.randn(2, 6, 4), torch.randn(2, 3, 12)
+    visible = torch.tensor([[4, 1, 0], [2, 5, 3]])
+    filling = torch.tensor([[False, False, True]] * 2) if padded else None
+    entered = []
+    tower.decoder[0].register_forward_pre_hook(lambda _, x: entered.append(x[0]))
+    add = torch.randn(6 + 3 * (of == "all"), 8)
+    for positions in (Positions(), Positions(add=add)):
+        tower(tokens, prefix, visible, positions=(Positions(), positions), padding_mask=filling)
+    hidden = torch.ones(2, 6, dtype=torch.bool).scatter(1, visible[:, : 2 if padded else 3], False)
+    wanted = torch.zeros(2, 9, 8) + (add if of == "all" else 0)
+    if of == "hidden":
+        wanted[:, 3:] = add * hidden[..., None]
+    torch.testing.assert_close(entered[1] - entered[0], wanted)
+    torch.testing.assert_close(entered[0][:, 3:][hidden], tower.mask_token.expand(hidden.sum(), -1))
 
 
 @pytest.mark.parametrize(
