@@ -308,6 +308,18 @@ def test_an_energy_heads_temperature_scales_the_noise_or_the_shifts_of_its_block
     close(tempered, head(cond, noise))
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5])
+def test_an_energy_heads_loss_is_the_energy_score_of_two_draws(alpha):
+    head, target, cond = make("energy", VALUES, COND), randn(1, 5, VALUES), randn(0, 5, COND)
+    head.alpha = alpha
+    noise = torch.empty(2, 3, 5, 32).uniform_(generator=seeded()) - 0.5
+    one, two = head(cond.expand(2, 3, 5, -1), noise)
+    pairs = ((one, target), (two, target), (one, two))
+    first, second, apart = ((a - b).norm(dim=-1) ** alpha for a, b in pairs)
+    found = head.loss(target, cond, repeats=3, generator=seeded())
+    close(found, first + second - apart)
+
+
 def test_an_energy_heads_training_temperature_weighs_how_far_draws_lie_apart():
     head, target, cond = make("energy", VALUES, COND), randn(1, 5, VALUES), randn(0, 5, COND)
     losses = []
