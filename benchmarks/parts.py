@@ -1,6 +1,6 @@
 """Where the time of a generation goes: each part's seconds, operations and floor.
 
-    python benchmarks/parts.py [nova] [mar] [moving-digits] [nova-480p]
+    python -m benchmarks.parts [nova] [mar] [moving-digits] [nova-480p]
         [--device cuda] [--dtype bfloat16] [--batch 8]
 
 The floor is the part's operations at the rate of this machine's fastest product of large matrices.
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from machine import DTYPES, SIDE, now, peak
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import DTYPES, SIDE, now, peak
 from recipes import mar, nova
 
 ROUNDS = 3

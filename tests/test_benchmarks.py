@@ -1,5 +1,6 @@
 """Benchmarks measure what is right, refuse what is not, and their results can be compared."""
 
+import ast
 import json
 import os
 import subprocess
@@ -147,3 +148,13 @@ def test_the_projects_own_benchmarks_time_another_commit_in_turn_and_leave_nothi
     for side in ("0-this", "0-other"):
         tables = {file.name.split("_")[0] for file in (tmp_path / side).glob("*.md")}
         assert tables == {"nova", "heads"}
+
+
+def test_benchmarks_import_one_another_by_their_package():
+    files = [file for file in BENCHMARKS.glob("*.py") if file.stem != "conftest"]
+    modules = {file.stem for file in BENCHMARKS.glob("*.py")}
+    for file in files:
+        if not file.stem.startswith("bench_"):  # which pytest runs, in a folder of their own
+            nodes = ast.walk(ast.parse(file.read_text()))
+            taken = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+            assert not taken & modules, file.name
