@@ -4,16 +4,14 @@ import functools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from recipes._cli.engines import (
-    Engine,
     Task,
+    Work,
     alone,
-    carry,
-    check_engine,
     device_kind,
     device_of,
     parent_of,
@@ -82,11 +80,8 @@ def cache(
     model: str = "moving-digits",
     frames: int | None = None,
     fps: float | None = None,
-    engine: Engine = "local",
-    tasks: int = 1,
-    workers: int = 1,
-    engine_options: tuple[str, ...] = (),
     retry: bool = False,
+    work: Annotated[Work, tyro.conf.arg(name="")] = Work(),  # noqa: B008 - it is frozen
 ) -> None:
     """Encode captioned videos or pictures once, for `contar train cached`.
 
@@ -99,12 +94,8 @@ def cache(
         model: the pipeline whose tokenizer and text encoder are taken, as in `generate`.
         frames: of a clip, 1 for pictures; the model's default if left out.
         fps: frames per second, likewise.
-        engine: of shards: processes here, a Slurm array or a Ray cluster, by datatrove (extra
-            scale).
-        tasks: among which the shards are shared.
-        workers: tasks at a time.
-        engine_options: of datatrove's executor, as time=24:00:00 partition=gpu gpus_per_task=1.
         retry: clips and shards that failed, no others.
+        work: how it is done, of shards.
     """
     from contar._errors import bad, check_count, check_number
 
@@ -115,11 +106,9 @@ def cache(
     if fps is not None:
         check_number("fps", fps, 0.01)
     if any(folder.glob("*.tar")):
-        options = check_engine(engine, tasks, workers, engine_options)
-        how: dict[str, Any] = {"engine": engine, "tasks": tasks, "workers": workers}
-        _shards(folder, out, model, frames, fps, retry, **how, options=options)
+        _shards(folder, out, model, frames, fps, retry, work)
         return
-    if (engine, tasks, workers, engine_options, retry) != ("local", 1, 1, (), False):
+    if retry or work != Work():
         got = f"{folder} without .tar files beside options of shards"
         raise bad("folder", got, "shards, or none of these options")
     _files(folder, out, model, frames, fps)
@@ -143,11 +132,7 @@ def _shards(
     frames: int | None,
     fps: float | None,
     retry: bool,
-    *,
-    engine: Engine,
-    tasks: int,
-    workers: int,
-    options: dict[str, Any],
+    work: Work,
 ) -> None:
     """Make a cache of shards, or go on with it."""
     from contar.data import shard_files
@@ -159,24 +144,20 @@ def _shards(
     )
     from recipes.clips import clip_size, made_with
 
-    kind = device_kind(None, engine, options)
+    kind = device_kind(None, work.engine, work.options())
     place = str(Path(model).absolute()) if Path(model).exists() else model
     pipe = _loaded(place, device_of(0, None, kind or "cpu"))
     size = clip_size(pipe, frames=frames, fps=fps)
     known = {"data": folder.resolve().name, **made_with(pipe)}
-    with alone(out / "run", engine):
+    with alone(out / "run", work.engine):
         settings = {"model": model, "device": kind, **size}
-        plan_cache(shard_files(folder), out, made_with=known, settings=settings, tasks=tasks)
-        ranks = sorted({number % tasks for number in shards_left(out, retry=retry)})
-        if engine == "local":
+        plan_cache(shard_files(folder), out, made_with=known, settings=settings, tasks=work.tasks)
+        ranks = sorted({number % work.tasks for number in shards_left(out, retry=retry)})
+        if work.engine == "local":
             shutil.rmtree(out / "run" / "parts", ignore_errors=True)  # what killed runs left
-        if ranks:
-            paths = (str(path.absolute()) for path in (out / "run", folder, out))
-            run, source, target = paths
-            task = Caching(run, parent_of(engine), source, target, place, kind, size, retry)
-            carry(task, engine=engine, tasks=tasks, workers=workers, options=options, ranks=ranks)
-        if ranks and engine == "slurm":
-            print(f"{len(ranks)} tasks are handed to Slurm; the same command, later, ends it.")
+        run, source, target = (str(path.absolute()) for path in (out / "run", folder, out))
+        task = Caching(run, parent_of(work.engine), source, target, place, kind, size, retry)
+        if not work.carry(task, ranks, "the same command, later, ends it"):
             return
         if left := shards_left(out):
             raise SystemExit(f"contar: {len(left)} shards are not done: without --retry it goes on")

@@ -14,6 +14,43 @@ Engine = Literal["local", "slurm", "ray"]
 _OURS = ("pipeline", "tasks", "workers", "logging_dir", "skip_completed", "depends", "self")
 
 
+@dataclass(frozen=True)
+class Work:
+    """Who does a command's work, in tasks that share it.
+
+    Args:
+        engine: processes here, a Slurm array or a Ray cluster, by datatrove (extra scale).
+        tasks: among which the work is shared.
+        workers: tasks at a time.
+        engine_options: of datatrove's executor, as time=24:00:00 partition=gpu gpus_per_task=1.
+    """
+
+    engine: Engine = "local"
+    tasks: int = 1
+    workers: int = 1
+    engine_options: tuple[str, ...] = ()
+
+    def options(self) -> dict[str, Any]:
+        """Return the engine's options; errors as `check_engine`."""
+        return check_engine(self.engine, self.tasks, self.workers, self.engine_options)
+
+    def carry(self, task: "Task", ranks: Sequence[int], later: str) -> bool:
+        """Have the ranks' work done; return whether it is, or False where Slurm has it now.
+
+        Args:
+            task: as in `carry`, as its errors.
+            ranks: likewise.
+            later: what a person does once Slurm has done it.
+        """
+        if ranks:
+            how: Any = {"engine": self.engine, "tasks": self.tasks, "workers": self.workers}
+            carry(task, **how, options=self.options(), ranks=ranks)
+        if ranks and self.engine == "slurm":
+            print(f"{len(ranks)} tasks are handed to Slurm; {later}.")
+            return False
+        return True
+
+
 def check_engine(
     engine: Engine, tasks: int, workers: int, options: Sequence[str]
 ) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recipes._cli.engines import Engine, Task, alone, carry, check_engine, parent_of
+from recipes._cli.engines import Task, Work, alone, parent_of
 
 if TYPE_CHECKING:
     from contar.preparation import Preparation, SourceFile
 
 _SHOWN = 3  # failures that are printed
+_LATER = "the same command, later, goes on"  # where Slurm has the tasks
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,8 @@ def prepare(
     apply: str | None = None,
     name: str = "clips",
     shard: int = 1000,
-    engine: Engine = "local",
-    tasks: int = 1,
-    workers: int = 1,
-    engine_options: tuple[str, ...] = (),
     retry: bool = False,
+    work: Annotated[Work, tyro.conf.arg(name="")] = Work(),  # noqa: B008 - it is frozen
 ) -> None:
     """Score the shots of videos and pictures; then keep those of which a condition holds.
 
@@ -118,16 +116,13 @@ def prepare(
         apply: condition on a row of scores; what it holds of is cut into shards.
         name: of the shards' folder in OUT.
         shard: clips of a file.
-        engine: processes here, a Slurm array or a Ray cluster, by datatrove (extra scale).
-        tasks: among which the work is shared.
-        workers: tasks at a time.
-        engine_options: of datatrove's executor, as time=24:00:00 partition=cpu.
         retry: what failed, nothing else.
+        work: how it is done.
     """
     from contar._errors import bad
     from contar.preparation import Preparation, find_files, read_plan, require_installed
 
-    options = check_engine(engine, tasks, workers, engine_options)
+    work.options()  # whether they are any
     asked = Preparation(
         steps, cut, shortest, stills, pairs, near, tokenizer, aesthetic, captioner, only
     )
@@ -139,34 +134,11 @@ def prepare(
     if found is None:
         asked = read_plan(out).preparation
     require_installed(asked)
-    how = Engines(engine, tasks, workers, options)
-    with alone(out / "run", engine):
+    with alone(out / "run", work.engine):
         if apply is None:
-            _score(out, found, asked, retry, how)
+            _score(out, found, asked, retry, work)
         else:
-            _cut(out, apply, name, shard, retry, how)
-
-
-@dataclass(frozen=True)
-class Engines:
-    """How the work is carried: the arguments of `carry`."""
-
-    engine: Engine
-    tasks: int
-    workers: int
-    options: dict[str, Any]
-
-    def work(self, task: Task, ranks: list[int]) -> bool:
-        """Have the ranks' work done; return whether it is, and not only handed over."""
-        if ranks:
-            carry(
-                task, engine=self.engine, tasks=self.tasks, workers=self.workers,
-                options=self.options, ranks=ranks,
-            )  # fmt: skip
-        if ranks and self.engine == "slurm":
-            print(f"{len(ranks)} tasks are handed to Slurm; the same command, later, goes on.")
-            return False
-        return True
+            _cut(out, apply, name, shard, retry, work)
 
 
 def _score(
@@ -174,7 +146,7 @@ def _score(
     found: "tuple[Path, list[SourceFile]] | None",
     asked: "Preparation",
     retry: bool,
-    how: Engines,
+    work: Work,
 ) -> None:
     """Score all files, or those that failed, and gather what there is."""
     from contar._errors import bad
@@ -189,12 +161,12 @@ def _score(
 
     Chain(asked)  # its functions are there
     if found is not None:
-        plan_preparation(*found, out, asked, tasks=how.tasks)
-    elif how.tasks != read_plan(out).tasks:
-        raise bad("tasks", how.tasks, f"{read_plan(out).tasks}, as begun with")
-    place, parent = str(out.absolute()), parent_of(how.engine)
+        plan_preparation(*found, out, asked, tasks=work.tasks)
+    elif work.tasks != read_plan(out).tasks:
+        raise bad("tasks", work.tasks, f"{read_plan(out).tasks}, as begun with")
+    place, parent = str(out.absolute()), parent_of(work.engine)
     task = Scoring(str(out.absolute() / "run"), parent, place, retry)
-    if not how.work(task, ranks_left(out, retry=retry)):
+    if not work.carry(task, ranks_left(out, retry=retry), _LATER):
         return
     if left := ranks_left(out):
         raise SystemExit(f"contar: tasks {left[:5]} have not ended: the same command goes on")
@@ -207,14 +179,14 @@ def _score(
         print(f"{made.failed} files failed: {out / 'failed.jsonl'}; --retry tries them again")
 
 
-def _cut(out: Path, condition: str, name: str, shard: int, retry: bool, how: Engines) -> None:
+def _cut(out: Path, condition: str, name: str, shard: int, retry: bool, work: Work) -> None:
     """Cut what a condition keeps into shards, or those again in which a clip failed."""
     from contar.preparation import join_clips, plan_clips, shards_left
 
     plan_clips(out, condition, name=name, shard=shard)
-    ranks = sorted({number % how.tasks for number in shards_left(out, name, retry=retry)})
-    run, parent = out.absolute() / "run", parent_of(how.engine)
-    if not how.work(Cutting(str(run), parent, str(out.absolute()), name), ranks):
+    ranks = sorted({number % work.tasks for number in shards_left(out, name, retry=retry)})
+    run, parent = out.absolute() / "run", parent_of(work.engine)
+    if not work.carry(Cutting(str(run), parent, str(out.absolute()), name), ranks, _LATER):
         return
     count, failed = join_clips(out, name)
     print(f"{count} clips: {out / name}")

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from recipes._cli.engines import (
-    Engine,
     Task,
+    Work,
     alone,
-    carry,
-    check_engine,
     device_kind,
     device_of,
     parent_of,
@@ -42,6 +40,7 @@ class Sampling(Task):
     Attributes:
         out: folder of the samples, absolute.
         loading: of the model.
+        work: how it is done; another number of tasks may go on.
         kind: of device, where the loading names none; None for what is there.
         retry: those units that failed.
     """
@@ -93,14 +92,11 @@ def sample(
     rewritten: Path | None = None,
     kind: Literal["picture", "video"] | None = None,
     samples: int = 1,
-    engine: Engine = "local",
-    tasks: int = 1,
-    workers: int = 1,
-    engine_options: tuple[str, ...] = (),
     retry: bool = False,
     check: bool = False,
     drawing: Annotated[Drawing, tyro.conf.arg(name="")] = Drawing(),  # noqa: B008 - it is frozen
     loading: Annotated[Loading, tyro.conf.arg(name="")] = Loading(),  # noqa: B008 - likewise
+    work: Annotated[Work, tyro.conf.arg(name="")] = Work(),  # noqa: B008 - likewise
 ) -> None:
     """Sample a suite for its official evaluator, which reads OUT/SUITE; the same call goes on.
 
@@ -117,14 +113,11 @@ def sample(
         rewritten: JSON of what the model shall read for each prompt; files keep the prompts' names.
         kind: of a list's samples; videos if left out.
         samples: of each prompt of a list.
-        engine: processes here, a Slurm array or a Ray cluster, by datatrove (extra scale).
-        tasks: among which the samples are shared; another number may go on.
-        workers: tasks at a time.
-        engine_options: of datatrove's executor, as time=24:00:00 partition=gpu gpus_per_task=1.
         retry: those that failed, no others.
         check: say what the evaluator would miss or stumble over in OUT, and sample nothing.
         drawing: of a sample.
         loading: of the model.
+        work: how it is done; another number of tasks may go on.
     """
     from contar.evaluation import (
         check_samples,
@@ -143,26 +136,23 @@ def sample(
         _say_problems(check_samples(chosen, folder), folder, len(chosen.files))
         return
     call = _call(chosen, drawing, frames, paper)
-    options = check_engine(engine, tasks, workers, engine_options)
-    device = device_kind(loading.device, engine, options)
+    device = device_kind(loading.device, work.engine, work.options())
     if device is not None and loading.dtype is None:
         loading = replace(loading, dtype="bfloat16" if device == "cuda" else "float32")
     settings = {**asdict(loading), "device": device, "call": call}
     if Path(loading.model).exists():
         loading = replace(loading, model=str(Path(loading.model).absolute()))
-    with alone(out / "run", engine):
+    with alone(out / "run", work.engine):
         plan_suite(chosen, out, settings)
-        if engine == "local":
+        if work.engine == "local":
             clear_parts(out)
-        ranks = sorted({number % tasks for number in units_left(out, retry=retry)})
-        places = str((out / "run").absolute()), parent_of(engine), str(out.absolute())
+        ranks = sorted({number % work.tasks for number in units_left(out, retry=retry)})
+        places = str((out / "run").absolute()), parent_of(work.engine), str(out.absolute())
         task = Sampling(*places, loading, device, retry)
-        if engine == "local" and workers == 1 and ranks:
+        if work.engine == "local" and work.workers == 1 and ranks:
             task.pipeline(ranks[0], call)  # a refusal comes before the engine's log
-        carry(task, engine=engine, tasks=tasks, workers=workers, options=options, ranks=ranks)
-    if engine == "slurm":
-        print(f"{len(ranks)} tasks are handed to Slurm; with --check you see what is missing.")
-    else:
+        done = work.carry(task, ranks, "with --check you see what is missing")
+    if done:
         _say_end(chosen, out)
 
 

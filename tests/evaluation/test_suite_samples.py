@@ -20,7 +20,7 @@ from contar._lock import locked
 from contar.evaluation import check_samples, read_plan, read_suite
 from contar.media import read_video
 from recipes._cli import suites
-from recipes._cli.engines import check_engine
+from recipes._cli.engines import Work, check_engine
 from recipes._cli.pipes import Drawing, Loading
 
 pytest.importorskip("datatrove")
@@ -128,7 +128,7 @@ def run(out: Path, prompts: Path, **options: Any) -> None:
     options = {"steps": 1, "diffusion_steps": 1, **options}
     parts = {
         name: kind(**{key: options.pop(key) for key in [*options] if key in kind.__annotations__})
-        for name, kind in (("drawing", Drawing), ("loading", Loading))
+        for name, kind in (("drawing", Drawing), ("loading", Loading), ("work", Work))
     }
     suites.sample("prompts", prompts, out=out, frames=5, **parts, **options)
 

@@ -16,6 +16,7 @@ from contar.training import Latents
 from recipes import clips as own
 from recipes import nova
 from recipes._cli import caching
+from recipes._cli.engines import Work
 
 pytest.importorskip("datatrove")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -55,7 +56,8 @@ def shards(folder):
 
 
 def run(shards: Path, out: Path, **options: Any) -> None:
-    caching.cache(shards, out, frames=5, **options)
+    how = {name: options.pop(name) for name in [*options] if name in Work.__annotations__}
+    caching.cache(shards, out, frames=5, work=Work(**how), **options)
 
 
 def contents(out: Path) -> dict[str, bytes]:
