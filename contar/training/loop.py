@@ -22,7 +22,7 @@ from contar.training.log import RunLog
 from contar.training.named_losses import NamedLosses, named
 from contar.training.order import batch_indices
 from contar.training.saves import complete_saves, save
-from contar.training.sharding import check_shareable, is_shared, own, share_out, unshared
+from contar.training.sharding import check_shareable, is_shared, local, share_out, unshared
 
 # From samples' indices and the step (or a name) to what the objective takes.
 Load = Callable[[Sequence[int], int | str], tuple[Any, ...]]
@@ -273,7 +273,7 @@ def _average(model: nn.Module, decay: float) -> Any:
         """Moves weights that have two names once a step."""
 
         def apply_update_(self, model: nn.Module, decay: float) -> None:
-            states = (map(own, x.state_dict().values()) for x in (self.module, model))
+            states = (map(local, x.state_dict().values()) for x in (self.module, model))
             pairs = zip(*states, strict=True)
             once = {(a.data_ptr(), a.shape, a.stride()): (a, b) for a, b in pairs}.values()
             moved = [(a, b) for a, b in once if a.is_floating_point()]

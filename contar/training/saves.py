@@ -15,7 +15,7 @@ from contar._errors import bad
 from contar._files import apart, check_finite, check_weights, read_json, read_weights
 from contar._files import flush as _flush
 from contar.training.distributed import each, together
-from contar.training.sharding import is_shared, own, shared_as
+from contar.training.sharding import is_shared, local, shared_as
 from contar.training.shards import read_shards, write_shards
 
 KEPT = 2  # latest saves
@@ -177,24 +177,10 @@ def load(
         for name, module in modules.items():
             file = f"{folder.name}/{name}.safetensors"
             check_weights(file, states[name], wanted[name])
-            weights = {key: own(states[name][key]) for key, _ in module.named_parameters()}
-            check_finite(file, weights)
+            check_finite(file, {k: local(states[name][k]) for k, _ in module.named_parameters()})
 
     each(read)
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    moments = {
-        f"{index}.{name}": weight
-        for index, weight in enumerate(weights)
-        for name in ("exp_avg", "exp_avg_sq")
-    }
-    wanted["optimizer"] = moments
-    if (folder / SHARDS).is_dir():
-        for key, tensor in read_shards(folder / SHARDS, wanted).items():
-            part, name = key.split(".", 1)
-            states[part][name] = tensor
-    for part, tensors in wanted.items():
-        for name in tensors.keys() & states[part].keys():
-            states[part][name] = shared_as(states[part][name], tensors[name])
+    _join_shards(folder, states, {**wanted, "optimizer": _moments(optimizer)})
     each(check)
     tensors = states.pop("optimizer")
     try:
@@ -207,6 +193,26 @@ def load(
     for name, module in modules.items():
         module.load_state_dict(states[name])
     return state
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return tensors of the shapes of an optimizer's state, by their names in a save."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    names = ("exp_avg", "exp_avg_sq")
+    return {f"{index}.{name}": x for index, x in enumerate(weights) for name in names}
+
+
+def _join_shards(
+    folder: Path, states: dict[str, dict[str, Tensor]], wanted: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Add to a save's tensors those of its shards, and share out what is wanted so."""
+    if (folder / SHARDS).is_dir():
+        for key, tensor in read_shards(folder / SHARDS, wanted).items():
+            part, name = key.split(".", 1)
+            states[part][name] = tensor
+    for part, tensors in wanted.items():
+        for name in tensors.keys() & states[part].keys():
+            states[part][name] = shared_as(states[part][name], tensors[name])
 
 
 def _check_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -58,7 +58,7 @@ def is_shared(tensor: Tensor) -> bool:
     return hasattr(tensor, "to_local")  # as torch's DTensor alone has it
 
 
-def own(tensor: Any) -> Tensor:
+def local(tensor: Any) -> Tensor:
     """Return what this process holds of a tensor, in the same memory."""
     return tensor.to_local() if is_shared(tensor) else tensor
 
@@ -69,7 +69,7 @@ def shared_as(whole: Tensor, other: Any) -> Tensor:
         return whole
     from torch.distributed.tensor import distribute_tensor
 
-    place = whole.to(own(other).device)
+    place = whole.to(local(other).device)
     return distribute_tensor(place, other.device_mesh, other.placements, src_data_rank=None)
 
 
