@@ -295,7 +295,7 @@ def changing_numbers(folder: Path) -> dict[str, float]:
 def killed(folder: Path, shard: bool, times: int = 10, count: int = 2) -> dict[str, Any]:
     """Return how far a run that was killed at random moments is from one that was not."""
     draws = random.Random(SEED)
-    steps: Any = {"steps": 40, "shard": shard}  # of which ten kills leave some
+    steps: Any = {"steps": 24, "shard": shard}  # of which ten kills leave some
     start = time.monotonic()
     do(count, Job(folder / "unbroken", **steps))
     seconds = time.monotonic() - start

@@ -259,7 +259,10 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
             `model` in `out` that this run did not make, or as `contar.training.train`.
     """
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
-    cache = Cache(recipe.cache, made_with=made_with(pipe), skip_corrupted=recipe.skip_corrupted)
+    state = processes()
+    turn = (0, 1) if recipe.skip_corrupted else (state.process_index, state.num_processes)
+    options: dict[str, Any] = {"skip_corrupted": recipe.skip_corrupted, "turn": turn}
+    cache = Cache(recipe.cache, made_with=made_with(pipe), **options)
     first = check_samples(cache, 4)
     latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
     made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}

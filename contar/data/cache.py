@@ -177,6 +177,8 @@ class Cache(Dataset[Sample]):
         folder: of `write_cache`.
         made_with: what must have made it, by name; what is not named is not asked.
         skip_corrupted: leave out shards that are damaged, instead of refusing the cache.
+        turn: (i, n) reads the contents of the shards i, i + n, ... alone to find damage, as n
+            processes that open a cache together have to, each its own; (0, 1) reads all.
 
     Attributes:
         made_with: what made it.
@@ -188,7 +190,7 @@ class Cache(Dataset[Sample]):
         ValueError: an index that `write_cache` does not write; one made with something else (what
             differs is named); a shard that is missing, damaged or not as `write_cache` makes it (it
             and its member are named); or nothing left. A sample whose content is damaged is named
-            when it is asked for.
+            when it is asked for. Turns beside `skip_corrupted`, or that are none.
     """
 
     def __init__(
@@ -197,7 +199,10 @@ class Cache(Dataset[Sample]):
         *,
         made_with: Mapping[str, Any] = MappingProxyType({}),
         skip_corrupted: bool = False,
+        turn: tuple[int, int] = (0, 1),
     ) -> None:
+        if turn != (0, 1) and (skip_corrupted or not 0 <= turn[0] < turn[1]):
+            raise bad("turn", turn, "(i, n) with i below n; (0, 1) beside skip_corrupted")
         self.made_with, shards = _read_index(Path(folder))
         differing = [
             f"{name}: {self.made_with.get(name)!r} there, {wanted!r} here"
@@ -210,10 +215,11 @@ class Cache(Dataset[Sample]):
         self.skipped: list[str] = []
         digest = hashlib.sha256()
         self._places: list[_Place] = []
-        for shard in shards:
+        for number, shard in enumerate(shards):
             file = Path(folder) / shard["file"]
+            mine = number % turn[1] == turn[0]
             try:
-                if not file.is_file() or _facts(file, shard["samples"]) != shard:
+                if not file.is_file() or (mine and _facts(file, shard["samples"]) != shard):
                     got = f"a shard that is missing or damaged: {file}"
                     raise bad("cache", got, "whole shards, or skip_corrupted")
                 places = _places(file, shard["samples"])

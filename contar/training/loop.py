@@ -251,11 +251,8 @@ def _accelerator(config: RunConfig) -> Any:
         mixed_precision=config.precision,
         # A number alone would give way to a variable of the environment.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.parts),
-        # A network for videos that learns from pictures has parts without a gradient; gradients lie
-        # where processes exchange them, instead of beside.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
-        ],
+        # A network for videos that learns from pictures has parts without a gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     if config.batch % (accelerator.num_processes * config.parts):
         allowed = f"a multiple of {accelerator.num_processes} processes times parts={config.parts}"

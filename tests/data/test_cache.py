@@ -428,3 +428,16 @@ def test_shards_that_are_written_apart_make_the_cache_that_one_call_writes(tmp_p
     assert not (apart / "shard-00003.tar").exists()
     with pytest.raises(ValueError, match=r"facts: got .none."):
         join_shards(apart, [], {})
+
+
+def test_processes_that_open_a_cache_in_turns_find_damage_each_in_its_own_shards(folder, refuses):
+    shard = folder / "shard-00001.tar"
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.write_bytes(content)
+    with refuses("cache", "shard-00001.tar"):
+        Cache(folder, turn=(1, 2))
+    assert len(Cache(folder, turn=(0, 2))) == 10
+    for turn, skip in (((2, 2), False), ((-1, 2), False), ((0, 2), True)):
+        with refuses("turn", str(turn)):
+            Cache(folder, turn=turn, skip_corrupted=skip)
