@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -463,3 +465,41 @@ def test_a_task_whose_command_is_gone_ends_without_the_mark_of_an_engine(tmp_pat
     assert ranks_left(out) == [0]
     assert ends_with(os.getpid()) == 0
     assert ranks_left(out) == []
+
+
+def test_ten_kills_at_random_moments_leave_the_bytes_as_they_are(folder, scored, tmp_path):
+    out = planned(folder, tmp_path / "out", tasks=2)
+    draws = np.random.default_rng(0)
+
+    def score() -> None:
+        for rank in (1, 0):
+            score_files(out, rank=rank, tasks=2)
+
+    def cut() -> None:
+        for rank in (1, 0):
+            cut_clips(out, rank=rank, tasks=2)
+
+    def killed(work: Callable[[], None], longest: float) -> bool:
+        child = os.fork()
+        if not child:
+            work()
+            os._exit(0)
+        time.sleep(draws.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a forked process has none of the others
+    try:
+        assert sum(killed(score, 0.1) for _ in range(7)) >= 3
+        score()
+        gather_scores(out)
+        plan_clips(out, KEPT, shard=2)
+        assert sum(killed(cut, 0.03) for _ in range(3)) >= 1
+        cut()
+    finally:
+        cv2.setNumThreads(threads)
+    assert join_clips(out) == (6, [])
+    for name in ("scores.parquet", "failed.jsonl"):
+        assert (out / name).read_bytes() == (scored / name).read_bytes()
+    assert contents(out / "clips") == contents(scored / "clips")
