@@ -59,11 +59,13 @@ test-oldest: .venv-oldest/.installed
 	$(OLDEST_PIP) -e ".[dev]"
 	touch $@
 
-# The page of `contar serve` in Chromium, which apt brings if there is none. Gradio takes another Pillow.
-browser: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,web]" playwright
-	command -v chromium || (apt-get update -qq && apt-get install -qq --yes chromium)
-	$(BIN)/python -m pytest tests/recipes/test_serve_page.py -p no:benchmark
+# The site and the page of `contar serve` in Chromium, which apt brings if there is none. Gradio
+# takes another Pillow.
+browser: $(STAMP) docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,docs,web]" playwright
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		(apt-get update -qq && apt-get install -qq --yes chromium)
+	$(BIN)/python -m pytest tests/docs/test_site_page.py tests/recipes/test_serve_page.py -p no:benchmark
 
 # The Ray engine, on a cluster of two workers that the tests start here; training on two and four
 # processes, beside one, killed, and as the page says

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -455,6 +456,7 @@ def test_words_that_cannot_be_read_are_named_on_one_line(main, capsys, given, sa
     assert caught.value.code == 2
     assert told.startswith(f"contar: {said}"), told
     assert told.count("\n") == 1
+    assert "None" not in told  # which nobody says on a command line
     assert not printed
 
 
@@ -556,6 +558,7 @@ def test_prompts_over_time_and_fast_are_those_of_the_pipeline(main, tmp_path, mo
         (["a 3 moves up", "--prompt-at", "9", "bye"], "'bye' says no motion"),
         (["it moves up", "--image", "a.png"], None),
         (["it moves up"], "'it moves up' says no digit"),
+        (["b" * 9000], f"'{'b' * 100}…' says no digit"),
         ([""], None),
         (["a cat", "--model", str(CHECKPOINT)], None),
     ],
@@ -690,6 +693,20 @@ def test_a_picture_that_the_shipped_model_does_not_know_is_warned_of(main, tmp_p
         main("generate", "a 3 moves up", "--image", str(tmp_path / "a.png"), "--frames", "5",
              "--steps", "1", "--out", str(tmp_path / "a.gif"))  # fmt: skip
         assert capsys.readouterr().err.startswith(said or "\ra.gif")
+
+
+def test_a_prompt_that_is_too_long_is_cut_which_a_short_line_says(main, tmp_path, caplog):
+    pipe = pipes.load_pipeline("moving-digits", None, None, None, False)
+    pipe.tokenizer.deprecation_warnings.clear()  # transformers says it once a process
+    words = ("--frames", "1", "--steps", "1", "--out", str(tmp_path / "a.png"))
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        main("generate", "a 3 moves up " * 200, *words)
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("cut to 16 of its 802 tokens: 'a 3 moves up a 3")
+    assert len(line) < 150
 
 
 def test_a_file_that_cannot_be_written_ends_with_the_message(tmp_path, main):

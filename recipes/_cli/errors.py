@@ -130,5 +130,5 @@ def refusal(box: str) -> str:
     near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
     found = ((re.fullmatch(pattern, said), wording) for pattern, wording in _WORDINGS)
     said = next((match.expand(wording) for match, wording in found if match), said)
-    said = said.replace("one of 'None', ", "one of ")  # which is not to be said
+    said = re.sub(r"'None', |, 'None'", "", said)  # of a choice that may be left out
     return said.rstrip(".") + (f"; there is {near[1]}" if near else "")

@@ -141,7 +141,7 @@ def _part(
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
     if not isinstance(name, str | Path):
         raise bad("folder_or_hub_id", name, "a folder, or a hub's id")
-    if name in os.listdir(SHIPPED):
+    if name in os.listdir(SHIPPED) and (SHIPPED / name).is_dir():  # the judge is none of them
         return SHIPPED / name
     folder = Path(name)
     if os.path.isdir(folder):  # unlike Path's, False for a name that is too long

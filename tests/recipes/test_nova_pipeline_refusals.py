@@ -543,7 +543,9 @@ def test_a_missing_part_or_file_is_named(folder, argument, fragment, change):
     is_missing(folder, argument, fragment)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "a/b/c", "../x", "~/x"])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "./no/where", "/no/where", "a/b/c", "../x", "~/x", "judge.safetensors"]
+)
 def test_a_folder_that_is_not_there_is_named(name):
     is_missing(name, "folder_or_hub_id", repr(name))
     is_missing(Path(name), "folder_or_hub_id", str(Path(name)))

@@ -1,10 +1,8 @@
 """The page of `contar serve` in a real browser; skipped where one is missing (`make browser`)."""
 
 import base64
-import importlib.util
 import io
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,17 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import chromium, missing
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
-MISSING += [] if CHROMIUM else ["Chromium"]
+MISSING = missing("gradio")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: make browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
 # Keeps every picture of tokens that comes, with what is said at the time.
 RECORD = """() => {
   window.seen = [];
@@ -65,19 +58,12 @@ def asked() -> list[str]:
 
 @pytest.fixture(scope="module")
 def browser(server, asked, tmp_path_factory) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        context = play.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=FLAGS.split(),
-            viewport={"width": 1280, "height": 900},
-        )  # fmt: skip
+    profile, size = tmp_path_factory.mktemp("profile"), {"width": 1280, "height": 900}
+    with chromium(profile, viewport=size) as context:
         context.on("request", lambda request: asked.append(request.url))
-        context.set_default_timeout(20_000)
         line = server.stdout.readline()  # while the browser began, the server has loaded
         assert "until Ctrl-C stops it" in line
         yield context
-        context.close()
 
 
 @pytest.fixture

@@ -34,4 +34,5 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         lacks.append("more than one digit")
     if moving and not _MOTIONS.intersection(words):
         lacks.append('no motion (as "moves to the left" or "stands still")')
-    return f"{prompt!r} says {' and '.join(lacks)}" if prompt.strip() and lacks else None
+    begin = prompt if len(prompt) <= 100 else prompt[:100] + "…"
+    return f"{begin!r} says {' and '.join(lacks)}" if prompt.strip() and lacks else None
