@@ -150,17 +150,16 @@ def test_slurm_gets_the_tasks_and_the_same_command_ends_it(shards, whole, tmp_pa
 
 
 def test_two_runs_at_once_another_number_of_tasks_and_other_folders_are_refused(
-    shards, folder, tmp_path, refuses
+    shards, whole, folder, tmp_path, refuses
 ):
     with locked(tmp_path / "out" / "run"), refuses("out", "another run goes on"):
         run(shards, tmp_path / "out")
     with locked(tmp_path / "out" / "run" / "tasks" / "00001"), refuses("out", "another run"):
         run(shards, tmp_path / "out")
-    run(shards, tmp_path / "out", tasks=2)
-    with refuses("tasks", "3", "2, as"):
-        run(shards, tmp_path / "out", tasks=3)
+    with refuses("tasks", "3", "1, as"):
+        run(shards, whole, tasks=3)
     with refuses("out", "begun with other settings"):
-        run(shards, tmp_path / "out", tasks=2, fps=4.0)
+        run(shards, whole, fps=4.0)
     with refuses("folder", "without .tar files beside options of shards"):
         run(folder, tmp_path / "files", tasks=2)
     with refuses("workers", "2"):
