@@ -49,7 +49,7 @@ SWAPPED = {
 }  # fmt: skip
 DROPPED = ("detach", "clone")  # methods that give the same values back
 PLAIN = ("isinstance", "getattr", "hasattr", "setattr")  # cannot take their arguments in turn
-EITHER = ("max", "min", "maximum", "minimum", "promote_types")  # are the same both ways round
+EITHER = ("max", "min", "maximum", "minimum", "promote_types", "transpose")  # same both ways round
 MESSAGES = ("bad", "warn")  # functions whose arguments are texts for a reader
 
 

@@ -156,13 +156,14 @@ def test_xformers_without_a_mask_gets_each_sample_by_itself() -> None:
 
 
 def test_a_mask_is_prepared_once_in_the_form_that_its_backend_reads() -> None:
-    fine, coarse = BlockLayout((2, 1, 3)), BlockLayout((128, 128))
-    for layout in (fine, coarse):
+    small, fine, coarse = (BlockLayout(sizes) for sizes in ((2, 1, 3), (127, 128), (128, 128)))
+    for layout in (small, fine, coarse):
         assert prepare_mask(layout, "xformers", "cpu") is layout
         assert isinstance(prepare_mask(layout, "flex", "cpu"), BlockMask)
         assert torch.equal(prepare_mask(layout, "plain", "cpu"), dense_mask(layout))  # type: ignore[reportArgumentType]
     for backend in (None, "sdpa"):
-        assert torch.equal(prepare_mask(fine, backend, "cpu"), dense_mask(fine))  # type: ignore[reportArgumentType]
+        for layout in (small, fine):
+            assert torch.equal(prepare_mask(layout, backend, "cpu"), dense_mask(layout))  # type: ignore[reportArgumentType]
         assert prepare_mask(coarse, backend, "cpu") is coarse  # to each block its own call
     for backend in (None, *BACKENDS, "flex", "xformers"):
         for all_seen in (None, BlockLayout((4,)), BlockLayout((2, 3), cached=1)):
