@@ -154,16 +154,13 @@ def _draw(call: Call, monitor: Monitor) -> Float[Tensor, "b c h w"]:
                 step.index % plan.refresh == 0 or memory is None or memory.batch != len(labels)
             ):
                 memory = call.model.allocate_memory(len(labels))
-            draw = partial(_draw_set, call, guidance, call.steps[step.index], memory)
+            steps = call.steps[step.index]
+            draw = partial(_draw_set, call, guidance, steps, memory)
             given = (tokens, labels, step.known, step.current)
             if call.graphs is None:
                 drawn = draw(noise, *given)
             else:
-                kind = (
-                    guidance,
-                    plan.temperature_at(0),
-                    plan.draws_by(call.head, call.steps[step.index]),
-                )
+                kind = (guidance, plan.temperature_at(0), plan.draws_by(call.head, steps))
                 drawn = call.graphs((*kind, call.backend), draw, noise, *given)
             tokens = fill(tokens, step.current, drawn)
             now = (0, 1, step.index, step.sets)

@@ -18,7 +18,7 @@ from contar.attention import rotary_sections
 from contar.heads import check_head
 from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
 
-# Heads of the released towers by width; their configs do not say (goldens: vit_*w768 12, ...).
+# Attention heads of the released towers by width; their configs do not say (vit_d16w768: 12).
 RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}
 # What a config's own `heads` has to say of each part.
 _OFFICIAL_SIZES = {
@@ -197,7 +197,7 @@ def _read_official(
         check_count(f"config[{key!r}]", config[key])
     check_grid("config['image_base_size']", config["image_base_size"], "(rows, columns)")
     check_grid("config['video_base_size']", config["video_base_size"], "(frames, rows, columns)")
-    temporal, spatial, head = _official_heads(config, num_heads)
+    temporal, spatial, head = _official_towers(config, num_heads)
     size = config["image_size"]
     size = (size, size) if isinstance(plain(size), int) else size
     stride = config["image_stride"]
@@ -263,9 +263,10 @@ def _write_official(config: NovaConfig) -> dict[str, Any]:
     }
 
 
-def _official_heads(
+def _official_towers(
     config: Mapping[str, Any], num_heads: tuple[int, int] | None
 ) -> tuple[Tower, Tower, tuple[int, int]]:
+    """Return the temporal and the spatial tower, and depth and width of the token head."""
     if config.get("heads") is not None:
         heads = config["heads"]
         for name, parts in _OFFICIAL_SIZES.items():
@@ -298,15 +299,15 @@ def _official_heads(
 
 
 def _released(
-    width: int, head: tuple[int, int], latent: tuple[int, int], **other: Any
+    width: int, head: Mapping[str, Any], latent: tuple[int, int], **other: Any
 ) -> NovaConfig:
-    heads = RELEASED_HEADS[width]
-    half = Tower(16, width, heads)
+    """Return the sizes of a released model, whose three towers are alike."""
+    half = Tower(16, width, RELEASED_HEADS[width])
     return NovaConfig(
         temporal=half,
         encoder=half,
         decoder=half,
-        head=_flow(head[1], head[0]),
+        head=head,
         text_width=2560,
         text_length=256,
         latent=latent,
@@ -315,9 +316,9 @@ def _released(
 
 
 PRESETS: dict[str, NovaConfig] = {
-    "nova-d48w768-sdxl1024": _released(768, (6, 768), (128, 128)),
-    "nova-d48w1024-sdxl1024": _released(1024, (6, 1024), (128, 128)),
-    "nova-d48w1536-sdxl1024": _released(1536, (6, 1536), (128, 128)),
-    "nova-d48w1024-osp480": _released(1024, (3, 1280), (60, 96), frames=16, adapter=24),
+    "nova-d48w768-sdxl1024": _released(768, _flow(768, 6), (128, 128)),
+    "nova-d48w1024-sdxl1024": _released(1024, _flow(1024, 6), (128, 128)),
+    "nova-d48w1536-sdxl1024": _released(1536, _flow(1536, 6), (128, 128)),
+    "nova-d48w1024-osp480": _released(1024, _flow(1280, 3), (60, 96), frames=16, adapter=24),
 }
 """The models released with the paper, by name: github.com/baaivision/NOVA, docs/model_zoo.md."""

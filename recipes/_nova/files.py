@@ -42,9 +42,8 @@ _OFFICIAL = {
     "AutoencoderKL": ("AutoencoderKL", "autoencoders.autoencoder_kl"),
 }
 _TIMESTEPS = 1_000_000  # of a scheduler, which makes tables of them
-SHIPPED = (
-    Path(__file__).parents[1] / "moving_digits" / "weights"
-)  # trained by this project, by name
+# Folders of pipelines that this project trained, by name.
+SHIPPED = Path(__file__).parents[1] / "moving_digits" / "weights"
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what a folder needs; no code
 
 

@@ -294,9 +294,9 @@ class NovaPipeline(DiffusionPipeline):
             def after(progress: Progress) -> None:
                 bar.update()
                 if request.callback is not None:
-                    before = sum(map(len, call.frame_sizes[: progress.frame]))
-                    kept = {"tokens": progress.tokens, "progress": progress}
-                    request.callback(self, before + progress.set + 1, progress.frame, kept)
+                    earlier = sum(map(len, call.frame_sizes[: progress.frame]))
+                    told = {"tokens": progress.tokens, "progress": progress}
+                    request.callback(self, earlier + progress.set + 1, progress.frame, told)
 
             yield from draw_frames(call, Monitor(call.sets, callback=after))
 
@@ -310,17 +310,7 @@ class NovaPipeline(DiffusionPipeline):
             self._states(x)
             for x in (words.texts, negatives, mixed, *(texts for _, texts in words.later))
         )
-        context, edited = None, {}
-        if request.clip is not None:
-            tokenizer = VAETokenizer(self.vae)
-            clip, batch = request.clip.to(self._execution_device), words.batch
-            context = self._encode_clip(clip, tokenizer, batch, request.generator)
-            context = context.to(torch.promote_types(context.dtype, torch.float32))
-            self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
-        if request.edit is not None and context is not None:
-            missing = request.settings.plan.frames - context.shape[2]
-            latents = functional.pad(context, (0, 0, 0, 0, 0, missing))
-            context, edited = None, {"latents": latents, "keep": request.edit.keep}
+        context, edited = self._given_latents(request)
         self._wake(self.transformer)
         if others is not None:
             first = mix(self.transformer, first, others, weight)
@@ -330,8 +320,27 @@ class NovaPipeline(DiffusionPipeline):
         )
         starts = [0, *(frame for frame, _ in words.later)]
         texts: Any = list(zip(starts, [text, *changed], strict=True))
-        given = (request.motion, context, request.order, request.generator, None, request.graphs)
-        return make_call(request.settings, texts, negative, *given, **edited)
+        return make_call(
+            request.settings, texts, negative, request.motion, context, request.order,
+            request.generator, None, request.graphs, **edited,
+        )  # fmt: skip
+
+    def _given_latents(
+        self, request: Request
+    ) -> tuple[Float[Tensor, "b c n h w"] | None, dict[str, Tensor]]:
+        """Return the latents of what is given: as first frames, or as `latents` and `keep`."""
+        if request.clip is None:
+            return None, {}
+        clip = request.clip.to(self._execution_device)
+        pixels, batch = VAETokenizer(self.vae), request.words.batch
+        context = self._encode_clip(clip, pixels, batch, request.generator)
+        context = context.to(torch.promote_types(context.dtype, torch.float32))
+        self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
+        if request.edit is None:
+            return context, {}
+        missing = request.settings.plan.frames - context.shape[2]
+        latents = functional.pad(context, (0, 0, 0, 0, 0, missing))
+        return None, {"latents": latents, "keep": request.edit.keep}
 
     def _encode_clip(
         self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators
