@@ -199,6 +199,9 @@ def test_bad_input_is_said_with_what_came_and_what_is_allowed(tab, tmp_path):
     tab.click("#bring > button")
     tab.set_input_files("#bring input[type=file]", tmp_path / "notes.txt")
     assert "allowed: one that ends in .png" in wait_for(tab, "file: got 'notes.txt'")
+    (tmp_path / "large.png").write_bytes(bytes(21 * 2**20))
+    tab.set_input_files("#bring input[type=file]", tmp_path / "large.png")
+    tab.get_by_text("exceed the maximum allowed size of 20").wait_for()
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(tab):
