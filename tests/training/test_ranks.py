@@ -9,7 +9,7 @@ import torch
 from forks import Fork
 from test_loop import rows
 from torch import nn
-from two_runs import in_two, options, weigh
+from two_runs import in_two, options, weigh, widen
 
 from contar.cpu import speed_up
 from contar.training import RunConfig, saves, sharding
@@ -28,6 +28,7 @@ def folder(tmp_path_factory) -> Path:
     shutil.copytree(folder / "one", folder / "whole")
     shutil.rmtree(folder / "whole" / "saves" / "step-00000003")
     weigh(folder / "weighed-alone")
+    widen(folder / "wide")
     code, printed = Fork(folder / "printed.txt", in_two, folder, processes=2).finish()
     assert code == 0, printed
     return folder
@@ -48,6 +49,13 @@ def test_processes_that_share_weights_out_have_the_losses_and_gradients_of_one(f
     largest = max(float(gradient.abs().max()) for gradient in alone)
     for gradient, wanted in zip(mine, alone, strict=True):
         assert (gradient - wanted).abs().max() <= ROUNDING * largest
+
+
+def test_layers_of_the_cpu_and_their_hooks_act_in_weights_that_are_shared_out(folder):
+    mine, alone = rows(folder / "wide-shared" / "log.csv"), rows(folder / "wide" / "log.csv")
+    assert [float(row["loss"]) for row in mine] == pytest.approx(
+        [float(row["loss"]) for row in alone], rel=ROUNDING
+    )
 
 
 def test_each_process_holds_and_saves_half_of_all_and_no_pickle(folder):

@@ -7,6 +7,10 @@ import tiny_run
 import torch
 from torch import nn
 
+from contar import cpu
+from contar._random import seeded_weights
+from contar.backbones import Block
+from contar.cpu import speed_up
 from contar.training import RunConfig, processes, train
 from recipes import cli
 
@@ -42,12 +46,42 @@ def weigh(out: Path, **more) -> None:
     train(Tokens(), load, config, out, count=16, **options)
 
 
+class Wide(nn.Module):
+    """A block wide enough for the layers of `contar.cpu`; a hook sees whether they act."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with seeded_weights(0):
+            self.block = speed_up(Block(512, 8, mlp_ratio=1.0))
+        self.seen: list[bool] = []
+        self.block.attn.qkv.register_forward_hook(self._see)
+
+    def _see(self, layer: nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
+        self.seen.append(cpu._at_hand(given[0], layer.weight))  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.block(x) - 2 * x).square().mean()}
+
+
+def widen(out: Path, **more) -> None:
+    config = RunConfig(steps=2, batch=2, warmup=0, log_every=1, **more)
+
+    def load(indices, step):
+        waves = [torch.sin(torch.arange(1024) * (index + 1.0)) for index in indices]
+        return (torch.stack(waves).view(-1, 2, 512),)
+
+    objective = Wide()
+    train(objective, load, config, out, count=4)
+    assert objective.seen == [True, True]
+
+
 def in_two(folder: Path) -> None:
     """What two processes do, to begin them once."""
     tiny_run.main(options(folder / "shared", "--shard", "1", "--gradients", f"{folder}/shared.pt"))
     tiny_run.main(options(folder / "whole", "--shard", "1", "--resume"))
     weigh(folder / "weighed")
     weigh(folder / "weighed-shared", shard=True, parts=2)
+    widen(folder / "wide-shared", shard=True)
     sys.argv = ["contar", "train", "cached", "--cache", "nowhere", "--out", str(folder / "none")]
     try:
         cli.main()
