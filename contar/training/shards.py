@@ -22,8 +22,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: they could not be written.
     """
-    from torch.distributed import checkpoint
-
+    checkpoint = _checkpoint()
     writer = checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         checkpoint.save(dict(tensors), storage_writer=writer)
@@ -41,8 +40,7 @@ def read_shards(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> dict[s
     Raises:
         ValueError: files that are damaged or not all there, or tensors of other names or shapes.
     """
-    from torch.distributed import checkpoint
-
+    checkpoint = _checkpoint()
     like = {f"{part}.{name}": x for part, named in wanted.items() for name, x in named.items()}
     found: dict[str, Tensor] = {}
 
@@ -70,6 +68,13 @@ def read_shards(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> dict[s
     except checkpoint.api.CheckpointException as error:
         raise _damaged(folder, _first(error)) from error
     return found
+
+
+def _checkpoint() -> Any:
+    """Return the module, which takes part of a second to import."""
+    from torch.distributed import checkpoint
+
+    return checkpoint
 
 
 def _damaged(folder: Path, what: object) -> ValueError:

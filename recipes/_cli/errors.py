@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tyro
 
@@ -77,11 +77,12 @@ def is_first() -> bool:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return True
-    from torch.distributed import TCPStore
+    from torch import distributed
 
+    torch_distributed: Any = distributed  # whose types do not tell of its store
     try:
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
+        store = torch_distributed.TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
         key = f"contar-says-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         return store.add(key, 1) == 1
     except (KeyError, ValueError, RuntimeError):
