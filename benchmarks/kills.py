@@ -48,24 +48,31 @@ def files(out: Path, suite: str) -> dict[str, bytes]:
 
 
 def killed_run(
-    words: Sequence[str], out: Path, tasks: int, kills: int, whole: dict[str, bytes], seed: int
+    words: Sequence[str], out: Path, tasks: int, kills: int, whole: dict[str, bytes], most: float
 ) -> dict[str, Any]:
-    """Kill a run so many times; return the moments, and the files after each."""
-    draws, told = random.Random(seed), []
+    """Kill a run so many times; return the moments, and the files after each.
+
+    Half of the kills come within `most` seconds of a run's begin, while it loads; half as soon
+    after its first new file.
+    """
+    draws, told = random.Random(tasks), []
     for _ in range(kills):
         begun, before = time.perf_counter(), len(files(out, words[0]))
         process = begin(words, out, tasks)
-        # Every run makes a first file or more, or is killed while it loads: half of each.
         loaded = draws.random() < 0.5
         while loaded and process.poll() is None and len(files(out, words[0])) <= before:
             time.sleep(0.02)
-        time.sleep(draws.uniform(0, 1.5))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        time.sleep(draws.uniform(0, most))
+        ended = process.poll() is not None
+        if not ended:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         left = files(out, words[0])
         changed = sorted(name for name, content in left.items() if whole.get(name) != content)
         seconds = round(time.perf_counter() - begun, 2)
-        told.append({"seconds": seconds, "files": len(left), "changed": changed})
+        told.append({
+            "seconds": seconds, "files": len(left), "changed": changed, "had ended": ended,
+        })  # fmt: skip
     whole_run(words, out, tasks)
     parts = len(list((out / "run").glob("parts/*")))
     return {"kills": told, "equal": files(out, words[0]) == whole, "parts": parts}
@@ -95,7 +102,7 @@ def main() -> None:
             made = files(Path(folder) / f"whole{tasks}", given.suite)
             whole = whole or made
             place = Path(folder) / f"killed{tasks}"
-            killed = killed_run(words, place, tasks, given.kills, whole, seed=tasks)
+            killed = killed_run(words, place, tasks, given.kills, whole, seconds / given.kills)
             results[f"{tasks} tasks"] = {
                 "files": len(made), "seconds": round(seconds, 2), "as of 1 task": made == whole,
                 **killed,
