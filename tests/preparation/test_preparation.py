@@ -237,7 +237,10 @@ def test_functions_of_ones_own_score_and_describe_what_only_lets_through(folder,
         "only": "motion > 1",
         "stills": 2,
     }
-    functions = {"aesthetic": "clips_of:brightness", "captioner": "clips_of:described"}
+    functions: dict[str, Any] = {
+        "aesthetic": "clips_of:brightness",
+        "captioner": "clips_of:described",
+    }
     (tmp_path / "l.txt").write_text("".join(f"{folder}/a{n}.mp4\n" for n in (0, 2)))
     out = planned(tmp_path / "l.txt", tmp_path / "out", **asked, **functions)
     score_files(out)
