@@ -673,7 +673,7 @@ def test_steps_of_a_head_that_draws_in_one_pass_are_named_by_their_option(main, 
     tower = nova.Tower(1, 32, 2)
     sizes: Any = {"temporal": tower, "encoder": tower, "decoder": tower, "latent": (8, 8)}
     head = {"name": "mixture", "components": 2}
-    text = {"text_width": 384, "text_length": 8}
+    text: Any = {"text_width": 384, "text_length": 8}
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
     network = nova.build(nova.NovaConfig(**sizes, **text, head=head, frames=5))
     parts = (pipe.vae, pipe.scheduler, pipe.text_encoder, pipe.tokenizer)
