@@ -70,7 +70,8 @@ def test_the_decoder_half_adds_its_positions_to_hidden_tokens_or_to_all(of, padd
     if of == "hidden":
         wanted[:, 3:] = add * hidden[..., None]
     torch.testing.assert_close(entered[1] - entered[0], wanted)
-    torch.testing.assert_close(entered[0][:, 3:][hidden], tower.mask_token.expand(hidden.sum(), -1))
+    unseen = entered[0][:, 3:][hidden]
+    torch.testing.assert_close(unseen, tower.mask_token.expand_as(unseen))
 
 
 @pytest.mark.parametrize(
