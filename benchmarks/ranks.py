@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -293,34 +294,45 @@ def changing_numbers(folder: Path) -> dict[str, float]:
 
 
 def killed(folder: Path, shard: bool, times: int = 10, count: int = 2) -> dict[str, Any]:
-    """Return how far a run that was killed at random moments is from one that was not."""
+    """Return how far a run that was killed at random moments is from one that was not.
+
+    A moment is some steps and a part of one, or of the beginning, after the run went on; one of the
+    processes is killed, by chance, and the others are left to end by themselves for half a minute.
+    """
     draws = random.Random(SEED)
-    steps: Any = {"steps": 24, "shard": shard}  # of which ten kills leave some
-    start = time.monotonic()
+    steps: Any = {"steps": 40, "shard": shard}
     do(count, Job(folder / "unbroken", **steps))
-    seconds = time.monotonic() - start
-    out, at, alone = folder / "killed", [], 0
-    while len(at) < times:
-        done = len(rows(out)) if (out / "log.csv").exists() else 0
+    with (folder / "unbroken" / "log.csv").open(newline="") as lines:
+        step = median(float(row["seconds"]) for row in csv.DictReader(lines))
+    out, kills, alone = folder / "killed", [], 0
+    while len(kills) < times:
+        before = steps_of(out)
         processes = begin(count, [Job(out, resume=True, **steps)])
-        time.sleep(draws.uniform(0.02, 0.14) * seconds)
-        running = [process for process in processes if process.is_alive()]
-        if len(running) < count:
-            raise RuntimeError(f"the run ended by itself before kill {len(at) + 1}")
-        os.kill(draws.choice(running).pid, signal.SIGKILL)
-        codes = end(processes, 30)
-        alone += all(code is not None for code in codes)
+        goal = before + draws.randrange(3)
+        while steps_of(out) < goal and all(process.is_alive() for process in processes):
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, step))
+        victim = draws.choice(processes)
+        if not all(process.is_alive() for process in processes):
+            raise RuntimeError(f"the run ended by itself before kill {len(kills) + 1}")
+        os.kill(victim.pid, signal.SIGKILL)
+        alone += all(code is not None for code in end(processes, 30))
         for process in processes:
             process.kill()
             process.join()
         whole_ = saves.complete_saves(out)
-        at.append({
-            "from row": done,
-            "row": len(rows(out)) if (out / "log.csv").exists() else 0,
-            "save": whole_[-1].name if whole_ else None,
-        })  # fmt: skip
+        save = whole_[-1].name if whole_ else None
+        kills.append({"began with": before, "killed with": steps_of(out), "last save": save})
     do(count, Job(out, resume=True, **steps))
-    return {"off": off(out, folder / "unbroken"), "ended by themselves": alone, "kills": at}
+    return {"off": off(out, folder / "unbroken"), "ended by themselves": alone, "kills": kills}
+
+
+def steps_of(out: Path) -> int:
+    """Return the steps that a run has logged."""
+    try:
+        return max(0, (out / "log.csv").read_bytes().count(b"\n") - 1)  # also while one is written
+    except FileNotFoundError:
+        return 0
 
 
 def one_at_a_time(folder: Path) -> dict[str, Any]:
