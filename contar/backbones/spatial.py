@@ -127,10 +127,10 @@ class SpatialTower(nn.Module):
                 batch, with gradients on, beside `padding_mask`, `checkpoint` or `dropout`, filled
                 with more than is visible, or filled and no `query_ids`.
         """
-        self._check_tensors(tokens, prefix, visible_ids, padding_mask, query_ids)
-        _check_way(tokens.device, backend, checkpoint, dropout)
+        self._check_inputs(tokens, prefix, visible_ids, positions, padding_mask, query_ids)
+        if not (backend is None and checkpoint is False and dropout is None):
+            _check_way(tokens.device, backend, checkpoint, dropout)
         count, length = tokens.shape[1], prefix.shape[1]
-        self._check_positions(positions, count, length)
         every = (tokens, prefix, visible_ids, positions, padding_mask, query_ids)
         if memory is None:
             training: Any = {"checkpoint": checkpoint, "dropout": dropout}
@@ -227,11 +227,12 @@ class SpatialTower(nn.Module):
         options = {"rope": rope, "mask": None, "backend": backend, "query_ids": wanted}
         return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
 
-    def _check_tensors(
+    def _check_inputs(
         self,
         tokens: Tensor,
         prefix: Tensor,
         visible_ids: Tensor,
+        positions: Any,
         padding_mask: Tensor | None,
         query_ids: Tensor | None,
     ) -> None:
@@ -247,17 +248,15 @@ class SpatialTower(nn.Module):
             check_tensor(
                 "padding_mask", padding_mask, tuple(visible_ids.shape), "[b, v]", kind="bool"
             )
-
-    def _check_positions(self, positions: Any, tokens: int, prefix: int) -> None:
         both = isinstance(positions, tuple) and len(positions) == 2
         if not both or not all(isinstance(half, Positions) for half in positions):
             raise bad("positions", positions, "two of Positions, for encoder and decoder")
-        more = prefix if self.decoder_positions == "all" else 0
-        for half, (_, width, heads), count in zip(
-            positions, self.halves, (tokens, more + tokens), strict=True
+        more = prefix.shape[1] if self.decoder_positions == "all" else 0
+        for half, (_, width, heads), added in zip(
+            positions, self.halves, (count, more + count), strict=True
         ):
-            table = (tokens, width // heads // 2, 2)
-            for name, x, shape in (("add", half.add, (count, width)), ("rope", half.rope, table)):
+            table = (count, width // heads // 2, 2)
+            for name, x, shape in (("add", half.add, (added, width)), ("rope", half.rope, table)):
                 if x is not None and tuple(x.shape) != shape:
                     raise bad(f"positions.{name}", tuple(x.shape), f"{shape}")
 

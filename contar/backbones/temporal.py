@@ -128,39 +128,27 @@ class TemporalTower(nn.Module):
             self._check_keys(layout, batch, rope, padding_mask)
             x = self._run(x, length, layout, checkpoint=checkpoint, **options)
         else:
-            self._check_cache(cache, batch, prefix, backend, gradients=x.requires_grad)
+            check_instance("cache", cache, KVCache)
+            ours = {"layers": len(self.blocks), "batch": batch, "heads": self.heads}
+            ours["width"] = self.width // self.heads
+            if cache.fits != ours:
+                raise bad("cache", f"one for {cache.fits}", f"one for {ours}")
+            if length and cache.sizes:
+                raise bad("prefix", tuple(prefix.shape), "none once frames are cached")  # type: ignore[union-attr]
             if checkpoint:
                 raise bad("checkpoint", True, "False beside a cache, which a block writes once")
             if window is not None or pinned:
                 raise bad("window", (window, pinned), "none beside a cache, which has its own")
+            if backend in ("flex", "xformers"):  # what they refuse, before the cache changes
+                if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+                    raise bad("backend", backend, "another one, or torch.no_grad(), with a cache")
+                if backend == "xformers" and cache.window is not None and cache.pinned:
+                    raise bad("backend", backend, "another one for a window with pinned blocks")
             if rope is not None or padding_mask is not None:
                 self._check_keys(cache.layout(*sizes), batch, rope, padding_mask)
             with as_it_was(cache):
                 x = self._run(x, length, cache.reserve(*sizes), cache=cache, **options)
         return x.unflatten(1, (count, tokens))
-
-    def _check_cache(
-        self,
-        cache: KVCache,
-        batch: int,
-        prefix: Tensor | None,
-        backend: Backend | None,
-        *,
-        gradients: bool,
-    ) -> None:
-        """Raise a ValueError unless the tower can go on from a cache, by such a backend."""
-        check_instance("cache", cache, KVCache)
-        ours = {"layers": len(self.blocks), "batch": batch, "heads": self.heads}
-        ours["width"] = self.width // self.heads
-        if cache.fits != ours:
-            raise bad("cache", f"one for {cache.fits}", f"one for {ours}")
-        if prefix is not None and prefix.shape[1] and cache.sizes:
-            raise bad("prefix", tuple(prefix.shape), "none once frames are cached")
-        if backend in ("flex", "xformers"):  # what they refuse, before the cache changes
-            if torch.is_grad_enabled() and (gradients or self.norm.weight.requires_grad):
-                raise bad("backend", backend, "another one, or torch.no_grad(), with a cache")
-            if backend == "xformers" and cache.window is not None and cache.pinned:
-                raise bad("backend", backend, "another one for a window with pinned blocks")
 
     def _check_keys(
         self, layout: BlockLayout, batch: int, rope: Tensor | None, padding_mask: Tensor | None

@@ -173,8 +173,8 @@ class _Lessons:
         generator = seeded(self.config.seed, "distill", step, *indices)
         shape = (*cond.shape[:2], self.teacher.token_dim)
         noise = normal(*shape, generator=generator, device=cond.device)
-        guided = self.guided and uncond is not None
-        uncond = uncond.repeat(self.repeats, 1)[None] if guided else None
+        if uncond is not None:
+            uncond = uncond.repeat(self.repeats, 1)[None] if self.guided else None
         token = self.teacher.sample(
             cond, uncond=uncond, noise=_Start(noise, "teacher"), **self.draw
         )

@@ -46,6 +46,8 @@ def check_named(head: Any, config: Mapping[str, Any]) -> None:
     if type(named) is not type(head):
         allowed = f"a {type(named).__name__}, as the config names it, or one by `register_head`"
         raise bad("head", type(head).__name__, allowed)
+    found: dict[str, Any]
+    wanted: dict[str, Any]
     found, wanted = (
         {name: tuple(x.shape) for name, x in each.state_dict().items()} for each in (head, named)
     )
