@@ -182,7 +182,8 @@ def main() -> None:
             if any((run["head"], run["seed"]) == (name, seed) for run in runs):
                 continue
             with seeded_weights(seed):
-                head: Any = speed_up(make_head(config, sizes.token_dim, sizes.cond_dim))
+                made: Any = make_head(config, sizes.token_dim, sizes.cond_dim)
+            head = speed_up(made)
             count, took, loss = train(head, tokens, conditions, given.seconds, seed)
             told = {"head": name, "seed": seed, "steps": count, "seconds": round(took, 2)}
             runs.append({**told, "loss": loss, **judged(pipe, head, steps, asked, SEED)})
