@@ -179,7 +179,13 @@ def killed_run(folder: Path, out: Path, kills: int, count: int) -> list[dict[str
             time.sleep(draws.random() * 0.3)
             ended = command.process.poll() is not None
             command.kill(whole=number % 2 == 0) if not ended else None
-            told.append({"while": task[0], "at": done(out), "had ended": ended})
+            told.append(
+                {
+                    "while": "cutting" if "--apply" in task else "scoring",
+                    "at": done(out),
+                    "had ended": ended,
+                }
+            )
             print(f"killed at {told[-1]['at']}", flush=True)
         Command(*task).end()
     return told
