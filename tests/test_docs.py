@@ -141,8 +141,8 @@ def test_the_links_of_a_page_to_parts_of_pages_lead_to_headings(page: Path) -> N
 def test_what_a_page_shows_and_does_not_run_is_python_and_imports_what_is_there(page: Path) -> None:
     for code in SHOWN.findall(page.read_text(encoding="utf-8")):
         body = ast.parse(code).body
-        imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-        exec(ast.unparse(ast.Module(imports, [])), {})
+        imports = (node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+        exec("\n".join(map(ast.unparse, imports)), {})
 
 
 def prose(page: Path) -> str:
