@@ -154,7 +154,7 @@ def test_a_file_takes_the_place_of_another_with_the_usual_rights(tmp_path, suffi
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
 def test_a_write_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, kind):
-    def fail(frames, path, fps):
+    def fail(frames, path, fps, threads):
         path.write_text("half")
         raise kind
 
