@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import ctypes
 import os
 import pickle
 import subprocess
@@ -564,6 +565,24 @@ def test_where_torch_lacks_a_name_layers_stay_plain_and_all_runs():
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[-2] == "made (1, 2, 2, 4, 4)"
+
+
+class Memory(ctypes.Structure):
+    """What glibc's mallinfo2 tells: bytes and blocks, of which `hblks` the system gave apart."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks")]
+    _fields_ += [(f"further{i}", ctypes.c_size_t) for i in range(6)]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="not glibc, or before 2.33")
+def test_memory_is_kept_for_a_sped_up_model_and_not_fetched_block_by_block():
+    speed_up(nn.Linear(2, 2))
+    told = ctypes.CDLL(None).mallinfo2
+    told.restype = Memory
+    before = told().hblks
+    held = torch.empty(2**24, dtype=torch.uint8)
+    assert told().hblks <= before
+    assert held.numel() == 2**24
 
 
 @ONE_DNN
