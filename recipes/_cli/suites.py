@@ -173,6 +173,10 @@ def _call(chosen: "Suite", drawing: Drawing, frames: int | None, paper: bool) ->
             frames = PAPER_FRAMES
     if picture and frames is not None:
         raise bad("frames", frames, f"none: {chosen.name} takes pictures")
+    if frames is not None and frames < chosen.frames:
+        raise bad(
+            "frames", frames, f"at least {chosen.frames}, without which {chosen.name} breaks off"
+        )
     return {"num_frames": 1 if picture else frames, **drawing.call()}
 
 

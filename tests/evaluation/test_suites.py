@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluators import FILES
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,15 +30,6 @@ from contar.evaluation import (
     seed_of,
     units_left,
 )
-
-PROMPTS = Path(__file__).parent / "prompts"
-FILES = {
-    "geneval": PROMPTS / "geneval.jsonl",
-    "dpg-bench": PROMPTS / "dpg",
-    "t2i-compbench": PROMPTS / "t2i",
-    "vbench": PROMPTS / "VBench_full_info.json",
-    "vbench-2.0": PROMPTS / "VBench2_full_info.json",
-}
 
 
 def square(text: str, seed: int) -> np.ndarray:
@@ -333,19 +325,6 @@ def test_check_finds_what_is_missing_strange_broken_or_of_another_size(tmp_path,
     assert len(check_samples(suite, tmp_path / "nothing")) == 15
 
 
-def test_what_an_evaluator_writes_beside_its_samples_is_no_problem(tmp_path):
-    suite = read_suite("t2i-compbench", FILES["t2i-compbench"])
-    plan_suite(suite, tmp_path, {})
-    sample_units(tmp_path, square)
-    (tmp_path / "t2i-compbench" / "color" / "annotation_clip").mkdir()
-    (tmp_path / "t2i-compbench" / "color" / "annotation_clip" / "vqa_result.json").touch()
-    assert check_samples(suite, tmp_path / "t2i-compbench") == []
-    (tmp_path / "t2i-compbench" / "color" / "samples" / "x.json").touch()
-    assert check_samples(suite, tmp_path / "t2i-compbench") == [
-        "color/samples/x.json: does not belong there"
-    ]
-
-
 def test_another_plan_is_refused_once_there_is_a_sample(tmp_path, refuses):
     suite = listed(tmp_path, 2)
     plan_suite(suite, tmp_path, {"steps": 1})
@@ -370,6 +349,17 @@ def test_a_name_that_the_file_system_refuses_is_found_before_the_work(tmp_path, 
     monkeypatch.setattr(Path, "touch", refusing)
     with pytest.raises(ValueError, match="a file system that takes 'A tranquil tableau"):
         plan_suite(suite, tmp_path, {})
+
+
+def test_names_that_the_file_system_takes_for_one_are_found_before_the_work(tmp_path, monkeypatch):
+    infos = [{"prompt_en": f"{a} fantasy landscape", "dimension": ["color"]} for a in ("A", "a")]
+    (tmp_path / "info.json").write_text(json.dumps(infos))
+    suite = read_suite("vbench", tmp_path / "info.json")
+    plan_suite(suite, tmp_path / "takes-both", {})
+    usual = Path.touch
+    monkeypatch.setattr(Path, "touch", lambda self: usual(self.with_name(self.name.lower())))
+    with pytest.raises(ValueError, match=r"a file system that takes 'A fantasy landscape-0\.mp4'"):
+        plan_suite(suite, tmp_path / "folds", {})
 
 
 def test_the_work_ends_when_its_run_has(tmp_path):

@@ -14,6 +14,13 @@ _CATEGORIES = (
     "color", "shape", "texture", "spatial", "non_spatial", "complex", "3d_spatial", "numeracy",
 )  # fmt: skip
 
+# Of a video with fewer these dimensions divide by zero, mean nothing or refuse it.
+# Source: the file of each name in vbench and VBench-2.0/vbench2 of Vchitect/VBench.
+_FRAMES = {
+    "subject_consistency": 2, "background_consistency": 2, "temporal_flickering": 2,
+    "motion_smoothness": 3, "Human_Identity": 21, "Multi-View_Consistency": 21,
+}  # fmt: skip
+
 
 def geneval(path: Path) -> Suite:
     """Read `evaluation_metadata.jsonl`: four pictures a prompt.
@@ -95,7 +102,9 @@ def vbench(path: Path) -> Suite:
     Source: Vchitect/VBench, vbench/__init__.py and prompts/README.md; 946 lines, 944 prompts.
     """
     counts: dict[str, int] = {}
+    frames = 1
     for place, prompt, dimensions in _infos(path):
+        frames = max(frames, *(_FRAMES.get(name, 1) for name in dimensions))
         count = 25 if "temporal_flickering" in dimensions else 5
         counts[_named(prompt, place)] = max(count, counts.get(prompt, 0))
     units = (
@@ -103,7 +112,7 @@ def vbench(path: Path) -> Suite:
         for prompt, count in counts.items()
         for number in range(count)
     )
-    return Suite("vbench", "video", tuple(units))
+    return Suite("vbench", "video", tuple(units), frames=frames)
 
 
 def vbench2(path: Path) -> Suite:
@@ -112,16 +121,19 @@ def vbench2(path: Path) -> Suite:
     A name is the prompt's first 180 characters. A prompt of several dimensions is sampled once, and
     its file lies in each folder.
 
-    Source: Vchitect/VBench, VBench-2.0/vbench2/__init__.py and prompts/README.md; 1,230 lines.
+    Source: Vchitect/VBench, VBench-2.0/vbench2/__init__.py, evaluate.sh and prompts/README.md;
+    1,230 lines.
     """
     places: dict[tuple[str, int], list[str]] = {}
+    frames = 1
     for place, prompt, dimensions in _infos(path):
+        frames = max(frames, *(_FRAMES.get(name, 1) for name in dimensions))
         name = _named(prompt, place)[:180]
         for number in range(20 if dimensions[0] == "Diversity" else 3):
-            file = f"{_named(dimensions[0], place)}/{name}-{number}.mp4"
-            places.setdefault((prompt, number), []).append(file)
+            files = (f"{_named(folder, place)}/{name}-{number}.mp4" for folder in dimensions)
+            places.setdefault((prompt, number), []).extend(files)
     units = (Unit(key[0], (key[1],), tuple(files), key[0]) for key, files in places.items())
-    return Suite("vbench-2.0", "video", tuple(units))
+    return Suite("vbench-2.0", "video", tuple(units), frames=frames)
 
 
 def prompt_list(path: Path, kind: Kind = "video", samples: int = 1) -> Suite:

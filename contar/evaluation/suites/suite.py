@@ -56,6 +56,7 @@ class Suite:
         kind: "picture" (.png) or "video" (.mp4).
         units: in the order of the prompts.
         beside: texts that the evaluator reads from files among the samples.
+        frames: that each video must have, as the evaluator breaks off with fewer.
 
     Raises:
         ValueError: no units; two files of one name; a name that file systems refuse, or of another
@@ -66,6 +67,7 @@ class Suite:
     kind: Kind
     units: tuple[Unit, ...]
     beside: Mapping[str, str] = field(default_factory=dict)
+    frames: int = 1
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, tuple(SUFFIXES))

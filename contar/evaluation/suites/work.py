@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -213,21 +214,27 @@ def _move(part: Path, place: Path) -> None:
 
 
 def _try_names(suite: Suite, run: Path) -> None:
-    """Raise a ValueError if the file system refuses the longest name or one of unusual letters."""
+    """Raise a ValueError if the file system refuses a long or unusual name, or takes two for one.
+
+    VBench has prompts that differ in a capital letter alone.
+    """
     names = {part for file in suite.files for part in file.split("/")}
     unusual = {n for n in names if not n.isascii() or set(n) & set('\\:*?"<>|') or n != n.strip()}
+    counts = Counter(name.casefold() for name in names)
+    alike = {name for name in names if counts[name.casefold()] > 1}
     trial = run / "names"
-    for name in sorted(unusual | {max(names, key=lambda name: len(name.encode()))}):
-        trial.mkdir(exist_ok=True)
-        try:
-            (trial / name).touch()
-            if name not in os.listdir(trial):
-                raise OSError("it comes back under another name")
-        except OSError as error:
-            allowed = f"a file system that takes {name!r}, the name that {suite.name} wants"
-            raise bad("out", f"{run.parent}: {error}", allowed) from error
-        finally:
-            shutil.rmtree(trial, ignore_errors=True)
+    trial.mkdir(exist_ok=True)
+    try:
+        for name in sorted(unusual | alike | {max(names, key=lambda name: len(name.encode()))}):
+            try:
+                (trial / name).touch()
+                if name not in os.listdir(trial):
+                    raise OSError("it comes back under another name")
+            except OSError as error:
+                allowed = f"a file system that takes {name!r}, the name that {suite.name} wants"
+                raise bad("out", f"{run.parent}: {error}", allowed) from error
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path, begun: bool) -> None:
