@@ -24,12 +24,28 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.name}: got no such file in {path.parent}, allowed: one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # the latter of a thousand brackets
+        return json_object(path.read_bytes().decode())
+    except ValueError as error:
         raise bad(path.name, f"{path}, which is no JSON ({error})", "a JSON object") from error
-    if not isinstance(content, dict):
-        raise bad(path.name, f"a {type(content).__name__} in {path}", "a JSON object")
-    return content
+
+
+def json_object(content: str | bytes, *, finite: bool = False) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        ValueError: it is none, or one with NaN or infinity that is to be finite.
+    """
+    try:
+        value = json.loads(content, parse_constant=_refuse if finite else None)
+    except RecursionError as error:  # of a thousand brackets
+        raise ValueError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__}, not an object")
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant}, which JSON does not have")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

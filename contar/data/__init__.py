@@ -1,14 +1,9 @@
 """Clips with captions: folders of files, caches of samples in shards."""
 
-from contar.data.cache import Cache, Sample, join_shards, write_cache, write_shard
-from contar.data.captioned import (
-    PICTURES,
-    VIDEOS,
-    CaptionedFile,
-    captioned_files,
-    read_caption,
-)
+from contar.data.cache import Cache
+from contar.data.captioned import PICTURES, VIDEOS, CaptionedFile, captioned_files, read_caption
 from contar.data.shards import Entry, ShardedClip, clip_of, read_entries, shard_files
+from contar.data.writing import Sample, join_shards, write_cache, write_shard
 
 __all__ = [
     "PICTURES",

@@ -1,20 +1,11 @@
-"""A cache of samples on disk: shards as webdataset writes them, read at any place.
-
-A sample is a few arrays and a JSON object. `cache.json` beside the shards says what made them, how
-many samples each has, and its checksum.
-"""
+"""A cache of samples on disk, read at any place; nothing in it is trusted."""
 
 import hashlib
 import io
-import itertools
-import json
 import math
-import os
 import re
-import shutil
 import tarfile
-import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,152 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from contar._errors import bad, check_count
-from contar._files import read_json
+from contar._errors import bad
+from contar._files import json_object, read_json
+from contar.data.writing import INDEX, NUMBERS, Sample, as_json, facts_of
 
-INDEX = "cache.json"
 _MEMBER = re.compile(r"([^./]+)\.(json|[^/]+\.npy)")
-_NUMBERS = "biuf"  # kinds of numpy: booleans, integers, floats
-
-
-class Sample(NamedTuple):
-    """Arrays by name, and what else is known."""
-
-    arrays: dict[str, np.ndarray]
-    facts: dict[str, Any]
-
-
-def write_cache(
-    samples: Iterable[Sample], out: Path, *, made_with: Mapping[str, Any], shard: int = 1000
-) -> Path:
-    """Write samples to shards; return the folder, which is there as a whole or not at all.
-
-    Args:
-        samples: any number of them, each with arrays of the same names.
-        out: folder to make.
-        made_with: what the samples follow from, as fingerprints of models; readers compare it. It
-            is kept as JSON, where a tuple is a list.
-        shard: samples of a file.
-
-    Raises:
-        ValueError: a folder that exists, no samples, a shard size below 1, something in `made_with`
-            or in a sample's facts that JSON does not have, or arrays of other names or of no
-            numbers (the sample is named).
-        ImportError: webdataset is not installed.
-    """
-    tar_writer()
-    shard = check_count("shard", shard)
-    plain = _plain("made_with", made_with)
-    if out.exists():
-        raise bad("out", str(out), "a folder that does not exist yet")
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a write that was killed
-    temporary.mkdir(parents=True)
-    try:
-        files: list[dict[str, Any]] = []
-        names: Collection[str] = ()
-        for chunk in _chunks(samples, shard):
-            facts, names = _write_shard(temporary / _name(len(files)), chunk, names)
-            files.append(facts)
-        if not files:
-            raise bad("samples", "none", "at least one")
-        _write_index(temporary, plain, files)
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return out
-
-
-def write_shard(samples: Iterable[tuple[int, Sample]], folder: Path, number: int) -> dict[str, Any]:
-    """Write one shard of a cache that several processes make; return its facts, for `join_shards`.
-
-    Equal samples make equal bytes.
-
-    Args:
-        samples: with their numbers in the cache, rising; each with arrays of the same names.
-        folder: that holds the shards.
-        number: of the shard.
-
-    Raises:
-        ValueError: no samples, or as `write_cache`.
-        ImportError: webdataset is not installed.
-    """
-    facts, _ = _write_shard(folder / _name(number), samples, ())
-    if not facts["samples"]:
-        (folder / facts["file"]).unlink()
-        raise bad("samples", "none", "at least one")
-    return facts
-
-
-def join_shards(
-    folder: Path, facts: Sequence[Mapping[str, Any]], made_with: Mapping[str, Any]
-) -> None:
-    """Write the index that makes a cache of a folder with shards, which are not read.
-
-    Args:
-        folder: with all shards.
-        facts: of `write_shard`, in the order of the shards' numbers.
-        made_with: as in `write_cache`.
-
-    Raises:
-        ValueError: no shards, or something in `made_with` that JSON does not have.
-    """
-    if not facts:
-        raise bad("facts", "none", "at least one shard's")
-    _write_index(folder, _plain("made_with", made_with), facts)
-
-
-def _name(number: int) -> str:
-    return f"shard-{number:05d}.tar"
-
-
-def _write_shard(
-    file: Path, samples: Iterable[tuple[int, Sample]], names: Collection[str]
-) -> tuple[dict[str, Any], Collection[str]]:
-    """Write a shard; return its facts, and the names of its arrays, which `names` are if any."""
-    count = 0
-    with tar_writer()(str(file), mtime=0) as writer:  # equal samples make equal shards
-        for number, sample in samples:
-            names = names or set(sample.arrays)
-            writer.write({"__key__": f"{number:08d}", **_entry(number, sample, names)})
-            count += 1
-    return _facts(file, count), names
-
-
-def _write_index(
-    folder: Path, made_with: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
-) -> None:
-    content = {"made_with": made_with, "shards": shards}
-    (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def tar_writer() -> Any:
-    """Return webdataset's `TarWriter`; ImportError says what to install if it is not there."""
-    try:
-        from webdataset import TarWriter  # type: ignore[attr-defined]
-    except ImportError as error:
-        raise ImportError('webdataset is not installed (pip install "contar[train]")') from error
-    return TarWriter
-
-
-def _entry(number: int, sample: Sample, names: Collection[str]) -> dict[str, Any]:
-    """Return the members of a sample, by what follows its key."""
-    if not names or sample.arrays.keys() != set(names):
-        got = f"arrays {sorted(sample.arrays)} in sample {number}"
-        raise bad("samples", got, f"{sorted(names)}, as in the first" if names else "at least one")
-    for name, array in sample.arrays.items():
-        if "/" in name or np.asarray(array).dtype.kind not in _NUMBERS:
-            got = f"{name!r} of {np.asarray(array).dtype} in sample {number}"
-            raise bad("samples", got, "arrays of numbers, named without a '/'")
-    entry = {f"{name}.npy": _bytes(array) for name, array in sample.arrays.items()}
-    return {**entry, "json": _plain(f"samples[{number}].facts", sample.facts)}
-
-
-def _chunks(samples: Iterable[Sample], size: int) -> Iterator[Iterator[tuple[int, Sample]]]:
-    numbered = enumerate(samples)
-    for first in numbered:
-        yield itertools.chain([first], itertools.islice(numbered, size - 1))
 
 
 class Cache(Dataset[Sample]):
@@ -206,7 +56,7 @@ class Cache(Dataset[Sample]):
         self.made_with, shards = _read_index(Path(folder))
         differing = [
             f"{name}: {self.made_with.get(name)!r} there, {wanted!r} here"
-            for name, wanted in sorted(_plain("made_with", made_with).items())
+            for name, wanted in sorted(as_json("made_with", made_with).items())
             if self.made_with.get(name) != wanted
         ]
         if differing:
@@ -219,7 +69,7 @@ class Cache(Dataset[Sample]):
             file = Path(folder) / shard["file"]
             mine = number % turn[1] == turn[0]
             try:
-                if not file.is_file() or (mine and _facts(file, shard["samples"]) != shard):
+                if not file.is_file() or (mine and facts_of(file, shard["samples"]) != shard):
                     got = f"a shard that is missing or damaged: {file}"
                     raise bad("cache", got, "whole shards, or skip_corrupted")
                 places = _places(file, shard["samples"])
@@ -252,10 +102,10 @@ class Cache(Dataset[Sample]):
                     if len(content) != size:
                         raise ValueError("it is cut off")
                     if name == "json":
-                        facts = _object(content)
+                        facts = json_object(content)
                     else:
                         arrays[name.removesuffix(".npy")] = _array(content)
-                except (ValueError, RecursionError) as error:  # the latter of a thousand brackets
+                except ValueError as error:
                     got = f"{place.file}, member {place.key}.{name}: {error}"
                     raise bad("cache", got, "what write_cache writes") from error
         return Sample(arrays, facts)
@@ -272,20 +122,6 @@ class _Place(NamedTuple):
     file: Path
     key: str
     members: dict[str, tuple[int, int]]
-
-
-def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as JSON gives them back: tuples as lists, numbers of numpy as Python's."""
-
-    def of_numpy(value: object) -> Any:
-        if isinstance(value, np.ndarray | np.generic):
-            return value.tolist()
-        raise TypeError(f"a {type(value).__name__}")
-
-    try:
-        return json.loads(json.dumps(dict(values), default=of_numpy, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise bad(name, f"{values!r} ({error})", "finite values that JSON has") from error
 
 
 def _read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -314,12 +150,6 @@ def _read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return made_with, shards
 
 
-def _bytes(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
-
-
 def _array(content: bytes) -> np.ndarray:
     """Return the array of an .npy file, if its header says as many values as there are."""
     stream = io.BytesIO(content)
@@ -330,28 +160,13 @@ def _array(content: bytes) -> np.ndarray:
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # of any kind: the parser of Python reads it
         raise ValueError(f"no header of an array ({error})") from error
-    if dtype.kind not in _NUMBERS:
+    if dtype.kind not in NUMBERS:
         raise ValueError(f"an array of {dtype}")
     stated, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
     if min(shape, default=0) < 0 or stated != there:
         raise ValueError(f"an array of shape {shape}, {dtype}, in {there} bytes")
     stream.seek(0)
     return np.load(stream, allow_pickle=False)
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    value = json.loads(content)
-    if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__} instead of facts by name")
-    return value
-
-
-def _facts(file: Path, samples: int) -> dict[str, Any]:
-    checksum = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            checksum = zlib.crc32(block, checksum)
-    return {"file": file.name, "samples": samples, "crc32": checksum}
 
 
 def _members(file: Path) -> list[tarfile.TarInfo]:

@@ -5,7 +5,6 @@ members of a key lie one after the other.
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from contar._errors import bad
+from contar._files import json_object
 from contar.data.captioned import LONGEST, PICTURES, VIDEOS
 
 _END = bytes(1024)  # two blocks of zeros end an archive
@@ -117,7 +117,10 @@ def clip_of(entry: Entry) -> ShardedClip:
     Raises:
         ValueError: no such member, or several; no caption; or JSON that is none.
     """
-    facts = _facts(entry.members.get("json", b"{}"))
+    try:
+        facts = json_object(entry.members.get("json", b"{}"), finite=True)
+    except ValueError as error:
+        raise bad("clip", f"no JSON ({error})", "a JSON object") from error
     files = [name for name in entry.members if f".{_last(name)}" in VIDEOS + PICTURES]
     if len(files) > 1:
         raise bad("clip", sorted(files), "one video or picture")
@@ -135,20 +138,6 @@ def clip_of(entry: Entry) -> ShardedClip:
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2].lower()
-
-
-def _facts(content: bytes) -> dict[str, Any]:
-    try:
-        facts = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # the latter of a thousand brackets
-        raise bad("clip", f"no JSON ({error})", "a JSON object") from error
-    if not isinstance(facts, dict):
-        raise bad("clip", f"JSON of a {type(facts).__name__}", "a JSON object")
-    return facts
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant}, which JSON does not have")
 
 
 def _array(content: bytes) -> bytes:

@@ -25,6 +25,8 @@ from contar.training.distributed import processes
 from contar.training.loop import train
 from contar.training.saves import check_own, complete_saves
 
+_WEIGHTS = ("kl", "absolute", "bright")
+
 
 @dataclass(frozen=True)
 class VaeStage:
@@ -52,7 +54,7 @@ class VaeStage:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        for name in ("kl", "absolute", "bright"):
+        for name in _WEIGHTS:
             check_number(name, getattr(self, name), 0)
 
 
@@ -76,11 +78,9 @@ class PixelClips(Clips, Protocol):
 class VaeObjective(nn.Module):
     """An autoencoder as a function from pixels and noise to losses."""
 
-    def __init__(
-        self, vae: CausalVAE, kl: float, *, absolute: float = 0.0, bright: float = 0.0
-    ) -> None:
+    def __init__(self, vae: CausalVAE, stage: VaeStage) -> None:
         super().__init__()
-        self.vae, self.kl, self.absolute, self.bright = vae, kl, absolute, bright
+        self.vae, self.stage = vae, stage
 
     def forward(self, pixels: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return "loss", the squared error of a value, and the divergence of a latent value."""
@@ -91,14 +91,15 @@ class VaeObjective(nn.Module):
         off = decoded.float() - pixels
         error = off.square().mean()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        loss = self._weighted(off, pixels) if self.absolute or self.bright else error
-        return {"loss": loss + self.kl * divergence, "error": error, "kl": divergence}
+        plain = not (self.stage.absolute or self.stage.bright)
+        loss = error if plain else self._weighted(off, pixels)
+        return {"loss": loss + self.stage.kl * divergence, "error": error, "kl": divergence}
 
     def _weighted(self, off: Tensor, pixels: Tensor) -> Tensor:
-        each = off.square() + self.absolute * off.abs()
+        each = off.square() + self.stage.absolute * off.abs()
         white = (pixels.amax((1, 2)).clamp(-1, 1) + 1) / 2
         white = functional.max_pool2d(white[:, None], 3, stride=1, padding=1)[:, :, None]
-        weight = 1 + self.bright * white
+        weight = 1 + self.stage.bright * white
         # Each clip by its own weights, so that a loss is the same however a batch is split.
         return (each * weight / weight.mean((1, 2, 3, 4), keepdim=True)).mean()
 
@@ -153,17 +154,14 @@ def train_vae(
     saved = out / "model" / "config.json"
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
     trained: Any = train(
-        VaeObjective(vae, stage.kl, absolute=stage.absolute, bright=stage.bright),
+        VaeObjective(vae, stage),
         partial(load, clips),
         stage.run,
         out,
         count=len(clips),
         resume=resume,
         described={
-            "widths": stage.widths,
-            "kl": stage.kl,
-            "absolute": stage.absolute,
-            "bright": stage.bright,
+            **{name: getattr(stage, name) for name in ("widths", *_WEIGHTS)},
             "clips": [len(clips), *clips[0].frames.shape, _fingerprint(clips)],
             "start": fingerprint(vae),
         },

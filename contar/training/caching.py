@@ -68,28 +68,24 @@ def read_clips(
     return _clips(files, frames, fps, size)
 
 
-def _pictures(file: CaptionedFile, fps: float) -> tuple[Iterator[np.ndarray], float]:
-    """Return the pictures of a file, chosen to play at `fps` or slower, and at which rate."""
-    if not file.is_video:
-        return iter([read_image(file.path, name=str(file.path)).numpy()]), fps
-    video = open_video(file.path, str(file.path))
-    rate = min(fps, video.rate)
-    return video.pictures(rate), rate
-
-
 def _clips(
     files: Sequence[CaptionedFile], frames: int, fps: float, size: tuple[int, int]
 ) -> Iterator[Clip]:
     for file in files:
-        pictures, rate = _pictures(file, fps)
-        count, chosen = 0, []
-        for picture in islice(pictures, 1 if frames == 1 else None):
-            count += 1
-            chosen.append(picture)
+        if file.is_video:
+            video = open_video(file.path, str(file.path))
+            rate = min(fps, video.rate)
+            pictures = video.pictures(rate)
+        else:
+            rate = fps
+            pictures = iter([read_image(file.path, name=str(file.path)).numpy()])
+        pictures = islice(pictures, 1 if frames == 1 else None)
+        count = 0
+        while chosen := list(islice(pictures, frames)):
+            count += len(chosen)
             if len(chosen) == frames:
                 whole = torch.from_numpy(np.stack(chosen))
                 yield Clip(fit_frames(whole, *size), file.caption, rate)
-                chosen = []
         if count < frames:
             got = f"{count} frames at {fps:g} per second"
             raise bad(str(file.path), got, f"at least {frames}")
@@ -136,36 +132,24 @@ def encode_clips(
         beyond float16; facts caption, fps, and motion_flow, None for a clip of one frame.
 
     Raises:
-        ValueError: clips that the tokenizer does not take, an unknown precision, or latents or text
-            states that are not finite (the clip is named by its caption).
+        ValueError: clips that the tokenizer does not take, a batch below 1, an unknown precision,
+            or latents or text states that are not finite (the clip is named by its caption).
     """
     check_choice("precision", precision, ("no", "bf16"))
-    parts = (tokenizer, text_tokenizer, text_encoder, length, precision == "bf16")
-    waiting: list[Clip] = []
-    for clip in clips:
-        waiting.append(clip)
-        if len(waiting) == batch:
-            yield from _encode(waiting, *parts)
-            waiting = []
-    if waiting:
-        yield from _encode(waiting, *parts)
-
-
-def _encode(
-    clips: list[Clip], tokenizer: VAETokenizer, words: Any, encoder: Any, length: int, fast: bool
-) -> Iterator[Sample]:
-    texts = encode_texts([clip.caption for clip in clips], words, encoder, length=length)
-    for clip, text in zip(clips, texts, strict=True):
-        pixels = frames_to_pixels(clip.frames[None].to(tokenizer.vae.device))
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
-            mean, deviation = tokenizer.posterior(pixels)
-        latents = torch.cat([mean, deviation], dim=1)[0]
-        score = motion_score(clip.frames) if len(clip.frames) > 1 else None
-        fps = check_number("clips.fps", clip.fps, 0)
-        yield Sample(
-            {"latents": _stored(latents, "latents", clip), "text": _stored(text, "text", clip)},
-            {"caption": clip.caption, "fps": fps, "motion_flow": score},
-        )
+    remaining = iter(clips)
+    while together := list(islice(remaining, check_count("batch", batch))):
+        captions = [clip.caption for clip in together]
+        texts = encode_texts(captions, text_tokenizer, text_encoder, length=length)
+        for clip, text in zip(together, texts, strict=True):
+            pixels = frames_to_pixels(clip.frames[None].to(tokenizer.vae.device))
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                latents = torch.cat(tokenizer.posterior(pixels), dim=1)[0]
+            score = motion_score(clip.frames) if len(clip.frames) > 1 else None
+            fps = check_number("clips.fps", clip.fps, 0)
+            yield Sample(
+                {"latents": _stored(latents, "latents", clip), "text": _stored(text, "text", clip)},
+                {"caption": clip.caption, "fps": fps, "motion_flow": score},
+            )
 
 
 def _stored(tensor: Tensor, name: str, clip: Clip) -> np.ndarray:
@@ -190,8 +174,7 @@ def check_samples(
     rows = range(len(cache))[:count] if rows is None else rows
     samples, first = [cache[index] for index in rows], cache[0]
     for index, sample in zip(rows, samples, strict=True):
-        wrong = _wrong(sample, first)
-        if wrong:
+        if wrong := _wrong(sample, first):
             raise bad("cache", f"{wrong} in {cache.where(index)}", "samples of encode_clips")
     return samples
 

@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,7 @@ def join_cache(out: Path) -> int:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A shard on its way to the cache.
-
-    Attributes:
-        file: that is read.
-        out: the cache.
-        number: of the shard.
-    """
+    """A shard on its way from a file to the cache, `out`."""
 
     file: Path
     out: Path
@@ -188,12 +183,12 @@ class _Shard:
         folder.mkdir(parents=True)
         failed: list[dict[str, str]] = []
         try:
-            samples = self._samples(encode, folder, failed, ended)
+            samples = enumerate(self._samples(encode, folder, failed, ended))
             first = next(samples, None)
             if first is None:
-                first_error = failed[0]["error"] if failed else "it is empty"
-                raise bad("shards", f"{self.file.name}, {first_error}", "one with a clip")
-            facts = write_shard(_numbered(first, samples), folder, self.number)
+                why = failed[0]["error"] if failed else "it is empty"
+                raise bad("shards", f"{self.file.name}, {why}", "one with a clip")
+            facts = write_shard(chain([first], samples), folder, self.number)
             made = folder / facts["file"]
             flush(made)
             for stale in (self.out / _INDEX, _facts_file(self.out, self.number)):
@@ -204,39 +199,30 @@ class _Shard:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _samples(
-        self,
-        encode: Encode,
-        folder: Path,
-        failed: list[dict[str, str]],
-        ended: Callable[[], bool],
+        self, encode: Encode, folder: Path, failed: list[dict[str, str]], ended: Callable[[], bool]
     ) -> Iterator[Sample]:
         """Yield the samples of the clips; those that fail go to `failed`."""
-        cache, known = self._known(folder)
+        known = self._known(folder)
         for entry in read_entries(self.file):
             if ended():
                 raise RuntimeError("the run has ended")
-            if cache is not None and entry.key in known:
-                yield from (cache[index] for index in known[entry.key])
-                continue
             try:
-                made = _encoded(entry, encode, folder)
+                made = known.get(entry.key) or _encoded(entry, encode, folder)
             except Exception as error:
                 if ends_all(error):
                     raise
+                said = {"error": told(error), "trace": traceback.format_exc()}
                 place = f"{folder}{os.sep}"
-                failed.append({
-                    "key": entry.key,
-                    "error": told(error).replace(place, ""),
-                    "trace": traceback.format_exc().replace(place, ""),
-                })  # fmt: skip
+                said = {name: text.replace(place, "") for name, text in said.items()}
+                failed.append({"key": entry.key, **said})
                 continue
             yield from made
 
-    def _known(self, folder: Path) -> tuple[Cache | None, dict[str, list[int]]]:
-        """Return the shard as it was encoded before, and which samples are of which key."""
+    def _known(self, folder: Path) -> dict[str, Iterable[Sample]]:
+        """Return what was encoded before, by key, read when it is asked for."""
         shard = _read_facts(self.out, self.number).get("shard")
         if shard is None or not (self.out / shard["file"]).is_file():
-            return None, {}
+            return {}
         before = folder / "before"
         before.mkdir()
         (before / shard["file"]).symlink_to((self.out / shard["file"]).absolute())
@@ -245,7 +231,7 @@ class _Shard:
         known: dict[str, list[int]] = {}
         for index in range(len(cache)):
             known.setdefault(cache[index].facts["key"], []).append(index)
-        return cache, known
+        return {key: map(cache.__getitem__, rows) for key, rows in known.items()}
 
 
 def _encoded(entry: Entry, encode: Encode, folder: Path) -> list[Sample]:
@@ -259,11 +245,6 @@ def _encoded(entry: Entry, encode: Encode, folder: Path) -> list[Sample]:
         file.unlink(missing_ok=True)
     more = {"key": entry.key, **({"scores": clip.scores} if clip.scores else {})}
     return [Sample(arrays, {**facts, **more}) for arrays, facts in samples]
-
-
-def _numbered(first: Sample, others: Iterator[Sample]) -> Iterator[tuple[int, Sample]]:
-    yield 0, first
-    yield from enumerate(others, 1)
 
 
 def _left(out: Path, number: int, retry: bool) -> bool:

@@ -5,9 +5,8 @@ from typing import Literal
 
 from contar._errors import bad, check_choice, check_count, check_instance, check_number, keep_plain
 
-# Of a `RunConfig`: what may differ when a run is resumed, because it changes no number but by
-# rounding.
-FREE = ("parts", "shard", "log_every", "validate_every", "sample_every", "save_every")
+_EVERY = ("log_every", "validate_every", "sample_every", "save_every")
+FREE = ("parts", "shard", *_EVERY)  # may differ on resuming: they change numbers by rounding only
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        for name in ("steps", "batch", "parts", "log_every", "validate_every", "sample_every"):
+        for name in ("steps", "batch", "parts", *_EVERY):
             check_count(name, getattr(self, name))
-        check_count("save_every", self.save_every)
-        check_count("warmup", self.warmup, 0)
-        check_count("seed", self.seed, 0)
+        for name in ("warmup", "seed"):
+            check_count(name, getattr(self, name), 0)
         for name in ("learning_rate", "weight_decay"):
             check_number(name, getattr(self, name), 0)
         check_instance("shard", self.shard, bool)

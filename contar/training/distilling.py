@@ -1,7 +1,7 @@
 """A head that draws in one pass or two, learned from a trained one that takes tens."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,13 @@ def distill_head(
             starts from, guidance without unconditional conditions, a pool beside parts of a batch
             or several processes, or as in `train`.
     """
-    _check_heads(student, teacher)
+    for name, head in (("student", student), ("teacher", teacher)):
+        check_instance(name, head, nn.Module)
+        check_instance(name, head, TokenHead)
+    for name in ("token_dim", "cond_dim"):
+        if getattr(student, name) != (size := getattr(teacher, name)):
+            allowed = f"{size}, as the teacher has it"
+            raise bad(f"student.{name}", getattr(student, name), allowed)
     check_instance("config", config, RunConfig)
     check_callable("conditions", conditions)
     check_size("repeats", repeats)
@@ -83,17 +89,9 @@ def distill_head(
         if config.parts * processes().num_processes > 1:
             raise bad("pool", pool, "None beside parts of a batch, or several processes")
     guidance = Guidance() if guidance is None else guidance
+    check_instance("guidance", guidance, Guidance)
     lessons = _Lessons(teacher, conditions, config, count, guidance, teacher_steps, repeats, pool)
     lessons.try_on(student, steps)
-    learned = {
-        "teacher": fingerprint(teacher),  # type: ignore[arg-type]
-        "drawing": _drawing(teacher),
-        "guidance": asdict(guidance),
-        "student_steps": steps,
-        "teacher_steps": teacher_steps,
-        "repeats": repeats,
-        "pool": pool,
-    }
     trained: Any = train(
         _Alike(student, steps),
         lessons,
@@ -101,54 +99,35 @@ def distill_head(
         out,
         count=count,
         resume=resume,
-        described={**(described or {}), **learned},
+        described={
+            **(described or {}),
+            "teacher": fingerprint(teacher),  # type: ignore[arg-type]
+            "drawing": _drawing(teacher),
+            "guidance": asdict(guidance),
+            "student_steps": steps,
+            "teacher_steps": teacher_steps,
+            "repeats": repeats,
+            "pool": pool,
+        },
         validate=validate,
         load_validation=lessons if validate else None,
     )
     return trained.head.eval()
 
 
-def _check_heads(student: TokenHead, teacher: TokenHead) -> None:
-    """Raise a ValueError unless both are modules that keep the protocol, of the same sizes."""
-    for name, head in (("student", student), ("teacher", teacher)):
-        check_instance(name, head, nn.Module)
-        check_instance(name, head, TokenHead)
-    for name in ("token_dim", "cond_dim"):
-        if getattr(student, name) != getattr(teacher, name):
-            allowed = f"{getattr(teacher, name)}, as the teacher has it"
-            raise bad(f"student.{name}", getattr(student, name), allowed)
-
-
+@dataclass
 class _Lessons:
-    """Conditions, noise, and the tokens that the teacher draws from both, for each batch.
+    """Conditions, noise, and the tokens that the teacher draws from both, for each batch."""
 
-    Args:
-        teacher: a head.
-        conditions: as in `distill_head`, as all that follow.
-        config: of the training.
-        count: samples there are.
-        guidance: of the teacher.
-        steps: of the teacher.
-        repeats: draws for each condition.
-        pool: steps whose draws are kept.
-    """
-
-    def __init__(
-        self,
-        teacher: TokenHead,
-        conditions: Conditions,
-        config: RunConfig,
-        count: int,
-        guidance: Guidance,
-        steps: int | None,
-        repeats: int,
-        pool: int | None,
-    ) -> None:
-        self.teacher, self.conditions, self.config, self.count = teacher, conditions, config, count
-        self.guided = isinstance(guidance, Guidance) and guidance.scale > 1
-        self.draw: dict[str, Any] = {"guidance": guidance, "steps": steps}
-        self.repeats, self.pool = repeats, pool
-        self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+    teacher: Any
+    conditions: Conditions
+    config: RunConfig
+    count: int
+    guidance: Guidance
+    steps: int | None  # of the teacher
+    repeats: int
+    pool: int | None
+    kept: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def __call__(
         self, indices: Sequence[int], step: int | str
@@ -166,28 +145,33 @@ class _Lessons:
     @torch.no_grad()
     def _drawn(self, indices: Sequence[int], step: int | str) -> tuple[Tensor, Tensor, Tensor]:
         cond, uncond = self.conditions(indices, step)
-        if self.guided and uncond is None:
-            scale = self.draw["guidance"].scale
-            raise bad("conditions", "no unconditional ones", f"those for guidance {scale}")
         cond = cond.repeat(self.repeats, 1)[None]
+        if uncond is not None:
+            uncond = uncond.repeat(self.repeats, 1)[None]
         generator = seeded(self.config.seed, "distill", step, *indices)
         shape = (*cond.shape[:2], self.teacher.token_dim)
         noise = normal(*shape, generator=generator, device=cond.device)
-        if uncond is not None:
-            uncond = uncond.repeat(self.repeats, 1)[None] if self.guided else None
-        token = self.teacher.sample(
-            cond, uncond=uncond, noise=_Start(noise, "teacher"), **self.draw
+        return cond[0], noise[0], self._token(cond, uncond, noise)[0]
+
+    def _token(self, cond: Tensor, uncond: Tensor | None, noise: Tensor) -> Tensor:
+        """Return what the teacher draws from noise, with its guidance."""
+        scale = self.guidance.scale
+        if scale > 1 and uncond is None:
+            raise bad("conditions", "no unconditional ones", f"those for guidance {scale}")
+        return self.teacher.sample(
+            cond,
+            uncond=uncond if scale > 1 else None,
+            noise=_Start(noise, "teacher"),
+            guidance=self.guidance,
+            steps=self.steps,
         )
-        return cond[0], noise[0], token[0]
 
     @torch.no_grad()
     def try_on(self, student: TokenHead, steps: int | None) -> None:
         """Raise a ValueError if one of both heads draws more than the noise that it starts from."""
-        teacher = self.teacher
-        nothing = torch.zeros(1, 1, teacher.cond_dim).to(next(teacher.parameters()))  # type: ignore[attr-defined]
-        start = torch.zeros(1, 1, teacher.token_dim, device=nothing.device)
-        uncond = nothing if self.guided else None
-        teacher.sample(nothing, uncond=uncond, noise=_Start(start, "teacher"), **self.draw)
+        nothing = torch.zeros(1, 1, self.teacher.cond_dim).to(next(self.teacher.parameters()))
+        start = torch.zeros(1, 1, self.teacher.token_dim, device=nothing.device)
+        self._token(nothing, nothing, start)
         student.sample(nothing, noise=_Start(start, "student"), steps=steps)
 
 

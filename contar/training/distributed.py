@@ -31,22 +31,18 @@ def processes() -> Any:
         from accelerate import PartialState
     except ImportError as error:
         raise ImportError('accelerate is not installed (pip install "contar[train]")') from error
-    _check_environment()
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=12))
-
-
-def _check_environment() -> None:
     for name in (f"ACCELERATE_{way}" for way in _OTHER_WAYS):
         if os.environ.get(name, "").strip().lower() in _TRUE:
             raise bad(name, os.environ[name], "false, or no such variable")
     for name in ("ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_FP8_BACKEND"):
         if os.environ.get(name, "").strip().lower() not in ("", "no"):
             raise bad(name, os.environ[name], "no, or no such variable")
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=12))
 
 
 def together(act: Callable[[], object]) -> None:
     """Let the main process act while the others wait; what it raises is raised in each."""
-    each(act if processes().is_main_process else _nothing)
+    each(act if processes().is_main_process else lambda: None)
 
 
 def each(act: Callable[[], object]) -> None:
@@ -62,10 +58,6 @@ def each(act: Callable[[], object]) -> None:
         error = next((e for e in gather_object([error]) if e is not None), None)
     if error is not None:
         raise error
-
-
-def _nothing() -> None:
-    """Do nothing, while the main process acts."""
 
 
 @contextmanager

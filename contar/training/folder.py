@@ -48,11 +48,9 @@ def prepare_folder(
         _check_new(out, file)
     for name in FILES:
         read_log(out / name)
-    if saves and file.exists():
-        _check_same(_read_config(file), definition)
-    else:
-        if saves:
-            _check_same(_config_of(saves), definition)
+    if saves:
+        _check_same(_stored(file, saves), definition)
+    if not saves or not file.exists():
         (out / "saves").mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(definition, indent=2) + "\n")
 
@@ -71,15 +69,13 @@ def _check_new(out: Path, file: Path) -> None:
         raise bad("out", got, "a folder where these names are free")
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _stored(file: Path, saves: Sequence[Path]) -> dict[str, Any]:
+    """Return the config of a run; if its file is gone, that of the last good save."""
     try:
-        return read_json(file)
+        if file.exists():
+            return read_json(file)
     except ValueError as error:
         raise ValueError(f"{error}, or no such file: the saves hold the config as well") from error
-
-
-def _config_of(saves: Sequence[Path]) -> dict[str, Any]:
-    """Return the config that the last good save holds."""
     for folder in reversed(saves):
         try:
             config = read_json(folder / STATE).get("config")

@@ -63,8 +63,8 @@ class Latents:
             texts=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
             lengths=torch.tensor([len(text) for text in texts], device="cpu"),
             text_of=torch.arange(len(texts), device="cpu"),
-            motion_flow=_numbers([float("nan") if s is None else s for s in scores]),
-            fps=_numbers([float(sample.facts["fps"]) for sample in samples]),
+            motion_flow=torch.from_numpy(np.array(scores, np.float32)),  # of None makes NaN
+            fps=torch.from_numpy(np.array([s.facts["fps"] for s in samples], np.float32)),
             begins=torch.ones(len(samples), dtype=torch.bool, device="cpu"),
             made_with=cache.made_with,
             fingerprint=cache.fingerprint,
@@ -111,7 +111,3 @@ class Latents:
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-
-
-def _numbers(values: Sequence[float]) -> Float[Tensor, " n"]:
-    return torch.tensor(values, dtype=torch.float32, device="cpu")

@@ -4,13 +4,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from contar.training.config import RunConfig
 from contar.training.distributed import one_run, processes, together
 from contar.training.folder import load_last, prepare_folder
 from contar.training.log import RunLog
-from contar.training.named_losses import NamedLosses, named
+from contar.training.named_losses import NamedLosses
 from contar.training.order import batch_indices
 from contar.training.saves import complete_saves, save
 from contar.training.sharding import check_shareable, is_shared, local, share_out, unshared
@@ -75,7 +76,7 @@ def train(
             is not finite (the step is named, the last save stays); a variable of the environment
             that asks accelerate for another way to train.
         OSError: a file that cannot be written; the last save stays.
-        ImportError: accelerate, timm or tensorboard is not installed.
+        ImportError: accelerate or tensorboard is not installed.
     """
     accelerator = _accelerator(config)
     with one_run(out):
@@ -84,28 +85,27 @@ def train(
         saves = complete_saves(out)
         together(lambda: prepare_folder(out, definition, resume=resume, saves=saves))
 
-        run = _begin(objective, config, accelerator, saves)
+        run, main = _Run(objective, config, accelerator, saves), accelerator.is_main_process
+        logs = closing(RunLog(out, run.start)) if main else nullcontext()
         bar = tqdm(
-            total=config.steps, initial=run.start, unit="step", desc=out.name,
-            disable=not accelerator.is_main_process,
-        )  # fmt: skip
-        logs = _logged(out, accelerator.is_main_process, run.start)
-        with bar, _fast_products(run.device), logs as log:
+            total=config.steps, initial=run.start, unit="step", desc=out.name, disable=not main
+        )
+        with bar, logs as log, _fast_products(run.device):
             began, counted = time.monotonic(), run.start
             for step in range(run.start, config.steps):
-                done, last = step + 1, step + 1 == config.steps
+                done = step + 1
                 values = run.step(load_batch, count, step, out)
                 if values:
-                    told = {name: f"{x:.4g}" for name, x in values.items() if name in run.named}
+                    told = {n: f"{x:.4g}" for n, x in values.items() if n not in ("norm", "rate")}
                     bar.set_postfix(told, refresh=False)
                 bar.update()
-                if log and (last or done % config.log_every == 0):
+                if log and _due(config, done, config.log_every):
                     now = time.monotonic()
                     seconds, began, counted = (now - began) / (done - counted), now, done
                     log.row("log", done, {**values, "seconds": seconds})
                 paused = time.monotonic()
-                checks = load_validation and (last or done % config.validate_every == 0)
-                shows = sample and (last or done % config.sample_every == 0)
+                checks = load_validation and _due(config, done, config.validate_every)
+                shows = sample and _due(config, done, config.sample_every)
                 if checks or shows:
                     average = run.averaged()
                     if load_validation and checks:
@@ -117,121 +117,96 @@ def train(
                         with _aside(run.device):
                             sample(average, done)
                     del average
-                if last or done % config.save_every == 0:
-                    run.save(out, done, definition)
+                if _due(config, done, config.save_every):
+                    state = {"schedule": run.schedule.state_dict(), "config": definition}
+                    save(out, done, **run.parts, state=state)
                 began += time.monotonic() - paused
         accelerator.wait_for_everyone()
         accelerator.free_memory()
         return run.averaged()
 
 
-@dataclass
 class _Run:
-    """The parts of a run, and where it stands."""
+    """What a run changes, as at its beginning or in its last good save."""
 
-    config: RunConfig
-    accelerator: Any
-    plain: nn.Module  # the objective
-    wrapped: Any  # as accelerate calls it
-    parameters: list[nn.Parameter]
-    optimizer: Any
-    schedule: Any
-    average: Any
-    start: int
-    amiss: Tensor  # the first step without finite numbers
-    copy: Callable[[nn.Module], nn.Module] | None  # a whole one of what is shared out
-    named: tuple[str, ...] = ()  # losses
+    def __init__(
+        self, objective: nn.Module, config: RunConfig, accelerator: Any, saves: Sequence[Path]
+    ) -> None:
+        from transformers import get_scheduler
 
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """What a save holds."""
-        return {"model": self.plain, "average": self.average.module}
+        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
+        sharded = config.shard and accelerator.num_processes > 1
+        self.plain = objective if sharded else objective.to(self.device)
+        self.average = deepcopy(self.plain).eval()
+        self.whole: Callable[[nn.Module], nn.Module] | None = None  # which makes a copy that is
+        if sharded:
+            check_shareable(objective)
+            self.whole = unshared(objective)
+            for module in (objective, self.average):
+                share_out(module, config, self.device)
+        self.trained = [p for p in objective.parameters() if p.requires_grad]
+        optimizer: Any = torch.optim.AdamW(
+            self.trained,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        modules = {"model": self.plain, "average": self.average}
+        self.parts: dict[str, Any] = {"modules": modules, "optimizer": optimizer}  # of a save
+        self.schedule: Any = get_scheduler("cosine", optimizer, config.warmup, config.steps)
+        self.start = 0
+        if saves:
+            state = load_last(saves, **self.parts)
+            self.start = state["step"]
+            self.schedule.load_state_dict(state["schedule"])
+        if sharded:  # which takes care of the gradients
+            prepared = accelerator.prepare_model(
+                self.plain, device_placement=False, evaluation_mode=True
+            )
+            optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+        else:
+            prepared, optimizer = accelerator.prepare(self.plain, optimizer)
+        self.prepared, self.optimizer = prepared, optimizer
+        self.amiss = torch.full((), config.steps, device=self.device)  # first step not finite
 
     def averaged(self) -> nn.Module:
         """Return the averaged objective as a whole; all processes have to ask."""
-        return self.copy(self.average.module) if self.copy else self.average.module
-
-    def save(self, out: Path, done: int, definition: Mapping[str, Any]) -> None:
-        """Write a save: the main process by itself, or all, each what it holds."""
-        state = {"schedule": self.schedule.state_dict(), "config": definition}
-        kept = {"modules": self.modules, "optimizer": self.optimizer.optimizer}
-        if self.copy or self.accelerator.is_main_process:
-            save(out, done, state=state, shared=self.copy is not None, **kept)
+        return self.whole(self.average) if self.whole else self.average
 
     def step(self, load_batch: Load, count: int, step: int, out: Path) -> dict[str, float]:
         """Take a step; return its losses, norm and rate where they are looked at, else nothing."""
         config, accelerator = self.config, self.accelerator
         hasty = self.device.type == "cuda"
-        looked = not hasty or step + 1 == config.steps or _is_due(config, step + 1)
+        every = (config.log_every, config.validate_every, config.sample_every, config.save_every)
+        looked = not hasty or _due(config, step + 1, *every)
         mine = config.batch // accelerator.num_processes // config.parts
         indices = batch_indices(count, config.batch, step, seed=config.seed)
         seen = NamedLosses()
         values: dict[str, float] = {}
-        norm = math.nan
         for part in range(config.parts):
             first = (accelerator.process_index * config.parts + part) * mine
             batch = load_batch(indices[first : first + mine], step)
-            with accelerator.accumulate(self.wrapped):
-                losses = self.wrapped(*(_to(x, self.device) for x in batch))
+            with accelerator.accumulate(self.prepared):
+                losses = self.prepared(*(_to(x, self.device) for x in batch))
                 accelerator.backward(seen.add(losses))
                 if accelerator.sync_gradients:
-                    seen.unweigh(self.parameters, accelerator)
-                    total: Any = accelerator.clip_grad_norm_(self.parameters, config.clip)
+                    seen.unweigh(self.trained, accelerator)
+                    total: Any = accelerator.clip_grad_norm_(self.trained, config.clip)
                     total = total.full_tensor() if is_shared(total) else total
                     if hasty:
                         both = accelerator.reduce(seen.loss, "mean") + total
                         ended = self.amiss.clamp(max=step)
                         self.amiss = torch.where(both.isfinite(), self.amiss, ended)
                     if looked:
-                        norm, values = float(total), seen.means(accelerator)
-                        _check_finite(values["loss"], norm, step, int(self.amiss), out)
+                        values = {**seen.means(accelerator), "norm": float(total)}
+                        _check_finite(values, step, int(self.amiss), out)
+                        values["rate"] = self.schedule.get_last_lr()[0]
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        rate = self.schedule.get_last_lr()[0]
         self.schedule.step()
-        self.average.update(self.plain, step=step)
-        self.named = tuple(values)
-        return {**values, "norm": norm, "rate": rate} if values else {}
-
-
-def _begin(
-    objective: nn.Module, config: RunConfig, accelerator: Any, saves: Sequence[Path]
-) -> _Run:
-    """Return a run at its beginning, or where its last good save was made."""
-    sharded = config.shard and accelerator.num_processes > 1
-    plain = objective if sharded else objective.to(accelerator.device)
-    average, copy = _average(plain, config.ema), None
-    if sharded:
-        check_shareable(objective)
-        copy = unshared(objective)
-        for module in (objective, average.module):
-            share_out(module, config, accelerator.device)
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    optimizer: Any = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=accelerator.device.type == "cuda",
-    )
-    schedule, start = _schedule(optimizer, config), 0
-    if saves:
-        modules = {"model": plain, "average": average.module}
-        state = load_last(saves, modules=modules, optimizer=optimizer)
-        start = state["step"]
-        schedule.load_state_dict(state["schedule"])
-    if sharded:  # which takes care of the gradients
-        wrapped = accelerator.prepare_model(plain, device_placement=False, evaluation_mode=True)
-        optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
-    else:
-        wrapped, optimizer = accelerator.prepare(plain, optimizer)
-    amiss = torch.full((), config.steps, device=accelerator.device)
-    whole = (config, accelerator, plain, wrapped, parameters, optimizer, schedule, average)
-    return _Run(*whole, start, amiss, copy)
+        _move(self.average, self.plain, min(config.ema, 1 - max(step, 1) ** (-2 / 3)))
+        return values
 
 
 def _accelerator(config: RunConfig) -> Any:
@@ -260,44 +235,21 @@ def _accelerator(config: RunConfig) -> Any:
     return accelerator
 
 
-def _average(model: nn.Module, decay: float) -> Any:
-    try:
-        from timm.utils.model_ema import ModelEmaV3
-    except ImportError as error:
-        raise ImportError(f'{error} (pip install "contar[train]")') from error
-
-    class Average(ModelEmaV3):
-        """Moves weights that have two names once a step."""
-
-        def apply_update_(self, model: nn.Module, decay: float) -> None:
-            states = (map(local, x.state_dict().values()) for x in (self.module, model))
-            pairs = zip(*states, strict=True)
-            once = {(a.data_ptr(), a.shape, a.stride()): (a, b) for a, b in pairs}.values()
-            moved = [(a, b) for a, b in once if a.is_floating_point()]
-            for a, b in once:
-                if not a.is_floating_point():
-                    a.copy_(b)
-            old, new = [a for a, _ in moved], [b for _, b in moved]
-            get_ema_multi_avg_fn(decay)(old, new, 0)
-
-    return Average(model, decay=decay, use_warmup=True)
+def _move(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move averaged weights towards a model's, those of two names once; copy whole numbers."""
+    states = (map(local, module.state_dict().values()) for module in (average, model))
+    pairs = zip(*states, strict=True)
+    once = {(a.data_ptr(), a.shape, a.stride()): (a, b) for a, b in pairs}.values()
+    moved = [(a, b) for a, b in once if a.is_floating_point()]
+    for a, b in once:
+        if not a.is_floating_point():
+            a.copy_(b)
+    get_ema_multi_avg_fn(decay)([a for a, _ in moved], [b for _, b in moved], 0)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig) -> Any:
-    from transformers import get_scheduler
-
-    return get_scheduler("cosine", optimizer, config.warmup, config.steps)
-
-
-@contextmanager
-def _logged(out: Path, active: bool, start: int) -> Iterator[RunLog | None]:
-    """Give the main process the log of the run."""
-    log = RunLog(out, start) if active else None
-    try:
-        yield log
-    finally:
-        if log is not None:
-            log.close()
+def _due(config: RunConfig, done: int, *every: int) -> bool:
+    """Return whether so many steps are the last, or a multiple of one of the numbers."""
+    return done == config.steps or any(done % steps == 0 for steps in every)
 
 
 @contextmanager
@@ -314,25 +266,17 @@ def _fast_products(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.benchmark = tried
 
 
-@contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
+def _aside(device: torch.device) -> AbstractContextManager[None]:
     """Leave the random state as it was, so that how often this happens changes no step."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def _is_due(config: RunConfig, done: int) -> bool:
-    """Return whether a row, a validation, samples or a save follow after so many steps."""
-    every = (config.log_every, config.validate_every, config.sample_every, config.save_every)
-    return any(done % steps == 0 for steps in every)
-
-
-def _check_finite(loss: float, norm: float, step: int, amiss: int, out: Path) -> None:
-    if amiss < step or not (math.isfinite(loss) and math.isfinite(norm)):
-        step = min(step, amiss)
+def _check_finite(values: Mapping[str, float], step: int, amiss: int, out: Path) -> None:
+    loss, norm = values["loss"], values["norm"]
+    if amiss < step or not math.isfinite(loss + norm):
         saves = complete_saves(out)
         last = saves[-1].name if saves else "none"
-        got = f"{loss} with a gradient of norm {norm} at step {step + 1}"
+        got = f"{loss} with a gradient of norm {norm} at step {min(step, amiss) + 1}"
         raise bad("loss", got, f"finite numbers; the last save is {last}")
 
 
@@ -345,19 +289,8 @@ def _validate(
     objective: nn.Module, batches: Sequence[Sequence[int]], load_batch: Load, accelerator: Any
 ) -> dict[str, float]:
     """Return the mean of each loss over batches, which processes have by turns."""
-    count, device = accelerator.num_processes, next(objective.parameters()).device
-    found: list[tuple[int, dict[str, float], float]] = []
-    for number in range(accelerator.process_index, len(batches), count):
-        batch = load_batch(batches[number], "validation")
-        losses, tokens = named(objective(*(_to(x, device) for x in batch)))
-        values = {name: float(value) for name, value in losses.items()}
-        found.append((number, values, 1.0 if tokens is None else float(tokens)))
-    if count > 1:
-        from accelerate.utils import gather_object
-
-        found = sorted(gather_object(found), key=lambda each: each[0])
-    means = {}
-    for name in dict.fromkeys(name for _, values, _ in found for name in values):
-        pairs = [(values[name], weight) for _, values, weight in found if name in values]
-        means[name] = sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
-    return means
+    seen = NamedLosses(exact=True)
+    for indices in batches[accelerator.process_index :: accelerator.num_processes]:
+        batch = load_batch(indices, "validation")
+        seen.add(objective(*(_to(x, accelerator.device) for x in batch)))
+    return seen.means(accelerator)

@@ -8,54 +8,41 @@ from torch import Tensor, nn
 
 from contar._errors import bad
 
-TOKENS = "tokens"  # how many values the losses are means over, beside them
+_TOKENS = "tokens"  # how many values the losses are means over, beside them
 _COLUMNS = ("step", "norm", "rate", "seconds")  # of the log, beside the losses
 
 
-def named(losses: Any) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Return an objective's losses without gradients, and its number of tokens, if it says one.
-
-    Raises:
-        ValueError: no named scalars with "loss" among them, or a name of another column.
-    """
-    if not isinstance(losses, Mapping) or "loss" not in losses:
-        got = list(losses) if isinstance(losses, Mapping) else type(losses).__name__
-        raise bad("losses", got, 'a mapping from names to losses, "loss" among them')
-    found = {}
-    for name, value in losses.items():
-        if not isinstance(name, str) or name in _COLUMNS or {"\n", "\r"} & set(name):
-            raise bad("losses", name, "names of one line, other than " + ", ".join(_COLUMNS))
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise bad(f"losses[{name!r}]", shape, "a tensor of one number")
-        found[name] = value.detach().reshape(())
-    tokens = found.pop(TOKENS, None)
-    return found, tokens
-
-
 class NamedLosses:
-    """Sums of named losses over the parts of a step, which need not all have each."""
+    """Sums of named losses over the parts of a step, which need not all have each.
 
-    def __init__(self) -> None:
+    Args:
+        exact: sum in float64, as for many batches.
+    """
+
+    def __init__(self, *, exact: bool = False) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Any] = {}
         self._weighs: bool | None = None
+        self._exact = exact
 
     def add(self, losses: Any) -> Tensor:
         """Add one part's; return what it adds to the gradient: its loss, times its tokens.
 
         Raises:
-            ValueError: as `named`, or a number of tokens in some parts only.
+            ValueError: no named scalars with "loss" among them, a name of another column, or a
+                number of tokens in some parts only.
         """
-        values, tokens = named(losses)
+        values = _checked(losses)
+        tokens = values.pop(_TOKENS, None)
         if self._weighs not in (None, tokens is not None):
             raise bad("losses", "a number of tokens in some parts only", "one in each, or in none")
         self._weighs = tokens is not None
+        weight = 1 if tokens is None else tokens
         for name, value in values.items():
-            value = value if tokens is None else value * tokens
+            value = (value.double() if self._exact else value) * weight
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + (1 if tokens is None else tokens)
-        return losses["loss"] if tokens is None else losses["loss"] * tokens
+            self._counts[name] = self._counts.get(name, 0) + weight
+        return losses["loss"] * weight
 
     def unweigh(self, parameters: Iterable[nn.Parameter], accelerator: Any) -> None:
         """Divide gradients, summed over parts by their tokens, by the tokens of a mean part."""
@@ -80,12 +67,21 @@ class NamedLosses:
         from accelerate.utils import gather_object
 
         names = dict.fromkeys(name for mine in gather_object([list(self._sums)]) for name in mine)
-        both = torch.tensor(
-            [
-                [float(self._sums.get(name, 0.0)) for name in names],
-                [float(self._counts.get(name, 0)) for name in names],
-            ],
-            device=accelerator.device,
-        )
+        mine = [[float(x.get(name, 0)) for name in names] for x in (self._sums, self._counts)]
+        both = torch.tensor(mine, dtype=torch.float64, device=accelerator.device)
         sums, counts = accelerator.reduce(both, "sum")
         return dict(zip(names, (sums / counts).tolist(), strict=True))
+
+
+def _checked(losses: Any) -> dict[str, Tensor]:
+    """Return an objective's losses without gradients, once they are named scalars."""
+    if not isinstance(losses, Mapping) or "loss" not in losses:
+        got = list(losses) if isinstance(losses, Mapping) else type(losses).__name__
+        raise bad("losses", got, 'a mapping from names to losses, "loss" among them')
+    for name, value in losses.items():
+        if not isinstance(name, str) or name in _COLUMNS or {"\n", "\r"} & set(name):
+            raise bad("losses", name, "names of one line, other than " + ", ".join(_COLUMNS))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise bad(f"losses[{name!r}]", shape, "a tensor of one number")
+    return {name: value.detach().reshape(()) for name, value in losses.items()}

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,6 @@ STATE = "state.json"
 SHARDS = "shards"  # what processes share out
 _NAME = re.compile("step-([0-9]{8,})")
 _LEFT = re.compile(r"\.step-[0-9]{8,}\.(?:[0-9]+|old)")  # of a run that was killed
-
-
-def _folder(out: Path, step: int) -> Path:
-    return out / "saves" / f"step-{step:08d}"
 
 
 def _step(folder: Path) -> int:
@@ -54,33 +50,31 @@ def save(
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
-    shared: bool = False,
 ) -> Path:
     """Write a save and remove all but the latest ones; files of others in them stay.
 
     It is written beside its place, flushed to the disk, and then renamed, so that it is there as a
-    whole or not at all. Where processes share weights out, all of them have to call it: each writes
-    what it holds, and the main one the rest.
+    whole or not at all. All processes have to call it: of what they share out each writes what it
+    holds, and the main one the rest.
 
     Raises:
         OSError: it could not be written; earlier saves are as they were.
     """
-    target = _folder(out, step)
-    temporary = target.with_name(f".{target.name}.{0 if shared else os.getpid()}")
-    lead = together if shared else _call
+    target = out / "saves" / f"step-{step:08d}"
+    temporary = target.with_name(f".{target.name}.0")
+    tensors = {name: module.state_dict() for name, module in modules.items()}
+    tensors["optimizer"], numbers = _split(optimizer.state_dict())
+    shared = {f"{p}.{n}": x for p in tensors for n, x in tensors[p].items() if is_shared(x)}
+    content = {"step": step, "optimizer": numbers, **state}
     try:
-        lead(lambda: _make(temporary))
+        together(lambda: _make(temporary))
         if shared:
-            write_shards(temporary / SHARDS, _shared_tensors(modules, optimizer))
-        lead(lambda: _finish(temporary, target, modules, optimizer, {"step": step, **state}))
+            write_shards(temporary / SHARDS, shared)
+        together(lambda: _finish(temporary, target, tensors, content))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return target
-
-
-def _call(act: Callable[[], object]) -> None:
-    act()
 
 
 def _make(temporary: Path) -> None:
@@ -93,18 +87,15 @@ def _make(temporary: Path) -> None:
 def _finish(
     temporary: Path,
     target: Path,
-    modules: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    content: Mapping[str, Any],
 ) -> None:
     """Write what is not shared out, put the save in its place, and remove old ones."""
-    own = {*(f"{name}.safetensors" for name in modules), "optimizer.safetensors", SHARDS, STATE}
-    for name, module in modules.items():
-        _write(apart(_held(module.state_dict())), temporary / f"{name}.safetensors")
-    tensors, numbers = _split(optimizer.state_dict())
-    tensors = {**_held(tensors), "random": torch.random.get_rng_state()}
-    _write(tensors, temporary / "optimizer.safetensors")
-    content = {"step": state["step"], "optimizer": numbers, **state}
+    own = {*(f"{name}.safetensors" for name in tensors), SHARDS, STATE}
+    for part, named in tensors.items():
+        held = {name: tensor for name, tensor in named.items() if not is_shared(tensor)}
+        more = {"random": torch.random.get_rng_state()} if part == "optimizer" else {}
+        _write({**apart(held), **more}, temporary / f"{part}.safetensors")
     (temporary / STATE).write_text(json.dumps(content), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
         _flush(path)
@@ -117,25 +108,9 @@ def _finish(
     else:
         os.replace(temporary, target)
     _flush(target.parent)
-    older = [f for f in complete_saves(target.parents[1]) if _step(f) < state["step"]]
+    older = [f for f in complete_saves(target.parents[1]) if _step(f) < content["step"]]
     for folder in older[: 1 - KEPT]:
         _remove(folder, own)
-
-
-def _held(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what a process holds as a whole."""
-    return {name: tensor for name, tensor in tensors.items() if not is_shared(tensor)}
-
-
-def _shared_tensors(
-    modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Return what processes share out, by the names of a save's shards."""
-    parts = {name: module.state_dict() for name, module in modules.items()}
-    parts["optimizer"] = _split(optimizer.state_dict())[0]
-    return {
-        f"{part}.{name}": x for part in parts for name, x in parts[part].items() if is_shared(x)
-    }
 
 
 def _remove(folder: Path, own: set[str]) -> None:
@@ -225,11 +200,7 @@ def _check_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Part an optimizer's state into tensors by name, and numbers."""
-    tensors = {
-        f"{index}.{name}": value.contiguous()
-        for index, values in state["state"].items()
-        for name, value in values.items()
-    }
+    tensors = {f"{i}.{name}": x for i, named in state["state"].items() for name, x in named.items()}
     return tensors, {"param_groups": state["param_groups"]}
 
 
