@@ -64,7 +64,8 @@ test-oldest: .venv-oldest/.installed
 browser: $(STAMP) docs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,docs,web]" playwright
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
-		(apt-get update -qq && apt-get install -qq --yes chromium)
+		command -v chrome || (apt-get update -qq && apt-get install -qq --yes chromium) || \
+		{ echo "make browser: no Chromium here, and apt brings none (root?): install it" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/docs/test_site_page.py tests/recipes/test_serve_page.py -p no:benchmark
 
 # The Ray engine, on a cluster of two workers that the tests start here; training on two and four

@@ -30,6 +30,6 @@ def chromium(profile: Path, **options: Any) -> Iterator[Any]:
         context = play.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, args=_FLAGS.split(), **options
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(120_000)  # a last bound: tests wait for what they want to see
         yield context
         context.close()

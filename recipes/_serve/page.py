@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ def build(desk: Desk, *, name: str, examples: Sequence[str]) -> gr.Blocks:
             elem_classes="contar-head",
         )
         with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+            with gr.Column(scale=2, min_width=300, elem_classes="contar-asked"):
                 parts = _sentence(examples) | _own_frames(bounds, desk.fps) | _settings(bounds)
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=3, min_width=300, elem_classes="contar-made"):
                 parts |= _results()
         parts["painted"] = gr.Textbox(visible=False)
         _connect(parts, desk)
@@ -173,27 +174,39 @@ def serve(
     Raises:
         ValueError: the port is taken, or the host is none of this machine's.
     """
-    with tempfile.TemporaryDirectory(prefix="contar-serve-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(Desk(maker, Visitors()), name=name, examples=examples).queue(max_size=waiting)
-        shape = f":root {{ --shape: {maker.bounds.width} / {maker.bounds.height}; }}\n"
-        guard = (Guard, (), {"most": (_MEBIBYTES + 1) * 2**20})
-        font = ["system-ui", "sans-serif"]
-        try:
-            page.launch(
-                server_name=host, server_port=port, share=False, inbrowser=False, quiet=True,
-                prevent_thread_lock=True, footer_links=[], max_file_size=f"{_MEBIBYTES}mb",
-                app_kwargs={"middleware": [guard]}, ssr_mode=False, enable_monitoring=False,
-                theme=Default(font=font, font_mono=["ui-monospace", "monospace"]),
-                css=shape + (_HERE / "page.css").read_text(encoding="utf-8"),
-                head=f"<script>{(_HERE / 'painting.js').read_text(encoding='utf-8')}</script>",
-            )  # fmt: skip
-        except OSError as error:
-            raise bad("port", port, f"one that is free at {host}") from error
-        print(f"{name} is at http://{host}:{port} until Ctrl-C stops it.", flush=True)
-        usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            page.block_thread()
-        finally:
-            signal.signal(signal.SIGTERM, usual)
-            page.close(verbose=False)
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="contar-serve-") as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            visitors = Visitors()
+            page = build(Desk(maker, visitors), name=name, examples=examples)
+            try:
+                _launch(page.queue(max_size=waiting), maker.bounds, host, port)
+                print(f"{name} is at http://{host}:{port} until Ctrl-C stops it.", flush=True)
+                while True:
+                    time.sleep(1)
+            finally:
+                visitors.leave_all()  # Python waits for threads in which something is made
+                page.close(verbose=False)
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
+def _launch(page: gr.Blocks, bounds: Bounds, host: str, port: int) -> None:
+    """Open the page in threads of its own."""
+    shape = f":root {{ --shape: {bounds.width} / {bounds.height}; }}\n"
+    guard = (Guard, (), {"most": (_MEBIBYTES + 1) * 2**20})
+    font = ["system-ui", "sans-serif"]
+    try:
+        page.launch(
+            server_name=host, server_port=port, share=False, inbrowser=False, quiet=True,
+            prevent_thread_lock=True, footer_links=[], max_file_size=f"{_MEBIBYTES}mb",
+            app_kwargs={"middleware": [guard]}, ssr_mode=False, enable_monitoring=False,
+            theme=Default(font=font, font_mono=["ui-monospace", "monospace"]),
+            css=shape + (_HERE / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{(_HERE / 'painting.js').read_text(encoding='utf-8')}</script>",
+        )  # fmt: skip
+    except OSError as error:
+        raise bad("port", port, f"one that is free at {host}") from error

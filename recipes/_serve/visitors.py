@@ -91,3 +91,8 @@ class Visitors:
             visitor = self._here.pop(name, None)
         if visitor is not None:
             visitor.stop.set()
+
+    def leave_all(self) -> None:
+        """Stop what is made, or waits to be, for any tab, and forget them all."""
+        for name in list(self._here):
+            self.leave(name)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # and all of docs/
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
-COPIED = (".png", ".js")  # as they are
+COPIED = (".png", ".js", ".css")  # as they are
 LOADED = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "manifest"}  # by <link>
 STYLED = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^\s"')]+)""")  # from elsewhere
 OUTSIDE = ("http:", "https:", "mailto:", "data:", "javascript:")
@@ -211,7 +211,9 @@ def gather(root: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     gathering = Gathering(root, out)
     inside = sorted((root / "docs").rglob("*"))
-    files = [str(x.relative_to(root)) for x in inside if x.suffix in (".md", ".ipynb", ".js")]
+    files = [
+        str(x.relative_to(root)) for x in inside if x.suffix in (".md", ".ipynb", ".js", ".css")
+    ]
     for path in (*PAGES, *files):
         gathering.add(path)
 

@@ -342,6 +342,10 @@ def test_a_visitor_who_leaves_is_forgotten_and_what_was_made_for_it_stops():
     assert len(visitors) == 1
     assert visitors.of("a") is not first
     visitors.leave("nobody")
+    last = [visitors.of("a"), visitors.of("d")]
+    visitors.leave_all()
+    assert not len(visitors)
+    assert all(visitor.stop.is_set() for visitor in last)
 
 
 def test_of_too_many_visitors_none_at_work_is_forgotten():

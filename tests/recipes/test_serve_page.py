@@ -131,14 +131,14 @@ def test_a_sentence_becomes_pictures_set_by_set_and_a_film_to_save(tab, tmp_path
 
 
 def test_stopped_what_is_finished_stays(tab):
-    set_up(tab, pause=0.5)
+    set_up(tab, frames=65, pause=1)  # a minute of pauses
     tab.click("#make")
     wait_for(tab, "latent frame 2")
     tab.click("#stop")
     said = wait_for(tab, "Stopped at")
     assert said.startswith("Stopped at latent frame ")
     assert said.endswith((" frames are finished.", " frame is finished."))
-    assert 1 <= tab.locator("#strip img").count() < 17
+    assert 1 <= tab.locator("#strip img").count() < 65
 
 
 def test_what_is_painted_is_made_anew_and_the_rest_comes_back(tab, tmp_path, folder):
@@ -187,7 +187,7 @@ def test_a_tab_that_is_closed_gives_its_turn_to_the_next(browser, server, tab):
     begin = time.monotonic()
     leaving.close()
     wait_for(tab, "Made with")
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 45  # the other's pauses alone are longer
 
 
 def test_bad_input_is_said_with_what_came_and_what_is_allowed(tab, tmp_path):
@@ -204,18 +204,27 @@ def test_bad_input_is_said_with_what_came_and_what_is_allowed(tab, tmp_path):
     tab.get_by_text("exceed the maximum allowed size of 20").wait_for()
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(tab):
+def test_on_a_phone_nothing_is_wider_and_what_is_made_stands_on_the_first_screen(tab):
     tab.set_viewport_size({"width": 390, "height": 844})
+    below = [tab.locator(f"#{part}").bounding_box()["y"] for part in ("tokens", "settings")]
+    assert below == sorted(below)
+    assert below[0] < 844
     for part in ("settings", "bring"):
         tab.click(f"#{part} > button")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_no_other_server_was_asked_and_nothing_is_left_when_it_is_stopped(server, asked, folder):
+def test_no_other_server_was_asked_and_nothing_is_left_when_it_is_stopped_at_work(
+    browser, server, asked, folder
+):
+    at_work = opened(browser, server)
+    set_up(at_work, frames=65, pause=1)  # a minute of pauses
+    at_work.click("#make")
+    wait_for(at_work, "latent frame")
     here = f"http://127.0.0.1:{server.args}/"
     assert len(asked) > 20
     assert {url for url in asked if not url.startswith((here, "data:", "blob:"))} == set()
     server.send_signal(signal.SIGTERM)
-    server.wait(20)
+    assert server.wait(45) == 0  # it ends what is at work, whose pauses alone are longer
     assert not kept(folder)
     assert not [*folder.glob("contar-serve-*")]
