@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
-_TORCH = [f"torch.distributed.{name}" for name in ("launcher.api", "fsdp", "checkpoint")]
-SERVER.set_forkserver_preload([*_TORCH, "accelerate", "recipes.nova"])
+_TORCH = [f"torch.{name}" for name in ("distributed.launcher.api", "distributed.fsdp")]
+_TORCH += ["torch.distributed.checkpoint", "torch.utils.tensorboard"]
+_OTHERS = ["accelerate", "transformers.optimization", "safetensors.torch", "webdataset"]
+SERVER.set_forkserver_preload([*_TORCH, *_OTHERS, "recipes._nova.training"])
 
 
 class Fork:

@@ -15,7 +15,6 @@ DOORS = {
     "contar/backbones/temporal.py:TemporalTower.forward",
     "contar/heads/_likelihood.py:flow_log_density",
     "contar/preparation/scoring.py:score_files",
-    "contar/training/autoencoder.py:train_vae",
     "contar/training/distilling.py:distill_head",
     "contar/training/loop.py:train",
     "recipes/_cli/generating.py:generate",
@@ -32,7 +31,7 @@ DOORS = {
 # They run once, in each process, and hand what they read to the function that they are in.
 ONCE = {
     "contar/training/saves.py:load.read",
-    "contar/training/shards.py:read_shards.glance",
+    "contar/training/sharding.py:read_shards.glance",
 }
 CHANGES = ("append", "pop", "popleft", "add", "update", "extend", "insert", "setdefault", "clear")
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda

@@ -3,7 +3,6 @@
 import logging
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,33 +51,12 @@ def captioned_files(folder: Path | str) -> list[CaptionedFile]:
         raise bad("folder", str(place), "one with files of " + ", ".join(known))
     files = [CaptionedFile(place / name, _caption(place, name)) for name in taken]
     used = {*taken, *(file.path.with_suffix(".txt").name for file in files)}
-    _name_left_out(place, [name for name in names if name not in used])
-    return files
-
-
-def _name_left_out(folder: Path, names: Sequence[str]) -> None:
-    if names:
-        shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+    if left := [repr(name) for name in names if name not in used]:
         logging.getLogger("contar").warning(
             "left out %d of %s, neither videos and pictures that are read nor texts beside one: %s",
-            len(names), folder, shown,
+            len(left), place, ", ".join([*left[:20], *(["..."] if len(left) > 20 else [])]),
         )  # fmt: skip
-
-
-def read_caption(text: Path) -> str:
-    """Return the caption in a file, its words one space apart.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an empty file, one of more than 64 KiB, not UTF-8, or no regular one.
-    """
-    try:
-        caption = " ".join(_content(text).decode("utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise bad("folder", str(text), "a text in UTF-8") from error
-    if not caption:
-        raise bad("folder", f"an empty {text.name}", "what the clip shows, in words")
-    return caption
+    return files
 
 
 def _caption(folder: Path, name: str) -> str:
@@ -89,12 +67,23 @@ def _caption(folder: Path, name: str) -> str:
         raise bad("folder", f"{name} without a {text.name}", "a text beside each") from None
 
 
-def _content(text: Path) -> bytes:
-    """Return the bytes of a caption's file, which is looked at before it is opened."""
-    if not stat.S_ISREG(text.stat().st_mode):
+def read_caption(text: Path) -> str:
+    """Return the caption in a file, its words one space apart.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an empty file, one of more than 64 KiB, not UTF-8, or no regular one.
+    """
+    if not stat.S_ISREG(text.stat().st_mode):  # opening a pipe would wait
         raise bad("folder", f"{text}, which is no regular file", "a text beside each clip")
     with text.open("rb") as stream:
         content = stream.read(LONGEST + 1)
     if len(content) > LONGEST:
         raise bad("folder", f"{text} of more than {LONGEST} bytes", "what the clip shows, in words")
-    return content
+    try:
+        caption = " ".join(content.decode("utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise bad("folder", str(text), "a text in UTF-8") from error
+    if not caption:
+        raise bad("folder", f"an empty {text.name}", "what the clip shows, in words")
+    return caption

@@ -121,23 +121,20 @@ def clip_of(entry: Entry) -> ShardedClip:
         facts = json_object(entry.members.get("json", b"{}"), finite=True)
     except ValueError as error:
         raise bad("clip", f"no JSON ({error})", "a JSON object") from error
-    files = [name for name in entry.members if f".{_last(name)}" in VIDEOS + PICTURES]
+    suffixes = {name: "." + name.rpartition(".")[2].lower() for name in entry.members}
+    files = [name for name, suffix in suffixes.items() if suffix in VIDEOS + PICTURES]
     if len(files) > 1:
         raise bad("clip", sorted(files), "one video or picture")
     if files:
-        suffix, content = f".{_last(files[0])}", entry.members[files[0]]
+        suffix, content = suffixes[files[0]], entry.members[files[0]]
     elif "file.npy" in entry.members and facts.get("suffix") in VIDEOS + PICTURES:
         suffix, content = facts["suffix"], _array(entry.members["file.npy"])
     else:
         raise bad("clip", sorted(entry.members), "a video or a picture")
-    numbers: dict[str, float | None] = {
+    scores: dict[str, float | None] = {
         n: v for n, v in facts.items() if v is None or isinstance(v, bool | int | float)
     }
-    return ShardedClip(suffix, content, _caption(entry.members.get("txt"), facts), numbers)
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2].lower()
+    return ShardedClip(suffix, content, _caption(entry.members.get("txt"), facts), scores)
 
 
 def _array(content: bytes) -> bytes:

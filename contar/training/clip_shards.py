@@ -55,15 +55,17 @@ def plan_cache(
         ValueError: a folder begun otherwise, with another number of tasks, or not at all by this.
     """
     run = out / RUN
-    plan = {
-        "shards": [file.name for file in shards],
-        "made_with": dict(made_with),
-        "settings": dict(settings),
-        "tasks": check_count("tasks", tasks),
-    }
-    plan = json.loads(json.dumps(plan))
+    names = [file.name for file in shards]
+    plan = {"shards": names, "made_with": dict(made_with), "settings": dict(settings)}
+    plan = json.loads(json.dumps({**plan, "tasks": check_count("tasks", tasks)}))
     if (run / _PLAN).is_file():
-        _check_same(read_json(run / _PLAN), plan, out)
+        old = read_json(run / _PLAN)
+        if old.get("tasks") != tasks:
+            raise bad("tasks", tasks, f"{old.get('tasks')}, as {out} was begun with")
+        for name, now in plan.items():
+            if old.get(name) != now:
+                got = f"{out}, begun with other {name}: {old.get(name)!r}"
+                raise bad("out", got, f"{now!r}, or a new folder")
         return
     if out.exists() and (others := sorted(p.name for p in out.iterdir() if p.name != RUN)):
         got = f"{out}, in which {others[0]} is"
@@ -266,12 +268,3 @@ def _write_facts(out: Path, number: int, facts: dict[str, Any]) -> None:
     file = _facts_file(out, number)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(facts, ensure_ascii=False) + "\n")
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    if old.get("tasks") != new["tasks"]:
-        raise bad("tasks", new["tasks"], f"{old.get('tasks')}, as {out} was begun with")
-    for name in ("shards", "made_with", "settings"):
-        if old.get(name) != new[name]:
-            got = f"{out}, begun with other {name}: {old.get(name)!r}"
-            raise bad("out", got, f"{new[name]!r}, or a new folder")

@@ -26,8 +26,6 @@ def load_last(saves: Sequence[Path], **parts: Any) -> dict[str, Any]:
     for folder in reversed(saves):
         try:
             state = load(folder, **parts)
-            if not isinstance(state.get("schedule"), dict):
-                raise bad(f"{folder.name}/{STATE}", "no schedule", "the one that was saved")
         except (ValueError, FileNotFoundError) as error:
             damaged.append(error)
             continue

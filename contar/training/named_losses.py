@@ -23,7 +23,7 @@ class NamedLosses:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Any] = {}
         self._weighs: bool | None = None
-        self._exact = exact
+        self._dtype = torch.float64 if exact else None
 
     def add(self, losses: Any) -> Tensor:
         """Add one part's; return what it adds to the gradient: its loss, times its tokens.
@@ -39,7 +39,7 @@ class NamedLosses:
         self._weighs = tokens is not None
         weight = 1 if tokens is None else tokens
         for name, value in values.items():
-            value = (value.double() if self._exact else value) * weight
+            value = (value if self._dtype is None else value.to(self._dtype)) * weight
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + weight
         return losses["loss"] * weight
@@ -68,7 +68,7 @@ class NamedLosses:
 
         names = dict.fromkeys(name for mine in gather_object([list(self._sums)]) for name in mine)
         mine = [[float(x.get(name, 0)) for name in names] for x in (self._sums, self._counts)]
-        both = torch.tensor(mine, dtype=torch.float64, device=accelerator.device)
+        both = torch.tensor(mine, dtype=self._dtype or torch.float32, device=accelerator.device)
         sums, counts = accelerator.reduce(both, "sum")
         return dict(zip(names, (sums / counts).tolist(), strict=True))
 

@@ -15,8 +15,7 @@ from contar._errors import bad
 from contar._files import apart, check_finite, check_weights, read_json, read_weights
 from contar._files import flush as _flush
 from contar.training.distributed import each, together
-from contar.training.sharding import is_shared, local, shared_as
-from contar.training.shards import read_shards, write_shards
+from contar.training.sharding import is_shared, local, read_shards, shared_as, write_shards
 
 KEPT = 2  # latest saves
 STATE = "state.json"
@@ -191,7 +190,7 @@ def _join_shards(
 
 
 def _check_state(folder: Path, state: Mapping[str, Any]) -> None:
-    kinds = {"step": int, "optimizer": dict}
+    kinds = {"step": int, "optimizer": dict, "schedule": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(state.get(name), kind)]
     if wrong or state["step"] != _step(folder):
         got = f"another state ({', '.join(wrong) or 'step ' + str(state['step'])})"

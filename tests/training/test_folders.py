@@ -1,13 +1,9 @@
 """A run's folder: what is not the run's stays, two runs never share it, damage is named."""
 
-import csv
 import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,38 +12,11 @@ import pytest
 import tiny_run
 import torch
 from forks import Fork
+from line_run import QUICK, Dropped, Line, load, rows, run
 from torch import nn
 
 from contar._lock import LOCK, locked
 from contar.training import RunConfig, processes, saves, train
-
-QUICK: dict[str, Any] = {"steps": 4, "batch": 4, "warmup": 1, "log_every": 1, "save_every": 2}
-
-
-class Line(nn.Module):
-    """y = a x, for a = 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        return {"loss": (self.a * x - 2 * x).square().mean()}
-
-
-def load(indices, step):
-    return torch.tensor(indices, dtype=torch.float32), 0 if step == "validation" else step
-
-
-def run(out: Path, objective: nn.Module | None = None, *, resume: bool = False, **options):
-    config = RunConfig(**{**QUICK, **options})
-    return train(objective or Line(), load, config, out, count=16, resume=resume)
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as lines:
-        kept = list(csv.DictReader(lines))
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in kept]
 
 
 @pytest.fixture(scope="module")
@@ -127,41 +96,30 @@ def test_a_run_that_ended_before_its_first_save_begins_anew(tmp_path):
 # Two at once.
 
 
-HOLDS = """
-import os, sys, time
-from pathlib import Path
-from contar._lock import locked
-with locked(Path(sys.argv[1])):
-    if os.fork() == 0:  # as workers of a data loader are; it lives on
-        os.close(1)
-        time.sleep(5)
-        os._exit(0)
-    print("locked", flush=True)
-    time.sleep(60)
-"""
-
-
-def holder(out: Path) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(out)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "locked\n"
-    return process
+def hold(out: Path) -> None:
+    with locked(out):
+        if os.fork() == 0:  # as workers of a data loader are; it lives on
+            time.sleep(5)
+            os._exit(0)
+        out.with_name("held").touch()
+        time.sleep(60)
 
 
 def test_a_second_run_is_refused_by_name_until_the_first_is_killed(out, refuses):
     half(out)
-    process = holder(out)
+    process = Fork(out.with_name("printed.txt"), hold, out).process
     try:
+        deadline = time.monotonic() + 120
+        while not out.with_name("held").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         for resume in (True, False):
             with refuses("out", str(out), f"process {process.pid}"):
                 run(out, resume=resume)
         assert [folder.name for folder in saves.complete_saves(out)] == ["step-00000002"]
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     assert (out / LOCK).exists()
     run(out, resume=True)
     assert not (out / LOCK).exists()
@@ -474,14 +432,15 @@ def test_tied_weights_are_trained_saved_and_restored(tmp_path):
     assert not torch.equal(start["first.weight"], objective.first.weight)
 
 
-def test_the_average_of_tied_weights_moves_once_a_step(tmp_path):
+def test_the_average_moves_once_a_step_by_the_decay_that_is_documented_tied_weights_too(tmp_path):
     torch.manual_seed(0)
     objective = Tied()
     averaged = run(tmp_path, objective, steps=8, learning_rate=0.1, ema=0.6)
     weights = [*objective.seen[1:], objective.first.weight.detach()]
+    decays = [0.0, *(min(0.6, 1 - (n - 1) ** (-2 / 3)) for n in range(2, 9))]
+    assert decays[3] < 0.6 == decays[7]
     expected = torch.zeros(3, 3)
-    for n, weight in enumerate(weights, 1):
-        decay = 0.0 if n == 1 else min(0.6, 1 - (n - 1) ** (-2 / 3))
+    for decay, weight in zip(decays, weights, strict=True):
         expected = decay * expected + (1 - decay) * weight
     torch.testing.assert_close(averaged.state_dict()["first.weight"], expected)
 
@@ -520,10 +479,6 @@ def test_what_changes_the_numbers_is_refused_on_resuming(changes, out, refuses):
 
 
 def test_how_often_a_run_validates_and_samples_changes_no_step(tmp_path):
-    class Noisy(Line):
-        def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-            return super().forward(nn.functional.dropout(x), step)
-
     def sample(model: nn.Module, step: int) -> None:
         torch.rand(1)
 
@@ -533,7 +488,7 @@ def test_how_often_a_run_validates_and_samples_changes_no_step(tmp_path):
             torch.manual_seed(0)
             config = RunConfig(**QUICK, validate_every=every, sample_every=every)
             train(
-                Noisy(), load, config, tmp_path / str(every), count=16, validate=[range(4)],
+                Dropped(), load, config, tmp_path / str(every), count=16, validate=[range(4)],
                 load_validation=load, sample=sample,
             )  # fmt: skip
         logs.append(rows(tmp_path / str(every) / "log.csv"))

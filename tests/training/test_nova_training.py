@@ -12,7 +12,7 @@ from contar.backbones import Block
 from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
 from contar.heads import head_scheduler
-from contar.training import Draws, RunConfig, draw_step, freeze
+from contar.training import RunConfig, draw_step, freeze
 from recipes import nova
 from recipes._nova.training import (
     NovaObjective,
@@ -105,23 +105,6 @@ def test_texts_and_motion_scores_are_left_out_as_often_as_asked_each_on_its_own(
             dropped.append((length == 0, flow == nova.UNSET))
     shares = np.mean([(text, flow, text and flow) for text, flow in dropped], axis=0)
     assert shares == pytest.approx([0.3, 0.6, 0.18], abs=0.04)  # three deviations of 1,260 draws
-
-
-def test_a_samples_draws_do_not_depend_on_the_rest_of_its_batch():
-    process = NoiseProcess.from_config(head_scheduler(SIZES.head))
-
-    def draws(indices: list[int]) -> Draws:
-        return draw_step(0, 7, indices, latent=(4, 2, 8, 8), patch=2, repeats=3, process=process)
-
-    both, alone = draws([3, 5]), draws([5])
-    count = int(alone.mask.hidden.sum())
-    assert torch.equal(both.mask.hidden[2:], alone.mask.hidden)
-    assert torch.equal(both.mask.visible_ids[2:], alone.mask.visible_ids)
-    assert torch.equal(both.noise[:, -count:], alone.noise)
-    assert torch.equal(both.index[:, -count:], alone.index)
-    assert torch.equal(both.posterior[1:], alone.posterior)
-    assert torch.equal(both.chance[1:], alone.chance)
-    assert not torch.equal(both.posterior[0], alone.posterior[0])
 
 
 def test_the_hidden_share_keeps_to_the_stages_range_and_is_one_for_the_step():

@@ -21,7 +21,7 @@ def epoch(count: int, number: int, seed: int = 0, batch: int = 997) -> list[int]
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_each_epoch_takes_every_sample_once(count):
-    for number in (0, 1, 5):
+    for number in (0, 5):
         assert sorted(epoch(count, number)) == list(range(count))
 
 

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 import torch
 from forks import Fork
-from test_loop import rows
+from line_run import rows
 from torch import nn
 from two_runs import in_two, options, weigh, widen
 

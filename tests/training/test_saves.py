@@ -12,7 +12,9 @@ from contar.training import saves
 
 def write(out: Path, step: int, module: nn.Module) -> Path:
     optimizer = torch.optim.AdamW(module.parameters())
-    return saves.save(out, step, modules={"model": module}, optimizer=optimizer, state={})
+    return saves.save(
+        out, step, modules={"model": module}, optimizer=optimizer, state={"schedule": {}}
+    )
 
 
 def test_a_write_that_fails_is_an_os_error_and_leaves_the_last_save(tmp_path, largest_file):
