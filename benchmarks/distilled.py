@@ -31,8 +31,14 @@ from contar.generation import fast_changes
 from contar.training import RunConfig
 from recipes import nova
 from recipes._nova.distilling import HeadStage, train_head
-from recipes.moving_digits import FPS, SHARES, BouncingDigits, direction_of, load_judge
-from recipes.moving_digits.stages.latents import digits_latents
+from recipes.moving_digits import (
+    FPS,
+    SHARES,
+    BouncingDigits,
+    digits_latents,
+    direction_of,
+    load_judge,
+)
 
 SEED, BATCH = 77, 25
 OLD = {"num_inference_steps": 16, "num_diffusion_steps": 25}  # the default of its first months

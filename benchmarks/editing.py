@@ -23,8 +23,7 @@ from contar.tokenizers import VAETokenizer
 from recipes import nova
 from recipes._nova.editing import read_edit
 from recipes._nova.settings import read_plan
-from recipes.moving_digits import BouncingDigits, DigitJudge, direction_of, load_judge
-from recipes.moving_digits.data import caption
+from recipes.moving_digits import BouncingDigits, DigitJudge, caption, direction_of, load_judge
 
 SEED = 3000  # of clips and noise, on which no setting was chosen
 BATCH = 20

@@ -35,11 +35,11 @@ from recipes.moving_digits import (
     FPS,
     SHARES,
     BouncingDigits,
+    digits_latents,
     direction_of,
     frechet_frames,
     load_judge,
 )
-from recipes.moving_digits.stages.latents import digits_latents
 
 CLIPS, BATCH, TOKENS, RATE, SEED = 1024, 8, 1024, 1e-3, 5000
 # Each with the steps in which it draws a token, if it takes steps.

@@ -5,7 +5,8 @@ A/model --out CACHE`, then `contar train cached --cache CACHE --model A/model --
 left out where MODEL's tokenizer brings the clips back well.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,7 @@ def made_with(pipe: nova.NovaPipeline) -> dict[str, str]:
 
 
 def clips_of(
-    folder: Path,
-    pipe: nova.NovaPipeline,
-    *,
-    frames: int | None = None,
-    fps: float | None = None,
+    folder: Path, pipe: nova.NovaPipeline, *, frames: int | None = None, fps: float | None = None
 ) -> Iterator[Clip]:
     """Return the clips of a folder in a pipeline's size, as `make_cache` takes them."""
     return read_clips(captioned_files(folder), **clip_size(pipe, frames=frames, fps=fps))
@@ -174,11 +171,9 @@ def encoder_of(pipe: nova.NovaPipeline, size: Mapping[str, Any]) -> Callable[...
         pipe: whose tokenizer and text encoder are taken.
         size: of `clip_size`.
     """
-    parts = (VAETokenizer(pipe.vae), pipe.tokenizer, pipe.text_encoder)
-    length = pipe.transformer.sizes.text_length
 
     def encode(file: CaptionedFile) -> Iterator[Sample]:
-        return encode_clips(read_clips([file], **size), *parts, length=length, batch=1)
+        return _encoded(read_clips([file], **size), pipe, batch=1)
 
     return encode
 
@@ -197,20 +192,22 @@ def make_cache(
         folder: as `contar.data.captioned_files` reads it.
         pipe: whose frames give the size of the clips.
         out: folder of the cache, to be made.
-        frames: of a clip, 1 for pictures; None is the pipeline's default.
-        fps: frames per second, likewise.
+        frames: as in `clip_size`.
+        fps: likewise.
 
     Raises:
         FileNotFoundError, ValueError: as `captioned_files`, `read_clips` and `write_cache`, or a
             number of frames that the tokenizer does not take; no cache is left then.
     """
-    clips = clips_of(folder, pipe, frames=frames, fps=fps)
-    length, tokenizer = pipe.transformer.sizes.text_length, VAETokenizer(pipe.vae)
-    parts = (tokenizer, pipe.tokenizer, pipe.text_encoder)
-    samples = encode_clips(clips, *parts, length=length)
+    samples = _encoded(clips_of(folder, pipe, frames=frames, fps=fps), pipe)
     shown = (sample for sample in tqdm(samples, desc="cache", unit="clip"))
     write_cache(shown, out, made_with={"data": Path(folder).name, **made_with(pipe)})
     return Cache(out)
+
+
+def _encoded(clips: Iterable[Clip], pipe: nova.NovaPipeline, **options: int) -> Iterator[Sample]:
+    parts = (VAETokenizer(pipe.vae), pipe.tokenizer, pipe.text_encoder)
+    return encode_clips(clips, *parts, length=pipe.transformer.sizes.text_length, **options)
 
 
 def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False) -> Path:
@@ -237,10 +234,8 @@ def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False)
     if len(clips) < 2:
         raise bad("folder", f"{len(clips)} clip", "2 or more: one is held out")
     held = min(32, len(clips) // 10 or 1)
-    place = out / "tokenizer"
-    parts = (recipe.stage, clips[:-held], clips[-held:], place)
-    with one_run(out):
-        check_own(out, ("model",), place)
+    with _own_run(out, "tokenizer") as place:
+        parts = (recipe.stage, clips[:-held], clips[-held:], place)
         vae = train_vae(*parts, start=pipe.vae, resume=resume)
         return _save(pipe, out / "model", vae=vae)
 
@@ -248,10 +243,7 @@ def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False)
 def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Path:
     """Train on the cache; return the folder of the pipeline.
 
-    Args:
-        recipe: of the training.
-        out: folder of the run.
-        resume: go on where the run in `out` ended.
+    `out` and `resume` as in `train_tokenizer`.
 
     Raises:
         FileNotFoundError: no such cache or pipeline.
@@ -265,13 +257,11 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
     cache = Cache(recipe.cache, made_with=made_with(pipe), **options)
     first = check_samples(cache, 4)
     latents = first[0].arrays["latents"].shape[1] if pipe.transformer.motion is not None else 1
-    made_of = {"num_frames": VAETokenizer(pipe.vae).pixel_frames(latents)}
-    made_of["fps"] = first[0].facts["fps"]
+    frames, fps = VAETokenizer(pipe.vae).pixel_frames(latents), first[0].facts["fps"]
+    made_of = {"num_frames": frames, "fps": fps}
     prompts = list(dict.fromkeys(sample.facts["caption"] for sample in first))
     pipe.register_to_config(defaults={**pipe.config["defaults"], **made_of})
-    place = out / "network"
-    with one_run(out):
-        check_own(out, ("model",), place)
+    with _own_run(out, "network") as place:
         network = train_network(recipe.stage, pipe, cache, place, prompts=prompts, resume=resume)
         return _save(pipe, out / "model", transformer=network)
 
@@ -279,12 +269,8 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
 def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> Path:
     """Train a head in few passes; return the folder of the pipeline that draws with it.
 
-    Its guidance is 1: the head has learned that of the trained one.
-
-    Args:
-        recipe: of the training.
-        out: folder of the run.
-        resume: go on where the run in `out` ended.
+    Its guidance is 1: the head has learned that of the trained one. `out` and `resume` as in
+    `train_tokenizer`.
 
     Raises:
         FileNotFoundError, ValueError: as `train_cached` and `contar.training.distill_head`.
@@ -292,15 +278,21 @@ def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> P
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
     cache = Cache(recipe.cache, made_with=made_with(pipe))
     check_samples(cache, 4)
-    place = out / "head"
-    with one_run(out):
-        check_own(out, ("model",), place)
-        given = {"width": recipe.width, "depth": recipe.depth}
-        head = {"name": recipe.head, "steps": recipe.steps}
-        head |= {name: size for name, size in given.items() if size is not None}
+    head = {"name": recipe.head, "steps": recipe.steps}
+    sizes = {"width": recipe.width, "depth": recipe.depth}
+    head |= {name: size for name, size in sizes.items() if size is not None}
+    with _own_run(out, "head") as place:
         network = train_head(recipe.stage, head, pipe, cache, place, resume=resume)
         pipe.register_to_config(defaults={**pipe.config["defaults"], "guidance_scale": 1.0})
         return _save(pipe, out / "model", transformer=network)
+
+
+@contextmanager
+def _own_run(out: Path, name: str) -> Iterator[Path]:
+    """Give the folder of a training, once nobody else works in `out` or made the model there."""
+    with one_run(out):
+        check_own(out, ("model",), out / name)
+        yield out / name
 
 
 def _save(pipe: nova.NovaPipeline, folder: Path, **changed: Any) -> Path:

@@ -11,7 +11,6 @@ one in one step, and a linear layer says whether the speech is over.
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,8 +18,8 @@ from torch.nn import functional
 
 from contar._errors import bad, check_instance, check_number, check_size
 from contar._random import Generators, check_generator
-from contar._typing import Bool, Float, Tensor
-from contar.attention import KVCache, check_backend
+from contar._typing import Float, Tensor
+from contar.attention import check_backend
 from contar.heads import Noise, TokenHead
 from recipes._pocket_tts.call import (
     Call,
@@ -137,54 +136,30 @@ def stream(
 
 def _draw(call: Call) -> Iterator[SpeechFrame]:
     """Yield latents until every sample has ended."""
-    prompt = _read(call)
+    model, plan = call.model, call.plan
+    draws: Any = {"temperature": call.temperature, "noise": call.noise, "steps": plan.steps}
+    with torch.no_grad():  # around each part, not the yields, which run in the caller's mode
+        x, pads = model.sequences(call.texts, call.voices)
+        prompt = x.shape[1]
+        rope, padding = model.places(prompt + call.frames, pads)
+        cache = model.tower.allocate_cache(len(x), prompt + call.frames)
     left = torch.full_like(call.tail, -1)  # latents to come of a sample that ends; -1 goes on
-    alive, latent = left < 0, None
-    for t in range(call.frames):
-        latent, end = _say(call, prompt, t, latent)
-        codec = call.model.denormalize(latent).detach()
+    alive = left < 0
+    for seen in range(prompt, prompt + call.frames):
+        with torch.no_grad():
+            mask = None if padding is None else padding[:, :seen]
+            options: Any = {"padding_mask": mask, "cache": cache, "backend": call.backend}
+            z = model(x, rope=rope[:, :seen], **options)[:, -1:]
+            latent = model.head.sample(z, **draws)[:, 0]
+            end, codec = model.end(z)[:, 0, 0].float(), model.denormalize(latent)
+            x = model.embed(latent)[:, None]
         yield SpeechFrame(codec.masked_fill(~alive[:, None], 0), alive, end)
-        ends = (end > call.threshold) & (left < 0) & (t >= call.least)
+        ends = (end > plan.threshold) & (left < 0) & (seen - prompt >= plan.least)
         left = torch.where(ends, call.tail, left)
         alive = alive & (left != 0)
         left = left - (left > 0).long()
         if not alive.any():
             return
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    x: Float[Tensor, "b n d"]
-    rope: Float[Tensor, "b m k 2"]  # of the prompt and all latents that may follow
-    padding_mask: Bool[Tensor, "b m"] | None
-    cache: KVCache
-
-
-@torch.no_grad()  # of each part, not around the yields, which run in the caller's mode
-def _read(call: Call) -> _Prompt:
-    x, pads = call.model.sequences(call.texts, call.voices)
-    keys = x.shape[1] + call.frames
-    cache = call.model.tower.allocate_cache(len(x), keys)
-    return _Prompt(x, *call.model.places(keys, pads), cache)
-
-
-@torch.no_grad()
-def _say(
-    call: Call, prompt: _Prompt, t: int, previous: Float[Tensor, "b c"] | None
-) -> tuple[Float[Tensor, "b c"], Float[Tensor, " b"]]:
-    """Return latent t, at the scale of the head, and the end-of-speech logits before it."""
-    model, mask = call.model, prompt.padding_mask
-    x = prompt.x if previous is None else model.embed(previous)[:, None]
-    seen = prompt.x.shape[1] + t
-    z = model(
-        x,
-        rope=prompt.rope[:, :seen],
-        padding_mask=None if mask is None else mask[:, :seen],
-        cache=prompt.cache,
-        backend=call.backend,
-    )[:, -1:]
-    options: Any = {"temperature": call.temperature, "noise": call.noise, "steps": call.steps}
-    return model.head.sample(z, **options)[:, 0], model.end(z)[:, 0, 0].float()
 
 
 def training_losses(

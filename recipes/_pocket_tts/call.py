@@ -71,11 +71,9 @@ class Call:
     model: PocketTTS
     texts: list[Int[Tensor, " _"]]
     voices: list[Float[Tensor, "_ c"] | None]
+    plan: SpeechPlan
     frames: int
-    steps: int | None
     temperature: float  # of the head
-    threshold: float
-    least: int
     tail: Int[Tensor, " b"]
     noise: Noise
     backend: Any
@@ -105,10 +103,8 @@ def read_call(
         frames = math.ceil((max(map(len, texts)) / 3 + 2) * model.sizes.rate)
     if not isinstance(noise, Noise):
         noise = Noise(check_generator(noise, batch, device, "noise"), device)
-    return Call(
-        model, texts, voices, frames, plan.steps, temperature, plan.threshold, plan.least,
-        torch.tensor(tail, device=device), noise, backend,
-    )  # fmt: skip
+    tails = torch.tensor(tail, device=device)
+    return Call(model, texts, voices, plan, frames, temperature, tails, noise, backend)
 
 
 def read_prompts(
@@ -128,7 +124,8 @@ def read_prompts(
             if not isinstance(text, Sequence) or not all(type(token) is int for token in text):
                 raise bad(f"texts[{i}]", text, "tokens: a tensor [l], or a list of integers")
             tokens = torch.tensor(text, dtype=torch.int64, device="cpu")
-        check_tensor(f"texts[{i}]", tokens, (None,), "[l]", kind="int", below=_tokens(model))
+        below = model.sizes.vocabulary
+        check_tensor(f"texts[{i}]", tokens, (None,), "[l]", kind="int", below=below)
         if not len(tokens):
             raise bad(f"texts[{i}]", "none", "at least one token")
         read.append(tokens.to(model.device))
@@ -139,10 +136,6 @@ def read_prompts(
         if voice is not None:
             check_latents(f"voices[{i}]", voice, model)
     return read, [None if voice is None else voice.to(model.device) for voice in voices]
-
-
-def _tokens(model: PocketTTS) -> int:
-    return model.sizes.vocabulary
 
 
 def check_list(name: str, values: Any, count: int) -> None:

@@ -60,20 +60,16 @@ def from_pretrained(path: str | Path, *, dtype: torch.dtype | None = None) -> Po
         sizes = PocketTTSConfig.from_transformers(config)
         state = _known(read_weights(folder, THEIR_WEIGHTS))
         model = _empty(sizes, state)
-        wanted = model.official_state_dict()
         if not any(name.startswith(LEARNING) for name in state):
-            for name, weight in wanted.items():
-                if name.startswith(LEARNING):
-                    state[name] = torch.zeros(weight.shape)
+            wanted = model.official_state_dict().items()
+            state |= {n: torch.zeros(x.shape) for n, x in wanted if n.startswith(LEARNING)}
         heads = sizes.tower.heads
         state = from_transformers(state, model.state_dict(), heads, name=THEIR_WEIGHTS)
     else:
         got = config.get("model_type", config.get("_class_name"))
         raise bad("config.json", got, f"a folder of this recipe, or model_type {MODEL_TYPE!r}")
     kept = ("mean", "std")
-    state = {
-        name: x.float() if name in kept else x.to(dtype or x.dtype) for name, x in state.items()
-    }
+    state = {n: x.float() if n in kept else x.to(dtype or x.dtype) for n, x in state.items()}
     std = state.get("std")
     if isinstance(std, Tensor) and not bool((std > 0).all()):
         raise bad("latent_std" if "sizes" not in config else "std", std.tolist(), "above 0")
@@ -129,17 +125,9 @@ def _known(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: other frequencies of the timesteps than this model's.
     """
-    kept = {}
-    for name, tensor in state.items():
-        if _FREQUENCIES.fullmatch(name):
-            _check_frequencies(name, tensor)
-        elif name != _UPDATES:
-            kept[name] = tensor
-    return kept
-
-
-def _check_frequencies(name: str, tensor: Tensor) -> None:
-    half = torch.arange(128, dtype=torch.float32) / 128
-    expected = torch.exp(-math.log(10000) * half)
-    if tensor.shape != expected.shape or not torch.allclose(tensor.float(), expected, rtol=0.01):
-        raise bad(name, f"{tuple(tensor.shape)}, others", "10000^(-i / 128) for i from 0 to 127")
+    expected = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
+    follow = {name: x for name, x in state.items() if _FREQUENCIES.fullmatch(name)}
+    for name, x in follow.items():
+        if x.shape != expected.shape or not torch.allclose(x.float(), expected, rtol=0.01):
+            raise bad(name, f"{tuple(x.shape)}, others", "10000^(-i / 128) for i from 0 to 127")
+    return {name: x for name, x in state.items() if name not in {*follow, _UPDATES}}

@@ -2,7 +2,7 @@
 
 from recipes.compare.results import Run, plot, read_runs, table
 from recipes.compare.run import Comparison, compare
-from recipes.compare.tasks import IMAGES, TASKS, VIDEOS, Task
+from recipes.compare.tasks import IMAGES, TASKS, VIDEOS
 
 __all__ = [
     "IMAGES",
@@ -10,7 +10,6 @@ __all__ = [
     "VIDEOS",
     "Comparison",
     "Run",
-    "Task",
     "compare",
     "plot",
     "read_runs",

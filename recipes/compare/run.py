@@ -26,13 +26,14 @@ from contar.cpu import speed_up
 from contar.evaluation import require_torchmetrics
 from contar.media import save_sheet
 from recipes.compare.results import Run, plot, read_runs, table
-from recipes.compare.tasks import TASKS, Task
+from recipes.compare.tasks import TASKS
 from recipes.moving_digits import DigitJudge, load_judge
 from recipes.variants.digit_pixels import CANVAS, SMALL, DigitPixels
 from recipes.variants.moving_clips import MovingClips
 
 BATCH = 100  # samples generated together
 MINUTES = 2.0  # of training, unless said
+Task = DigitPixels | MovingClips
 CLOCKS = {"wall": time.monotonic, "processor": time.process_time}
 
 

@@ -1,11 +1,9 @@
 """Tasks, and the variants that each compares."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
-from recipes.moving_digits import DigitJudge
 from recipes.variants import checkerboard
 from recipes.variants.canvas import HEADS
 from recipes.variants.digit_pixels import CANVAS, SMALL
@@ -36,24 +34,3 @@ VIDEOS: Variants = {
 """Variants of the task `moving-digits`, by name."""
 TASKS = {"digits": IMAGES, "small-digits": SMALL_IMAGES, "moving-digits": VIDEOS}
 """The variants of each task."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What variants are trained and judged on."""
-
-    def batch(self, seed: int, step: int, size: int) -> tuple[Any, ...]:
-        """Return what `loss` takes before the generator, from seed and step alone."""
-        ...
-
-    def asked(self, first: int, count: int) -> Any:
-        """Return what `generate` takes first, for samples by number."""
-        ...
-
-    def judged(self, made: Tensor, judge: DigitJudge) -> dict[str, float]:
-        """Return figures of the samples from number 0 on."""
-        ...
-
-    def sheet(self, made: Tensor) -> Tensor:
-        """Return a few samples as clips [b, c, t, h, w] in [0, 1]."""
-        ...

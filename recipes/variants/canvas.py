@@ -6,8 +6,9 @@ from functools import partial
 
 from contar.heads import TokenHead, make_head
 
-# Of hidden tokens: least, and deviation of the normal distribution with mean 1 that is cut there.
-SHARES = (0.05, 0.4)
+# All of them: width and blocks of their towers, heads of attention, class tokens, and the share of
+# labels that training leaves out, for guidance.
+WIDTH, DEPTH, ATTENTION, PREFIX, DROP = 128, 6, 4, 4, 0.1
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contar._typing import Float, Int, Tensor, UInt8
 from contar.media import fit_frames, frames_to_pixels, pixels_to_frames
 from contar.tokenizers import patchify, unpatchify
 from recipes.moving_digits import DigitJudge, frechet_frames, load_digits
-from recipes.variants.canvas import Canvas
+from recipes.variants.canvas import DROP, Canvas
 
 SIDE, SHIFT, MARGIN = 28, 1, 2  # of a digit; by which it is moved; around it, nothing of it
 GRID = (4, 4)
@@ -23,13 +23,12 @@ class DigitPixels:
 
     Args:
         canvas: `CANVAS`, or `SMALL` for tokens of few values.
-        label_drop: share of the labels that are left out, for guidance.
     """
 
-    def __init__(self, canvas: Canvas = CANVAS, label_drop: float = 0.1) -> None:
+    def __init__(self, canvas: Canvas = CANVAS) -> None:
         check_choice("canvas", canvas, (CANVAS, SMALL))
         self.canvas, self.patch = canvas, math.isqrt(canvas.token_dim)
-        self.digits, self.label_drop = load_digits("train"), label_drop
+        self.digits = load_digits("train")
 
     def batch(
         self, seed: int, step: int, size: int
@@ -43,7 +42,7 @@ class DigitPixels:
         shift = torch.randint(-SHIFT, SHIFT + 1, (size, 2), generator=draws, device="cpu").tolist()
         pictures = self.digits.pictures[rows]
         moved = [p.roll(s, (0, 1)) for p, s in zip(pictures, shift, strict=True)]
-        dropped = uniform(size, generator=draws) < self.label_drop
+        dropped = uniform(size, generator=draws) < DROP
         labels = self.digits.labels[rows].masked_fill(dropped, CANVAS.classes)
         return self.tokens(torch.stack(moved)), labels
 

@@ -17,9 +17,10 @@ from contar.backbones import SpatialTower
 from contar.conditioning import Guidance
 from contar.generation import fill
 from contar.ordering import SetSchedule, random_order, set_sizes, truncated_normal_mask
-from recipes.variants.canvas import SHARES, Canvas, Head
+from recipes.moving_digits import SHARES
+from recipes.variants.canvas import ATTENTION, DEPTH, PREFIX, WIDTH, Canvas, Head
 
-PREFIX, SETS = 4, 8  # class tokens; sets in sampling, less those that come out empty
+SETS = 8  # in sampling, less those that come out empty
 
 
 class Masked(nn.Module):
@@ -30,8 +31,6 @@ class Masked(nn.Module):
         head: makes the token head.
         order: of the tokens in sampling.
         sizes: of the sets; None is the cosine schedule in `SETS`.
-        width: of the towers.
-        depth: of each half.
     """
 
     def __init__(
@@ -41,16 +40,14 @@ class Masked(nn.Module):
         *,
         order: Callable[..., Tensor] = random_order,
         sizes: tuple[int, ...] | None = None,
-        width: int = 128,
-        depth: int = 3,
     ) -> None:
         super().__init__()
-        self.canvas, self.order, self.width = canvas, order, width
+        self.canvas, self.order = canvas, order
         self.sizes = set_sizes(canvas.tokens, SETS) if sizes is None else sizes
-        self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
-        half = (depth, width, 4)
-        self.tower = SpatialTower(canvas.token_dim, width, encoder=half, decoder=half)
-        self.head = head(canvas.token_dim, width)
+        self.labels = nn.Embedding(canvas.classes + 1, PREFIX * WIDTH)
+        half = (DEPTH // 2, WIDTH, ATTENTION)
+        self.tower = SpatialTower(canvas.token_dim, WIDTH, encoder=half, decoder=half)
+        self.head = head(canvas.token_dim, WIDTH)
 
     def conditions(
         self,
@@ -61,14 +58,10 @@ class Masked(nn.Module):
         query_ids: Int[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b m d"]:
         """Return z of every position, or of `query_ids`."""
-        places = Positions(add=sincos_2d(self.canvas.grid, self.width, device=tokens.device))
-        prefix = self.labels(labels).unflatten(1, (PREFIX, self.width))
-        options: Any = {
-            "positions": (places, places),
-            "padding_mask": padding_mask,
-            "query_ids": query_ids,
-        }
-        return self.tower(tokens, prefix, visible_ids, **options)
+        places = Positions(add=sincos_2d(self.canvas.grid, WIDTH, device=tokens.device))
+        prefix = self.labels(labels).unflatten(1, (PREFIX, WIDTH))
+        options: Any = {"padding_mask": padding_mask, "query_ids": query_ids}
+        return self.tower(tokens, prefix, visible_ids, positions=(places, places), **options)
 
     def loss(
         self, tokens: Float[Tensor, "b n c"], labels: Int[Tensor, " b"], generator: torch.Generator

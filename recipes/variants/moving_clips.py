@@ -12,7 +12,7 @@ from contar.conditioning import encode_texts
 from contar.data import Cache, write_cache
 from contar.media import pixels_to_frames
 from contar.tokenizers import CausalVAE, VAETokenizer
-from contar.training import Clip, encode_clips, fingerprint, processes
+from contar.training import Clip, Latents, encode_clips, fingerprint, processes
 from recipes import nova
 from recipes.moving_digits import (
     FPS,
@@ -22,6 +22,7 @@ from recipes.moving_digits import (
     frechet_frames,
     network,
 )
+from recipes.variants.canvas import DROP
 
 
 class MovingClips:
@@ -31,22 +32,16 @@ class MovingClips:
         model: pipeline whose tokenizer and text encoder are taken.
         folder: for the latents, which are made if they are not there.
         clips: to train on.
-        label_drop: share of the captions that are left out, for guidance.
     """
 
-    def __init__(
-        self, model: str, folder: Path, clips: int = 4000, label_drop: float = 0.1
-    ) -> None:
+    def __init__(self, model: str, folder: Path, clips: int = 4000) -> None:
         pipe = nova.from_pretrained(model, dtype=torch.float32)
-        self.tokenizer, self.label_drop = VAETokenizer(pipe.vae), label_drop
+        self.tokenizer = VAETokenizer(pipe.vae)
         cache = digits_cache(clips, pipe.vae, pipe.tokenizer, pipe.text_encoder, folder)
-        samples: list[Any] = [cache[index] for index in range(clips)]
-        arrays = [
-            {name: torch.from_numpy(array).float() for name, array in sample.arrays.items()}
-            for sample in samples
-        ]
-        self.latents = torch.stack([array["latents"].chunk(2)[0] for array in arrays])
-        self.texts = [array["text"] for array in arrays]
+        data = Latents.of(cache)
+        self.latents = data.moments.float().chunk(2, dim=1)[0]
+        texts = zip(data.texts.float(), data.lengths.tolist(), strict=True)
+        self.texts = [text[:length] for text, length in texts]
         self.asks = MovingDigits("validation", 10_000, seed=1)
         self.encoders = (pipe.tokenizer, pipe.text_encoder)
 
@@ -54,7 +49,7 @@ class MovingClips:
         """Return latents and text states of a step: the same for every variant of equal seed."""
         draws = seeded(seed, "batch", step)
         rows = torch.randint(len(self.texts), (size,), generator=draws, device="cpu").tolist()
-        dropped = (uniform(size, generator=draws) < self.label_drop).tolist()
+        dropped = (uniform(size, generator=draws) < DROP).tolist()
         texts = [self.texts[row] for row in rows]
         kept = [text[:0] if drop else text for text, drop in zip(texts, dropped, strict=True)]
         return self.latents[rows], kept

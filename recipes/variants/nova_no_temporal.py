@@ -21,7 +21,7 @@ from contar.heads import make_head
 from contar.ordering import SetSchedule, random_order, set_sizes, truncated_normal_mask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import frame_losses
-from recipes.variants.canvas import SHARES
+from recipes.moving_digits import SHARES
 from recipes.variants.nova_video import HALF, SIZES
 
 WIDTH, GRID, VALUES, COARSE, FRAMES = HALF.width, (4, 4), 16, 4, SIZES["frames"]
@@ -69,10 +69,8 @@ class NoTemporal(nn.Module):
         z = self.conditions(clean, prefix, mask.visible_ids, padding_mask=mask.padding_mask)
         hidden = (clean[mask.hidden], z[mask.hidden])
         losses = self.head.loss(*hidden, repeats=2, generator=generator)
-        frame = (torch.arange(len(clean), device=clean.device) % FRAMES)[:, None].expand(
-            -1, TOKENS
-        )[mask.hidden]
-        return frame_losses(losses, frame, FRAMES).total
+        frame = (torch.arange(len(clean), device=clean.device) % FRAMES)[:, None]
+        return frame_losses(losses, frame.expand(-1, TOKENS)[mask.hidden], FRAMES).total
 
     @torch.no_grad()
     def generate(

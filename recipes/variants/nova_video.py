@@ -15,7 +15,7 @@ from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
 from contar.ordering import truncated_normal_mask
 from recipes import nova
-from recipes.variants.canvas import SHARES
+from recipes.moving_digits import SHARES
 
 HALF = nova.Tower(depth=2, width=96, heads=3)
 SIZES: dict[str, Any] = {

@@ -14,29 +14,20 @@ from contar._typing import Float, Int, Tensor
 from contar.attention import sincos_2d
 from contar.backbones import TemporalTower
 from contar.conditioning import Guidance
-from recipes.variants.canvas import Canvas, Head
-
-PREFIX = 4  # class tokens
+from recipes.variants.canvas import ATTENTION, DEPTH, PREFIX, WIDTH, Canvas, Head
 
 
 class Raster(nn.Module):
-    """The composition.
+    """The composition, for a canvas and what makes the token head."""
 
-    Args:
-        canvas: what is filled.
-        head: makes the token head.
-        width: of the tower.
-        depth: of the tower.
-    """
-
-    def __init__(self, canvas: Canvas, head: Head, *, width: int = 128, depth: int = 6) -> None:
+    def __init__(self, canvas: Canvas, head: Head) -> None:
         super().__init__()
-        self.canvas, self.width = canvas, width
-        self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
-        self.begin = nn.Parameter(torch.randn(width) * 0.02)
-        self.embed = nn.Linear(canvas.token_dim, width)
-        self.tower = TemporalTower(depth=depth, width=width, heads=4)
-        self.head = head(canvas.token_dim, width)
+        self.canvas = canvas
+        self.labels = nn.Embedding(canvas.classes + 1, PREFIX * WIDTH)
+        self.begin = nn.Parameter(torch.randn(WIDTH) * 0.02)
+        self.embed = nn.Linear(canvas.token_dim, WIDTH)
+        self.tower = TemporalTower(depth=DEPTH, width=WIDTH, heads=ATTENTION)
+        self.head = head(canvas.token_dim, WIDTH)
 
     def conditions(
         self,
@@ -49,9 +40,9 @@ class Raster(nn.Module):
         x = self.embed(before)
         if first == 0:
             x = torch.cat([self.begin.expand(len(labels), 1, -1), x], dim=1)
-        places = sincos_2d(self.canvas.grid, self.width, device=x.device)
+        places = sincos_2d(self.canvas.grid, WIDTH, device=x.device)
         x = x + places[first : first + x.shape[1]]
-        prefix = self.labels(labels).unflatten(1, (PREFIX, self.width)) if first == 0 else None
+        prefix = self.labels(labels).unflatten(1, (PREFIX, WIDTH)) if first == 0 else None
         return self.tower(x[:, :, None], prefix=prefix, cache=cache)[:, :, 0]
 
     def loss(

@@ -13,42 +13,32 @@ from contar.attention import sincos_2d
 from contar.backbones import Block
 from contar.conditioning import Guidance, ScalarEmbedding
 from contar.diffusion import NoiseProcess, SamplerTable
-from recipes.variants.canvas import Canvas
+from recipes.variants.canvas import ATTENTION, DEPTH, PREFIX, WIDTH, Canvas
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
-
-PREFIX = 4  # class tokens
+STEPS = 50  # of the solver
 
 
 class WholeFlow(nn.Module):
-    """The composition.
+    """The composition, for a canvas."""
 
-    Args:
-        canvas: what is filled.
-        width: of the blocks.
-        depth: blocks.
-        steps: of the solver.
-    """
-
-    def __init__(
-        self, canvas: Canvas, *, width: int = 128, depth: int = 6, steps: int = 50
-    ) -> None:
+    def __init__(self, canvas: Canvas) -> None:
         super().__init__()
-        self.canvas, self.width, self.steps = canvas, width, steps
-        self.labels = nn.Embedding(canvas.classes + 1, PREFIX * width)
-        self.time = ScalarEmbedding(width)
-        self.embed = nn.Linear(canvas.token_dim, width)
-        self.blocks = nn.ModuleList(Block(width, 4, prenorm=True) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, canvas.token_dim)
+        self.canvas = canvas
+        self.labels = nn.Embedding(canvas.classes + 1, PREFIX * WIDTH)
+        self.time = ScalarEmbedding(WIDTH)
+        self.embed = nn.Linear(canvas.token_dim, WIDTH)
+        self.blocks = nn.ModuleList(Block(WIDTH, ATTENTION, prenorm=True) for _ in range(DEPTH))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.out = nn.Linear(WIDTH, canvas.token_dim)
 
     def velocity(
         self, x: Float[Tensor, "b n c"], timestep: Float[Tensor, " b"], labels: Int[Tensor, " b"]
     ) -> Float[Tensor, "b n c"]:
         """Return the flow's velocity at every token."""
-        prefix = self.labels(labels).unflatten(1, (PREFIX, self.width))
+        prefix = self.labels(labels).unflatten(1, (PREFIX, WIDTH))
         prefix = prefix + self.time(timestep)[:, None]
-        x = self.embed(x) + sincos_2d(self.canvas.grid, self.width, device=x.device)
+        x = self.embed(x) + sincos_2d(self.canvas.grid, WIDTH, device=x.device)
         x = torch.cat([prefix, x], dim=1)
         for block in self.blocks:
             x = block(x)
@@ -85,4 +75,4 @@ class WholeFlow(nn.Module):
             shape = (batch, self.canvas.tokens, self.canvas.token_dim)
             return normal(*shape, generator=generator, device=labels.device)
 
-        return SamplerTable.from_config(FLOW, self.steps).sample(predict, noise(), noise)
+        return SamplerTable.from_config(FLOW, STEPS).sample(predict, noise(), noise)

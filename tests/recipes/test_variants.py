@@ -161,7 +161,7 @@ def test_video_variants_learn_draw_and_are_judged(pipeline, tmp_path):
 
 def test_a_causal_variants_conditions_are_the_same_with_the_cache_and_without():
     torch.manual_seed(0)
-    model = Raster(CANVAS, HEADS["energy"], width=32, depth=2)
+    model = Raster(CANVAS, HEADS["energy"])
     tokens, labels = torch.randn(2, CANVAS.tokens, CANVAS.token_dim), torch.tensor([3, 7])
     whole = model.conditions(tokens[:, :-1], 0, labels)
     cache = model.tower.allocate_cache(2, 4 + CANVAS.tokens)
@@ -292,7 +292,7 @@ def test_minutes_are_those_of_the_clock_that_is_asked_for(monkeypatch):
     seconds = itertools.count(0, 30)
     monkeypatch.setitem(CLOCKS, "processor", lambda: float(next(seconds)))
     one = compare.Comparison(minutes=2.0, clock="processor", batch=4)
-    model = Raster(CANVAS, HEADS["mixture"], width=32, depth=1)
+    model = Raster(CANVAS, HEADS["mixture"])
     losses = train_variant(model, "raster-mixture", 0, one, DigitPixels())
     assert len(losses) == 4  # the clock is read before the first and after each
 

@@ -15,8 +15,7 @@ from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training import Latents, RunConfig
 from recipes import nova
 from recipes._nova.training import NovaObjective, NovaStage, batches_of
-from recipes.moving_digits import BouncingDigits, load_text
-from recipes.moving_digits.stages import digits_latents, scored
+from recipes.moving_digits import BouncingDigits, digits_latents, load_text, scored
 
 
 def numbered(clips: int = 6, frames: int = 9) -> Latents:

@@ -32,29 +32,17 @@ _THIN, _THICK = 0.2, 0.7  # most of the way to strokes half a pixel thinner, or 
 
 
 class Drawn(NamedTuple):
-    """What was drawn for some samples, all on one device.
+    """What was drawn for some samples, all on one device."""
 
-    Attributes:
-        row: [n], of the handwriting.
-        digit: [n].
-        way: [n], number of the direction, 8 where it stands still.
-        speed: [n], number in `SPEEDS`.
-        begins: [n], whether the clip shows the beginning of its course.
-        course: [n, t, 2].
-        chances: [n, 5], for the words.
-        strokes: [n, 6], in [-1, 1]: turn, two slants, two stretches, thickness.
-        bend: [n, 2, 4, 4], standard normal.
-    """
-
-    row: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]  # of the handwriting
     digit: Int[Tensor, " n"]
-    way: Int[Tensor, " n"]
-    speed: Int[Tensor, " n"]
-    begins: Bool[Tensor, " n"]
-    course: Float[Tensor, "n t 2"]
-    chances: Float[Tensor, "n 5"]
-    strokes: Float[Tensor, "n 6"]
-    bend: Float[Tensor, "n 2 4 4"]
+    way: Int[Tensor, " n"]  # number of the direction, 8 where it stands still
+    speed: Int[Tensor, " n"]  # number in `SPEEDS`
+    begins: Bool[Tensor, " n"]  # whether the clip shows the beginning of its course
+    course: Float[Tensor, "n t 2"]  # (y, x), pixels from the middle
+    chances: Float[Tensor, "n 5"]  # for the words
+    strokes: Float[Tensor, "n 6"]  # in [-1, 1]: turn, two slants, two stretches, thickness
+    bend: Float[Tensor, "n 2 4 4"]  # standard normal
 
 
 class BouncingDigits(Dataset[MovingDigit]):
@@ -179,10 +167,9 @@ class _InTurn:
 
 
 def bounce(way: Float[Tensor, "*n"]) -> tuple[Float[Tensor, "*n"], Bool[Tensor, "*n"]]:
-    """Return where straight ways lead between walls, and whether they run backwards there.
+    """Return where ways, pixels from the middle as if there were no walls, lead between walls.
 
-    Args:
-        way: pixels from the middle, as if there were no walls.
+    And whether they run backwards there.
     """
     along = (way - ROOM).remainder(4 * ROOM)
     return (along - 2 * ROOM).abs() - ROOM, along < 2 * ROOM
@@ -198,13 +185,7 @@ def draw_strokes(pictures: UInt8[Tensor, "n 28 28"]) -> Float[Tensor, "n 1 s s"]
 def vary(
     strokes: Float[Tensor, "n 1 s s"], numbers: Float[Tensor, "n 6"], bend: Float[Tensor, "n 2 4 4"]
 ) -> Float[Tensor, "n 1 s s"]:
-    """Return strokes turned, slanted, stretched, bent, and thinner or thicker.
-
-    Args:
-        strokes: of `draw_strokes`.
-        numbers: in [-1, 1], as in `Drawn`.
-        bend: standard normal, as in `Drawn`.
-    """
+    """Return strokes turned, slanted, stretched, bent, and thinner or thicker, as `Drawn` says."""
     turn, slant, stretch = numbers[:, 0] * _TURN, numbers[:, 1:3] * _SLANT, numbers[:, 3:5]
     stretch = (stretch * _STRETCH).exp()
     rows = [

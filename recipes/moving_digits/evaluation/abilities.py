@@ -8,7 +8,7 @@ import torch
 
 from contar._errors import check_callable
 from contar._typing import Tensor
-from recipes.moving_digits.data import MovingDigit
+from recipes.moving_digits.data.moving import MovingDigit
 
 GIVEN = 9  # frames that a continuation goes on from
 

@@ -12,15 +12,16 @@ from contar._typing import Float, Tensor, UInt8
 from contar.evaluation import DriftReport, drift, require_torchmetrics
 from contar.tokenizers import VAETokenizer
 from recipes import nova
-from recipes.moving_digits.data import DIRECTIONS, BouncingDigits, MovingDigit
+from recipes.moving_digits.data.bouncing import BouncingDigits
+from recipes.moving_digits.data.captions import DIRECTIONS
+from recipes.moving_digits.data.moving import MovingDigit
 from recipes.moving_digits.evaluation.pipeline import abilities_of
-from recipes.moving_digits.judges import DigitJudge, direction_of, load_judge
 from recipes.moving_digits.judges.features import FrameFeatures
+from recipes.moving_digits.judges.judge import DigitJudge, load_judge
+from recipes.moving_digits.judges.tracking import direction_of
 from recipes.moving_digits.model import OVERLAP
 
-LENGTHS = (1, 2, 3, 6)
 BATCH = 20
-Ways = Mapping[str, Mapping[str, Any]]
 
 
 def ways_of(model: nova.Nova) -> dict[str, dict[str, Any]]:
@@ -56,10 +57,10 @@ def measure_drift(
     pipe: nova.NovaPipeline,
     out: Path,
     *,
-    lengths: Sequence[int] = LENGTHS,
+    lengths: Sequence[int] = (1, 2, 3, 6),
     count: int = 100,
     seed: int = 1000,
-    ways: Ways | None = None,
+    ways: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> DriftReport:
     """Judge videos of several lengths segment by segment; write a table and a picture.
@@ -87,7 +88,7 @@ def measure_drift(
     check_count("count", count, 2)
     require_torchmetrics()
     model, judge = pipe.transformer, load_judge()
-    learned = learned_frames(pipe)
+    learned = VAETokenizer(pipe.vae).pixel_frames(model.sizes.frames)
     most = lengths[-1] * (learned - 1) + 1
     chosen = ways_of(model) if ways is None else ways
     for changes in chosen.values():  # a stream checks what it is given before it works
@@ -99,12 +100,16 @@ def measure_drift(
     reference = torch.stack([others[i].frames for i in range(count)])
     scores = scores_of(samples, judge)
     rows: dict[str, dict[int, Any]] = {name: {} for name in ("real clips", *chosen)}
+    captions, firsts = [sample.caption for sample in samples], range(0, count, BATCH)
     for length in lengths:
         frames = length * (learned - 1) + 1
         options: Any = {"features": FrameFeatures(judge), "real": reference[:, :frames]}
         for name, changes in chosen.items():
-            made = _made(pipe, samples, seed, num_frames=frames, plan_changes=changes, **settings)
-            rows[name][length] = drift(made, learned, scores, **options)
+            make: Any = abilities_of(
+                pipe, num_frames=frames, plan_changes=changes, **settings
+            ).text_to_video
+            made = [make(captions[i : i + BATCH], seed + i, None) for i in firsts]
+            rows[name][length] = drift(torch.cat(made), learned, scores, **options)
         rows["real clips"][length] = drift(truth[:, :frames], learned, scores, **options)
     notes = {
         "lengths": lengths, "count": count, "seed": seed, "learned": learned,
@@ -116,37 +121,20 @@ def measure_drift(
     return report
 
 
-def _made(
-    pipe: nova.NovaPipeline, samples: Sequence[MovingDigit], seed: int, **settings: Any
-) -> UInt8[Tensor, "b t h w 3"]:
-    """Return the clips that a pipeline makes of the captions of samples."""
-    make: Any = abilities_of(pipe, **settings).text_to_video
-    captions = [sample.caption for sample in samples]
-    firsts = range(0, len(samples), BATCH)
-    return torch.cat([make(captions[i : i + BATCH], seed + i, None) for i in firsts])
-
-
-def learned_frames(pipe: nova.NovaPipeline) -> int:
-    """Return how many frames a clip has of the length that a pipeline's network learned."""
-    return VAETokenizer(pipe.vae).pixel_frames(pipe.transformer.sizes.frames)
-
-
 def scores_of(
     samples: Sequence[MovingDigit], judge: DigitJudge
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return scores of a segment's frames against what was asked."""
     wanted = torch.tensor([sample.digit for sample in samples])
+    allowed = [_between_walls(sample.direction) for sample in samples]
 
     def digit(frames: UInt8[Tensor, "b n h w 3"]) -> Float[Tensor, "b n"]:
         seen = judge.digits(frames.flatten(0, 1)).view(frames.shape[:2]).cpu()
         return (seen == wanted[:, None]).float()
 
     def direction(frames: UInt8[Tensor, "b n h w 3"]) -> Float[Tensor, " b"]:
-        hits = [
-            direction_of(clip) in _between_walls(sample.direction)
-            for clip, sample in zip(frames, samples, strict=True)
-        ]
-        return torch.tensor(hits).float()
+        pairs = zip(frames, allowed, strict=True)
+        return torch.tensor([direction_of(clip) in ways for clip, ways in pairs]).float()
 
     return {"digit": digit, "direction": direction}
 

@@ -67,12 +67,7 @@ def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
     moving = [o for o in outcomes if o.direction is not None]
     still = [o for o in outcomes if o.direction is None]
     if task == "motion":
-        pairs = [(o.asked_score or 0.0, o.score or 0.0) for o in outcomes]
-        rows = [pair for o, pair in zip(outcomes, pairs, strict=True) if o.direction is not None]
-        return {
-            "motion.rank": rank_correlation(*_columns(pairs)),
-            "motion.rank_moving": rank_correlation(*_columns(rows)),
-        }
+        return {"motion.rank": _rank(outcomes), "motion.rank_moving": _rank(moving)}
     figures = {
         f"{task}.digit": of(lambda o: o.seen == o.digit),
         f"{task}.digit_last": of(lambda o: _shown(o, o.frames[-LAST:])),
@@ -91,8 +86,7 @@ def count_up(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
         ratios = [o.pace / o.speed for o in moving if o.pace is not None]
         near = sum(0.75 <= ratio <= 1.25 for ratio in ratios)
         figures[f"{task}.speed"] = share(near, len(moving))
-        middle = median(ratios) if ratios else None
-        figures[f"{task}.speed_ratio"] = Figure(middle, len(ratios))
+        figures[f"{task}.speed_ratio"] = Figure(median(ratios) if ratios else None, len(ratios))
     return figures
 
 
@@ -100,8 +94,8 @@ def _shown(outcome: Outcome, frames: Sequence[int]) -> bool:
     return bool(frames) and all(seen == outcome.digit for seen in frames)
 
 
-def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [a for a, _ in pairs], [b for _, b in pairs]
+def _rank(clips: Sequence[Outcome]) -> Figure:
+    return rank_correlation([o.asked_score or 0.0 for o in clips], [o.score or 0.0 for o in clips])
 
 
 def load_report(path: str | os.PathLike[str]) -> Report:

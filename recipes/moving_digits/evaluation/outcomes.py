@@ -3,27 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from contar._typing import Int, Tensor, UInt8
-from recipes.moving_digits.data import MovingDigit
-from recipes.moving_digits.judges import (
-    DigitJudge,
-    bounced,
-    direction_of,
-    majority,
-    sharpness,
-    speed_of,
-)
-
-
-@runtime_checkable
-class ClipJudge(Protocol):
-    """Names the digit of clips, as a `Reader` does."""
-
-    def majority(self, clips: UInt8[Tensor, "b t h w 3"]) -> Int[Tensor, " b"]:
-        """Return the digit of each clip, -1 for none."""
-        ...
+from contar._typing import Tensor, UInt8
+from recipes.moving_digits.data.moving import MovingDigit
+from recipes.moving_digits.judges.judge import DigitJudge, majority
+from recipes.moving_digits.judges.mass import sharpness
+from recipes.moving_digits.judges.reader import Reader
+from recipes.moving_digits.judges.tracking import bounced, direction_of, speed_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,7 @@ def watch(
     clips: UInt8[Tensor, "b t h w 3"],
     given: int,
     judge: DigitJudge,
-    reader: ClipJudge | None = None,
+    reader: Reader | None = None,
 ) -> list[Outcome]:
     """Return what is seen in each clip after its first `given` frames, which are not judged.
 
@@ -85,26 +71,19 @@ def watch(
     read = reader.majority(made).tolist() if reader else [None] * len(made)
     changes = judge.change(clips[:, 0], clips[:, -1])
     ratios = sharpness(clips[:, -1]) / sharpness(clips[:, 0])
-    outcomes = []
-    for row, (index, sample) in enumerate(zip(indices, samples, strict=True)):
-        outcomes.append(
-            Outcome(
-                task,
-                index,
-                sample.digit,
-                seen[row],
-                read[row],
-                sample.direction,
-                direction_of(made[row]),
-                sample.speed,
-                _number(speed_of(made[row])),
-                frames=tuple(labels[row].tolist()),
-                change=_number(float(changes[row])),
-                sharpness=_number(float(ratios[row])),
-                bounced=bounced(clips[row], sample.frames.shape[0]) if task == "longer" else None,
-            )
+    return [
+        Outcome(
+            task=task, index=index,
+            digit=sample.digit, seen=seen[row], read=read[row],
+            direction=sample.direction, moved=direction_of(made[row]),
+            speed=sample.speed, pace=_number(speed_of(made[row])),
+            frames=tuple(labels[row].tolist()),
+            change=_number(float(changes[row])),
+            sharpness=_number(float(ratios[row])),
+            bounced=bounced(clips[row], len(sample.frames)) if task == "longer" else None,
         )
-    return outcomes
+        for row, (index, sample) in enumerate(zip(indices, samples, strict=True))
+    ]  # fmt: skip
 
 
 def _number(value: float) -> float | None:

@@ -13,11 +13,13 @@ from contar.generation import fast_changes
 from contar.media import frames_to_pixels, pixels_to_frames
 from contar.tokenizers import VAETokenizer
 from recipes import nova
-from recipes.moving_digits.data import FRAMES, BouncingDigits
+from recipes.moving_digits.data.bouncing import BouncingDigits
+from recipes.moving_digits.data.moving import FRAMES
 from recipes.moving_digits.evaluation.abilities import Abilities, real
 from recipes.moving_digits.evaluation.figures import FIGURES
 from recipes.moving_digits.evaluation.scoring import evaluate
-from recipes.moving_digits.judges import Reader, load_judge
+from recipes.moving_digits.judges.judge import load_judge
+from recipes.moving_digits.judges.reader import Reader
 from recipes.moving_digits.model import LONGER, OVERLAP, build
 
 

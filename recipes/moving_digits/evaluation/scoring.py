@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,10 @@ from contar.media import check_pixels, motion_score
 from recipes.moving_digits.evaluation.abilities import GIVEN, TASKS, Abilities, Clips
 from recipes.moving_digits.evaluation.figures import count_up
 from recipes.moving_digits.evaluation.outcomes import Outcome, watch
-from recipes.moving_digits.judges import STILL, DigitJudge, Reader, frechet_clips, frechet_frames
+from recipes.moving_digits.judges.features import frechet_clips, frechet_frames
+from recipes.moving_digits.judges.judge import DigitJudge
+from recipes.moving_digits.judges.reader import Reader
+from recipes.moving_digits.judges.tracking import STILL
 
 
 def evaluate(
@@ -67,7 +70,7 @@ def evaluate(
         raise bad("count", count, f"at most the {len(dataset)} clips of the data set")
     check_count("batch", batch)
     check_count("seed", seed, 0)
-    chosen = _possible(abilities, tasks)
+    chosen, told = _possible(abilities, tasks), _json(notes or {})
     if reference is not None and "text" in chosen and min(count, len(reference)) < 2:
         raise bad("reference", f"{len(reference)} clips for {count}", "2 for 2, or more")
     # What is not installed is missed now rather than after the first task's minutes.
@@ -75,60 +78,45 @@ def evaluate(
         require_torchmetrics()
     if "motion" in chosen:
         motion_score(dataset[0].frames)
-    run = _Run(abilities, dataset, judge, reader, batch, seed, count)
-    settings = run.settings(chosen, reference, notes or {})
+    batches = [range(i, min(i + batch, count)) for i in range(0, count, batch)]
+    work = _Work(abilities, dataset, judge, reader, seed)
     figures: dict[str, Figure] = {}
     outcomes: list[Outcome] = []
     for task in chosen:
-        bar = tqdm(run.batches(), task, math.ceil(count / batch), disable=not progress)
+        bar = tqdm(batches, task, disable=not progress)
         if task == "tokenizer":
-            figures |= run.reconstruct(indices for indices in bar)
+            figures |= work.reconstruct(bar)
             continue
-        clips, seen = zip(*(run.call(task, indices) for indices in bar), strict=True)
+        clips, seen = zip(*(work.call(task, indices) for indices in bar), strict=True)
         seen = [outcome for one in seen for outcome in one]
         figures |= count_up(seen)
         outcomes += seen
         if task == "text" and reference is not None:
-            figures |= run.frechet(torch.cat(clips), reference)
+            figures |= work.frechet(torch.cat(clips), reference)
+    settings = {
+        "tasks": chosen, "count": count, "batch": batch, "seed": seed,
+        "dataset": _describe(dataset),
+        "reference": None if reference is None else _describe(reference),
+        "judge": judge.fingerprint(),
+        "reader": None if reader is None else {"name": reader.name, "frames": reader.frames},
+        "given": GIVEN, "still": STILL,
+        "contar": contar.__version__, "torch": torch.__version__,
+        "notes": told,
+    }  # fmt: skip
     return Scores(figures, settings, tuple(outcomes))
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Work:
+    """A model under way, and who watches."""
+
     abilities: Abilities
     dataset: Clips
     judge: DigitJudge
     reader: Reader | None
-    batch: int
     seed: int
-    count: int
 
-    def settings(
-        self, tasks: Sequence[str], reference: Clips | None, notes: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return what the scores say of how they were made."""
-        reader = self.reader
-        return {
-            "tasks": tasks,
-            "count": self.count,
-            "batch": self.batch,
-            "seed": self.seed,
-            "dataset": _describe(self.dataset),
-            "reference": None if reference is None else _describe(reference),
-            "judge": self.judge.fingerprint(),
-            "reader": None if reader is None else {"name": reader.name, "frames": reader.frames},
-            "given": GIVEN,
-            "still": STILL,
-            "contar": contar.__version__,
-            "torch": torch.__version__,
-            "notes": _json(notes),
-        }
-
-    def batches(self) -> Iterator[list[int]]:
-        for start in range(0, self.count, self.batch):
-            yield list(range(start, min(start + self.batch, self.count)))
-
-    def call(self, task: str, indices: list[int]) -> tuple[Tensor, list[Outcome]]:
+    def call(self, task: str, indices: range) -> tuple[Tensor, list[Outcome]]:
         """Have clips made, and watch them."""
         samples = [self.dataset[index] for index in indices]
         captions = [sample.caption for sample in samples]
@@ -158,16 +146,14 @@ class _Run:
 
     def frechet(self, clips: Tensor, reference: Clips) -> dict[str, Figure]:
         """Return the distances from real clips."""
-        count = min(len(clips), len(reference))
-        others = torch.stack([reference[index].frames for index in range(count)])
-        near = frechet_frames(self.judge, others.flatten(0, 1), clips.flatten(0, 1))
-        far = frechet_clips(self.judge, others, clips)
-        return {
-            "text.frechet_frames": Figure(near, len(clips)),
-            "text.frechet_clips": Figure(far, len(clips)),
-        }
+        others = [reference[index].frames for index in range(min(len(clips), len(reference)))]
+        real = torch.stack(others)
+        near = frechet_frames(self.judge, real.flatten(0, 1), clips.flatten(0, 1))
+        far = frechet_clips(self.judge, real, clips)
+        distances = {"text.frechet_frames": near, "text.frechet_clips": far}
+        return {name: Figure(distance, len(clips)) for name, distance in distances.items()}
 
-    def reconstruct(self, batches: Iterable[list[int]]) -> dict[str, Figure]:
+    def reconstruct(self, batches: Iterable[range]) -> dict[str, Figure]:
         """Return how near a tokenizer brings clips back."""
         assert self.abilities.reconstruct is not None
         before, after = [], []

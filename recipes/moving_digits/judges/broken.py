@@ -21,13 +21,8 @@ def break_strokes(
 ) -> Float[Tensor, "n 28 28"]:
     """Return each picture broken in one of five ways, drawn at random, all equally often.
 
-    One side of it belongs to another digit; another is drawn over it; its strokes are rubbed out in
-    places; they melt; blocks of it are shifted, or those of another digit.
-
-    Args:
-        pictures: of digits, black is 0.
-        others: what they are mixed with.
-        generator: of the draws.
+    One side of it belongs to one of `others`; such a digit is drawn over it; its strokes are rubbed
+    out in places; they melt; blocks of it are shifted, or those of another digit. Black is 0.
     """
     count = len(pictures)
 

@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn import functional
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad
+from contar._errors import bad, check_tensor
 from contar._files import load_exactly, read_weights, write_whole
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.media import check_pixels
 from recipes.moving_digits.judges.mass import brightness, centres, windows
-from recipes.moving_digits.judges.votes import NONE, majority
 
 FEATURES = 32
-BROKEN = 10  # the class of what is no digit
+NONE = -1  # the label of what shows no digit
+BROKEN = 10  # its class
 SURE = 0.4  # least probability with which it names a digit
 _CHUNK = 512  # frames at once: 50 MB
 
@@ -132,3 +132,22 @@ class DigitJudge(nn.Module):
             judge = cls()
         load_exactly(judge, read_weights(file.parent, file.name), file.name)
         return judge.eval().requires_grad_(False)
+
+
+def load_judge() -> DigitJudge:
+    """Return the carried judge, by which all figures of moving digits are made."""
+    return DigitJudge.load(Path(__file__).parents[1] / "weights" / "judge.safetensors")
+
+
+def majority(labels: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
+    """Return the label that more than half of a clip's frames have, -1 where none has.
+
+    Raises:
+        ValueError: other labels.
+    """
+    check_tensor("labels", labels, (None, None), "[b, t]", kind="int")
+    if not labels.numel():
+        return labels.new_full((len(labels),), NONE)
+    most = labels.mode(dim=1).values
+    votes = (labels == most[:, None]).sum(1)
+    return most.where(2 * votes > labels.shape[1], NONE)

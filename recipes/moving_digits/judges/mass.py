@@ -23,9 +23,6 @@ def centres(grey: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     The mass of a pixel is its ink, how far its brightness lies above `FLOOR`, 1 for white. A frame
     shows nothing if it has less ink than `FAINTEST`, or if the ink is all over it rather than in
     one place: further from its centre than `WIDEST`. Noise of 20 levels of 255 changes neither.
-
-    Args:
-        grey: brightness in [0, 1].
     """
     ink = (grey - FLOOR).clamp_min(0) / (1 - FLOOR)
     total = ink.sum((1, 2))
@@ -54,11 +51,9 @@ def sharpness(frames: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, " n"]:
 
 
 def windows(grey: Float[Tensor, "n h w"], centre: Float[Tensor, "n 2"]) -> Float[Tensor, "n 28 28"]:
-    """Cut 28x28 pixels around each centre, whole pixels, black outside the frame.
+    """Cut 28x28 pixels around each centre (y, x), whole pixels, black outside the frame.
 
-    Args:
-        grey: brightness in [0, 1].
-        centre: (y, x) in pixels; NaN takes the middle of the frame.
+    Where a centre is NaN it is the middle of the frame.
     """
     sides = torch.tensor(grey.shape[1:], device=grey.device)
     middle = (sides - 1).to(grey.dtype) / 2

@@ -11,8 +11,8 @@ from PIL import Image
 from contar._errors import check_count
 from contar._typing import Int, Tensor, UInt8
 from contar.media import check_pixels
+from recipes.moving_digits.judges.judge import NONE, majority
 from recipes.moving_digits.judges.mass import brightness, centres, windows
-from recipes.moving_digits.judges.votes import NONE, majority
 
 _MARGIN = 8  # pixels of white around the window of 28
 _SIDE = 48  # the height at which the reader reads

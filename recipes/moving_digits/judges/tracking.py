@@ -5,7 +5,7 @@ import math
 from contar._errors import bad
 from contar._typing import Float, Tensor, UInt8
 from contar.media import check_pixels
-from recipes.moving_digits.data import DIRECTIONS
+from recipes.moving_digits.data.captions import DIRECTIONS
 from recipes.moving_digits.judges.mass import WINDOW, brightness, centres
 
 STILL = 0.2
@@ -49,21 +49,18 @@ def _slopes(places: Float[Tensor, "t n"]) -> list[float]:
 
 
 def speed_of(frames: UInt8[Tensor, "t h w 3"]) -> float:
-    """Return the speed in pixels a frame by least squares on the track, NaN where it is lost.
+    """Return pixels a frame by least squares on the track, NaN where it is lost.
 
-    Raises:
-        ValueError: no uint8 [t, h, w, 3], or fewer than two frames.
+    Errors as `direction_of`.
     """
     return math.hypot(*velocity_of(frames))
 
 
 def direction_of(frames: UInt8[Tensor, "t h w 3"]) -> str | None:
-    """Return where the bright mass moves to.
+    """Return where the bright mass moves to, the nearest of the eight `DIRECTIONS` of captions.
 
-    Returns:
-        The nearest of the eight `DIRECTIONS` of captions; None, it stands still, below
-        0.2 pixels a frame, which is 3.2 over a clip of 17 and half of the slowest 0.4; "lost" if
-        not more than half of the frames show anything.
+    None, it stands still, below 0.2 pixels a frame, which is 3.2 over a clip of 17 and half of the
+    slowest 0.4; "lost" if not more than half of the frames show anything.
 
     Raises:
         ValueError: no uint8 [t, h, w, 3], or fewer than two frames.
@@ -83,10 +80,6 @@ def bounced(frames: UInt8[Tensor, "t h w 3"], free: int) -> bool | None:
     touches a wall early enough that 8 frames are left, it has to go back in the 12 frames from the
     third after that on (its mass is not quite in the middle of its 28 pixels), at least half as
     fast. None is what meets no wall so early, moves less than 0.2 pixels a frame, or is lost.
-
-    Args:
-        frames: of the whole clip.
-        free: frames before any wall.
 
     Raises:
         ValueError: no uint8 [t, h, w, 3], or fewer than two free frames.

@@ -9,7 +9,7 @@ from contar._defaults import fixed_defaults
 from contar._errors import check_count
 from contar._random import seeded_weights
 from contar._typing import Float, Int, Tensor, UInt8
-from recipes.moving_digits.data import load_digits
+from recipes.moving_digits.data.handwriting import load_digits
 from recipes.moving_digits.judges.broken import (
     BROKEN_BELOW,
     WHOLE_ABOVE,
@@ -29,9 +29,7 @@ UNCLEAR = -100  # the class of what teaches nothing
 def train_judge(*, seed: int = 0, steps: int = 1500) -> DigitJudge:
     """Return a judge trained on the train digits of `load_digits`, ready to judge.
 
-    Half of what it sees is broken as `broken` does it, and no digit where too
-    little of it is left.
-
+    Half of what it sees is broken as `broken` does it, and no digit where too little of it is left.
     The same numbers give the same weights, on one kind of machine with one number of threads; the
     global random state is left as it was. 1,500 steps take 90 s on two CPU cores.
 
@@ -71,14 +69,8 @@ def whole_and_broken(
 ) -> tuple[UInt8[Tensor, "n 28 28"], Int[Tensor, " n"]]:
     """Return the first half of the pictures broken, the others mostly bent a little, and classes.
 
-    Args:
-        pictures: of digits.
-        labels: of them.
-        pool: of what the broken ones are mixed with.
-        generator: of the draws.
-
-    Returns:
-        Pictures, and the class of each: its digit, `BROKEN`, or `UNCLEAR` where neither holds.
+    They are mixed with those of `pool`. A class is the digit, `BROKEN`, or `UNCLEAR` where neither
+    holds.
     """
     half = len(pictures) // 2
     first, second = pictures.float().split([half, len(pictures) - half])
@@ -98,8 +90,8 @@ def distort(
 ) -> Float[Tensor, "n 28 28"]:
     """Return digits as a judge sees them in frames.
 
-    They are turned, scaled, slanted, shifted between pixels, blurred, dimmed, with haze and
-    noise, and cut out around their centre give or take a pixel.
+    They are turned, scaled, slanted, shifted between pixels, blurred, dimmed, with haze and noise,
+    and cut out around their centre give or take a pixel.
     """
     count = len(pictures)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -17,7 +17,7 @@ from contar.conditioning import encode_texts
 from contar.media import frames_to_pixels, motion_score
 from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training import Latents, fingerprint, processes
-from recipes.moving_digits.data import BouncingDigits
+from recipes.moving_digits.data.bouncing import BouncingDigits
 
 # A digit moves evenly, so its first pairs of frames say as much as all: the scores of 80 clips
 # correlate to 0.99999 and take a quarter of the time.
@@ -97,23 +97,16 @@ def digits_latents(
     with processes().main_process_first():
         if not (out / "latents.json").exists():
             out.mkdir(parents=True, exist_ok=True)
-            parts = (digits, vae, words, encoder)
-            _encode(*parts, scores=scores(), length=length, fps=fps, made_with=made_with).save(out)
+            made = _encode(digits, vae, words, encoder, scores(), length, fps, made_with)
+            made.save(out)
     return Latents.load(out, made_with=made_with)
 
 
 @torch.no_grad()
 def _encode(
-    digits: BouncingDigits,
-    vae: CausalVAE,
-    words: Any,
-    encoder: Any,
-    *,
-    scores: Tensor,
-    length: int,
-    fps: float,
-    made_with: dict[str, Any],
-) -> Latents:
+    digits: BouncingDigits, vae: CausalVAE, words: Any, encoder: Any,
+    scores: Tensor, length: int, fps: float, made_with: dict[str, Any],
+) -> Latents:  # fmt: skip
     tokenizer, device = VAETokenizer(vae), vae.device
     shift, scale = (x.to(device).view(-1, 1, 1, 1) for x in (tokenizer.shift, tokenizer.scale))
     moments, begins, captions = [], [], []
@@ -127,15 +120,17 @@ def _encode(
         moments.append(made.half().cpu())
         begins.append(drawn.begins.cpu())
         captions += digits.captions(drawn)
-    texts = list(dict.fromkeys(captions))
-    states, lengths = _states(texts, words, encoder, length)
+    texts, states = list(dict.fromkeys(captions)), []
+    for start in tqdm(range(0, len(texts), 2 * _CHUNK), desc="captions"):
+        states += encode_texts(texts[start : start + 2 * _CHUNK], words, encoder, length=length)
+    padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True).half().cpu()
     number = {text: i for i, text in enumerate(texts)}
     joined = torch.cat(moments)
     digest = hashlib.sha256(joined[:: max(1, len(joined) // 64)].numpy().tobytes())
     return Latents(
         moments=joined,
-        texts=states,
-        lengths=lengths,
+        texts=torch.nn.functional.pad(padded, (0, 0, 0, length - padded.shape[1])),
+        lengths=torch.tensor([len(state) for state in states], device="cpu"),
         text_of=torch.tensor([number[caption] for caption in captions], device="cpu"),
         motion_flow=scores,
         fps=torch.full((len(joined),), fps, dtype=torch.float32, device="cpu"),
@@ -143,17 +138,3 @@ def _encode(
         made_with=made_with,
         fingerprint=digest.hexdigest()[:16],
     )
-
-
-def _states(
-    texts: Sequence[str], words: Any, encoder: Any, length: int
-) -> tuple[Float[Tensor, "u l e"], Tensor]:
-    states = []
-    for start in tqdm(range(0, len(texts), 2 * _CHUNK), desc="captions"):
-        made = encode_texts(texts[start : start + 2 * _CHUNK], words, encoder, length=length)
-        padded = torch.nn.utils.rnn.pad_sequence(made, batch_first=True)
-        filled = torch.nn.functional.pad(padded, (0, 0, 0, length - padded.shape[1]))
-        states.append(
-            (filled.half().cpu(), torch.tensor([len(text) for text in made], device="cpu"))
-        )
-    return torch.cat([s for s, _ in states]), torch.cat([n for _, n in states])

@@ -35,9 +35,10 @@ from contar.training import (
 )
 from recipes import nova
 from recipes._nova.training import NovaStage, load_parts, quieten, train_network
-from recipes.moving_digits.data import FRAMES, BouncingDigits
-from recipes.moving_digits.evaluation import evaluate_pipeline
-from recipes.moving_digits.judges import load_judge
+from recipes.moving_digits.data.bouncing import BouncingDigits
+from recipes.moving_digits.data.moving import FRAMES
+from recipes.moving_digits.evaluation.pipeline import evaluate_pipeline
+from recipes.moving_digits.judges.judge import load_judge
 from recipes.moving_digits.model import (
     DEFAULTS,
     FPS,
@@ -51,12 +52,6 @@ from recipes.moving_digits.model import (
 )
 from recipes.moving_digits.stages.first_look import glance
 from recipes.moving_digits.stages.latents import digits_latents, scored
-
-# Folders of the trainings, and what their curves are called.
-STAGES = {
-    "vae": "tokenizer", "images": "first stage: text to image",
-    "video": "second stage: text to video",
-}  # fmt: skip
 
 
 def _stage(steps: int, batch: int, **other: Any) -> NovaStage:
@@ -175,63 +170,50 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
         check_own(out, ("latents", "glance", "model", "new-parts.txt"), out / "vae")
         with scored(clips, wait=(out / "latents").exists()) as scores:
             vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
-            parts = (clips, vae, words, encoder, out / "latents")
-            latents = digits_latents(
-                *parts, scores=scores, length=network(1).text_length, fps=FPS
-            ).to(processes().device)
-        return _train_networks(recipe, vae, latents, words, encoder, out, resume=resume)
+            options: Any = {"scores": scores, "length": network(1).text_length, "fps": FPS}
+            latents = digits_latents(clips, vae, words, encoder, out / "latents", **options)
+        parts = (vae, FlowMatchEulerDiscreteScheduler(), encoder, words)
+        return _train_networks(recipe, latents.to(processes().device), parts, out, resume)
 
 
 def _train_networks(
     recipe: MovingDigitsRecipe,
-    vae: CausalVAE,
     latents: Latents,
-    words: Any,
-    encoder: Any,
+    parts: tuple[CausalVAE, FlowMatchEulerDiscreteScheduler, Any, Any],
     out: Path,
-    *,
     resume: bool,
 ) -> Path:
     """Go the road from the latents on."""
-    scheduler = FlowMatchEulerDiscreteScheduler()
 
     def pipeline(model: nova.Nova) -> nova.NovaPipeline:
         defaults = {**DEFAULTS, "num_diffusion_steps": recipe.diffusion_steps}
-        parts = (model, vae, scheduler, encoder, words)
-        return nova.NovaPipeline(*parts, defaults=defaults, text_package=TEXT)
+        return nova.NovaPipeline(model, *parts, defaults=defaults, text_package=TEXT)
 
-    def trained(
-        stage: NovaStage, model: nova.Nova, name: str, data: Latents = latents
-    ) -> nova.Nova:
-        return train_network(
-            stage, pipeline(model), data, out / name, prompts=PROMPTS, resume=resume
-        )
-
+    options: Any = {"prompts": PROMPTS, "resume": resume}
     images = build(network(1, recipe.network))
     quieten(images)
     begin = latents.take(latents.begins.nonzero()[:, 0])
-    images = trained(recipe.images, images, "images", begin)
+    images = train_network(recipe.images, pipeline(images), begin, out / "images", **options)
     video = build(network(5, recipe.network))
     quieten(video)
     new = load_parts(video, images.state_dict())
     if processes().is_main_process:
         print("new in the second stage:", ", ".join(sorted({name.split(".")[0] for name in new})))
         (out / "new-parts.txt").write_text("\n".join(new) + "\n")
-    video = trained(recipe.video, video, "video")
+    video = train_network(recipe.video, pipeline(video), latents, out / "video", **options)
     target, device = out / "model", video.device
     if not processes().is_main_process:
         return target
     pipeline(video).to(torch.bfloat16).save_pretrained(target)
-    save_curves({title: out / name for name, title in STAGES.items()}, target / "curves.png")
+    curves = {
+        "tokenizer": out / "vae", "first stage: text to image": out / "images",
+        "second stage: text to video": out / "video",
+    }  # fmt: skip
+    save_curves(curves, target / "curves.png")
+    pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
     if recipe.looked and not (resume and (out / "glance" / "glance.json").exists()):
-        look(target, out / "glance", device, count=recipe.looked)
+        seen = glance(pipe, load_judge().to(device), out / "glance", count=recipe.looked)
+        print(json.dumps(seen))
     if recipe.judged and not (resume and (out / "scores" / "scores.json").exists()):
-        pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
         evaluate_pipeline(pipe, out / "scores", count=recipe.judged)
     return target
-
-
-def look(model: Path, out: Path, device: torch.device, *, count: int) -> None:
-    """Have the model make videos, and print what a judge sees in them."""
-    pipe = nova.from_pretrained(model, dtype=torch.float32).to(device)
-    print(json.dumps(glance(pipe, load_judge().to(device), out, count=count)))

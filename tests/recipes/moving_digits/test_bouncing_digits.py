@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipes.moving_digits import BouncingDigits, load_digits
-from recipes.moving_digits.data import DIRECTIONS, SPEEDS, Split
+from recipes.moving_digits import DIRECTIONS, SPEEDS, BouncingDigits, Split, load_digits
 from recipes.moving_digits.data.bouncing import ROOM, bounce, draw_frames, draw_strokes
 from recipes.moving_digits.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, NAMES
 from recipes.moving_digits.data.moving import AROUND

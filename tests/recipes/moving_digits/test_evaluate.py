@@ -9,6 +9,8 @@ import torch
 
 from contar.evaluation import Scores
 from recipes.moving_digits import (
+    DIRECTIONS,
+    SPEEDS,
     TASKS,
     Abilities,
     BouncingDigits,
@@ -17,8 +19,8 @@ from recipes.moving_digits import (
     evaluate,
     load_digits,
     real,
+    render,
 )
-from recipes.moving_digits.data import DIRECTIONS, SPEEDS, render
 
 REFERENCE = MovingDigits("test", 40, seed=1)
 

@@ -13,8 +13,7 @@ from other_defaults import defaults
 from PIL import Image
 from torch.nn import functional
 
-from recipes.moving_digits import DigitJudge, MovingDigits, load_digits, train_judge
-from recipes.moving_digits.judges import majority
+from recipes.moving_digits import DigitJudge, MovingDigits, load_digits, majority, train_judge
 from recipes.moving_digits.judges.broken import break_strokes, likeness
 from recipes.moving_digits.judges.judge import BROKEN
 from recipes.moving_digits.judges.training import UNCLEAR, distort, whole_and_broken

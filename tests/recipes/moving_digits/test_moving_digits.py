@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipes.moving_digits import MovingDigits, load_digits
-from recipes.moving_digits.data import DIRECTIONS, SPEEDS, Split, render
+from recipes.moving_digits import DIRECTIONS, SPEEDS, MovingDigits, Split, load_digits, render
 from recipes.moving_digits.data.captions import _MOVING, _MOVING_TEST, _STILL, _STILL_TEST, NAMES
 
 few = settings(max_examples=min(settings().max_examples, 100))

@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipes.moving_digits import (
+    DIRECTIONS,
+    SPEEDS,
     BouncingDigits,
     MovingDigits,
     bounced,
     direction_of,
     load_digits,
+    render,
+    sharpness,
     speed_of,
     track,
 )
-from recipes.moving_digits.data import DIRECTIONS, SPEEDS, render
-from recipes.moving_digits.judges import sharpness
 from recipes.moving_digits.judges.mass import FAINTEST, WIDEST, brightness, centres
 
 PICTURES = load_digits("train").pictures

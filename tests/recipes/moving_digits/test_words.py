@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from recipes.moving_digits import PROMPTS, left_open
-from recipes.moving_digits.data import DIRECTIONS, caption
+from recipes.moving_digits import DIRECTIONS, PROMPTS, caption, left_open
 
 
 def test_no_caption_of_training_or_test_leaves_anything_open():
