@@ -171,6 +171,11 @@ def check_device(name: str, value: object) -> None:
         raise bad(name, value, "a torch device, as 'cpu' or 'cuda'") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise bad(name, value, f"cpu, or one of the {torch.cuda.device_count()} cuda devices here")
+    if device.type not in ("cpu", "cuda", "meta"):
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, ImportError):
+            raise bad(name, value, "a device that torch has here") from None
 
 
 def check_tensor(

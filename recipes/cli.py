@@ -9,14 +9,15 @@ from typing import Any
 
 import tyro
 
-from recipes._cli import bench as bench_commands
-from recipes._cli import caching, preparing, suites
+from recipes._cli.bench import bench
+from recipes._cli.caching import cache
 from recipes._cli.demo import demo
 from recipes._cli.editing import edit
 from recipes._cli.errors import is_expected, is_first, one_line, options_of, refusal
 from recipes._cli.generating import generate
 from recipes._cli.looking import evaluate, info
 from recipes._cli.serving import serve
+from recipes._cli.suites import sample, scores
 
 Command = Callable[..., None]
 
@@ -25,13 +26,12 @@ def train() -> None:
     """Train a recipe: `contar train moving-digits --out RUN`; `contar train --help` says more."""
 
 
+def prepare() -> None:
+    """Score the shots of clips, and keep those of which a condition holds; see its --help."""
+
+
 def compare() -> None:
     """Train variants on one task at one budget: `contar compare --out OUT`; see its --help."""
-
-
-def bench() -> None:
-    """Measure a part of one's own size: `contar bench heads`; its `--help` says more."""
-    raise ValueError("bench: got nothing, allowed: heads")
 
 
 COMMANDS: dict[str, Command] = {
@@ -43,11 +43,11 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "train": train,
     "bench": bench,
-    "prepare": preparing.prepare,
-    "cache": caching.cache,
+    "prepare": prepare,
+    "cache": cache,
     "compare": compare,
-    "sample": suites.sample,
-    "scores": suites.scores,
+    "sample": sample,
+    "scores": scores,
 }
 
 
@@ -77,17 +77,24 @@ def main() -> None:
 
 
 def _commands(words: list[str]) -> tuple[str, Mapping[str, Command], list[str]]:
-    """Return the program, its commands, and the words for it: some commands have their own."""
-    program = "contar"
-    if words[:2] == ["bench", "heads"]:
-        return f"{program} bench", {"heads": bench_commands.heads}, words[1:]
-    if words[:1] in (["train"], ["compare"]):
-        from recipes._cli import recipes
+    """Return the program, its commands, and the words for it.
 
-        if words[0] == "train":
-            return f"{program} train", recipes.TRAIN, words[1:]
-        return program, {**COMMANDS, "compare": recipes.compare}, words
-    return program, COMMANDS, words
+    Commands whose options are a recipe's or a room's own are read when they are asked for.
+    """
+    match words:
+        case ["train", *rest]:
+            from recipes._cli.recipes import TRAIN
+
+            return "contar train", TRAIN, rest
+        case ["compare", *_]:
+            from recipes._cli.recipes import compare
+
+            return "contar", {"compare": compare}, words
+        case ["prepare", *_]:
+            from recipes._cli.preparing import prepare
+
+            return "contar", {"prepare": prepare}, words
+    return "contar", COMMANDS, words
 
 
 def _name(words: Sequence[str]) -> str:
@@ -109,8 +116,9 @@ def _parse(
             if name not in commands:  # --help, a slip or nothing: tyro tells and ends it
                 waiting = {each: _later(command) for each, command in commands.items()}
                 return tyro.extras.subcommand_cli_from_dict(waiting, prog=program, args=[*words])
+            config = (tyro.conf.DisallowNone,) if program == "contar" else ()  # a recipe's may be
             program = f"{program} {name}"
-            return tyro.cli(_later(commands[name]), prog=program, args=words[1:])
+            return tyro.cli(_later(commands[name]), prog=program, args=words[1:], config=config)
     except SystemExit as stop:
         if stop.code and is_first():
             print(f"contar: {refusal(said.getvalue())}; see {program} --help", file=sys.stderr)

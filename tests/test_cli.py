@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,15 @@ def test_info_counts_the_parameters_of_a_preset(capsys):
     assert "644,194,320" in capsys.readouterr().out
 
 
-_load_once = functools.cache(pipes.load_pipeline)
+_load = pipes.Loading.load
+_load_once = functools.cache(lambda *given: _load(pipes.Loading(*given)))
 
 
 @pytest.fixture(autouse=True)
 def _models_are_loaded_once(monkeypatch):
-    monkeypatch.setattr(pipes, "load_pipeline", _load_once)
+    names = [field.name for field in fields(pipes.Loading)]
+    load = lambda asked: _load_once(*(getattr(asked, name) for name in names))  # noqa: E731
+    monkeypatch.setattr(pipes.Loading, "load", load)
 
 
 def words(options: dict[str, object]) -> list[str]:
@@ -297,6 +301,8 @@ def test_info_states_parts_latents_memory_and_defaults_of_a_folder(capsys):
         ("--out: got 'xxx", {"out": "x" * 300 + ".mp4"}),
         ("--count: got '100001 of 1 prompts'", {"count": 100001, "out": "{seed}.mp4"}),
         ("--device: got", {"device": "cuda:99"}),
+        ("--device: got 'vulkan', allowed: a device that torch has", {"device": "vulkan"}),
+        ("--device: got 'meta', allowed: one that computes", {"device": "meta"}),
         ("--steps: got 0", {"steps": 0}),
         ("--diffusion-steps: got 0", {"diffusion_steps": 0}),
         ("--guidance: got nan", {"guidance": "nan"}),
@@ -358,6 +364,7 @@ def test_what_cannot_be_done_is_refused_before_generating(
             "--mask: got None, allowed: a file, or",
         ),
         (("evaluate", "none", "--count", "1"), "--count: got 1"),
+        (("evaluate", "none", "--count", "9" * 20), "--count: got 999"),
         (("evaluate", "none", "--lengths", "2", "1"), "--lengths: got [2, 1]"),
         (("evaluate", "none", "--fast", "--lengths", "1"), "--fast: got True"),
         (("cache", "nowhere"), "folder: no folder 'nowhere'"),
@@ -440,7 +447,9 @@ def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, c
         (("generate", "x", "--prompt-at", "a", "b"), "--prompt-at: got 'a', 'b', allowed: tuple"),
         (("generate", "x", "--out"), "--out: got too few, allowed: 1 values"),
         (("edit", "x"), "--out: got none, allowed: PATH"),
+        (("prepare", "clips"), "--out: got none, allowed: PATH; see contar prepare --help"),
         (("bench", "heads", "--width", "q"), "--width: got 'q', allowed: INT"),
+        (("bench", "tails"), "part: got 'tails', allowed: one of 'heads'; see"),
         (
             ("train", "moving-digits", "--out", "x", "--vae.run.steps", "0"),
             "--vae.run.steps: got 0, allowed: an integer of at least 1; see contar train moving",
@@ -696,7 +705,7 @@ def test_a_picture_that_the_shipped_model_does_not_know_is_warned_of(main, tmp_p
 
 
 def test_a_prompt_that_is_too_long_is_cut_which_a_short_line_says(main, tmp_path, caplog):
-    pipe = pipes.load_pipeline("moving-digits", None, None, None, False)
+    pipe = pipes.Loading().load()
     pipe.tokenizer.deprecation_warnings.clear()  # transformers says it once a process
     words = ("--frames", "1", "--steps", "1", "--out", str(tmp_path / "a.png"))
     logging.getLogger("transformers").addHandler(caplog.handler)

@@ -18,7 +18,6 @@ DOORS = {
     "contar/training/distilling.py:distill_head",
     "contar/training/loop.py:train",
     "recipes/_cli/generating.py:generate",
-    "recipes/_cli/preparing.py:prepare",
     "recipes/_cli/suites.py:sample",
     "recipes/_nova/distilling.py:train_head",
     "recipes/_nova/pipeline.py:NovaPipeline.__call__",

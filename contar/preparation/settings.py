@@ -17,7 +17,8 @@ class Preparation:
     """What is asked of each shot.
 
     Args:
-        steps: of `STEPS`; without "shots" each file is one.
+        steps: of shots, motion, text_area, duplicates, caption_length; without shots each file is
+            one.
         cut: change from frame to frame, from 0 to 255, that ends a shot.
         shortest: seconds of a shot, at least.
         stills: of each shot, of which text, hashes and functions are asked.

@@ -1,79 +1,17 @@
 """The command line of caches: a folder of files in one go, or shards in tasks."""
 
-import functools
 import shutil
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import tyro
 
-from recipes._cli.engines import (
-    Task,
-    Work,
-    alone,
-    device_kind,
-    device_of,
-    parent_of,
-)
-
-if TYPE_CHECKING:
-    from recipes.nova import NovaPipeline
+from recipes._cli.engines import Work, device_of, say_failed
+from recipes._cli.pipes import Loading, Options, load_once
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(model: str, device: str | None) -> "NovaPipeline":
-    """Return the pipeline, once a process, whose tasks follow one another."""
-    import torch
-
-    from recipes import nova
-
-    pipe = nova.from_pretrained(model, dtype=torch.float32)
-    pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return pipe
-
-
-@dataclass(frozen=True)
-class Caching(Task):
-    """A task of `contar cache` over shards.
-
-    Attributes:
-        folder: of the shards, absolute.
-        out: of the cache, absolute.
-        model: the pipeline.
-        kind: of device; None for what is there.
-        size: frames, rate, height and width of a clip.
-        retry: those clips and shards that failed.
-    """
-
-    folder: str
-    out: str
-    model: str
-    kind: str | None
-    size: dict[str, Any]
-    retry: bool
-
-    def work(self, rank: int, tasks: int) -> None:
-        """Encode the shards of a rank."""
-        from datatrove.utils.logging import logger
-
-        from contar.training import encode_shards
-        from recipes.clips import encoder_of
-
-        pipe = _loaded(self.model, device_of(rank, None, self.kind))
-        encode_shards(
-            Path(self.folder),
-            Path(self.out),
-            encoder_of(pipe, self.size),
-            rank=rank,
-            tasks=tasks,
-            retry=self.retry,
-            report=logger.info,
-            ended=self.orphaned,
-        )
-
-
-@tyro.conf.configure(tyro.conf.DisallowNone)
 def cache(
     folder: tyro.conf.Positional[Path],
     out: Path,
@@ -81,7 +19,7 @@ def cache(
     frames: int | None = None,
     fps: float | None = None,
     retry: bool = False,
-    work: Annotated[Work, tyro.conf.arg(name="")] = Work(),  # noqa: B008 - it is frozen
+    work: Options[Work] = Work(),
 ) -> None:
     """Encode captioned videos or pictures once, for `contar train cached`.
 
@@ -98,6 +36,7 @@ def cache(
         work: how it is done, of shards.
     """
     from contar._errors import bad, check_count, check_number
+    from recipes.clips import make_cache
 
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: no folder {str(folder)!r}")
@@ -105,65 +44,65 @@ def cache(
         check_count("frames", frames)
     if fps is not None:
         check_number("fps", fps, 0.01)
+    loading, failed = Loading(model, dtype="float32"), []
     if any(folder.glob("*.tar")):
-        _shards(folder, out, model, frames, fps, retry, work)
-        return
-    if retry or work != Work():
+        done = _share(folder, out, loading, {"frames": frames, "fps": fps}, retry, work)
+        if done is None:
+            return
+        count, failed = done
+    elif retry or work != Work():
         got = f"{folder} without .tar files beside options of shards"
         raise bad("folder", got, "shards, or none of these options")
-    _files(folder, out, model, frames, fps)
-
-
-def _files(folder: Path, out: Path, model: str, frames: int | None, fps: float | None) -> None:
-    """Make a cache of captioned files, as a whole or not at all."""
-    from contar._errors import bad
-    from recipes.clips import make_cache
-
-    if out.exists():
+    elif out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
-    made = make_cache(folder, _loaded(model, None), out, frames=frames, fps=fps)
-    print(f"{len(made)} clips: contar train cached --cache {out} --model {model} --out RUN")
+    else:
+        count = len(make_cache(folder, load_once(loading), out, frames=frames, fps=fps))
+    print(f"{count} clips: contar train cached --cache {out} --model {model} --out RUN")
+    say_failed(failed)
 
 
-def _shards(
-    folder: Path,
-    out: Path,
-    model: str,
-    frames: int | None,
-    fps: float | None,
-    retry: bool,
-    work: Work,
-) -> None:
-    """Make a cache of shards, or go on with it."""
+def _share(
+    folder: Path, out: Path, loading: Loading, asked: dict[str, Any], retry: bool, work: Work
+) -> tuple[int, list[Any]] | None:
+    """Return how many clips a cache of shards has, and what failed; None where Slurm has it now."""
     from contar.data import shard_files
-    from contar.training import (
-        failed_clips,
-        join_cache,
-        plan_cache,
-        shards_left,
-    )
+    from contar.training import failed_clips, join_cache, plan_cache, shards_left
     from recipes.clips import clip_size, made_with
 
-    kind = device_kind(None, work.engine, work.options())
-    place = str(Path(model).absolute()) if Path(model).exists() else model
-    pipe = _loaded(place, device_of(0, None, kind or "cpu"))
-    size = clip_size(pipe, frames=frames, fps=fps)
+    work.options()  # whether they are any
+    kind, place = work.device_kind(), loading.anywhere()
+    pipe = load_once(replace(place, device=device_of(0, kind or "cpu")))
+    size, run = clip_size(pipe, **asked), out / "run"
     known = {"data": folder.resolve().name, **made_with(pipe)}
-    with alone(out / "run", work.engine):
-        settings = {"model": model, "device": kind, **size}
+    with work.alone(run):
+        settings = {"model": loading.model, "device": kind, **size}
         plan_cache(shard_files(folder), out, made_with=known, settings=settings, tasks=work.tasks)
-        ranks = sorted({number % work.tasks for number in shards_left(out, retry=retry)})
         if work.engine == "local":
-            shutil.rmtree(out / "run" / "parts", ignore_errors=True)  # what killed runs left
-        run, source, target = (str(path.absolute()) for path in (out / "run", folder, out))
-        task = Caching(run, parent_of(work.engine), source, target, place, kind, size, retry)
-        if not work.carry(task, ranks, "the same command, later, ends it"):
-            return
+            shutil.rmtree(run / "parts", ignore_errors=True)  # what killed runs left
+        do = partial(_encode, folder.absolute(), out.absolute(), place, kind, size, retry)
+        left = shards_left(out, retry=retry)
+        if not work.share(run, do, left, "the same command, later, ends it"):
+            return None
         if left := shards_left(out):
             raise SystemExit(f"contar: {len(left)} shards are not done: without --retry it goes on")
         failed = list(failed_clips(out))
-        count = join_cache(out)
-    print(f"{count} clips: contar train cached --cache {out} --model {model} --out RUN")
-    if failed:
-        first = f"the first is {failed[0].file}: {failed[0].error}"
-        raise SystemExit(f"contar: {len(failed)} failed, {first}; --retry tries them again")
+        return join_cache(out), failed
+
+
+def _encode(
+    folder: Path,
+    out: Path,
+    loading: Loading,
+    kind: str | None,
+    size: dict[str, Any],
+    retry: bool,
+    *,
+    rank: int,
+    **share: Any,
+) -> None:
+    """Encode the shards of a rank."""
+    from contar.training import encode_shards
+    from recipes.clips import encoder_of
+
+    pipe = load_once(replace(loading, device=device_of(rank, kind)))
+    encode_shards(folder, out, encoder_of(pipe, size), rank=rank, retry=retry, **share)

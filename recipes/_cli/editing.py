@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from recipes._cli.pipes import Asked, Shape, check_apart, frame_size, seeded
+from recipes._cli.pipes import Asked, Options, Shape, check_apart, seeded
 
 if TYPE_CHECKING:
     from contar._typing import Tensor
     from recipes.nova import NovaPipeline
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 def edit(
     given: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")],
     out: Path,
@@ -23,7 +22,7 @@ def edit(
     canvas: tuple[int, int, int, int] | None = None,
     grow: int = 1,
     frames: int | None = None,
-    asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),  # noqa: B008 - it is frozen
+    asked: Options[Asked] = Asked(),
 ) -> None:
     """Make a part of a picture or of a video anew; the rest comes back as it was.
 
@@ -70,8 +69,7 @@ def edit(
         **asked.options(pipe, {}),
     )  # fmt: skip
     write_video(result.frames[0], out, fps=shape.fps)
-    more = {"prompt": prompt, "seed": asked.seed, "model": asked.model}
-    shape.say(out, begun, as_json=asked.as_json, **more)
+    shape.say(out, begun, asked, prompt=prompt, seed=asked.seed)
 
 
 def _fit(
@@ -99,20 +97,21 @@ def _fit(
     from contar.media import fit_frames
     from contar.tokenizers import VAETokenizer, longest_clip
 
-    tokenizer, defaults = VAETokenizer(pipe.vae), pipe.config["defaults"]
-    most = min(len(clip), defaults["num_frames"])
-    count = longest_clip(tokenizer, most) if frames is None else frames
-    tokenizer.latent_frames(count, "frames")
-    clip = clip[: longest_clip(tokenizer, min(len(clip), count))]
+    tokenizer = VAETokenizer(pipe.vae)
+    if frames is None:
+        most = min(len(clip), pipe.config["defaults"]["num_frames"])
+        frames = longest_clip(tokenizer, most)
+    tokenizer.latent_frames(frames, "frames")
+    clip = clip[: longest_clip(tokenizer, min(len(clip), frames))]
+    shape = Shape.of(pipe, frames, fps)
     top, right, bottom, left = canvas or (0, 0, 0, 0)
-    height, width = frame_size(pipe)
-    size = (height - top - bottom, width - left - right)
+    size = (shape.height - top - bottom, shape.width - left - right)
     if min(size) < 1:
-        raise bad("canvas", canvas, f"less than the result's {height} x {width} pixels")
+        allowed = f"less than the result's {shape.height} x {shape.width} pixels"
+        raise bad("canvas", canvas, allowed)
     if white is not None:
         white = fit_frames(white[: len(clip)], *size).float().mean(-1).round().byte()
         white = white[0] if len(white) == 1 else white
-    shape = Shape(count, width, height, fps or defaults["fps"])
     return shape, {"video": fit_frames(clip, *size), "mask": white}
 
 

@@ -4,13 +4,17 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from contar._work import Failure
 
 Engine = Literal["local", "slurm", "ray"]
+_MOST = 100_000  # tasks, each of which has files of its own
 _OURS = ("pipeline", "tasks", "workers", "logging_dir", "skip_completed", "depends", "self")
 
 
@@ -31,57 +35,164 @@ class Work:
     engine_options: tuple[str, ...] = ()
 
     def options(self) -> dict[str, Any]:
-        """Return the engine's options; errors as `check_engine`."""
-        return check_engine(self.engine, self.tasks, self.workers, self.engine_options)
+        """Return the engine's options, from "name=value", before any work is done.
 
-    def carry(self, task: "Task", ranks: Sequence[int], later: str) -> bool:
-        """Have the ranks' work done; return whether it is, or False where Slurm has it now.
+        Raises:
+            ImportError: datatrove is not installed, or ray for "ray".
+            ValueError: a count below 1, too many tasks, an unknown engine or option, a value of
+                another kind, or an option less than the engine needs.
+        """
+        from contar._errors import bad, check_choice, check_count, check_size
+
+        check_choice("engine", self.engine, ("local", "slurm", "ray"))
+        check_size("tasks", self.tasks, maximum=_MOST)
+        if check_count("workers", self.workers) > self.tasks:
+            raise bad("workers", self.workers, f"at most the number of tasks, {self.tasks}")
+        known = dict(inspect.signature(_executor(self.engine).__init__).parameters)
+        for name in _OURS:
+            known.pop(name, None)
+        given: dict[str, Any] = {}
+        for option in self.engine_options:
+            name, sign, value = option.partition("=")
+            if not sign or name not in known:
+                raise bad("engine_options", option, ", ".join(f"{n}=…" for n in known))
+            given[name] = _converted(option, value, known[name].annotation)
+        empty = inspect.Parameter.empty
+        needed = [n for n in known if known[n].default is empty and n not in given]
+        if needed:
+            allowed = f"{', '.join(f'{n}=…' for n in needed)} as well"
+            raise bad("engine_options", list(given), allowed)
+        return given
+
+    @contextmanager
+    def alone(self, run: Path) -> Iterator[None]:
+        """Keep other commands out of a run's folder, and work here from where a task is at work.
+
+        Raises:
+            ValueError: another is at work there.
+        """
+        from contar._lock import locked
+
+        with ExitStack() as held:
+            held.enter_context(locked(run))
+            if self.engine == "local":
+                for task in sorted(run.glob("tasks/*")):
+                    held.enter_context(locked(task))
+            yield
+
+    def device_kind(self, device: str | None = None) -> str | None:
+        """Return the kind of device that work is done on; None where only a task will see it."""
+        import torch
+
+        if device is not None:
+            return device.partition(":")[0]
+        if self.engine == "local":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if self.options().get("gpus_per_task") else None
+
+    def share(self, run: Path, do: Callable[..., object], units: Iterable[int], later: str) -> bool:
+        """Have tasks do what is left; return whether it is done, or False where Slurm has it now.
+
+        A task that ended is marked in RUN/tasks-N/completions. A mark of one that has work is taken
+        away.
 
         Args:
-            task: as in `carry`, as its errors.
-            ranks: likewise.
+            run: the folder of plan, marks and logs.
+            do: of a module, as it is pickled; called with `rank`, `tasks`, `report` and `ended`.
+            units: numbers of those that are left, each the work of the task `number % tasks`.
             later: what a person does once Slurm has done it.
+
+        Raises:
+            Exception: what a task raises; of Ray a ChildProcessError that names the log.
+            SystemExit: Ctrl-C; it is said that the same command goes on.
         """
-        if ranks:
-            how: Any = {"engine": self.engine, "tasks": self.tasks, "workers": self.workers}
-            carry(task, **how, options=self.options(), ranks=ranks)
-        if ranks and self.engine == "slurm":
+        ranks = sorted({number % self.tasks for number in units})
+        if not ranks:
+            return True
+        logs = run.absolute() / f"tasks-{self.tasks}"
+        marks = [logs / "completions" / f"{rank:05d}" for rank in range(self.tasks)]
+        marks[0].parent.mkdir(parents=True, exist_ok=True)
+        for rank, mark in enumerate(marks):
+            mark.unlink(missing_ok=True) if rank in ranks else mark.touch()
+        task = Task(str(run.absolute()), os.getpid() if self.engine == "local" else None, do)
+        how = {"tasks": self.tasks, "workers": self.workers, "logging_dir": str(logs)}
+        try:
+            _executor(self.engine)([task], **how, **self.options()).run()
+        except KeyboardInterrupt:
+            print("contar: stopped: the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
+        if self.engine == "slurm":
             print(f"{len(ranks)} tasks are handed to Slurm; {later}.")
             return False
+        failed = [rank for rank in ranks if self.engine == "ray" and not marks[rank].is_file()]
+        if failed:  # which datatrove only counts
+            log = logs / "logs" / f"task_{failed[0]:05d}.log"
+            raise ChildProcessError(f"{len(failed)} of {self.tasks} tasks did not end well: {log}")
         return True
 
 
-def check_engine(
-    engine: Engine, tasks: int, workers: int, options: Sequence[str]
-) -> dict[str, Any]:
-    """Return an engine's options, from "name=value", before any work is done.
+@dataclass(frozen=True)
+class Task:
+    """A share of a command's work, as an engine calls it in any process.
 
-    Raises:
-        ImportError: datatrove is not installed, or ray for "ray".
-        ValueError: a count below 1, an unknown engine or option, a value of another kind, or an
-            option less than the engine needs.
+    Attributes:
+        run: the folder of plan, marks and logs, absolute.
+        parent: the process of the command, without which the work ends; None where tasks outlive
+            it, as on Slurm: a task then keeps others of its rank out.
+        do: as in `Work.share`.
     """
-    from contar._errors import bad, check_choice, check_count
 
-    check_choice("engine", engine, ("local", "slurm", "ray"))
-    if check_count("workers", workers) > check_count("tasks", tasks):
-        raise bad("workers", workers, f"at most the number of tasks, {tasks}")
-    known = inspect.signature(_executor(engine).__init__).parameters
-    given: dict[str, Any] = {}
-    for option in options:
-        name, sign, value = option.partition("=")
-        if not sign or name not in known or name in _OURS:
-            allowed = ", ".join(f"{n}=…" for n in known if n not in _OURS)
-            raise bad("engine_options", option, allowed)
-        given[name] = _converted(option, value, known[name].annotation)
-    needed = [
-        name
-        for name, parameter in known.items()
-        if parameter.default is parameter.empty and name not in (*_OURS, *given)
-    ]
-    if needed:
-        raise bad("engine_options", list(given), f"{', '.join(f'{n}=…' for n in needed)} as well")
-    return given
+    run: str
+    parent: int | None
+    do: Callable[..., object]
+
+    def __post_init__(self) -> None:
+        if self.parent is not None:  # the command says how it went; what a task reports is shown
+            from datatrove.utils.logging import logger
+
+            logger.disable("datatrove")  # which tells whole traces
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # in a worker, too
+
+    def __call__(self, data: object, rank: int, tasks: int) -> None:
+        """Do the work of a rank."""
+        from datatrove.utils.logging import logger
+
+        from contar._lock import locked
+
+        with ExitStack() as held:
+            if self.parent is None:
+                held.enter_context(locked(Path(self.run) / "tasks" / f"{rank:05d}"))
+            self.do(rank=rank, tasks=tasks, report=logger.info, ended=self.orphaned)
+            if self.orphaned():
+                os._exit(1)  # or the engine would mark a rank as ended that is not
+
+    def orphaned(self) -> bool:
+        """Return whether the command has ended, as by SIGKILL, while its tasks go on."""
+        if self.parent is None or self.parent == os.getpid():
+            return False
+        try:
+            os.kill(self.parent, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+def device_of(rank: int, kind: str | None) -> str | None:
+    """Return the device of a rank, of a kind; of several GPUs one, by turns."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return kind if kind == "cpu" or count < 2 else f"cuda:{rank % count}"
+
+
+def say_failed(failed: "Sequence[Failure]") -> None:
+    """End with the first of what failed, if anything did."""
+    if failed:
+        first = f"the first is {failed[0].file}: {failed[0].error}"
+        raise SystemExit(f"contar: {len(failed)} failed, {first}; --retry tries them again")
 
 
 def _converted(option: str, value: str, annotation: Any) -> Any:
@@ -104,147 +215,16 @@ def _converted(option: str, value: str, annotation: Any) -> Any:
     raise bad("engine_options", option, " or ".join(told) or f"none: no text is a {wanted}")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A share of a command's work, as an engine calls it in any process; `work` does it.
-
-    Attributes:
-        run: the folder of plan, marks and logs, absolute.
-        parent: the process of the command, without which the work ends; None where tasks outlive
-            it, as on Slurm: a task then keeps others of its rank out.
-    """
-
-    run: str
-    parent: int | None
-
-    def __call__(self, data: object, rank: int, tasks: int) -> None:
-        """Do the work of a rank."""
-        from contar._lock import locked
-
-        with ExitStack() as held:
-            if self.parent is None:
-                held.enter_context(locked(Path(self.run) / "tasks" / f"{rank:05d}"))
-            self.work(rank, tasks)
-            if self.orphaned():
-                os._exit(1)  # or the engine would mark a rank as ended that is not
-
-    def work(self, rank: int, tasks: int) -> None:
-        """Do the work of a rank among the number of tasks."""
-        raise NotImplementedError
-
-    def orphaned(self) -> bool:
-        """Return whether the command has ended, as by SIGKILL, while its tasks go on."""
-        if self.parent is None or self.parent == os.getpid():
-            return False
-        try:
-            os.kill(self.parent, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-
-def parent_of(engine: Engine) -> int | None:
-    """Return the `parent` of a task: this process, where it is on one machine with its tasks."""
-    return os.getpid() if engine == "local" else None
-
-
-@contextmanager
-def alone(run: Path, engine: Engine) -> Iterator[None]:
-    """Keep other commands out of a run's folder, and a local one from where a task is at work.
-
-    Raises:
-        ValueError: another is at work there.
-    """
-    from contar._lock import locked
-
-    with ExitStack() as held:
-        held.enter_context(locked(run))
-        if engine == "local":
-            for task in sorted(run.glob("tasks/*")):
-                held.enter_context(locked(task))
-        yield
-
-
-def device_kind(device: str | None, engine: Engine, options: Mapping[str, Any]) -> str | None:
-    """Return the kind of device that work is done on; None where only a task will see it."""
-    import torch
-
-    if device is not None:
-        return device.partition(":")[0]
-    if engine == "local":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return "cuda" if options.get("gpus_per_task") else None
-
-
-def device_of(rank: int, device: str | None, kind: str | None) -> str | None:
-    """Return the device of a rank: the one that is given, or one of several GPUs, by turns."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if device is not None or kind == "cpu" or count < 2:
-        return device or kind
-    return f"cuda:{rank % count}"
-
-
-def carry(
-    task: Task,
-    *,
-    engine: Engine,
-    tasks: int,
-    workers: int,
-    options: Mapping[str, Any],
-    ranks: Sequence[int],
-) -> None:
-    """Have an engine call a task for each rank that has work; return at its end, of Slurm at once.
-
-    A rank that ended is marked in RUN/tasks-N/completions. A mark of one that has work is taken
-    away.
-
-    Args:
-        task: of a module, as it is pickled.
-        engine: "local", "slurm" or "ray".
-        tasks: among which the work is shared.
-        workers: how many of them at a time.
-        options: of `check_engine`.
-        ranks: with work; the others are marked as ended.
-
-    Raises:
-        Exception: what a task raises; of Ray a RuntimeError that names the log.
-        SystemExit: Ctrl-C; it is said that the same command goes on.
-    """
-    logs = Path(task.run) / f"tasks-{tasks}"
-    marks = logs / "completions"
-    marks.mkdir(parents=True, exist_ok=True)
-    for rank in range(tasks):
-        mark = marks / f"{rank:05d}"
-        mark.unlink(missing_ok=True) if rank in ranks else mark.touch()
-    executor = _executor(engine)
-    try:
-        executor(
-            [task], tasks=tasks, workers=workers, logging_dir=os.fspath(logs.absolute()), **options
-        ).run()
-    except KeyboardInterrupt:
-        print("contar: stopped: the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
-    if engine == "ray":  # of which datatrove only counts the tasks that failed
-        ended = [rank for rank in ranks if not (marks / f"{rank:05d}").is_file()]
-        if ended:
-            log = logs / "logs" / f"task_{ended[0]:05d}.log"
-            raise RuntimeError(f"{len(ended)} of {tasks} tasks of Ray did not end well: {log}")
-
-
 def _executor(engine: Engine) -> Any:
+    """Return datatrove's class for an engine."""
     try:
-        if engine == "slurm":
-            from datatrove.executor import SlurmPipelineExecutor as Executor
-        elif engine == "ray":
+        if engine == "ray":
             importlib.import_module("ray")  # which datatrove imports only once it runs
-            from datatrove.executor import RayPipelineExecutor as Executor
-        else:
-            from datatrove.executor import LocalPipelineExecutor as Executor
+        return getattr(
+            importlib.import_module("datatrove.executor"), f"{engine.title()}PipelineExecutor"
+        )
     except ImportError as error:
         missing = (error.name or "datatrove").partition(".")[0]
         package = f'"contar[{"ray" if missing == "ray" else "scale"}]"'
         needs = f"engine {engine!r} needs it: pip install {package}"
         raise ImportError(f"{missing} is not installed; {needs}") from None
-    return Executor

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any, get_args, get_type_hints
 
 import tyro
@@ -23,7 +24,8 @@ _OPTIONS = {
     "negative_prompt": "negative",
     "prompt frame": "prompt_at",
     "prompt frames": "prompt_at",
-    "as_json": "json",
+    "token_dim": "values",
+    "cond_dim": "cond_width",
 }
 # How tyro words what it cannot read, and how we do.
 _WORDINGS = (
@@ -36,7 +38,7 @@ _WORDINGS = (
      r"\1: got \2, allowed: FLOAT"),
     (r"Error parsing (?:recipe|comparison)\.(\S+): (\w+): (.*)", r"--\1.\2: \3"),
     (r"Error parsing (\S+): (.*)", r"\1: \2"),
-    (r"invalid choice (.+) for argument '(\S+)'\. Expected one of \((.*)\)\.?",
+    (r"invalid choice (.+) for argument '(\S+)'\. Expected one of \((.*?),?\)\.?",
      r"\2: got \1, allowed: one of \3"),
     (r"Missing value for argument '(\S+)'\. Expected (.*?)\.?", r"\1: got too few, allowed: \2"),
     (r"Missing from .*?: (--\S+) (\S+).*", r"\1: got none, allowed: \2"),
@@ -65,7 +67,7 @@ def options_of(command: Callable[..., object] | None) -> dict[str, str]:
 def is_expected(error: Exception) -> bool:
     """Return whether an error is what a person's words or machine can bring about."""
     full = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch's
-    usual = (ValueError, OSError, ImportError, MemoryError)
+    usual = (ValueError, OSError, ImportError, MemoryError, SubprocessError)
     return isinstance(error, usual) or (isinstance(error, RuntimeError) and full)
 
 

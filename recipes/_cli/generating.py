@@ -4,20 +4,20 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from recipes._cli.names import Wanted, name_files, read_prompts
-from recipes._cli.pipes import Asked, Shape, check_apart, frame_size, seeded
+from recipes._cli.names import name_files, read_prompts
+from recipes._cli.pipes import Asked, Options, Shape, check_apart, seeded
 
 if TYPE_CHECKING:
     from contar._typing import Tensor
     from recipes.nova import NovaPipeline
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 def generate(
     prompt: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT ...")
@@ -32,7 +32,7 @@ def generate(
     image: Path | None = None,
     video: Path | None = None,
     live: bool = False,
-    asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),  # noqa: B008 - it is frozen
+    asked: Options[Asked] = Asked(),
 ) -> None:
     """Generate images or videos from words; what is not given is the model's own default.
 
@@ -62,25 +62,23 @@ def generate(
     from contar.media import check_output, read_image, read_video, write_video
 
     wanted = name_files(out, read_prompts(prompt, prompts), count=count, seed=asked.seed)
-    _check(asked, wanted, prompt_at, frames)
-    _check_chunks(chunk, overlap)
+    _check(asked, frames, chunk, overlap, prompt_at)
     if image is not None and video is not None:
         raise bad("video", "a video and an image", "one of the two")
     for each in wanted:
+        check_output(each.file, fps=asked.fps, frames=frames, name="out")
         check_apart(each.file, prompts, image, video)
+        seeded(each.seed)
     picture = None if image is None else read_image(image, name="image")[None]
     shown = picture
     if video is not None:
         shown, _ = read_video(video, frames=1, name="video")  # whether it is one
     asked.warn_of_light("image" if video is None else "video", shown)
-    asked.warn(
-        [each.prompt for each in wanted],
-        shown=shown is not None,
-        moving=frames != 1,
-    )
+    said = [each.prompt for each in wanted]
+    asked.warn(said, shown=shown is not None, moving=frames != 1)
     asked.warn([text for _, text in prompt_at], shown=True)
     pipe = asked.load()
-    shape = _shape(pipe, frames, asked.fps)
+    shape = Shape.of(pipe, frames, asked.fps)
     changes = _chunks(pipe, shape.frames, chunk, overlap)
     for each in wanted:
         check_output(each.file, fps=shape.fps, frames=shape.frames, name="out")
@@ -88,54 +86,36 @@ def generate(
     options |= _given(pipe, shape, picture, video, changes)
     for number, each in enumerate(wanted, 1):
         begun, options["generator"] = time.monotonic(), seeded(each.seed)
-        said: Any = [(0, each.prompt), *prompt_at] if prompt_at else each.prompt
+        text: Any = [(0, each.prompt), *prompt_at] if prompt_at else each.prompt
         title = each.file.name if len(wanted) == 1 else f"{number}/{len(wanted)} {each.file.name}"
         pipe.set_progress_bar_config(desc=title, unit="set", disable=live)
         if live:
-            _write_live(pipe.stream(said, **options), each.file, shape, title)
+            _write_live(pipe.stream(text, **options), each.file, shape, title)
         else:
-            write_video(pipe(said, **options).frames[0], each.file, fps=shape.fps)
-        more = {"prompt": each.prompt, "prompt_at": list(prompt_at), "sample": each.sample}
-        more |= {"seed": each.seed, "model": asked.model}
-        shape.say(each.file, begun, as_json=asked.as_json, **more)
+            write_video(pipe(text, **options).frames[0], each.file, fps=shape.fps)
+        more = {"prompt_at": list(prompt_at), "sample": each.sample, "seed": each.seed}
+        shape.say(each.file, begun, asked, prompt=each.prompt, **more)
 
 
 def _check(
-    asked: Asked, wanted: Sequence[Wanted], prompt_at: Sequence[tuple[int, str]], frames: int | None
+    asked: Asked,
+    frames: int | None,
+    chunk: int | None,
+    overlap: int | None,
+    prompt_at: Sequence[tuple[int, str]],
 ) -> None:
     """Raise for what is wrong whatever the model is, before it is read."""
-    from contar._errors import check_count, check_text
-    from contar.media import check_output
+    from contar._errors import bad, check_count, check_text
 
     asked.check()
-    if frames is not None:
-        check_count("frames", frames)
+    for name, number in {"frames": frames, "overlap": overlap, "chunk": chunk}.items():
+        if number is not None:
+            check_count(name, number)
+    if overlap is not None and chunk is None:
+        raise bad("overlap", overlap, "none without a chunk")
     for frame, text in prompt_at:
         check_count("prompt_at", frame, 0)
         check_text("prompt_at", text)
-    for each in wanted:
-        check_output(each.file, fps=asked.fps, frames=frames, name="out")
-        seeded(each.seed)
-
-
-def _check_chunks(chunk: int | None, overlap: int | None) -> None:
-    """Raise for chunks that no model takes, and for an overlap without them."""
-    from contar._errors import bad, check_count
-
-    if overlap is not None:
-        check_count("overlap", overlap)
-        if chunk is None:
-            raise bad("overlap", overlap, "none without a chunk")
-    if chunk is not None:
-        check_count("chunk", chunk)
-
-
-def _shape(pipe: "NovaPipeline", frames: int | None, fps: float | None) -> Shape:
-    """Return the shape of what is made, where nothing else is asked for the model's own."""
-    height, width = frame_size(pipe)
-    defaults = pipe.config["defaults"]
-    length = defaults["num_frames"] if frames is None else frames
-    return Shape(length, width, height, defaults["fps"] if fps is None else fps)
 
 
 def _chunks(
@@ -199,21 +179,19 @@ def _write_live(pieces: Iterable[Any], out: Path, shape: Shape, title: str) -> N
     from contar.media import write_video
 
     bar = tqdm(total=shape.frames, desc=title, unit="frame")
+
+    def counted() -> Iterator[Any]:
+        for frame in chain.from_iterable(pieces):
+            bar.update()
+            yield frame
+
     usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with bar:
-            write_video(_counted(pieces, bar), out, fps=shape.fps)
+            write_video(counted(), out, fps=shape.fps)
     except KeyboardInterrupt:
         kept = f"the frames that were finished are in {out}" if bar.n else "nothing is written"
         print(f"contar: stopped: {kept}", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, usual)
-
-
-def _counted(pieces: Iterable[Any], bar: Any) -> Iterator[Any]:
-    """Yield the frames of pieces, each of which moves the bar."""
-    for piece in pieces:
-        for frame in piece:
-            bar.update()
-            yield frame

@@ -5,7 +5,6 @@ from pathlib import Path
 import tyro
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 def info(
     model: tyro.conf.Positional[str] = "nova-d48w1024-osp480",
     frames: int | None = None,
@@ -46,12 +45,12 @@ def evaluate(
     """
     import torch
 
-    from contar._errors import bad, check_count
+    from contar._errors import bad, check_count, check_size
     from recipes import nova
     from recipes.moving_digits import evaluate_pipeline, measure_drift
     from recipes.moving_digits.evaluation.drift import check_lengths
 
-    check_count("count", count, 2)
+    check_size("count", count, 2)
     check_count("seed", seed, 0)
     if lengths:
         check_lengths(lengths)

@@ -1,12 +1,13 @@
 """What commands with a pipeline share: their options, the pipeline, what they say they made."""
 
+import functools
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from contar._typing import Tensor
     from recipes.nova import NovaPipeline
+
+T = TypeVar("T")
+Options = Annotated[T, tyro.conf.arg(name="")]
+"""Fields of a dataclass that are a command's own options."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,42 @@ class Loading:
     tiling: bool = False
 
     def load(self) -> "NovaPipeline":
-        """Return the pipeline, on its device; errors as `load_pipeline`."""
-        return load_pipeline(self.model, self.device, self.dtype, self.heads, self.tiling)
+        """Return the pipeline, on its device.
+
+        Raises:
+            FileNotFoundError, ValueError, ImportError: as `nova.from_pretrained`.
+            ValueError: a device that is not here, or tiles of a tokenizer that knows none.
+        """
+        import torch
+
+        from contar._errors import bad, check_device
+        from recipes import nova
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_device("device", device)
+        if torch.device(device).type == "meta":
+            raise bad("device", device, "one that computes")
+        kind = self.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+        pipe = nova.from_pretrained(self.model, dtype=getattr(torch, kind), num_heads=self.heads)
+        pipe.to(device)
+        if self.tiling:
+            if not hasattr(pipe.vae, "use_tiling"):
+                raise bad("tiling", True, f"False: {type(pipe.vae).__name__} knows no tiles")
+            pipe.vae.enable_tiling()
+        return pipe
+
+    def anywhere(self) -> "Loading":
+        """Return the same for a process that begins in another folder."""
+        folder = Path(self.model)
+        return replace(self, model=str(folder.absolute())) if folder.exists() else self
+
+
+@functools.lru_cache(maxsize=1)
+def load_once(loading: Loading) -> "NovaPipeline":
+    """Return a pipeline without a bar, once a process, whose tasks follow one another."""
+    pipe = loading.load()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @dataclass(frozen=True)
@@ -143,9 +182,8 @@ class Asked(Loading, Drawing):
         if self.fast:
             from contar.generation import fast_changes
 
-            scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
             sets = pipe.config["defaults"]["num_inference_steps"]
-            changes = {**fast_changes(scheduler, sets), **changes}
+            changes = {**fast_changes(pipe.scheduler, sets), **changes}
         return {**self.call(), "plan_changes": dict(changes) or None}
 
 
@@ -158,48 +196,31 @@ class Shape:
     height: int
     fps: float
 
-    def say(self, file: Path, begun: float, *, as_json: bool, **more: object) -> None:
+    @classmethod
+    def of(cls, pipe: "NovaPipeline", frames: int | None, fps: float | None) -> "Shape":
+        """Return the shape of what a pipeline makes; None is its own."""
+        from contar.tokenizers import VAETokenizer
+
+        stride, defaults = VAETokenizer(pipe.vae).space_stride, pipe.config["defaults"]
+        height, width = (side * stride for side in pipe.transformer.sizes.latent)
+        return cls(frames or defaults["num_frames"], width, height, fps or defaults["fps"])
+
+    def say(self, file: Path, begun: float, asked: Asked, **more: object) -> None:
         """Print that a file was made, for a person or as a line of JSON.
 
         Args:
             file: of this shape.
             begun: when, by `time.monotonic`.
-            as_json: as a line of JSON.
-            more: that only JSON says: prompt, seed, model.
+            asked: of the model.
+            more: that only JSON says, as prompt and seed.
         """
-        if not as_json:
+        if not asked.as_json:
             count = "1 frame" if self.frames == 1 else f"{self.frames} frames"
             print(f"{count} of {self.width} x {self.height}: {file}", flush=True)
             return
-        known = {"file": str(file), **more, **asdict(self)}
+        known = {"file": str(file), **more, "model": asked.model, **asdict(self)}
         known["seconds"] = round(time.monotonic() - begun, 3)
         print(json.dumps(known, ensure_ascii=False), flush=True)
-
-
-def load_pipeline(
-    model: str, device: str | None, dtype: str | None, heads: tuple[int, int] | None, tiling: bool
-) -> "NovaPipeline":
-    """Return the pipeline of a command's options, on its device.
-
-    Raises:
-        FileNotFoundError, ValueError, ImportError: as `nova.from_pretrained`.
-        ValueError: a device that is not here, or tiles of a tokenizer that knows none.
-    """
-    import torch
-
-    from contar._errors import bad, check_device
-    from recipes import nova
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device("device", device)
-    kind = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    pipe = nova.from_pretrained(model, dtype=getattr(torch, kind), num_heads=heads)
-    pipe.to(device)
-    if tiling:
-        if not hasattr(pipe.vae, "use_tiling"):
-            raise bad("tiling", True, f"False: {type(pipe.vae).__name__} knows no tiles")
-        pipe.vae.enable_tiling()
-    return pipe
 
 
 def check_apart(out: Path, *read: Path | None) -> None:
@@ -224,12 +245,3 @@ def seeded(seed: int) -> "torch.Generator":
     if check_count("seed", seed, 0) >= 2**63:
         raise bad("seed", seed, "below 2**63")
     return torch.Generator().manual_seed(seed)
-
-
-def frame_size(pipe: "NovaPipeline") -> tuple[int, int]:
-    """Return height and width of what a pipeline makes, in pixels."""
-    from contar.tokenizers import VAETokenizer
-
-    stride = VAETokenizer(pipe.vae).space_stride
-    height, width = (side * stride for side in pipe.transformer.sizes.latent)
-    return height, width

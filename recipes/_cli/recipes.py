@@ -5,19 +5,18 @@ They are `contar compare` and those of `contar train`.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from contar._errors import bad
 from recipes import clips, moving_digits
+from recipes._cli.pipes import Options
 from recipes.compare import Comparison
 from recipes.compare import compare as run_comparison
+from recipes.moving_digits import MovingDigitsRecipe
 
 
 def compare(
     out: Path,
-    comparison: Annotated[Comparison, tyro.conf.arg(name="")] = Comparison(),  # noqa: B008
+    comparison: Options[Comparison] = Comparison(),
 ) -> None:
     """Train variants on one task at one budget; write a table, a plot and every run to OUT.
 
@@ -31,9 +30,7 @@ def compare(
 
 def digits(
     out: Path,
-    recipe: Annotated[moving_digits.MovingDigitsRecipe, tyro.conf.arg(name="")] = (
-        moving_digits.MovingDigitsRecipe()  # noqa: B008
-    ),
+    recipe: Options[MovingDigitsRecipe] = MovingDigitsRecipe(),
     resume: bool = False,
     smoke: bool = False,
 ) -> None:
@@ -46,16 +43,12 @@ def digits(
         smoke: in a minute, to see that the road holds; what it makes is noise. It has its own
             numbers, and takes no others.
     """
-    if smoke and recipe != moving_digits.MovingDigitsRecipe():
+    if smoke and recipe != MovingDigitsRecipe():
         raise bad("smoke", "numbers of the recipe as well", "one or the other")
     _say(moving_digits.run(moving_digits.smoke() if smoke else recipe, out, resume=resume))
 
 
-def cached(
-    out: Path,
-    recipe: Annotated[clips.CachedRecipe, tyro.conf.arg(name="")],
-    resume: bool = False,
-) -> None:
+def cached(out: Path, recipe: Options[clips.CachedRecipe], resume: bool = False) -> None:
     """Train a model on with a cache of one's own clips, to a pipeline in OUT/model.
 
     Args:
@@ -68,7 +61,7 @@ def cached(
 
 def tokenizer(
     out: Path,
-    recipe: Annotated[clips.TokenizerRecipe, tyro.conf.arg(name="")],
+    recipe: Options[clips.TokenizerRecipe],
     resume: bool = False,
 ) -> None:
     """Train a model's tokenizer on with one's own clips; train its network next.
@@ -84,7 +77,7 @@ def tokenizer(
 
 def head(
     out: Path,
-    recipe: Annotated[clips.HeadRecipe, tyro.conf.arg(name="")],
+    recipe: Options[clips.HeadRecipe],
     resume: bool = False,
 ) -> None:
     """Teach a model a head that draws a token in a pass or two, to a pipeline in OUT/model.

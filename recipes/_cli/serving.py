@@ -1,20 +1,16 @@
 """The command line of the page."""
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from recipes._cli.pipes import Loading
+from recipes._cli.pipes import Loading, Options
 
 
-@tyro.conf.configure(tyro.conf.DisallowNone)
 def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     frames: int | None = None,
     waiting: int = 32,
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = Loading(),  # noqa: B008 - it is frozen
+    loading: Options[Loading] = Loading(),
 ) -> None:
     """Open a page in which to type a sentence and watch the frames appear, set by set.
 

@@ -1,21 +1,14 @@
 """The command line of suites: samples for official evaluators, and the scores that they write."""
 
-import functools
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from recipes._cli.engines import (
-    Task,
-    Work,
-    alone,
-    device_kind,
-    device_of,
-    parent_of,
-)
-from recipes._cli.pipes import Drawing, Loading, seeded
+from recipes._cli.engines import Work, device_of, say_failed
+from recipes._cli.pipes import Drawing, Loading, Options, load_once, seeded
 
 if TYPE_CHECKING:
     from contar.evaluation import Suite
@@ -25,64 +18,6 @@ PAPER: dict[str, Any] = {"steps": 128, "guidance": 7.0, "motion_flow": 5.0}
 PAPER_FRAMES = 33
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(loading: Loading) -> Any:
-    """Return the pipeline, once a process, whose tasks follow one another."""
-    pipe = loading.load()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@dataclass(frozen=True)
-class Sampling(Task):
-    """A task of `contar sample`.
-
-    Attributes:
-        out: folder of the samples, absolute.
-        loading: of the model.
-        work: how it is done; another number of tasks may go on.
-        kind: of device, where the loading names none; None for what is there.
-        retry: those units that failed.
-    """
-
-    out: str
-    loading: Loading
-    kind: str | None
-    retry: bool
-
-    def work(self, rank: int, tasks: int) -> None:
-        """Make the units of a rank."""
-        from datatrove.utils.logging import logger
-
-        from contar.evaluation import read_plan, sample_units
-
-        _, settings = read_plan(self.out)
-        call = settings["call"]
-        pipe = self.pipeline(rank, call)
-
-        def make(text: str, seed: int) -> Any:
-            return pipe(text, generator=seeded(seed), **call).frames[0]
-
-        sample_units(
-            self.out,
-            make,
-            fps=call["fps"] or pipe.config["defaults"]["fps"],
-            rank=rank,
-            tasks=tasks,
-            retry=self.retry,
-            report=logger.info,
-            ended=self.orphaned,
-        )
-
-    def pipeline(self, rank: int, call: dict[str, Any]) -> Any:
-        """Return the pipeline of a rank; a ValueError if it refuses the call's arguments."""
-        device = device_of(rank, self.loading.device, self.kind)
-        pipe = _loaded(replace(self.loading, device=device))
-        pipe.stream("", **call)  # checks all, and generates nothing yet
-        return pipe
-
-
-@tyro.conf.configure(tyro.conf.DisallowNone)
 def sample(
     suite: tyro.conf.Positional[str],
     prompts: Path | None = None,
@@ -94,9 +29,9 @@ def sample(
     samples: int = 1,
     retry: bool = False,
     check: bool = False,
-    drawing: Annotated[Drawing, tyro.conf.arg(name="")] = Drawing(),  # noqa: B008 - it is frozen
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = Loading(),  # noqa: B008 - likewise
-    work: Annotated[Work, tyro.conf.arg(name="")] = Work(),  # noqa: B008 - likewise
+    drawing: Options[Drawing] = Drawing(),
+    loading: Options[Loading] = Loading(),
+    work: Options[Work] = Work(),
 ) -> None:
     """Sample a suite for its official evaluator, which reads OUT/SUITE; the same call goes on.
 
@@ -122,6 +57,7 @@ def sample(
     from contar.evaluation import (
         check_samples,
         clear_parts,
+        failed_units,
         plan_suite,
         read_rewritten,
         read_suite,
@@ -136,24 +72,45 @@ def sample(
         _say_problems(check_samples(chosen, folder), folder, len(chosen.files))
         return
     call = _call(chosen, drawing, frames, paper)
-    device = device_kind(loading.device, work.engine, work.options())
+    work.options()  # whether they are any
+    device = work.device_kind(loading.device)
     if device is not None and loading.dtype is None:
         loading = replace(loading, dtype="bfloat16" if device == "cuda" else "float32")
-    settings = {**asdict(loading), "device": device, "call": call}
-    if Path(loading.model).exists():
-        loading = replace(loading, model=str(Path(loading.model).absolute()))
-    with alone(out / "run", work.engine):
-        plan_suite(chosen, out, settings)
+    with work.alone(out / "run"):
+        plan_suite(chosen, out, {**asdict(loading), "device": device, "call": call})
         if work.engine == "local":
             clear_parts(out)
-        ranks = sorted({number % work.tasks for number in units_left(out, retry=retry)})
-        places = str((out / "run").absolute()), parent_of(work.engine), str(out.absolute())
-        task = Sampling(*places, loading, device, retry)
-        if work.engine == "local" and work.workers == 1 and ranks:
-            task.pipeline(ranks[0], call)  # a refusal comes before the engine's log
-        done = work.carry(task, ranks, "with --check you see what is missing")
-    if done:
-        _say_end(chosen, out)
+        do = partial(_make, out.absolute(), loading.anywhere(), device, call, retry)
+        left = units_left(out, retry=retry)
+        if not work.share(out / "run", do, left, "with --check you see what is missing"):
+            return
+    failed = list(failed_units(out))
+    done = len(chosen.units) - len(units_left(out)) - len(failed)
+    print(f"{done} of {len(chosen.units)}: {out / chosen.name}")
+    say_failed(failed)
+
+
+def _make(
+    out: Path,
+    loading: Loading,
+    kind: str | None,
+    call: dict[str, Any],
+    retry: bool,
+    *,
+    rank: int,
+    **share: Any,
+) -> None:
+    """Make the samples of a rank."""
+    from contar.evaluation import sample_units
+
+    pipe = load_once(replace(loading, device=loading.device or device_of(rank, kind)))
+    pipe.stream("", **call)  # checks all, and generates nothing yet
+
+    def make(text: str, seed: int) -> Any:
+        return pipe(text, generator=seeded(seed), **call).frames[0]
+
+    fps = call["fps"] or pipe.config["defaults"]["fps"]
+    sample_units(out, make, fps=fps, rank=rank, retry=retry, **share)
 
 
 def _call(chosen: "Suite", drawing: Drawing, frames: int | None, paper: bool) -> dict[str, Any]:
@@ -178,18 +135,6 @@ def _call(chosen: "Suite", drawing: Drawing, frames: int | None, paper: bool) ->
             "frames", frames, f"at least {chosen.frames}, without which {chosen.name} breaks off"
         )
     return {"num_frames": 1 if picture else frames, **drawing.call()}
-
-
-def _say_end(chosen: "Suite", out: Path) -> None:
-    """Say how many units there are; SystemExit if some failed."""
-    from contar.evaluation import failed_units, units_left
-
-    failed = list(failed_units(out))
-    done = len(chosen.units) - len(units_left(out)) - len(failed)
-    print(f"{done} of {len(chosen.units)}: {out / chosen.name}")
-    if failed:
-        first = f"the first is {failed[0].file}: {failed[0].error}"
-        raise SystemExit(f"contar: {len(failed)} failed, {first}; --retry tries them again")
 
 
 def _say_problems(problems: list[str], folder: Path, count: int) -> None:

@@ -20,7 +20,7 @@ from contar._lock import locked
 from contar.evaluation import check_samples, read_plan, read_suite
 from contar.media import read_video
 from recipes._cli import suites
-from recipes._cli.engines import Work, check_engine
+from recipes._cli.engines import Work
 from recipes._cli.pipes import Drawing, Loading
 
 pytest.importorskip("datatrove")
@@ -54,7 +54,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch):
     pipe = Fake()
-    monkeypatch.setattr(suites, "_loaded", lambda loading: pipe)
+    monkeypatch.setattr(suites, "load_once", lambda loading: pipe)
     return pipe
 
 
@@ -125,7 +125,7 @@ def forked(out: Path, prompts: Path, **options: Any) -> int:
     return child
 
 
-def test_bytes_are_the_same_in_one_share_or_three_by_any_workers_and_kills(tmp_path):
+def test_bytes_are_the_same_in_one_share_or_three_by_any_workers_and_kills(tmp_path, capfd):
     prompts = listed(tmp_path, 6)
     suite = read_suite("prompts", prompts)
     run(tmp_path / "whole", prompts)
@@ -135,6 +135,9 @@ def test_bytes_are_the_same_in_one_share_or_three_by_any_workers_and_kills(tmp_p
     assert contents(tmp_path / "three" / "prompts") == made
     run(tmp_path / "two", prompts, tasks=3, workers=2, engine_options=("start_method=fork",))
     assert contents(tmp_path / "two" / "prompts") == made
+    told = capfd.readouterr().err
+    assert "00005-0.mp4" in told
+    assert "datatrove" not in told  # whose banner and traces are its own
 
     draws, within = random.Random(1), 0
     for number in range(10):
@@ -318,7 +321,7 @@ def test_an_engines_options_are_its_own(tmp_path, refuses):
         with refuses("engine_options", repr(option)):
             run(tmp_path / "out", prompts, engine_options=options, **slurm)
     options = ("time=24", "partition=7", "requeue=False", "cpus_per_task=2", "with_srun=true")
-    assert check_engine("slurm", 1, 1, options) == {
+    assert Work("slurm", 1, 1, options).options() == {
         "time": "24", "partition": "7", "requeue": False, "cpus_per_task": 2, "with_srun": True,
     }  # fmt: skip
     with refuses("workers", "2"):
@@ -347,6 +350,14 @@ def test_slurm_gets_an_array_whose_tasks_make_their_shares(fake, slurm, tmp_path
         share._run_for_rank(1)
 
 
+def test_slurm_that_refuses_is_told_on_one_line(fake, main, slurm, tmp_path):
+    (tmp_path / "tools" / "sbatch").write_text("#!/bin/sh\nexit 3\n")
+    call = ("--prompts", str(listed(tmp_path, 1)), "--out", str(tmp_path / "out"))
+    options = ("--engine", "slurm", "--engine-options", "time=1", "partition=2")
+    with pytest.raises(SystemExit, match=r"^contar: .*sbatch.* status 3"):
+        main("sample", "prompts", *call, *options)
+
+
 @pytest.mark.scale
 @pytest.mark.filterwarnings("default")  # an error of the thread that submits a task is never seen
 def test_ray_makes_the_same_bytes_and_says_which_task_failed(tmp_path, ray_cluster, monkeypatch):
@@ -364,7 +375,7 @@ def test_ray_makes_the_same_bytes_and_says_which_task_failed(tmp_path, ray_clust
     (tmp_path / "ray" / "prompts" / "00002-0.mp4").unlink()
     with (
         locked(tmp_path / "ray" / "run" / "tasks" / "00002"),
-        pytest.raises(RuntimeError, match=r"1 of 3 tasks of Ray did not end well: .*00002.log"),
+        pytest.raises(ChildProcessError, match=r"1 of 3 tasks did not end well: .*00002.log"),
     ):
         run(tmp_path / "ray", prompts, tasks=3, engine="ray", engine_options=ray_cluster)
 

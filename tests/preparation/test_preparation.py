@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from contar.preparation import (
     scoring,
     shards_left,
 )
-from recipes._cli.preparing import Scoring
+from recipes._cli.engines import Task
 
 for package in ("datatrove", "imagehash", "pyarrow", "rapidocr", "scenedetect"):
     pytest.importorskip(package)
@@ -427,7 +428,9 @@ def test_the_command_line_goes_the_whole_way(main, tmp_path, capsys, folder):
         (place / name).write_bytes((folder / name).read_bytes())
     score = ["prepare", str(place), "--out", out, "--steps", "motion", "caption_length"]
     main(*score)
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert "2 of 2: empty.mp4" in told
+    assert "datatrove" not in told  # whose banner and traces are its own
     assert f"1 shots of 1 files, of which 0 are duplicates: {out}/scores.parquet" in said
     assert "1 files failed" in said
     main("prepare", "--apply", "motion > 0.5 and caption_length <= 256", "--out", out)
@@ -458,7 +461,7 @@ def test_a_task_whose_command_is_gone_ends_without_the_mark_of_an_engine(tmp_pat
     def ends_with(parent: int) -> int:
         child = os.fork()
         if not child:
-            Scoring(str(out / "run"), parent, str(out), False)(None, 0, 1)
+            Task(str(out / "run"), parent, partial(score_files, out))(None, 0, 1)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
