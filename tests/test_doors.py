@@ -33,7 +33,6 @@ from contar.heads import DiffusionMLP, EnergyHead, MeanFlowHead, MixtureHead
 from contar.ordering import SetSchedule, full_mask, random_order, raster_order, set_sizes
 from contar.ordering import truncated_normal_mask as normal_mask
 from contar.tokenizers import CausalVAE, OpenSoraVAE, patchify
-from contar.tokenizers._tiles import tiled
 from recipes import mar, nova
 from recipes._shared.sizes import check_tower
 
@@ -231,13 +230,3 @@ def test_the_small_tokenizer_refuses_other_sizes_and_measures(
 ) -> None:
     with refuses(name):
         CausalVAE(**changes)
-
-
-def test_tiles_need_a_function_frames_and_a_factor(refuses: Any) -> None:
-    x = torch.zeros(1, 1, 1, 8, 8)
-    for name, given in (
-        ("function", (None, x, 4, 1)), ("x", (abs, [1], 4, 1)), ("x", (abs, x[0, 0, 0, 0], 4, 1)),
-        ("factor", (abs, x, 4, "1")), ("factor", (abs, x, 4, math.nan)), ("factor", (abs, x, 4, 0)),
-    ):  # fmt: skip
-        with refuses(name):
-            tiled(*given)  # type: ignore[arg-type]

@@ -9,17 +9,15 @@ from contar.tokenizers.protocol import Tokenizer, latent_frames, longest_clip
 
 if TYPE_CHECKING:
     from contar.tokenizers.causal_vae import CausalVAE
-    from contar.tokenizers.memory import vae_memory
     from contar.tokenizers.opensora import OpenSoraVAE
-    from contar.tokenizers.vae import KNOWN_VAES, VAETokenizer
+    from contar.tokenizers.vae import KNOWN_VAES, VAETokenizer, vae_memory
 else:  # these import diffusers
     __getattr__ = lazily(
         __name__,
         {
             "causal_vae": ("CausalVAE",),
-            "memory": ("vae_memory",),
             "opensora": ("OpenSoraVAE",),
-            "vae": ("KNOWN_VAES", "VAETokenizer"),
+            "vae": ("KNOWN_VAES", "VAETokenizer", "vae_memory"),
         },
     )
 

@@ -4,24 +4,16 @@ from collections.abc import Callable
 
 import torch
 
-from contar._errors import bad, check_callable, check_number, check_size, check_tensor
 from contar._typing import Float, Tensor
 
 
 def tiles(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
     """Cut a range into tiles of `size` that overlap; a shorter last one makes up the rest.
 
-    Raises:
-        ValueError: a number below 1, or an overlap that is not below the size.
-
     Example:
         >>> tiles(25, 17, 1)
         [(0, 17), (16, 25)]
     """
-    check_size("length", length)
-    check_size("size", size)
-    if check_size("overlap", overlap, 0) >= size:
-        raise bad("overlap", overlap, f"from 0 to {size - 1}")
     starts = range(0, max(1, length - overlap), size - overlap)
     return [(start, min(start + size, length)) for start in starts]
 
@@ -36,35 +28,25 @@ def tiled(
     Args:
         function: from a tile to its result, of `factor` times its side.
         x: frames; all of the clip's frames go along with each tile.
-        size: side of a tile, in pixels of `x`.
+        size: side of a tile, in pixels of `x`; a quarter of it times `factor` is whole.
         factor: side of a result over the side of its tile.
-
-    Raises:
-        ValueError: a size below 1, or one whose quarter the factor does not make a whole number of
-            pixels.
     """
-    check_callable("function", function)
-    check_tensor("x", x, (..., None, None), "[..., h, w]")
-    check_number("factor", factor, 1e-6)
     height, width = x.shape[-2:]
-    overlap = check_size("size", size) // 4
-    if (size * factor) % 1 or (overlap * factor) % 1:
-        raise bad("size", size, f"one whose quarter times {factor} is whole")
-    total, weight = None, None
+    overlap = size // 4
+    edge, total, weight = round(overlap * factor), None, None
     for top, bottom in tiles(height, size, overlap):
         for left, right in tiles(width, size, overlap):
             out = function(x[..., top:bottom, left:right])
-            if total is None:
+            if total is None or weight is None:
                 shape = (*out.shape[:-2], round(height * factor), round(width * factor))
                 total, weight = out.new_zeros(shape), out.new_zeros(shape[-2:])
-            edge = round(overlap * factor)
             rows = _ramp(out.shape[-2], edge, first=top == 0, last=bottom == height, like=out)
             columns = _ramp(out.shape[-1], edge, first=left == 0, last=right == width, like=out)
             share = rows[:, None] * columns
             y, x_ = round(top * factor), round(left * factor)
             place = (..., slice(y, y + out.shape[-2]), slice(x_, x_ + out.shape[-1]))
             total[place] += out * share
-            weight[place] += share  # type: ignore[index]
+            weight[place] += share
     return total / weight  # type: ignore[operator]
 
 

@@ -3,24 +3,14 @@
 from collections.abc import Sequence
 
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import (
-    AutoencoderMixin,
-    DecoderOutput,
-    DiagonalGaussianDistribution,
-)
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
 from contar._errors import DEEPEST, bad, check_grid, check_numbers, check_size, check_tensor, plain
 from contar._layers import CausalConv3d
-from contar._models import Model
 from contar._typing import Float, Tensor
-from contar.tokenizers.past import Past
-from contar.tokenizers.protocol import check_clip
-
-STRIDES = (4, 8)  # frames, pixels
+from contar.tokenizers.autoencoder import Autoencoder
 
 
 class FrameNorm(nn.GroupNorm):
@@ -30,6 +20,32 @@ class FrameNorm(nn.GroupNorm):
         """Normalise."""
         frames = super().forward(rearrange(input, "b c t h w -> (b t) c h w"))
         return rearrange(frames, "(b t) c h w -> b c t h w", b=len(input))
+
+
+class Past:
+    """The frames that causal convolutions saw last, in the order in which they are called.
+
+    Args:
+        frames: of each convolution, [b, c, kernel - 1, h, w]; None begins a clip.
+
+    Attributes:
+        begins: whether a clip begins.
+        latest: likewise after the calls so far, for the next piece of the clip.
+    """
+
+    def __init__(self, frames: Sequence[Tensor] | None) -> None:
+        self.begins = frames is None
+        self.latest: list[Tensor] = []
+        self._frames = iter(frames or ())
+
+    def convolve(self, conv: CausalConv3d, x: Float[Tensor, "b c t h w"]) -> Tensor:
+        """Convolve a piece behind the frames before it, and note its last ones."""
+        count = conv.kernel_size[0] - 1
+        if not count:
+            return conv(x)
+        before = None if self.begins else next(self._frames)
+        self.latest.append(conv.padded(x[:, :, -count:], before)[:, :, -count:])
+        return conv(x, before)
 
 
 def _conv(channels: int, out: int, kernel: tuple[int, int, int]) -> CausalConv3d:
@@ -87,7 +103,7 @@ class _Up(nn.Module):
         return rearrange(self.space(x), "b t h w (p q c) -> b c t (h p) (w q)", p=2, q=2)
 
 
-class CausalVAE(Model, AutoencoderMixin):
+class CausalVAE(Autoencoder):
     """Clips of 4k + 1 frames to k + 1 latent frames and back, used as diffusers' autoencoders are.
 
     Latents up to frame t depend on no later pixel, and pixels on no later latent: convolutions are
@@ -142,30 +158,9 @@ class CausalVAE(Model, AutoencoderMixin):
         )  # fmt: skip
         self.out = nn.Linear(a, 4 * in_channels)
 
-    def encode(
-        self, x: Float[Tensor, "b c t h w"], return_dict: bool = True
-    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """Return the posterior of clips of 4k + 1 frames.
-
-        Raises:
-            ValueError: another shape or number of frames, or sides that 8 does not divide.
-        """
-        check_clip(x, self.config["in_channels"], STRIDES)
+    def _moments(self, x: Tensor) -> Tensor:
         h = self.stem(rearrange(x, "b c t (h p) (w q) -> b t h w (p q c)", p=2, q=2))
-        posterior = DiagonalGaussianDistribution(self.encoder(h.movedim(-1, 1)))
-        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
-
-    def decode(
-        self, z: Float[Tensor, "b c t h w"], return_dict: bool = True
-    ) -> DecoderOutput | tuple[Tensor]:
-        """Return the frames of latents.
-
-        Raises:
-            ValueError: another shape.
-        """
-        self._check_latents(z)
-        pixels = self._decode(z, None)
-        return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+        return self.encoder(h.movedim(-1, 1))
 
     def decode_next(
         self, z: Float[Tensor, "b c t h w"], state: tuple[Tensor, ...] | None = None
@@ -182,18 +177,11 @@ class CausalVAE(Model, AutoencoderMixin):
         Raises:
             ValueError: another shape, or a state of other clips or of another autoencoder.
         """
-        self._check_latents(z)
-        if not z.shape[2]:
-            raise bad("z", tuple(z.shape), "at least one latent frame")
+        self._check("z", z, self.config["latent_channels"])
         if state is not None:
             self._check_state(state, z)
         past = Past(state)
-        pixels = self._decode(z, past)
-        return pixels, tuple(past.latest)
-
-    def _check_latents(self, z: Tensor) -> None:
-        channels = self.config["latent_channels"]
-        check_tensor("z", z, (None, channels, None, None, None), "[b, c, t, h, w]")
+        return self._pixels(z, past), tuple(past.latest)
 
     def _check_state(self, state: tuple[Tensor, ...], z: Tensor) -> None:
         batch, (height, width), shapes = len(z), z.shape[3:], []
@@ -208,7 +196,7 @@ class CausalVAE(Model, AutoencoderMixin):
         for x, shape in zip(state, shapes, strict=True):
             check_tensor("state", x, shape, "[b, c, 2, h, w]", like=z)
 
-    def _decode(self, z: Tensor, past: Past | None) -> Float[Tensor, "b c t h w"]:
+    def _pixels(self, z: Tensor, past: Past | None = None) -> Tensor:
         first, *middle, norm, silu = self.decoder
         h = _run(first, z, past)  # type: ignore[arg-type]
         for layer in middle:

@@ -8,30 +8,19 @@ from collections.abc import Callable, Sequence
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import (
-    AutoencoderMixin,
-    DecoderOutput,
-    DiagonalGaussianDistribution,
-)
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
+from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size
 from contar._layers import CausalConv3d
-from contar._models import Model
-from contar._typing import Float, Tensor
+from contar._typing import Tensor
 from contar.tokenizers._tiles import tiled, tiles
-from contar.tokenizers.opensora_layers import (
-    Downsample,
-    MidBlock,
-    ResBlock,
-    Upsample,
-    conv,
-)
-from contar.tokenizers.protocol import check_clip, latent_frames
+from contar.tokenizers.autoencoder import STRIDES, Autoencoder
+from contar.tokenizers.opensora_layers import Downsample, MidBlock, ResBlock, Upsample, conv
+from contar.tokenizers.protocol import latent_frames
 
-STRIDES = (4, 8)  # frames, pixels
+_KINDS = ("2d", "2d", "3d", "3d")  # of the encoder's stages
+_TYPES = ("DownEncoderBlock2D",) * 2 + ("DownEncoderBlock3D",) * 2
 
 
 class _Stage(nn.Module):
@@ -48,35 +37,34 @@ class _Stage(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, channels: int, out: int, kinds: list[str], widths: list[int], depth: int):
+    def __init__(self, channels: int, out: int, widths: Sequence[int], depth: int) -> None:
         super().__init__()
-        self.kinds = kinds
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
-        for i, (kind, width) in enumerate(zip(kinds, widths, strict=True)):
+        for i, (kind, width) in enumerate(zip(_KINDS, widths, strict=True)):
             stage = _Stage(widths[max(i - 1, 0)], width, depth, kind)
-            if i + 1 < len(widths):
-                stage.downsamplers = nn.ModuleList([Downsample(width, kinds[i + 1])])
+            if i < 3:
+                stage.downsamplers = nn.ModuleList([Downsample(width, _KINDS[i + 1])])
             self.down_blocks.append(stage)
-        self.mid_block = MidBlock(widths[-1], kinds[-1])
+        self.mid_block = MidBlock(widths[-1], "3d")
         self.conv_norm_out = nn.GroupNorm(32, widths[-1], eps=1e-6)
-        self.conv_out = conv(kinds[-1], widths[-1], 2 * out)
+        self.conv_out = conv("3d", widths[-1], 2 * out)
 
     def forward(self, x: Tensor) -> Tensor:
         batch = len(x)
         x = self.conv_in(x.transpose(1, 2).flatten(0, 1))  # frames apart, up to the 3D stages
         for i, stage in enumerate(self.down_blocks):
             x = stage(x)
-            if i + 1 < len(self.kinds):
-                if x.ndim == 4 and self.kinds[i + 1] == "3d":
-                    x = x.unflatten(0, (batch, -1)).transpose(1, 2)
+            if i == 1:
+                x = x.unflatten(0, (batch, -1)).transpose(1, 2)
+            if i < 3:
                 x = stage.downsamplers[0](x)  # type: ignore[index]
         x = self.mid_block(x)
         return self.conv_out(functional.silu(self.conv_norm_out(x)))
 
 
 class _Decoder(nn.Module):
-    def __init__(self, channels: int, out: int, widths: list[int], depth: int) -> None:
+    def __init__(self, channels: int, out: int, widths: Sequence[int], depth: int) -> None:
         super().__init__()
         widths = widths[::-1]
         self.conv_in = conv("3d", channels, widths[0])
@@ -84,9 +72,8 @@ class _Decoder(nn.Module):
         self.up_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             stage = _Stage(widths[max(i - 1, 0)], width, depth + 1, "3d")
-            if i + 1 < len(widths):
-                time = i + 2 < len(widths)
-                stage.upsamplers = nn.ModuleList([Upsample(width, time=time)])
+            if i < 3:
+                stage.upsamplers = nn.ModuleList([Upsample(width, time=i < 2)])
             self.up_blocks.append(stage)
         self.conv_norm_out = nn.GroupNorm(32, widths[-1], eps=1e-6)
         self.conv_out = conv("3d", widths[-1], out)
@@ -95,12 +82,12 @@ class _Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for i, stage in enumerate(self.up_blocks):
             x = stage(x)
-            if i + 1 < len(self.up_blocks):
+            if i < 3:
                 x = stage.upsamplers[0](x)  # type: ignore[index]
         return self.conv_out(functional.silu(self.conv_norm_out(x)))
 
 
-class OpenSoraVAE(Model, AutoencoderMixin):
+class OpenSoraVAE(Autoencoder):
     """The autoencoder of the released 480p NOVA, used as diffusers' autoencoders are.
 
     Clips of 4k + 1 frames make k + 1 latent frames. Convolutions are causal in time; the group
@@ -127,9 +114,7 @@ class OpenSoraVAE(Model, AutoencoderMixin):
         self,
         in_channels: int = 3,
         out_channels: int = 3,
-        down_block_types: Sequence[str] = (
-            "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock3D", "DownEncoderBlock3D",
-        ),
+        down_block_types: Sequence[str] = _TYPES,
         up_block_types: Sequence[str] = ("UpDecoderBlock3D",) * 4,
         block_out_channels: Sequence[int] = (128, 256, 512, 512),
         layers_per_block: int = 2,
@@ -146,11 +131,9 @@ class OpenSoraVAE(Model, AutoencoderMixin):
         use_post_quant_conv: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        known = {"DownEncoderBlock2D": "2d", "DownEncoderBlock3D": "3d"}
-        kinds = [known.get(name, "?") for name in down_block_types]
-        if kinds != ["2d", "2d", "3d", "3d"]:
+        if tuple(down_block_types) != _TYPES:
             raise bad("down_block_types", list(down_block_types), "two 2D stages, then two 3D")
-        if len(up_block_types) != 4 or set(up_block_types) != {"UpDecoderBlock3D"}:
+        if [*up_block_types] != ["UpDecoderBlock3D"] * 4:
             raise bad("up_block_types", list(up_block_types), "four 3D stages")
         for name, value in (
             ("in_channels", in_channels), ("out_channels", out_channels),
@@ -163,9 +146,9 @@ class OpenSoraVAE(Model, AutoencoderMixin):
             raise bad("block_out_channels", block_out_channels, "four multiples of 32")
         check_choice("act_fn", act_fn, ("silu",))
         check_choice("norm_num_groups", norm_num_groups, (32,))
-        widths, latent = list(block_out_channels), latent_channels
-        self.encoder = _Encoder(in_channels, latent, kinds, widths, layers_per_block)
-        self.decoder = _Decoder(latent, out_channels, widths, layers_per_block)
+        latent, sizes = latent_channels, (block_out_channels, layers_per_block)
+        self.encoder = _Encoder(in_channels, latent, *sizes)
+        self.decoder = _Decoder(latent, out_channels, *sizes)
         self.quant_conv = self.post_quant_conv = nn.Identity()
         if use_quant_conv:
             self.quant_conv = CausalConv3d(2 * latent, 2 * latent, 1)
@@ -175,68 +158,39 @@ class OpenSoraVAE(Model, AutoencoderMixin):
         self.tile_frames: int | None = 17
         self.tile_size = 32
 
-    def encode(
-        self, x: Float[Tensor, "b c t h w"], return_dict: bool = True
-    ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """Return the posterior of clips of 4k + 1 frames.
+    def _moments(self, x: Tensor) -> Tensor:
+        def part(tile: Tensor) -> Tensor:
+            return self.quant_conv(self._run(self.encoder, tile, STRIDES[1], 1 / STRIDES[1]))
 
-        Raises:
-            ValueError: another shape or number of frames, or sides that 8 does not divide.
-        """
-        check_clip(x, self.config["in_channels"], STRIDES)
-        self._check_tiles("x", x)
-        moments = self._sliced(self._encode_frames, x)
-        posterior = DiagonalGaussianDistribution(moments)
-        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+        self._check_tiles()
+        return self._in_time(part, x, self.tile_frames)
 
-    def decode(
-        self, z: Float[Tensor, "b c t h w"], return_dict: bool = True
-    ) -> DecoderOutput | tuple[Tensor]:
-        """Return the frames of latents.
+    def _pixels(self, z: Tensor) -> Tensor:
+        def part(tile: Tensor) -> Tensor:
+            return self._run(self.decoder, self.post_quant_conv(tile), 1, STRIDES[1])
 
-        Raises:
-            ValueError: another shape.
-        """
-        channels = self.config["latent_channels"]
-        check_tensor("z", z, (None, channels, None, None, None), "[b, c, t, h, w]")
-        self._check_tiles("z", z)
-        pixels = self._sliced(self._decode_frames, z)
-        return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+        self._check_tiles()
+        size = self.tile_frames
+        return self._in_time(part, z, size and (size - 1) // STRIDES[0] + 1)
 
-    def _check_tiles(self, name: str, x: Tensor) -> None:
-        if 0 in x.shape:
-            raise bad(name, tuple(x.shape), "no empty axis")
+    def _check_tiles(self) -> None:
         if self.tile_frames is not None:
             check_size("tile_frames", self.tile_frames, STRIDES[0] + 1)
             latent_frames(self.tile_frames, STRIDES[0], lone_first=True, name="tile_frames")
         if check_size("tile_size", self.tile_size, 4) % 4:
             raise bad("tile_size", self.tile_size, "a multiple of 4")
 
-    def _sliced(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        slices = x.split(1) if self.use_slicing else [x]
-        return torch.cat([function(one) for one in slices])
-
-    def _encode_frames(self, x: Tensor) -> Tensor:
-        return self._in_time(self._encode_tile, x, self.tile_frames)
-
-    def _decode_frames(self, z: Tensor) -> Tensor:
-        size = self.tile_frames
-        return self._in_time(self._decode_tile, z, size and (size - 1) // STRIDES[0] + 1)
-
-    def _in_time(self, function: Callable[[Tensor], Tensor], x: Tensor, size: int | None) -> Tensor:
+    def _in_time(self, part: Callable[[Tensor], Tensor], x: Tensor, size: int | None) -> Tensor:
+        """Return what `part` makes of clips in tiles of frames, of each alone if it slices."""
+        if self.use_slicing and len(x) > 1:
+            return torch.cat([self._in_time(part, clip, size) for clip in x.split(1)])
         if size is None or x.shape[2] <= size:
-            return function(x)
-        parts = [function(x[:, :, a:b]) for a, b in tiles(x.shape[2], size, 1)]
-        return torch.cat([parts[0], *(part[:, :, 1:] for part in parts[1:])], dim=2)
+            return part(x)
+        parts = [part(x[:, :, a:b]) for a, b in tiles(x.shape[2], size, 1)]
+        return torch.cat([parts[0], *(later[:, :, 1:] for later in parts[1:])], dim=2)
 
-    def _encode_tile(self, x: Tensor) -> Tensor:
-        size = self.tile_size * STRIDES[1]
-        if not self.use_tiling or max(x.shape[-2:]) <= size:
-            return self.quant_conv(self.encoder(x))
-        return self.quant_conv(tiled(self.encoder, x, size, 1 / STRIDES[1]))
-
-    def _decode_tile(self, z: Tensor) -> Tensor:
-        z = self.post_quant_conv(z)
-        if not self.use_tiling or max(z.shape[-2:]) <= self.tile_size:
-            return self.decoder(z)
-        return tiled(self.decoder, z, self.tile_size, STRIDES[1])
+    def _run(self, network: nn.Module, x: Tensor, stride: int, factor: float) -> Tensor:
+        """Return what a network makes of frames, in tiles of their sides if it tiles."""
+        size = self.tile_size * stride
+        whole = not self.use_tiling or max(x.shape[-2:]) <= size
+        return network(x) if whole else tiled(network, x, size, factor)

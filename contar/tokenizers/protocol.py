@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
-from contar._errors import bad, check_size, check_tensor
+from contar._errors import bad, check_size
 from contar._random import Generators
 from contar._typing import Float, Tensor
 
@@ -95,11 +95,3 @@ def longest_clip(tokenizer: Tokenizer, most: int) -> int:
             tokenizer.latent_frames(frames)
             return frames
     return most
-
-
-def check_clip(x: Float[Tensor, "b c t h w"], channels: int, strides: tuple[int, int]) -> None:
-    """Raise a ValueError unless an autoencoder of strides (frames, pixels) takes the clips `x`."""
-    check_tensor("x", x, (None, channels, None, None, None), "[b, c, t, h, w]")
-    latent_frames(x.shape[2], strides[0], lone_first=True, name="x.frames")
-    if x.shape[3] % strides[1] or x.shape[4] % strides[1]:
-        raise bad("x", tuple(x.shape), f"height and width of multiples of {strides[1]}")

@@ -1,5 +1,6 @@
 """One tokenizer over image and video autoencoders: strides, scale, shift, frame counts."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,39 +10,36 @@ from torch import nn
 
 from contar._defaults import fixed_defaults
 from contar._errors import bad, check_finite, check_size, check_tensor
+from contar._memory import peak_bytes
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
+from contar.tokenizers.autoencoder import STRIDES
 from contar.tokenizers.protocol import State, latent_frames
 
 OVERLAP = 4  # latent frames, with which pieces are as long as the Open-Sora-Plan VAE's own tiles
 
 
-def _by_blocks(config: Any) -> int:
-    return 2 ** (len(config.block_out_channels) - 1)
+def _of_own(vae: Any) -> tuple[int, int]:
+    return vae.temporal_compression_ratio, vae.spatial_compression_ratio
+
+
+def _of_config(vae: Any) -> tuple[int, int]:
+    frames = getattr(vae.config, "temporal_compression_ratio", 1)  # an image autoencoder has none
+    return int(frames), 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 KNOWN_VAES = {
-    "AutoencoderKL": lambda vae: (1, _by_blocks(vae.config), False),
-    "AutoencoderKLAllegro": lambda vae: (
-        vae.config.temporal_compression_ratio, _by_blocks(vae.config), False,
-    ),
-    "AutoencoderKLCogVideoX": lambda vae: (
-        int(vae.config.temporal_compression_ratio), _by_blocks(vae.config), True,
-    ),
-    "AutoencoderKLHunyuanVideo": lambda vae: (
-        vae.temporal_compression_ratio, vae.spatial_compression_ratio, True,
-    ),
-    "AutoencoderKLLTXVideo": lambda vae: (
-        vae.temporal_compression_ratio, vae.spatial_compression_ratio, True,
-    ),
-    "AutoencoderKLMochi": lambda vae: (
-        vae.temporal_compression_ratio, vae.spatial_compression_ratio, True,
-    ),
+    "AutoencoderKL": lambda vae: (*_of_config(vae), False),
+    "AutoencoderKLAllegro": lambda vae: (*_of_config(vae), False),
+    "AutoencoderKLCogVideoX": lambda vae: (*_of_config(vae), True),
+    "AutoencoderKLHunyuanVideo": lambda vae: (*_of_own(vae), True),
+    "AutoencoderKLLTXVideo": lambda vae: (*_of_own(vae), True),
+    "AutoencoderKLMochi": lambda vae: (*_of_own(vae), True),
     "AutoencoderKLWan": lambda vae: (
         vae.config.scale_factor_temporal, vae.config.scale_factor_spatial, True,
     ),
-    "CausalVAE": lambda vae: (4, 8, True),
-    "OpenSoraVAE": lambda vae: (4, 8, True),
+    "CausalVAE": lambda vae: (*STRIDES, True),
+    "OpenSoraVAE": lambda vae: (*STRIDES, True),
 }  # fmt: skip
 """By a VAE's class: frames and pixels for each latent one, from its config; whether the first frame
 stands alone.
@@ -83,6 +81,7 @@ class VAETokenizer:
         # number of them: of an even number, each comes back as a whole stride.
         cogvideox = name == "AutoencoderKLCogVideoX"
         self._together: int = vae.num_latent_frames_batch_size if cogvideox else 1  # type: ignore[assignment]
+        self._hands_out = hasattr(vae, "decode_next")
 
     @property
     def channels(self) -> int:
@@ -115,8 +114,10 @@ class VAETokenizer:
             ValueError: a number of frames that the autoencoder does not take, or that does not come
                 back; names the nearest.
         """
-        options: Any = {"lone_first": self._lone_first, "together": self._together}
-        return latent_frames(frames, self.time_stride, name=name, **options)
+        alone, together = self._lone_first, self._together
+        return latent_frames(
+            frames, self.time_stride, lone_first=alone, together=together, name=name
+        )
 
     def pixel_frames(self, latents: int) -> int:
         """Return how many frames so many latent frames decode to."""
@@ -132,15 +133,7 @@ class VAETokenizer:
         So it is where the autoencoder decodes frames alone or hands its state out. Others decode in
         overlapping pieces, which come near.
         """
-        return self._alone or self._hands_out
-
-    @property
-    def _alone(self) -> bool:
-        return self.time_stride == 1
-
-    @property
-    def _hands_out(self) -> bool:
-        return hasattr(self.vae, "decode_next")
+        return self.time_stride == 1 or self._hands_out
 
     def encode(
         self, pixels: Float[Tensor, "b c t h w"], *, generator: Generators | None = None
@@ -155,15 +148,13 @@ class VAETokenizer:
         Raises:
             ValueError: as `posterior`, or a generator that does not fit.
         """
-        if generator is not None:
-            self._check_pixels(pixels)
-            generator = check_generator(generator, len(pixels), pixels.device)
-        mean, deviation = self.posterior(pixels)
+        self._check_pixels(pixels)
         if generator is None:
-            return mean
+            return self._normal(pixels)[0]
+        generator = check_generator(generator, len(pixels), pixels.device)
+        mean, deviation = self._normal(pixels)
         return mean + deviation * normal(*mean.shape, generator=generator, device=mean.device)
 
-    @torch.no_grad()
     def posterior(
         self, pixels: Float[Tensor, "b c t h w"]
     ) -> tuple[Float[Tensor, "b c2 t2 h2 w2"], Float[Tensor, "b c2 t2 h2 w2"]]:
@@ -178,6 +169,10 @@ class VAETokenizer:
                 come out so.
         """
         self._check_pixels(pixels)
+        return self._normal(pixels)
+
+    @torch.no_grad()
+    def _normal(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         with self._running() as dtype:
             pairs = [self._posterior(clip[None].to(dtype)) for clip in pixels]
         mean, deviation = (torch.cat(parts) for parts in zip(*pairs, strict=True))
@@ -242,7 +237,7 @@ class VAETokenizer:
             frames -= self.time_stride - 1
         if not self._hands_out:
             z = latents if state is None else torch.cat([state[0], latents], dim=2)
-            kept = 0 if self._alone else min(overlap, z.shape[2])
+            kept = 0 if self.incremental else min(overlap, z.shape[2])
             return self.decode(z)[:, :, -frames:], (z[:, :, z.shape[2] - kept :].clone(),)
         pieces, states = [], []
         with self._running() as dtype:
@@ -304,9 +299,8 @@ class VAETokenizer:
         cure = " (float32 may help: vae.to(torch.float32))" * (self.vae.dtype == torch.float16)
         check_finite(name, made, f"finite ones from {kind}{cure}")
 
-    def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        shift, scale = (x.to(device).reshape(-1, 1, 1, 1) for x in (self.shift, self.scale))
-        return shift, scale
+    def _affine(self, device: torch.device) -> list[Tensor]:
+        return [x.to(device).reshape(-1, 1, 1, 1) for x in (self.shift, self.scale)]
 
     def _posterior(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and deviation, float32, of one clip [1, 3, t, h, w]."""
@@ -337,3 +331,30 @@ class VAETokenizer:
             plain = self.vae.post_quant_conv(clip[0].transpose(0, 1)).transpose(0, 1)[None]
             return self.vae.decoder(plain)
         return self.vae.decode(clip).sample
+
+
+def vae_memory(
+    tokenizer: VAETokenizer, frames: int, size: tuple[int, int], dtype: torch.dtype
+) -> dict[str, int]:
+    """Return the bytes that encoding and decoding one clip take at most, beside weights and clip.
+
+    Args:
+        tokenizer: its autoencoder on `meta`.
+        frames: of the clip.
+        size: height and width in pixels.
+        dtype: of the autoencoder.
+
+    Raises:
+        ValueError: frames or sides that the tokenizer does not take.
+    """
+    tokenizer = VAETokenizer(copy.deepcopy(tokenizer.vae))
+    nn.Module.to(tokenizer.vae, dtype=dtype)  # diffusers' own warns of a list that is empty
+    empty: Any = {"dtype": torch.float32, "device": "meta"}
+    pixels = torch.zeros(1, 3, frames, *size, **empty)
+    grid = [side // tokenizer.space_stride for side in size]
+    count = tokenizer.latent_frames(frames)
+    latents = torch.zeros(1, tokenizer.channels, count, *grid, **empty)
+    return {
+        "encode": peak_bytes(lambda: tokenizer.encode(pixels)),
+        "decode": peak_bytes(lambda: tokenizer.decode(latents)),
+    }
