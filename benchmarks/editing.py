@@ -21,7 +21,7 @@ from contar.evaluation import share
 from contar.media import frames_to_pixels, pixels_to_frames
 from contar.tokenizers import VAETokenizer
 from recipes import nova
-from recipes._nova.editing import read_edit
+from recipes._nova.pixels import read_edit
 from recipes._nova.settings import read_plan
 from recipes.moving_digits import BouncingDigits, DigitJudge, caption, direction_of, load_judge
 

@@ -30,7 +30,7 @@ from contar.heads import make_head
 from contar.training import RunConfig
 from recipes import nova
 from recipes._nova.step import read_step
-from recipes._nova.training import NovaObjective, NovaStage, batches_of
+from recipes._nova.training import Batches, NovaObjective, NovaStage
 from recipes.moving_digits import (
     FPS,
     SHARES,
@@ -66,7 +66,7 @@ def examples(pipe: nova.NovaPipeline, folder: Path) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
     model = pipe.transformer
     stage = NovaStage(RunConfig(batch=BATCH), repeats=1, shares=SHARES)
-    load, objective = batches_of(latents, model.sizes, stage), NovaObjective(model)
+    load, objective = Batches(latents, model.sizes, stage), NovaObjective(model)
     tokens, conditions = [], []
     with torch.no_grad():
         for step in range(CLIPS // BATCH):

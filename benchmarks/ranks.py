@@ -36,7 +36,7 @@ from torch import Tensor
 from contar.data import Sample, write_cache
 from contar.training import Latents, RunConfig, fingerprint, saves, train
 from recipes import nova
-from recipes._nova.training import NovaObjective, NovaStage, batches_of
+from recipes._nova.training import Batches, NovaObjective, NovaStage
 
 TOWER = nova.Tower(depth=2, width=32, heads=2)
 SIZES = nova.NovaConfig(
@@ -112,7 +112,7 @@ def work(job: Job) -> None:
         "steps": job.steps, "batch": 8, "warmup": 2, "shard": job.shard, **EVERY, **job.options
     })  # fmt: skip
     stage = NovaStage(run, repeats=2, drop_text=0.3, checkpoint=True)
-    load = batches_of(latents(), SIZES, stage)
+    load = Batches(latents(), SIZES, stage)
     model = nova.build(SIZES)
     objective = NovaObjective(
         speed_up(model) if job.swapped else plain(model), repeats=2, checkpoint=True

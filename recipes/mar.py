@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import check_ids, check_instance, check_number, check_tensor
+from contar._errors import check_instance, check_number, check_tensor
 from contar._random import Generators
 from contar._typing import Bool, Float, Int, Tensor
 from contar.backbones import SpatialMemory
@@ -23,11 +23,10 @@ from contar.heads import Noise, TokenHead
 from contar.ordering import TrainingMask
 from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses
-from recipes._mar.call import PLAN, Call, read_call
+from recipes._mar.call import PLAN, Call, read_call, read_step
 from recipes._mar.config import IDDPM, PRESETS, MarConfig, official_head
 from recipes._mar.files import from_pretrained, load_tokenizer
 from recipes._mar.network import Mar
-from recipes._mar.step import read_step
 from recipes._shared.building import build_model
 from recipes._shared.sizes import Tower
 
@@ -61,17 +60,7 @@ def build(
 ) -> Mar:
     """Build a MAR with random weights.
 
-    Args:
-        preset: a name in `PRESETS`, or a config.
-        device: where the weights are made, the CPU if None; "meta" makes none.
-        dtype: of the weights, float32 if None.
-        compile: compile what sampling repeats, as the model's `compile` does.
-        head: an object of one's own that keeps the protocol `contar.heads.TokenHead`, instead of
-            the one that the config names. To be saved and loaded, it is registered
-            (`register_head`) and named in the config.
-
-    Raises:
-        ValueError: an unknown preset, device or dtype, or a head that does not fit.
+    Arguments and errors are those of `recipes.nova.build`.
 
     Example:
         >>> model = build("mar-base", device="meta")
@@ -115,14 +104,12 @@ def generate(
         keep: [rows, columns], True where the token of `latents` is given, which comes back as it
             is. Guidance with a `start` counts it among the known.
         order: [b, tokens], the order of the tokens; None draws one for each sample.
-        generator: one, or one for each sample; a CPU generator works for every device. None is
-            freshly seeded.
+        generator: one, or one for each sample, as in `recipes.nova.stream`, as are the others.
         progress: show a bar.
         callback: called with a `Progress` after each set.
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
-        graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
-            generation by the same model. A plan that reuses features is refused.
+        graphs: replays each set's kernels as one CUDA graph.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
@@ -202,10 +189,9 @@ def mix(
         ValueError: labels that `generate` refuses, others of another number, or another weight.
     """
     check_instance("model", model, Mar)
-    check_tensor("labels", labels, (None,), "[b]", kind="int")
-    check_tensor("others", others, (len(labels),), "[b]", kind="int")
-    for name, ids in (("labels", labels), ("others", others)):
-        check_ids(name, ids, model.sizes.classes + 1)
+    count = model.sizes.classes + 1
+    check_tensor("labels", labels, (None,), "[b]", kind="int", below=count)
+    check_tensor("others", others, (len(labels),), "[b]", kind="int", below=count)
     first, second = (model.embed(ids.to(model.device)) for ids in (labels, others))
     return first.lerp(second, check_number("weight", weight, 0, 1))
 

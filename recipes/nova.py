@@ -201,17 +201,16 @@ def draw_frames(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w
 
 @dataclass
 class _State:
-    """What goes from frame to frame; b2 are all samples, then once more where guidance may act."""
+    """What goes from frame to frame."""
 
     positions: tuple[Positions, Positions]  # of a frame's tokens, in the spatial tower's halves
+    order: Int[Tensor, "b m"] | None  # if not given, drawn with the first frame that is not, either
     sight: Sight = field(default_factory=Sight)  # of the temporal tower
-    anchor: Float[Tensor, "b2 n d"] | None = None  # the first frame's features
-    order: Int[Tensor, "b m"] | None = None  # drawn with the first frame that is not given
 
 
 def _chunk(call: Call, monitor: Monitor) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yield frame after frame: given, or drawn on what the temporal tower makes of the others."""
-    state, frame = _State(call.model.token_positions(call.grid)), None
+    state, frame = _State(call.model.token_positions(call.grid), call.order), None
     for t in range(call.chunk_frames):
         condition = _condition(call, state, t, frame)
         frame = call.given_frame(t)
@@ -230,10 +229,7 @@ def _condition(call: Call, state: _State, t: int, previous: Tensor | None) -> Te
         previous = previous + noise * drawn
     seen = None if previous is None else previous[:, :, None]
     x = model.frame_tokens(seen, call.batch, call.coarse[0] * call.coarse[1])
-    anew, options = state.sight.options(call, t, x)
-    features = model.temporal(**options, backend=call.backend)
-    anchor = features[:, 0] if anew or state.anchor is None else state.anchor
-    state.anchor = anchor
+    anchor, features = state.sight.look(call, t, x)
     return anchor if t == 0 else model.adapt(anchor, features[:, -1])
 
 
@@ -244,7 +240,8 @@ def _draw_frame(
     """Return a frame, filled set by set in a random order (section 3.3)."""
     c, plan, device = call.model.sizes, call.plan, call.model.begin.device
     if state.order is None:
-        state.order = call.draw_order()
+        options: Any = {"generator": call.generator, "device": device}
+        state.order = plan.draw_order(call.batch, call.grid, **options)
     tokens, schedule = call.begin_frame(t, state.order)
     steps, shape = call.steps(len(schedule)), (call.batch, c.channels, *call.latent)
     places = [x for half in state.positions for x in (half.add, half.rope)]

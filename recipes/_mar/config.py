@@ -4,17 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import (
-    bad,
-    check_choice,
-    check_count,
-    check_grid,
-    check_number,
-    keep_plain,
-    plain,
-)
-from contar.heads import check_head
-from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
+from contar._errors import bad, check_choice, check_count, check_grid, check_number
+from recipes._shared.sizes import Tower, read_saved, settle_parts
 
 IDDPM = {
     "_class_name": "DDPMScheduler",
@@ -85,12 +76,7 @@ class MarConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        check_head(self.head)
-        head = {name: plain(value) for name, value in self.head.items()}
-        object.__setattr__(self, "head", head)
-        keep_plain(self)
-        for name in ("encoder", "decoder"):
-            object.__setattr__(self, name, check_tower(name, getattr(self, name)))
+        settle_parts(self)
         for name in ("channels", "patch", "classes", "buffer"):
             check_count(name, getattr(self, name))
         least = 1 / min(self.encoder.width, self.decoder.width)
@@ -117,16 +103,12 @@ class MarConfig:
 
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "MarConfig":
-        """Return the config of a saved model, whose tuples came back from JSON as lists.
+        """Return the config of a saved model.
 
         Raises:
             ValueError: no mapping, or a field that is unknown, missing or out of its range.
         """
-        sizes = named_head(sizes, official_head)
-        check_fields(cls, sizes)
-        towers = {name: check_tower(name, sizes[name]) for name in ("encoder", "decoder")}
-        latent = check_grid("latent", sizes.get("latent", cls.latent))
-        return cls(**{**sizes, **towers, "latent": latent})
+        return cls(**read_saved(cls, sizes, official_head))
 
     @classmethod
     def from_official(cls, config: Mapping[str, Any]) -> "MarConfig":

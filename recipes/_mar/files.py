@@ -21,6 +21,7 @@ from contar.tokenizers import VAETokenizer
 from recipes._mar.config import MarConfig
 from recipes._mar.keys import from_official
 from recipes._mar.network import Mar
+from recipes._shared.building import build_empty
 
 LATENT_SCALE = 0.2325  # brings the released tokenizer's latents to a standard deviation of 1
 # Of the tokenizer; what else its file may hold was needed in training only.
@@ -62,33 +63,25 @@ def from_pretrained(
     if path.is_dir():
         if config is not None:
             raise bad("config", config, f"None: {path} has its own")
-        sizes: Any = read_json(path / "config.json").get("sizes")
-        config = MarConfig.from_dict(sizes)
+        config = MarConfig.from_dict(read_json(path / "config.json").get("sizes"))  # type: ignore[arg-type]
         state = read_weights(path)
-        model = _empty(config, state)
+        model = build_empty(Mar, config, state)
         model.rename_saved(state)
     else:
         checkpoint = _read_pickle(path)
         weights = _named_weights(path, checkpoint, "model_ema" if ema else "model")
-        model = _empty(_checkpoint_config(checkpoint) if config is None else config, weights)
+        if config is None:
+            arguments = checkpoint.get("args")
+            known = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+            if known.get("model") is None:
+                allowed = "a MarConfig: the checkpoint does not say which model it is"
+                raise bad("config", None, allowed)
+            config = MarConfig.from_official(known)
+        model = build_empty(Mar, config, weights)
         state = from_official(weights, model.state_dict())
     state = {name: x.detach().to(dtype or x.dtype) for name, x in state.items()}
     load_exactly(model, state, WEIGHTS)
     return speed_up(model.eval())
-
-
-def _empty(sizes: MarConfig, state: Mapping[str, Any]) -> Mar:
-    head = {name: size for name, size in sizes.head.items() if name not in ("scheduler", "steps")}
-    of_weights = {**vars(sizes), "head": head}
-    return build_for(state, lambda: Mar(sizes), name="sizes", sizes=of_weights)
-
-
-def _checkpoint_config(checkpoint: Mapping[str, Any]) -> MarConfig:
-    arguments = checkpoint.get("args")
-    known = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
-    if known.get("model") is None:
-        raise bad("config", None, "a MarConfig: the checkpoint does not say which model it is")
-    return MarConfig.from_official(known)
 
 
 @fixed_defaults()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contar._errors import check_ids, check_tensor
+from contar._errors import check_tensor
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import Positions
@@ -131,8 +131,7 @@ class Mar(Headed):
         width = self.sizes.encoder.width
         if isinstance(labels, Tensor) and labels.ndim == 2:
             return check_tensor("labels", labels, (batch, width), "[b, width]", like=self.no_class)
-        check_tensor("labels", labels, (batch,), "[b]", kind="int")
-        check_ids("labels", labels, self.sizes.classes + 1)
+        check_tensor("labels", labels, (batch,), "[b]", kind="int", below=self.sizes.classes + 1)
 
     def allocate_memory(self, batch: int) -> SpatialMemory:
         """Return an empty memory for so many samples."""

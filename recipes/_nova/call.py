@@ -15,8 +15,7 @@ from contar.ordering import SetSchedule, kept_first
 from contar.tokenizers import patchify
 from recipes._nova.motion import Numbers, motion_numbers
 from recipes._nova.network import Nova
-from recipes._nova.settings import Settings, read_keep, read_order, read_plan
-from recipes._nova.timeline import read_timeline
+from recipes._nova.settings import Settings, read_keep, read_order, read_plan, read_timeline
 
 Texts = Float[Tensor, "b l e"] | Sequence[Float[Tensor, "_ e"]]
 Timeline = Sequence[tuple[int, Texts]]  # from which frame on
@@ -37,27 +36,14 @@ class Call(Settings):
     frame_sizes: tuple[tuple[int, ...], ...]  # of each frame's sets; none where all of it is given
     order: Int[Tensor, "b m"] | None
     generator: Generators
-    backend: Any
     graphs: Graphs | None
+    backend: Any = None
     first: int = 0  # frame of the whole that a chunk begins with
-
-    def draw_order(self) -> Int[Tensor, "b m"]:
-        """Return the order that was given, or one that is drawn now."""
-        if self.order is not None:
-            return self.order
-        device = self.model.begin.device
-        options: Any = {"generator": self.generator, "device": device}
-        return self.plan.draw_order(self.batch, self.grid, **options)
 
     def text_at(self, t: int) -> Float[Tensor, "b2 l e"]:
         """Return the text under which frame t of a chunk is read; given ones as the first after."""
         frame = self.first + max(t, self.given)
         return [text for start, text in self.texts if start <= frame][-1]
-
-    @property
-    def prefix_length(self) -> int:
-        """How many tokens of text and motion come before the first frame."""
-        return self.model.text.length + (0 if self.model.motion is None else 2)
 
     @property
     def given(self) -> int:
@@ -84,13 +70,15 @@ class Call(Settings):
     ) -> tuple[Float[Tensor, "b m c"], SetSchedule]:
         """Return the given tokens of frame t, else 0, and the sets in which the rest is made."""
         c, t = self.model.sizes, self.first + t
+        sizes = self.frame_sizes[t]
         if self.latents is None or self.keep is None:
             shape = (self.batch, self.tokens, c.token_dim)
             tokens = torch.zeros(shape, dtype=torch.float32, device=order.device)
-            return tokens, SetSchedule(order, self.sizes)
-        keep, sizes = self.keep[t], self.frame_sizes[t]
-        tokens = patchify(self.latents[:, :, t], c.patch).masked_fill(~keep[:, None], 0)
-        return tokens, SetSchedule(kept_first(order, keep), sizes, self.tokens - sum(sizes))
+        else:
+            keep = self.keep[t]
+            tokens = patchify(self.latents[:, :, t], c.patch).masked_fill(~keep[:, None], 0)
+            order = kept_first(order, keep)
+        return tokens, SetSchedule(order, sizes, self.tokens - sum(sizes))
 
 
 def read_call(
@@ -112,13 +100,12 @@ def read_call(
     """Return what `nova.stream` is asked for; its errors are raised here."""
     check_instance("plan", plan, GenerationPlan)
     c, device = model.sizes, model.begin.device
-    timeline = read_timeline(plan, prompt_embeds)
+    timeline = read_timeline("prompt_embeds", prompt_embeds, plan, plan.frames)
     batch = model.text.check("prompt_embeds", timeline[0][1])
     for frame, embeds in timeline[1:]:
         if (count := model.text.check("prompt_embeds", embeds)) != batch:
-            raise bad(
-                "prompt_embeds", f"{count} texts from frame {frame} on", f"{batch}, as before"
-            )
+            got = f"{count} texts from frame {frame} on"
+            raise bad("prompt_embeds", got, f"{batch}, as before")
     check_backend(backend, device)
     if graphs is not None:
         plan.check_graphs(graphs)
@@ -133,40 +120,37 @@ def read_call(
     if latents is not None or keep is not None:
         keep = read_keep(settings, batch, latents, keep, context)
     order = read_order(settings, order, batch)
-    flow, rate = motion_numbers(model, batch, motion_flow, fps)
-    texts = [(frame, model.text.pad(embeds)) for frame, embeds in timeline]
-    negative = None
-    if negative_prompt_embeds is not None:
-        count = model.text.check("negative_prompt_embeds", negative_prompt_embeds)
-        if count != batch:
-            raise bad("negative_prompt_embeds", f"{count} texts", f"{batch}, one for each prompt")
-        negative = model.text.pad(negative_prompt_embeds)
-    generator = check_generator(generator, batch, device)
+    motion = motion_numbers(model, batch, motion_flow, fps)
+    name, negative = "negative_prompt_embeds", negative_prompt_embeds
+    if negative is not None and (count := model.text.check(name, negative)) != batch:
+        raise bad(name, f"{count} texts", f"{batch}, one for each prompt")
     return make_call(
-        settings, texts, negative, (flow, rate), context, order, generator, backend, graphs,
-        latents=latents, keep=keep,
+        settings, timeline, negative, motion, context=context, latents=latents, keep=keep,
+        order=order, generator=check_generator(generator, batch, device), backend=backend,
+        graphs=graphs,
     )  # fmt: skip
 
 
 def make_call(
     settings: Settings,
-    texts: Sequence[tuple[int, Float[Tensor, "b l e"]]],
-    negative: Float[Tensor, "b l e"] | None,
+    timeline: Timeline,
+    negative: Float[Tensor, "b l2 e"] | Sequence[Float[Tensor, "_ e"]] | None,
     motion: tuple[Tensor | None, Tensor | None],
-    context: Float[Tensor, "b c n h w"] | None,
-    order: Int[Tensor, "b m"] | None,
-    generator: Generators,
-    backend: Any,
-    graphs: Graphs | None,
     *,
-    latents: Float[Tensor, "b c t h w"] | None = None,
+    context: Float[Tensor, "b2 c n h w"] | None,
+    order: Int[Tensor, "b2 m"] | None,
+    latents: Float[Tensor, "b2 c t h w"] | None = None,
     keep: Bool[Tensor, "t h2 w2"] | None = None,
+    copies: int = 1,
+    **others: Any,
 ) -> Call:
     """Return a call of what was checked before, where the model is now, which may be offloaded.
 
-    The negative texts left out are empty ones.
+    There are copies of each text; the negative ones left out are empty.
     """
-    batch, plan, device = len(texts[0][1]), settings.plan, settings.model.begin.device
+    plan, text, device = settings.plan, settings.model.text, settings.model.begin.device
+    texts = [(t, text.pad(states).repeat_interleave(copies, 0)) for t, states in timeline]
+    batch = len(texts[0][1])
     flow, rate, order = (None if x is None else x.to(device) for x in (*motion, order))
     frame_sizes = ((),) * (0 if context is None else context.shape[2])
     frame_sizes += (settings.sizes,) * (plan.frames - len(frame_sizes))
@@ -175,24 +159,15 @@ def make_call(
         keep = keep.flatten(1).to(device)
         latents = latents.to(keep.device, torch.promote_types(latents.dtype, torch.float32))
     if plan.guidance.active:
-        other = settings.model.text.empty(batch) if negative is None else negative
-        texts = [(frame, torch.cat([text, other])) for frame, text in texts]
+        other = text.empty(batch)
+        if negative is not None:
+            other = text.pad(negative).repeat_interleave(copies, 0)
+        texts = [(t, torch.cat([states, other])) for t, states in texts]
         flow, rate = (None if x is None else x.repeat(2) for x in (flow, rate))
     return Call(
-        **vars(settings),
-        batch=batch,
-        texts=tuple(texts),
-        flow=flow,
-        fps=rate,
-        context=context,
-        latents=latents,
-        keep=keep,
-        frame_sizes=frame_sizes,
-        order=order,
-        generator=generator,
-        backend=backend,
-        graphs=graphs,
-    )
+        **vars(settings), batch=batch, texts=tuple(texts), flow=flow, fps=rate, context=context,
+        latents=latents, keep=keep, frame_sizes=frame_sizes, order=order, **others,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -5,18 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from contar._errors import (
-    bad,
-    check_choice,
-    check_count,
-    check_grid,
-    check_number,
-    keep_plain,
-    plain,
-)
+from contar._errors import bad, check_choice, check_count, check_grid, check_number, plain
 from contar.attention import rotary_sections
-from contar.heads import check_head
-from recipes._shared.sizes import Tower, check_fields, check_tower, named_head
+from recipes._shared.sizes import Tower, read_saved, settle_parts
 
 # Attention heads of the released towers by width; their configs do not say (vit_d16w768: 12).
 RELEASED_HEADS = {768: 12, 1024: 16, 1536: 16}
@@ -79,7 +70,22 @@ class NovaConfig:
     motion_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _settle(self)
+        settle_parts(self)
+        for name in ("text_width", "text_length", "channels", "patch", "frames"):
+            check_count(name, getattr(self, name))
+        if check_count("text_rows", self.text_rows) < self.text_length:
+            raise bad("text_rows", self.text_rows, f"at least text_length={self.text_length}")
+        if check_number("motion_scale", self.motion_scale, 0) == 0:
+            raise bad("motion_scale", self.motion_scale, "above 0")
+        check_choice("positions", self.positions, ("absolute", "rotary"))
+        if self.adapter is not None and self.adapter != "full":
+            check_count("adapter", self.adapter)
+        self.check_latent("latent", self.latent)
+        for name, side in (("latent", 1), ("grid", self.patch), ("frame_grid", 2 * self.patch)):
+            size = getattr(self, name)
+            size = [pixels // side for pixels in self.latent] if size is None else size
+            object.__setattr__(self, name, check_grid(name, size))
+        _check_positions(self)
 
     @property
     def token_dim(self) -> int:
@@ -93,8 +99,12 @@ class NovaConfig:
 
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "NovaConfig":
-        """Return the config of a saved model."""
-        return cls(**_read_saved(cls, sizes))
+        """Return the config of a saved model.
+
+        Raises:
+            ValueError: no mapping, or a field that is unknown, missing or out of its range.
+        """
+        return cls(**read_saved(cls, sizes, _flow))
 
     @classmethod
     def from_official(
@@ -113,7 +123,44 @@ class NovaConfig:
         Raises:
             ValueError: a key that is missing or has a value that this reader does not know.
         """
-        return cls(**_read_official(config, num_heads))
+        if not isinstance(config, Mapping):
+            got = type(config).__name__
+            raise bad("config", got, "a mapping, as transformer/config.json holds")
+        counts = ("image_dim", "image_stride", "text_token_dim", "text_token_len")
+        for key in (*counts, "image_size", "image_base_size", "video_base_size", "arch"):
+            if config.get(key) is None:
+                raise bad(f"config[{key!r}]", config.get(key), "a value, as in released configs")
+        channels, stride, text_width, text_length = (
+            check_count(f"config[{key!r}]", config[key]) for key in counts
+        )
+        grid = check_grid("config['image_base_size']", config["image_base_size"], "(rows, columns)")
+        axes = "(frames, rows, columns)"
+        video = check_grid("config['video_base_size']", config["video_base_size"], axes)
+        temporal, spatial, head = _official_towers(config, num_heads)
+        size = config["image_size"]
+        size = (size, size) if isinstance(plain(size), int) else size
+        height, width = check_grid("config['image_size']", size)
+        if height % stride or width % stride:
+            raise bad("config['image_size']", size, f"multiples of image_stride={stride}")
+        rank = config.get("video_mixer_rank")
+        if rank is not None and type(plain(rank)) is not int:
+            raise bad("config['video_mixer_rank']", rank, "an integer or None")
+        return cls(
+            temporal=temporal,
+            encoder=spatial._replace(depth=spatial.depth // 2),
+            decoder=spatial._replace(depth=spatial.depth - spatial.depth // 2),
+            head=_flow(head[1], head[0]),
+            text_width=text_width,
+            text_length=text_length,
+            latent=(height // stride, width // stride),
+            channels=channels,
+            patch=15 // stride + 1,
+            frames=video[0],
+            grid=grid,  # type: ignore[arg-type]
+            frame_grid=video[1:],  # type: ignore[arg-type]
+            positions="rotary" if config.get("rotary_pos_embed") else "absolute",
+            adapter="full" if (rank or 0) < 0 else rank or None,
+        )
 
     def to_official(self) -> dict[str, Any]:
         """Return the config as a released `transformer/config.json` has it.
@@ -123,37 +170,42 @@ class NovaConfig:
                 halves of the spatial tower of other heads or depths, other heads than its own for
                 a width, other padding rows than 512, or patches of another size than 1 and 2.
         """
-        return _write_official(self)
-
-
-def _settle(config: NovaConfig) -> None:
-    """Check the fields of a new config, and make plain values of them."""
-    keep_plain(config)
-    for name in ("temporal", "encoder", "decoder"):
-        object.__setattr__(config, name, check_tower(name, getattr(config, name)))
-    for name in ("text_width", "text_length", "channels", "patch"):
-        check_count(name, getattr(config, name))
-    if check_count("text_rows", config.text_rows) < config.text_length:
-        raise bad("text_rows", config.text_rows, f"at least text_length={config.text_length}")
-    check_count("frames", config.frames)
-    check_head(config.head)
-    head = {name: plain(value) for name, value in config.head.items()}
-    object.__setattr__(config, "head", head)
-    if check_number("motion_scale", config.motion_scale, 0) == 0:
-        raise bad("motion_scale", config.motion_scale, "above 0")
-    check_choice("positions", config.positions, ("absolute", "rotary"))
-    if config.adapter is not None and config.adapter != "full":
-        check_count("adapter", config.adapter)
-    config.check_latent("latent", config.latent)
-    height, width = config.latent
-    if config.grid is None:
-        object.__setattr__(config, "grid", (height // config.patch, width // config.patch))
-    if config.frame_grid is None:
-        coarse = (height // (2 * config.patch), width // (2 * config.patch))
-        object.__setattr__(config, "frame_grid", coarse)
-    for name in ("latent", "grid", "frame_grid"):
-        object.__setattr__(config, name, check_grid(name, getattr(config, name)))
-    _check_positions(config)
+        temporal, first, last = self.temporal, self.encoder, self.decoder
+        depth = first.depth + last.depth
+        if temporal.width != first.width:
+            raise bad("temporal.width", temporal.width, f"the encoder's {first.width}")
+        for name, tower in (("temporal", temporal), ("encoder", first)):
+            heads = RELEASED_HEADS.get(tower.width, tower.heads)  # which the config does not say
+            if tower.heads != heads:
+                raise bad(f"{name}.heads", tower.heads, f"{heads}, of the width {tower.width}")
+        if self.text_rows != 512:
+            raise bad("text_rows", self.text_rows, "512")
+        if first[1:] != last[1:] or first.depth != depth // 2:
+            allowed = f"width and heads of the encoder {first}, half of all blocks"
+            raise bad("decoder", last, allowed)
+        if self.patch > 2:
+            raise bad("patch", self.patch, "1 or 2")
+        own = set(self.head) - {"name", "depth", "width", "scheduler", "steps"}
+        if self.head["name"] not in ("flow", "diffusion") or own:
+            raise bad("head", self.head, "a flow or a diffusion, as the official code has them")
+        stride = {1: 16, 2: 8}[self.patch]
+        assert self.grid is not None and self.frame_grid is not None  # noqa: PT018 - for the reader of types
+        return {
+            "arch": [
+                f"vit_d{temporal.depth}w{temporal.width}",
+                f"vit_d{depth}w{first.width}",
+                f"mlp_d{self.head['depth']}w{self.head['width']}",
+            ],
+            "image_base_size": list(self.grid),
+            "image_dim": self.channels,
+            "image_size": [stride * side for side in self.latent],
+            "image_stride": stride,
+            "rotary_pos_embed": self.positions == "rotary",
+            "text_token_dim": self.text_width,
+            "text_token_len": self.text_length,
+            "video_base_size": [self.frames, *self.frame_grid],
+            "video_mixer_rank": -1 if self.adapter == "full" else self.adapter,
+        }
 
 
 def _check_positions(config: NovaConfig) -> None:
@@ -169,116 +221,19 @@ def _check_positions(config: NovaConfig) -> None:
                 raise bad(f"{name}.width", got, f"for rotary positions: {error}") from None
 
 
-def _read_saved(kind: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a saved config, whose tuples came back from JSON as lists."""
-    sizes = named_head(sizes, _flow)
-    check_fields(kind, sizes)
-    read: dict[str, Any] = {
-        name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()
-    }
-    for name in ("temporal", "encoder", "decoder"):
-        if isinstance(read[name], tuple) and len(read[name]) == 3:  # others are refused
-            read[name] = Tower(*read[name])
-    return read
-
-
-def _read_official(
-    config: Mapping[str, Any], num_heads: tuple[int, int] | None = None
-) -> dict[str, Any]:
-    """Return the fields of the config that a released config stands for."""
-    needed = ("image_dim", "image_size", "image_stride", "text_token_dim", "text_token_len",
-              "image_base_size", "video_base_size", "arch")  # fmt: skip
-    if not isinstance(config, Mapping):
-        raise bad("config", type(config).__name__, "a mapping, as transformer/config.json holds")
-    for key in needed:
-        if config.get(key) is None:
-            raise bad(f"config[{key!r}]", config.get(key), "a value, as in released configs")
-    for key in ("image_dim", "image_stride", "text_token_dim", "text_token_len"):
-        check_count(f"config[{key!r}]", config[key])
-    check_grid("config['image_base_size']", config["image_base_size"], "(rows, columns)")
-    check_grid("config['video_base_size']", config["video_base_size"], "(frames, rows, columns)")
-    temporal, spatial, head = _official_towers(config, num_heads)
-    size = config["image_size"]
-    size = (size, size) if isinstance(plain(size), int) else size
-    stride = config["image_stride"]
-    height, width = check_grid("config['image_size']", size)
-    if height % stride or width % stride:
-        raise bad("config['image_size']", size, f"multiples of image_stride={stride}")
-    rank = config.get("video_mixer_rank")
-    if rank is not None and type(plain(rank)) is not int:
-        raise bad("config['video_mixer_rank']", rank, "an integer or None")
-    return {
-        "temporal": temporal,
-        "encoder": spatial._replace(depth=spatial.depth // 2),
-        "decoder": spatial._replace(depth=spatial.depth - spatial.depth // 2),
-        "head": _flow(head[1], head[0]),
-        "text_width": config["text_token_dim"],
-        "text_length": config["text_token_len"],
-        "latent": (height // stride, width // stride),
-        "channels": config["image_dim"],
-        "patch": 15 // stride + 1,
-        "frames": config["video_base_size"][0],
-        "grid": tuple(config["image_base_size"]),
-        "frame_grid": tuple(config["video_base_size"][1:]),
-        "positions": "rotary" if config.get("rotary_pos_embed") else "absolute",
-        "adapter": "full" if (rank or 0) < 0 else rank or None,
-    }
-
-
-def _write_official(config: NovaConfig) -> dict[str, Any]:
-    temporal, first, last = config.temporal, config.encoder, config.decoder
-    depth = first.depth + last.depth
-    if temporal.width != first.width:
-        raise bad("temporal.width", temporal.width, f"the encoder's {first.width}")
-    for name, tower in (("temporal", temporal), ("encoder", first)):
-        heads = RELEASED_HEADS.get(tower.width, tower.heads)  # which the config does not say
-        if tower.heads != heads:
-            raise bad(f"{name}.heads", tower.heads, f"{heads}, of the width {tower.width}")
-    if config.text_rows != 512:
-        raise bad("text_rows", config.text_rows, "512")
-    if first[1:] != last[1:] or first.depth != depth // 2:
-        raise bad("decoder", last, f"width and heads of the encoder {first}, half of all blocks")
-    if config.patch > 2:
-        raise bad("patch", config.patch, "1 or 2")
-    own = set(config.head) - {"name", "depth", "width", "scheduler", "steps"}
-    if config.head["name"] not in ("flow", "diffusion") or own:
-        raise bad("head", config.head, "a flow or a diffusion, as the official code has them")
-    stride = {1: 16, 2: 8}[config.patch]
-    assert config.grid is not None and config.frame_grid is not None  # noqa: PT018 - for the reader of types
-    return {
-        "arch": [
-            f"vit_d{temporal.depth}w{temporal.width}",
-            f"vit_d{depth}w{first.width}",
-            f"mlp_d{config.head['depth']}w{config.head['width']}",
-        ],
-        "image_base_size": list(config.grid),
-        "image_dim": config.channels,
-        "image_size": [stride * side for side in config.latent],
-        "image_stride": stride,
-        "rotary_pos_embed": config.positions == "rotary",
-        "text_token_dim": config.text_width,
-        "text_token_len": config.text_length,
-        "video_base_size": [config.frames, *config.frame_grid],
-        "video_mixer_rank": -1 if config.adapter == "full" else config.adapter,
-    }
-
-
 def _official_towers(
     config: Mapping[str, Any], num_heads: tuple[int, int] | None
 ) -> tuple[Tower, Tower, tuple[int, int]]:
     """Return the temporal and the spatial tower, and depth and width of the token head."""
-    if config.get("heads") is not None:
-        heads = config["heads"]
+    if (heads := config.get("heads")) is not None:
+        read = {}
         for name, parts in _OFFICIAL_SIZES.items():
             sizes = heads.get(name) if isinstance(heads, Mapping) else None
-            for part in parts:
-                size = sizes.get(part) if isinstance(sizes, Mapping) else None
-                check_count(f"config['heads'][{name!r}][{part!r}]", size)
-        video, image = (
-            Tower(heads[part]["depth"], heads[part]["dim"], heads[part]["heads"])
-            for part in ("video_encoder", "image_encoder")
-        )
-        return video, image, (heads["image_decoder"]["depth"], heads["image_decoder"]["dim"])
+            sizes = sizes if isinstance(sizes, Mapping) else {}
+            key = f"config['heads'][{name!r}]"
+            read[name] = [check_count(f"{key}[{part!r}]", sizes.get(part)) for part in parts]
+        depth, width = read["image_decoder"]
+        return Tower(*read["video_encoder"]), Tower(*read["image_encoder"]), (depth, width)
     sizes, arch = [], config["arch"]
     if not isinstance(arch, Sequence) or isinstance(arch, str) or len(arch) != 3:
         raise bad("config['arch']", arch, "three names, as ['vit_d16w1024', 'vit_d32w1024', ...]")

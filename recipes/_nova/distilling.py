@@ -1,7 +1,7 @@
 """A NOVA whose head draws in a pass or two what its own draws in tens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
 from contar.data import Cache
 from contar.heads import DiffusionHead
-from contar.training import Latents, RunConfig, distill_head, fingerprint, processes
+from contar.training import Latents, RunConfig, distill_head, processes
 from recipes import nova
 from recipes._nova.network import Nova
 from recipes._nova.step import read_step
-from recipes._nova.training import NovaBatch, NovaObjective, NovaStage, batches_of, load_parts
+from recipes._nova.training import (
+    Batches,
+    NovaBatch,
+    NovaObjective,
+    NovaStage,
+    described,
+    load_parts,
+)
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,9 @@ def with_head(model: Nova, head: Mapping[str, Any]) -> Nova:
 def conditions_of(model: Nova, data: Latents, stage: NovaStage) -> Any:
     """Return the function from samples and a step to the conditions of their hidden tokens.
 
-    Args:
-        model: makes them, each with its caption and once more without.
-        data: on the model's device.
-        stage: which says how much is hidden.
+    The model makes them, each with its caption and once more without; data are on its device.
     """
-    load, objective = batches_of(data, model.sizes, stage), NovaObjective(model)
+    load, objective = Batches(data, model.sizes, stage), NovaObjective(model)
 
     def of(batch: NovaBatch) -> Float[Tensor, "m d"]:
         step = read_step(model, batch.latents, repeats=1, **objective.given(batch))
@@ -107,9 +111,7 @@ def train_head(
         head: the new one, by name with its sizes, as in a config: one that begins from normal
             noise. Width and depth are those of the trained one if left out.
         pipe: whose network is the teacher, and stays as it is.
-        cache: of `contar.training.encode_clips`, made with the pipeline's parts.
-        out: folder of the run.
-        resume: as in `contar.training.train`.
+        cache, out, resume: as in `train_network`.
 
     Raises:
         ValueError: a network without a diffusion head, or as `contar.training.distill_head`.
@@ -126,6 +128,7 @@ def train_head(
     scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
     guidance = defaults["guidance_scale"] if stage.guidance is None else stage.guidance
     steps = stage.teacher_steps or defaults["num_diffusion_steps"]
+    taught = {"guidance": guidance, "teacher_steps": steps}
     data = Latents.of(cache) if isinstance(cache, Cache) else cache
     held = min(64, len(data) // 10 or 1)
     count = len(data) - held
@@ -142,14 +145,7 @@ def train_head(
         repeats=stage.repeats,
         pool=stage.pool,
         resume=resume,
-        described={
-            **{name: value for name, value in asdict(stage).items() if name != "run"},
-            "head": sizes,
-            "guidance": guidance,
-            "teacher_steps": steps,
-            "cache": {**cache.made_with, "samples": len(cache), "content": cache.fingerprint},
-            "start": fingerprint(model),
-        },
+        described={**described(stage, cache, model), "head": sizes, **taught},
         validate=[range(count, len(data))],
     )
     student.head = trained

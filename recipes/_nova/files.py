@@ -33,6 +33,7 @@ from recipes._nova.config import NovaConfig
 from recipes._nova.keys import from_official
 from recipes._nova.network import Nova
 from recipes._nova.pipeline import NovaPipeline
+from recipes._shared.building import build_empty
 
 # What the official code calls our classes, and where in its package `diffnext.models` they are.
 _OFFICIAL = {
@@ -96,12 +97,7 @@ def from_pretrained(
 
 
 def read_index(folder: Path, name: str, got: str | Path) -> dict[str, Any]:
-    """Return what a pipeline's folder says that it holds.
-
-    Args:
-        folder: of the pipeline.
-        name: of the argument that names it, for errors.
-        got: what the argument was.
+    """Return what a pipeline's folder holds; `name` is the argument that was `got`, for errors.
 
     Raises:
         FileNotFoundError: it is no pipeline's.
@@ -126,15 +122,16 @@ def _part(
         raise bad(f"model_index.json[{part!r}]", named, "[library, class] or [null, null]")
     if part in NovaPipeline._optional_components and named[0] is None:
         return None
+    place = folder / part
     if part in ("text_encoder", "tokenizer") and index.get("text_package"):
-        return _text(text_package(index["text_package"]), part, dtype)
-    if not (folder / part).is_dir():
+        place = text_package(index["text_package"])
+    if not place.is_dir():
         raise FileNotFoundError(f"{part}: got no such folder in {folder}, allowed: one")
     if part == "transformer":
-        return _network(folder / part, dtype, num_heads=num_heads)
+        return _network(place, dtype, num_heads)
     if part == "vae":
-        return _vae(folder / part, dtype)
-    return _scheduler(folder / part) if part == "scheduler" else _text(folder / part, part, dtype)
+        return _vae(place, dtype)
+    return _scheduler(place) if part == "scheduler" else _text(place, part, dtype)
 
 
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
@@ -175,10 +172,7 @@ def open_network(
         sizes = NovaConfig.from_official(config, num_heads=num_heads)
     else:
         sizes = NovaConfig.from_dict(config["sizes"])
-    head = {name: size for name, size in sizes.head.items() if name not in ("scheduler", "steps")}
-    of_weights = {**vars(sizes), "head": head}
-    model = build_for(state, lambda: Nova(sizes), name="sizes", sizes=of_weights)
-    return model, released
+    return build_empty(Nova, sizes, state), released
 
 
 def open_vae(folder: Path, state: Mapping[str, Any] | None = None) -> Any:
@@ -200,14 +194,13 @@ def open_vae(folder: Path, state: Mapping[str, Any] | None = None) -> Any:
         raise bad("vae/config.json", str(error), f"a config that {name} takes") from error
 
 
-def _network(folder: Path, dtype: torch.dtype | None, *, num_heads: tuple[int, int] | None) -> Nova:
+def _network(folder: Path, dtype: torch.dtype | None, num_heads: tuple[int, int] | None) -> Nova:
     state, name = read_weights(folder), f"transformer/{WEIGHTS}"
     model, released = open_network(folder, state, num_heads)
     state = _cast(state, dtype)
     model.rename_saved(state)
     if released:
-        depth, channels = model.sizes.encoder.depth, model.sizes.channels
-        state = from_official(state, model.state_dict(), depth, channels, name=name)
+        state = from_official(state, model.state_dict(), model.sizes, name=name)
     load_exactly(model, state, name)
     return speed_up(model.eval())
 
@@ -264,8 +257,9 @@ def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
         cls = getattr(transformers, name)
         if state is not None:
             known = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            make = partial(_untrained, cls, known)
-            build_for(state, make, name=f"{part}/config.json", sizes=known.to_dict())
+            make = partial(cls.from_config, trust_remote_code=False) if name == "AutoModel" else cls
+            whole = {"name": f"{part}/config.json", "sizes": known.to_dict()}
+            build_for(state, lambda: make(known), **whole)
         loaded = cls.from_pretrained(folder, trust_remote_code=False, **options)
     except TooLargeError:
         raise
@@ -285,20 +279,19 @@ def _text(folder: Path, part: str, dtype: torch.dtype | None) -> Any:
     return encoder.eval()
 
 
-def _untrained(cls: Any, config: Any) -> Any:
-    if hasattr(cls, "from_config"):  # an `AutoModel`
-        return cls.from_config(config, trust_remote_code=False)
-    return cls(config)
-
-
 def save_pipeline(pipe: NovaPipeline, folder: Path, layout: str, **options: Any) -> None:
     """Write a pipeline, as `NovaPipeline.save_pretrained` says."""
     with written_beside(folder) as beside:
-        write = _save_contar if layout == "contar" else _save_released
-        write(pipe, beside, **options)
+        save = _save_contar if layout == "contar" else _save_released
+        index = save(pipe, beside, **options)
+        scheduler = beside / "scheduler" / "scheduler_config.json"
+        if "_sample_class_name" in (content := read_json(scheduler)):  # it may be another now
+            sampling = type(pipe.scheduler).__name__
+            _write_json(scheduler, {**content, "_sample_class_name": sampling})
+        _write_json(beside / "model_index.json", index)
 
 
-def _save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
+def _save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> dict[str, Any]:
     index: dict[str, Any] = {"_class_name": "NovaPipeline"}
     index |= {name: pipe.config[name] for name in ("defaults", "text_package")}
     components: dict[str, Any] = pipe.components
@@ -310,19 +303,10 @@ def _save_contar(pipe: NovaPipeline, folder: Path, **options: Any) -> None:
         if value is not None and not packaged:
             kept = options if part in ("transformer", "vae", "text_encoder") else {}
             value.save_pretrained(folder / part, **kept)
-    _name_scheduler(pipe, folder)
-    _write_json(folder / "model_index.json", index)
+    return index
 
 
-def _name_scheduler(pipe: NovaPipeline, folder: Path) -> None:
-    """Correct the name of a released scheduler file, if the scheduler is another now."""
-    file = folder / "scheduler" / "scheduler_config.json"
-    content = read_json(file)
-    if "_sample_class_name" in content:
-        _write_json(file, {**content, "_sample_class_name": type(pipe.scheduler).__name__})
-
-
-def _save_released(pipe: NovaPipeline, folder: Path) -> None:
+def _save_released(pipe: NovaPipeline, folder: Path) -> dict[str, Any]:
     network: Any = pipe.transformer
     config: dict[str, Any] = {"_diffusers_version": diffusers.__version__}
     config |= network.sizes.to_official()
@@ -331,12 +315,11 @@ def _save_released(pipe: NovaPipeline, folder: Path) -> None:
         raise bad("vae", vae_name, "OpenSoraVAE or AutoencoderKL, for the released layout")
     if pipe.text_encoder is not None and text_name != "PhiForCausalLM":
         raise bad("text_encoder", text_name, "PhiForCausalLM or None, for the released layout")
-    parts: dict[str, Any] = {"transformer": network, "vae": pipe.vae, "scheduler": pipe.scheduler}
-    parts |= {"text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    parts: dict[str, Any] = pipe.components
     index = {"_class_name": "NOVAPipeline", **{k: v for k, v in config.items() if k[0] == "_"}}
     for part, value in sorted(parts.items()):
+        index[part] = [None, None]
         if value is None:
-            index[part] = [None, None]
             continue
         target = folder / part
         target.mkdir(parents=True, exist_ok=True)
@@ -357,8 +340,7 @@ def _save_released(pipe: NovaPipeline, folder: Path) -> None:
         if part == "vae":
             stored = read_json(target / "config.json")
             _write_json(target / "config.json", {**stored, "_class_name": index[part][1]})
-    _name_scheduler(pipe, folder)
-    _write_json(folder / "model_index.json", index)
+    return index
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,32 +1,25 @@
 """What a NOVA is made of and what memory it needs, without its weights."""
 
-import math
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from contar._errors import bad
-from contar._files import read_weights, weight_files
+from contar._files import read_weights
 from contar.conditioning import text_package
 from contar.tokenizers import VAETokenizer, vae_memory
 from recipes._nova.config import PRESETS
-from recipes._nova.defaults import default_values
 from recipes._nova.files import open_network, open_vae, read_index
 from recipes._nova.network import Nova
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from recipes._nova.request import default_values
 
 
 def describe(
     model: str | Path, *, frames: int | None = None, num_heads: tuple[int, int] | None = None
 ) -> str:
-    """Return a page on a pipeline's folder, or on the network of a preset.
+    """Return a page on a pipeline's folder, or on the network of a preset, by its name.
 
-    Args:
-        model: the folder or the preset's name.
-        frames: that memory is stated for; None is the model's default.
-        num_heads: as in `nova.from_pretrained`.
+    Memory is stated for so many frames, or for the model's default.
 
     Raises:
         ValueError, FileNotFoundError: no such preset or folder, or as `nova.from_pretrained`.
@@ -45,7 +38,8 @@ def describe(
     packaged = index.get("text_package")
     text = text_package(packaged) if packaged else folder / "text_encoder"
     if text.is_dir():
-        lines.append(_weights_line("text encoder", _count(text, "model.safetensors")))
+        held = read_weights(text, "model.safetensors")  # mapped, not read
+        lines.append(_weights_line("text encoder", sum(x.numel() for x in held.values())))
     vae = open_vae(folder / "vae", _weights(folder / "vae"))
     tokenizer = VAETokenizer(vae)
     lines.append(_weights_line(type(vae).__name__, sum(p.numel() for p in vae.parameters())))
@@ -53,14 +47,14 @@ def describe(
     frames = int(defaults["num_frames"]) if frames is None else frames
     size = tuple(side * tokenizer.space_stride for side in network.sizes.latent)
     count = tokenizer.latent_frames(frames, "frames")
-    lines.append("")
-    lines.append(
-        f"{frames} frames of {size[0]} x {size[1]}: latents {tokenizer.channels} x {count} x "
-        f"{network.sizes.latent[0]} x {network.sizes.latent[1]} "
-        f"(time {tokenizer.time_stride}, space {tokenizer.space_stride})"
-    )
-    lines.append("memory beside the weights, one sample:")
-    for name, dtype in DTYPES.items():
+    shape = (tokenizer.channels, count, *network.sizes.latent)
+    lines += [
+        "",
+        f"{frames} frames of {size[0]} x {size[1]}: latents {' x '.join(map(str, shape))} "
+        f"(time {tokenizer.time_stride}, space {tokenizer.space_stride})",
+        "memory beside the weights, one sample:",
+    ]
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         needs = vae_memory(tokenizer, frames, size, dtype)
         needs["cached keys and values"] = _cache_bytes(network, count, dtype)
         words = ", ".join(f"{what} {_bytes(need)}" for what, need in needs.items())
@@ -79,15 +73,11 @@ def _weights(folder: Path) -> dict[str, torch.Tensor] | None:
 
 def _network_lines(network: Nova) -> list[str]:
     sizes = network.sizes
-    lines = [
-        f"latent {sizes.channels} x {sizes.latent[0]} x {sizes.latent[1]}, patch {sizes.patch}"
-    ]
-    lines += [
-        f"{name} tower: {tower.depth} blocks, width {tower.width}, {tower.heads} heads"
-        for name, tower in (
-            ("temporal", sizes.temporal), ("encoder", sizes.encoder), ("decoder", sizes.decoder)
-        )
-    ]  # fmt: skip
+    height, width = sizes.latent
+    lines = [f"latent {sizes.channels} x {height} x {width}, patch {sizes.patch}"]
+    for name in ("temporal", "encoder", "decoder"):
+        depth, width, heads = getattr(sizes, name)
+        lines.append(f"{name} tower: {depth} blocks, width {width}, {heads} heads")
     told = ", ".join(f"{k} {v}" for k, v in sizes.head.items() if isinstance(v, int | float))
     lines.append(f"head: {sizes.head['name']}, {told}")
     lines.append(f"{'part':16} {'parameters':>13} {'float32':>10} {'bfloat16':>10}")
@@ -107,15 +97,6 @@ def _bytes(size: float) -> str:
         if size < 1024:
             return f"{size:.2f} {unit}"
     return f"{size / 1024:.2f} GiB"
-
-
-def _count(folder: Path, name: str) -> int:
-    """Return how many numbers a folder's safetensors hold, from their headers."""
-    total = 0
-    for file in weight_files(folder, name):
-        with safe_open(file, "pt") as tensors:
-            total += sum(math.prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
-    return total
 
 
 def _cache_bytes(network: Nova, frames: int, dtype: torch.dtype) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from einops import rearrange
 from torch import Tensor
 
-from contar._errors import bad, check_count
 from contar._files import check_finite, check_weights
+from recipes._nova.config import NovaConfig
 from recipes._shared.key_map import renamed
 
 # Ours, official. `{i}` is a block's number; blocks of the spatial tower's decoder half count on.
@@ -46,65 +46,45 @@ _PATCHES = ("embed.weight", "spatial.embed.weight", "head.network.token.weight")
 
 
 def official_name(name: str, encoder_depth: int) -> str:
-    """Return the official name of one of our parameters.
+    """Return the official name of one of our parameters, of so many blocks in the encoder half.
 
     Raises:
         ValueError: a parameter that official models do not have (layers that join widths).
     """
-    check_count("encoder_depth", encoder_depth)
     return renamed(name, _PARTS, {"spatial.decoder.{i}.": encoder_depth})
 
 
-def to_official(
-    state: Mapping[str, Tensor], encoder_depth: int, channels: int
-) -> dict[str, Tensor]:
+def to_official(state: Mapping[str, Tensor], sizes: NovaConfig) -> dict[str, Tensor]:
     """Rename and reshape our state dict to the official layout.
 
-    Args:
-        state: ours.
-        encoder_depth: blocks of the spatial tower's encoder half.
-        channels: of a latent.
-
     Raises:
-        ValueError: a parameter that official models do not have, or patches that do not hold so
-            many channels.
+        ValueError: a parameter that official models do not have.
     """
-    check_count("channels", channels)
     result = {}
     for name, tensor in state.items():
         if name in _PATCHES:
-            patch = math.isqrt(tensor.shape[1] // channels)
-            if patch**2 * channels != tensor.shape[1]:
-                raise bad("channels", channels, f"as many as fill square patches in {name}")
-            tensor = rearrange(tensor, "d (p q c) -> d c p q", p=patch, c=channels).contiguous()
-        result[official_name(name, encoder_depth)] = tensor
+            side = math.isqrt(tensor.shape[1] // sizes.channels)
+            tensor = rearrange(tensor, "d (p q c) -> d c p q", p=side, q=side).contiguous()
+        result[official_name(name, sizes.encoder.depth)] = tensor
     return result
 
 
 def from_official(
     official: Mapping[str, Tensor],
     ours: Mapping[str, Tensor],
-    encoder_depth: int,
-    channels: int,
+    sizes: NovaConfig,
     *,
     name: str = "state",
 ) -> dict[str, Tensor]:
-    """Rename and reshape an official state dict to the layout of `ours`.
-
-    Args:
-        official: with the names and shapes of official checkpoints.
-        ours: a state dict with the names and shapes that are wanted.
-        encoder_depth: blocks of the spatial tower's encoder half.
-        channels: of a latent.
-        name: of `official`, for the error.
+    """Rename and reshape an official state dict, which errors call `name`, to the layout of `ours`.
 
     Raises:
         ValueError: missing, unexpected, misshapen, NaN or infinite weights, all of them listed.
     """
-    check_weights(name, official, to_official(ours, encoder_depth, channels))
+    check_weights(name, official, to_official(ours, sizes))
     check_finite(name, official)
     result = {}
     for key in ours:
-        tensor = official[official_name(key, encoder_depth)]
+        tensor = official[official_name(key, sizes.encoder.depth)]
         result[key] = rearrange(tensor, "d c p q -> d (p q c)") if key in _PATCHES else tensor
     return result

@@ -23,7 +23,6 @@ from contar.tokenizers import patchify
 from recipes._nova.config import NovaConfig
 from recipes._nova.keys import from_official, to_official
 from recipes._shared.headed import Headed, choose_head
-from recipes._shared.sizes import Tower
 
 Law = Literal["stretch", "continue", "window"] | None  # of frames' times, as in `GenerationPlan`
 
@@ -69,10 +68,7 @@ class Nova(Headed):
     ) -> Float[Tensor, "b t n d"]:
         """Return what the temporal tower sees of each frame: the frame before it, coarsely.
 
-        Args:
-            previous: the frames before; None is the beginning of the video.
-            batch: samples.
-            count: coarse tokens of a frame.
+        Where there is none, at the beginning of the video, it is `count` times the learned vector.
         """
         if previous is None:
             return self.begin.expand(batch, 1, count, -1)
@@ -82,19 +78,14 @@ class Nova(Headed):
     def added_positions(
         self, frames: int, grid: tuple[int, int], *, frame: int | None = None, law: Law = None
     ) -> Float[Tensor, "t n d"] | None:
-        """Return what is added to the coarse tokens of frames; None with rotary positions.
+        """Return what is added to the coarse tokens, `grid` a frame, of one or all of the frames.
 
-        Args:
-            frames: of the whole clip.
-            grid: coarse tokens of a frame, (rows, columns).
-            frame: the one frame that is meant; None is all of them.
-            law: of times, "stretch" or "continue"; None is "stretch".
+        It is None with rotary positions. The law of times is "stretch", if it is not said.
         """
         if self.times is None:
             return None
-        space = grid_waves(
-            grid, self.sizes.temporal.width, self.sizes.frame_grid, self.begin.device
-        )
+        width, learned = self.sizes.temporal.width, self.sizes.frame_grid
+        space = grid_waves(grid, width, learned, self.begin.device)
         times: Any = self.times(frames, frame=frame, law=law or "stretch")
         return times[:, None] + space.to(self.begin.dtype)
 
@@ -107,14 +98,10 @@ class Nova(Headed):
         seen: Sequence[int] | None = None,
         law: Law = None,
     ) -> Float[Tensor, "m k 2"] | None:
-        """Return the rotary table of prefix and frames; None with absolute positions.
+        """Return the rotary table of a prefix of so many tokens, and of frames of coarse tokens.
 
-        Args:
-            frames: of the whole clip.
-            grid: coarse tokens of a frame, (rows, columns).
-            prefix: tokens before the frames.
-            seen: the frames that are meant; None is all of them.
-            law: of times; None is "continue".
+        The frames are those that are seen, or all of the clip. It is None with absolute positions.
+        The law of times is "continue", if it is not said.
         """
         if self.times is not None:
             return None
@@ -132,17 +119,13 @@ class Nova(Headed):
 
     def token_positions(self, grid: tuple[int, int]) -> tuple[Positions, Positions]:
         """Return the positions of a frame's tokens for both halves of the spatial tower."""
-        first, second = (
-            self._positions_of_half(grid, half) for half in (self.sizes.encoder, self.sizes.decoder)
-        )
-        return first, second
-
-    def _positions_of_half(self, grid: tuple[int, int], half: Tower) -> Positions:
+        halves, device = (self.sizes.encoder, self.sizes.decoder), self.begin.device
         if self.times is None:
-            coordinates = grid_coordinates(1, *grid, device=self.begin.device)
-            return Positions(rope=rotary_table(coordinates, half.width // half.heads))
-        table = grid_waves(grid, half.width, self.sizes.grid, self.begin.device)
-        return Positions(add=table.to(self.begin.dtype))
+            places = grid_coordinates(1, *grid, device=device)
+            first, second = (rotary_table(places, half.width // half.heads) for half in halves)
+            return Positions(rope=first), Positions(rope=second)
+        first, second = (grid_waves(grid, half.width, self.sizes.grid, device) for half in halves)
+        return Positions(add=first.to(self.begin.dtype)), Positions(add=second.to(self.begin.dtype))
 
     def adapt(
         self, anchor: Float[Tensor, "*m n d"], features: Float[Tensor, "*m2 n d"]
@@ -151,11 +134,10 @@ class Nova(Headed):
         return features if self.adapter is None else self.adapter(anchor, features)
 
     def _to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return to_official(state, self.sizes.encoder.depth, self.sizes.channels)
+        return to_official(state, self.sizes)
 
     def _from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        sizes = self.sizes
-        return from_official(state, self.state_dict(), sizes.encoder.depth, sizes.channels)
+        return from_official(state, self.state_dict(), self.sizes)
 
 
 def frozen_parts(model: Nova, *, images: bool = False) -> tuple[str, ...]:

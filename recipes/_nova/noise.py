@@ -11,15 +11,7 @@ from contar.tokenizers import patches
 
 
 class FrameNoise(Noise):
-    """Noise of a whole frame, of which a set takes its tokens.
-
-    Args:
-        generator: one, or one for each sample.
-        step: the set.
-        latent: [b, c, h, w], shape of the frame.
-        patch: side of a token.
-        device: of the noise.
-    """
+    """Noise of a whole frame [b, c, h, w], `latent`, of which a set, `step`, takes its tokens."""
 
     def __init__(
         self,

@@ -13,20 +13,18 @@ from diffusers.utils.outputs import BaseOutput
 from torch import nn
 from torch.nn import functional
 
-from contar._errors import bad, check_choice
+from contar._errors import bad, check_choice, check_instance
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Int, Tensor, UInt8
 from contar.conditioning import encode_texts
 from contar.generation import Graphs, Monitor, Progress
 from contar.tokenizers import VAETokenizer
 from recipes._nova.call import Call, Texts, make_call, mix
-from recipes._nova.defaults import check_parts, default_values
-from recipes._nova.inputs import Pixels, frames_of, read_grid, read_settings, show
 from recipes._nova.motion import motion_numbers
 from recipes._nova.network import Nova
-from recipes._nova.request import Request, read_frames, read_values, read_words
-from recipes._nova.settings import Settings, read_order
-from recipes._nova.timeline import read_prompts
+from recipes._nova.pixels import Pixels, frames_of, read_given, show
+from recipes._nova.request import Request, default_values, read_numbers, read_words
+from recipes._nova.settings import read_order
 from recipes.nova import draw_frames
 
 
@@ -76,7 +74,21 @@ class NovaPipeline(DiffusionPipeline):
         text_package: str | None = None,
     ) -> None:
         super().__init__()
-        pixels = check_parts(transformer, vae, scheduler, text_encoder, tokenizer)
+        check_instance("transformer", transformer, Nova)
+        if not isinstance(getattr(scheduler, "config", None), Mapping):
+            raise bad("scheduler", type(scheduler).__name__, "a scheduler of diffusers")
+        sizes, pixels = transformer.sizes, VAETokenizer(vae)
+        if pixels.channels != sizes.channels:
+            raise bad("vae", f"{pixels.channels} channels", f"the network's {sizes.channels}")
+        if (text_encoder is None) != (tokenizer is None):
+            allowed = "one with a text_encoder, none without"
+            raise bad("tokenizer", type(tokenizer).__name__, allowed)
+        config = getattr(text_encoder, "config", None)
+        if getattr(config, "is_encoder_decoder", False):
+            raise bad("text_encoder", type(text_encoder).__name__, "an encoder or a decoder alone")
+        width = getattr(config, "hidden_size", None)
+        if text_encoder is not None and width != sizes.text_width:
+            raise bad("text_encoder", f"width {width}", f"the network's {sizes.text_width}")
         self.register_modules(
             transformer=transformer, vae=vae, scheduler=scheduler,
             text_encoder=text_encoder, tokenizer=tokenizer,
@@ -171,61 +183,30 @@ class NovaPipeline(DiffusionPipeline):
             ValueError: an argument that does not fit the model or the others.
         """
         check_choice("output_type", output_type, ("np", "pil", "pt", "latent", "stream"))
-        values, settings = self._read_numbers(
-            height, width, start=min_guidance_scale, truncation=guidance_trunc,
-            flow_shift=flow_shift, changes=plan_changes,
-            num_frames=num_frames, motion_flow=motion_flow, fps=fps, guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps, num_diffusion_steps=num_diffusion_steps,
-            guidance_renorm=guidance_renorm,
+        model, pixels = self.transformer, VAETokenizer(self.vae)
+        values, settings = read_numbers(
+            model, self.scheduler, pixels, self.config["defaults"], height=height, width=width,
+            num_frames=num_frames, num_inference_steps=num_inference_steps,
+            num_diffusion_steps=num_diffusion_steps, guidance_scale=guidance_scale,
+            guidance_trunc=guidance_trunc, min_guidance_scale=min_guidance_scale,
+            guidance_renorm=guidance_renorm, flow_shift=flow_shift, motion_flow=motion_flow,
+            fps=fps, plan_changes=plan_changes,
         )  # fmt: skip
-        model, pixels, frames = self.transformer, VAETokenizer(self.vae), values["num_frames"]
-        prompts = read_prompts(prompt, pixels, frames, settings.plan)
+        frames = values["num_frames"]
         words = read_words(
-            model, self.text_encoder is not None, prompts, prompt_embeds, negative_prompt,
-            negative_prompt_embeds, mix, num_images_per_prompt,
+            settings, pixels, frames, self.text_encoder is not None, prompt, prompt_embeds,
+            negative_prompt, negative_prompt_embeds, mix, num_images_per_prompt,
         )  # fmt: skip
         given = {"image": image, "video": video, "mask": mask, "canvas": canvas, "grow": grow}
-        clip, edit = read_frames(settings, pixels, words, frames, **given)
+        clip, edit = read_given(settings, pixels, words.prompts, frames, **given)
         request = Request(
             settings=settings, words=words, clip=clip, edit=edit, graphs=graphs,
             motion=motion_numbers(model, words.batch, values["motion_flow"], values["fps"]),
-            order=read_order(settings, order, words.batch),
+            order=read_order(settings, order, words.batch), callback=callback_on_step_end,
             generator=check_generator(generator, words.batch, self._execution_device),
-            callback=callback_on_step_end,
         )  # fmt: skip
         made = self._made(request, output_type)
         return NovaOutput(frames=made) if return_dict else (made,)
-
-    def _read_numbers(
-        self,
-        height: int | None,
-        width: int | None,
-        *,
-        start: float | None,
-        truncation: float,
-        flow_shift: float | None,
-        changes: Mapping[str, Any] | None,
-        **given: Any,
-    ) -> tuple[dict[str, Any], Settings]:
-        """Return those of a call that the pipeline has defaults for, filled in, and all as a plan.
-
-        Args:
-            height: of the call.
-            width: of the call.
-            start: as in `read_settings`, like the next three.
-            truncation: likewise.
-            flow_shift: likewise.
-            changes: likewise.
-            given: numbers that there are defaults for, by name, or None.
-        """
-        model, pixels = self.transformer, VAETokenizer(self.vae)
-        grid = read_grid(model, height, width, pixels.space_stride)
-        values = read_values(model, grid, self.config["defaults"], **given)
-        settings = read_settings(
-            model, self.scheduler, grid, pixels, values, start=start, truncation=truncation,
-            flow_shift=flow_shift, changes=changes,
-        )  # fmt: skip
-        return values, settings
 
     def stream(
         self,
@@ -304,55 +285,37 @@ class NovaPipeline(DiffusionPipeline):
     def _call(self, request: Request) -> Call:
         """Return what the network is asked for: states of the texts, latents of given frames."""
         words = request.words
-        mixed, weight = (None, 0.0) if words.mixed is None else words.mixed
         negatives = words.negatives if request.settings.plan.guidance.active else None
-        first, negatives, others, *later = (
-            self._states(x)
-            for x in (words.texts, negatives, mixed, *(texts for _, texts in words.later))
-        )
-        context, edited = self._given_latents(request)
+        timeline = [(frame, self._states(texts)) for frame, texts in words.timeline]
+        negatives, others = self._states(negatives), self._states(words.others)
+        given = self._given_latents(request)
         self._wake(self.transformer)
         if others is not None:
-            first = mix(self.transformer, first, others, weight)
-        text, negative, *changed = (
-            None if x is None else self.transformer.text.pad(x).repeat_interleave(words.copies, 0)
-            for x in (first, negatives, *later)
-        )
-        starts = [0, *(frame for frame, _ in words.later)]
-        texts: Any = list(zip(starts, [text, *changed], strict=True))
+            timeline = [(0, mix(self.transformer, timeline[0][1], others, words.weight))]
         return make_call(
-            request.settings, texts, negative, request.motion, context, request.order,
-            request.generator, None, request.graphs, **edited,
+            request.settings, timeline, negatives, request.motion, order=request.order,
+            copies=words.copies, generator=request.generator, graphs=request.graphs, **given,
         )  # fmt: skip
 
-    def _given_latents(
-        self, request: Request
-    ) -> tuple[Float[Tensor, "b c n h w"] | None, dict[str, Tensor]]:
-        """Return the latents of what is given: as first frames, or as `latents` and `keep`."""
+    def _given_latents(self, request: Request) -> dict[str, Tensor | None]:
+        """Return what is given, drawn once from one generator: a context, or latents and `keep`."""
         if request.clip is None:
-            return None, {}
-        clip = request.clip.to(self._execution_device)
-        pixels, batch = VAETokenizer(self.vae), request.words.batch
-        context = self._encode_clip(clip, pixels, batch, request.generator)
-        context = context.to(torch.promote_types(context.dtype, torch.float32))
+            return {"context": None}
+        self._wake(self.vae)
+        pixels, clip = VAETokenizer(self.vae), request.clip.to(self._execution_device)
+        times, generator = request.words.batch // len(clip), request.generator
+        if isinstance(generator, torch.Generator):
+            context = pixels.encode(clip, generator=generator).repeat_interleave(times, dim=0)
+        else:
+            mean, deviation = (x.repeat_interleave(times, dim=0) for x in pixels.posterior(clip))
+            noise = normal(*mean.shape, generator=generator, device=mean.device)
+            context = mean + deviation * noise
         self.maybe_free_model_hooks()  # or an offloaded tokenizer would stay
         if request.edit is None:
-            return context, {}
+            return {"context": context}
         missing = request.settings.plan.frames - context.shape[2]
         latents = functional.pad(context, (0, 0, 0, 0, 0, missing))
-        return None, {"latents": latents, "keep": request.edit.keep}
-
-    def _encode_clip(
-        self, clip: Tensor, pixels: VAETokenizer, batch: int, generator: Generators
-    ) -> Float[Tensor, "b c n h w"]:
-        """Return latents of given frames for each sample, drawn once from one generator."""
-        self._wake(self.vae)
-        times = batch // len(clip)
-        if isinstance(generator, torch.Generator):
-            return pixels.encode(clip, generator=generator).repeat_interleave(times, dim=0)
-        mean, deviation = (x.repeat_interleave(times, dim=0) for x in pixels.posterior(clip))
-        noise = normal(*mean.shape, generator=generator, device=mean.device)
-        return mean + deviation * noise
+        return {"context": None, "latents": latents, "keep": request.edit.keep}
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

@@ -1,37 +1,59 @@
-"""What a call of the pipeline asks for: its words, and all of it as one value, checked."""
+"""What a call of the pipeline asks for, and what None means in it: its numbers and words."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from contar._errors import bad, check_callable, check_count, check_number
+from contar._errors import (
+    bad,
+    check_callable,
+    check_choice,
+    check_count,
+    check_instance,
+    check_number,
+    check_text,
+    plain,
+)
 from contar._random import Generators
 from contar._typing import Float, Int, Tensor
-from contar.generation import Graphs
-from contar.heads import DiffusionHead
-from contar.tokenizers import VAETokenizer
+from contar.conditioning import Guidance
+from contar.generation import GenerationPlan, Graphs
+from contar.heads import DiffusionHead, check_plan
+from contar.tokenizers import Tokenizer, longest_clip
 from recipes._nova.call import Texts
-from recipes._nova.editing import Edit, read_canvas, read_edit
-from recipes._nova.inputs import read_clip, read_texts
+from recipes._nova.motion import MOTION, UNSET
 from recipes._nova.network import Nova
-from recipes._nova.settings import Settings
+from recipes._nova.pixels import Edit
+from recipes._nova.settings import Settings, read_plan, read_timeline
+
+# What the released models are made for; a model of fewer latent frames makes as many as it has.
+RELEASED_DEFAULTS = {
+    "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
+    "guidance_renorm": 1.0, **MOTION,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Words:
     """What a call says, in words or in the states of words."""
 
-    texts: list[str] | Texts
-    later: list[tuple[int, list[str]]]  # from a latent frame on
+    timeline: list[tuple[int, list[str] | Texts]]  # from which latent frame on
     negatives: list[str] | Texts | None
-    mixed: tuple[list[str], float] | None  # with other texts, by a weight
+    others: list[str] | None  # to be mixed in
+    weight: float  # of these
     copies: int  # samples of each text
     alone: bool  # one sample of one text, no list of them
 
     @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len(self.timeline[0][1])
+
+    @property
     def batch(self) -> int:
         """Samples in all."""
-        return len(self.texts) * self.copies
+        return self.prompts * self.copies
 
 
 @dataclass(frozen=True)
@@ -55,78 +77,182 @@ class Request:
             check_callable("callback_on_step_end", self.callback)
 
 
-def read_values(
-    model: Nova, grid: tuple[int, int], defaults: Mapping[str, Any], **given: Any
+def default_values(
+    network: Nova, tokenizer: Tokenizer, stored: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return the numbers of a call by name, those left out by the pipeline's defaults."""
+    """Return what None means for a network and its tokenizer, `stored` first.
+
+    Raises:
+        ValueError: an unknown name or a value outside its range in `stored`, or no mapping.
+    """
+    check_instance("defaults", stored, Mapping)
+    sizes = network.sizes
+    tokens = sizes.latent[0] * sizes.latent[1] // sizes.patch**2
+    values: dict[str, Any] = dict(RELEASED_DEFAULTS)
+    most = min(values["num_frames"], tokenizer.pixel_frames(sizes.frames))
+    values["num_frames"] = longest_clip(tokenizer, most)
+    values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
+    stored = {name: plain(value) for name, value in stored.items()}
+    for name, value in stored.items():
+        check_choice("defaults", name, tuple(values))
+        if name.startswith("num_"):
+            check_count(f"defaults[{name!r}]", value)
+        elif name != "motion_flow" or value != UNSET:
+            check_number(f"defaults[{name!r}]", value, 0)
+    return {**values, **stored}
+
+
+def read_numbers(
+    model: Nova,
+    scheduler: Any,
+    tokenizer: Tokenizer,
+    defaults: Mapping[str, Any],
+    *,
+    height: int | None,
+    width: int | None,
+    guidance_trunc: float,
+    min_guidance_scale: float | None,
+    flow_shift: float | None,
+    plan_changes: Mapping[str, Any] | None,
+    **given: Any,
+) -> tuple[dict[str, Any], Settings]:
+    """Return the numbers that a pipeline has `defaults` for, filled in, and what all of them mean.
+
+    Arguments are those of the pipeline and of its call. `given` are the numbers that there are
+    defaults for; motion and diffusion steps have none where the model does not take them.
+
+    Raises:
+        ValueError: a number outside its range, by the name that a call has for it.
+    """
+    images, diffusion = model.motion is None, isinstance(model.head, DiffusionHead)
+    grid = _read_grid(model, height, width, tokenizer.space_stride)
+    tokens = grid[0] * grid[1] // model.sizes.patch**2
+    # A smaller frame has fewer tokens than the model's.
+    defaults = {**defaults, "num_inference_steps": min(defaults["num_inference_steps"], tokens)}
+    if images:
+        defaults |= {"motion_flow": None, "fps": None}
+    if not diffusion:
+        defaults["num_diffusion_steps"] = None
     values = {name: defaults[name] if x is None else x for name, x in given.items()}
-    if given["num_inference_steps"] is None:  # a smaller frame has fewer tokens than the model's
-        tokens = grid[0] * grid[1] // model.sizes.patch**2
-        values["num_inference_steps"] = min(values["num_inference_steps"], tokens)
-    own = () if model.motion is not None else ("motion_flow", "fps")
-    if not isinstance(model.head, DiffusionHead):
-        own = (*own, "num_diffusion_steps")
-    return {**values, **{name: given[name] for name in own}}
+    frames = tokenizer.latent_frames(values["num_frames"])
+    if images and frames > 1:
+        raise bad("num_frames", values["num_frames"], "1: this model makes images")
+    sets = _count("num_inference_steps", values, tokens, "tokens of a frame")
+    steps, config = values["num_diffusion_steps"], None
+    if diffusion:  # another takes its own steps
+        config = {**scheduler.config, "_class_name": type(scheduler).__name__}
+        trained = config.get("num_train_timesteps") or math.inf
+        steps = _count("num_diffusion_steps", values, trained, "it was trained with")
+    elif steps is not None:
+        steps = check_count("num_diffusion_steps", steps)
+        check_plan(model.head, Guidance(), 1.0, steps, "num_diffusion_steps")
+    scale = check_number("guidance_scale", values["guidance_scale"], 0)
+    if min_guidance_scale is not None:
+        check_number("min_guidance_scale", min_guidance_scale, 0)
+    check_number("guidance_trunc", guidance_trunc, 0)
+    renorm = check_number("guidance_renorm", values["guidance_renorm"], 0, 1)
+    guidance = Guidance(scale, min_guidance_scale, guidance_trunc, renorm, "frame")
+    plan = GenerationPlan(
+        frames=frames, sets=sets, diffusion_steps=steps, guidance=guidance, scheduler=config,
+        flow_shift=flow_shift, grid=grid,
+    )  # fmt: skip
+    return values, read_plan(model, plan if plan_changes is None else _changed(plan, plan_changes))
+
+
+def _changed(plan: GenerationPlan, changes: Mapping[str, Any]) -> GenerationPlan:
+    """Return a plan with other values of the fields that are named."""
+    check_instance("plan_changes", changes, Mapping)
+    names = {field.name for field in fields(plan)} - {"frames", "grid"}
+    for name in changes:
+        check_choice("plan_changes", name, sorted(names))
+    return replace(plan, **changes)
+
+
+def _read_grid(model: Nova, height: int | None, width: int | None, stride: int) -> tuple[int, int]:
+    """Return the latent grid of frames of so many pixels; None is the model's own."""
+    latent, unit = model.sizes.latent, 2 * model.sizes.patch * stride
+    sides = []
+    for name, side, own in (("height", height, latent[0]), ("width", width, latent[1])):
+        side = own * stride if side is None else check_count(name, side)
+        if side % unit:
+            raise bad(name, side, f"a multiple of {unit}")
+        sides.append(side // stride)
+    return sides[0], sides[1]
+
+
+def _count(name: str, values: Mapping[str, Any], most: float, what: str) -> int:
+    count = check_count(name, values[name])
+    if count > most:
+        raise bad(name, count, f"at most the {most} {what}")
+    return count
 
 
 def read_words(
-    model: Nova,
+    settings: Settings,
+    tokenizer: Tokenizer,
+    frames: int,
     encoded: bool,
-    timeline: Sequence[tuple[int, Any]],
+    prompt: Any,
     embeds: Any,
     negative_prompt: Any,
     negative_embeds: Any,
     mix: Any,
     copies: int,
 ) -> Words:
-    """Return what a call says.
-
-    Args:
-        model: the network.
-        encoded: whether the pipeline has a text encoder.
-        timeline: prompts, with the latent frames from which they hold.
-        embeds: states instead of the first prompt.
-        negative_prompt: of the call.
-        negative_embeds: states instead of it.
-        mix: of the call.
-        copies: samples of each prompt.
+    """Return what a call of so many frames says, in words where these can be encoded.
 
     Raises:
-        ValueError: no text, texts and states at once, other states than the network takes, words
-            without an encoder, other numbers of texts, a mix beside prompts that change, or no
-            samples.
+        ValueError: as `read_timeline`; no text, texts and states at once, other states than the
+            network takes, words without an encoder, other numbers of texts, a mix beside prompts
+            that change, or no samples.
     """
-    (_, prompt), *changes = timeline
-    texts = _texts(model, encoded, "prompt", prompt, embeds)
-    if texts is None:
-        raise bad("prompt", None, "a text, several, or prompt_embeds")
+    model, read, prompts = settings.model, [], 0
+    timeline = read_timeline("prompt", prompt, settings.plan, frames, tokenizer.time_stride)
+    for frame, words in timeline:
+        texts = _texts(model, encoded, "prompt", words, None if frame else embeds)
+        if texts is None:
+            allowed = "a text, or several" if frame else "a text, several, or prompt_embeds"
+            raise bad("prompt", None, allowed)
+        if frame and len(texts) != prompts:
+            raise bad("prompt", f"{len(texts)} texts", f"{prompts}, as before")
+        read.append((frame, texts))
+        prompts = len(texts)
     negatives = _texts(model, encoded, "negative_prompt", negative_prompt, negative_embeds)
     if isinstance(negative_prompt, str):
-        negatives = negatives * len(texts)
-    if negatives is not None and len(negatives) != len(texts):
+        negatives = negatives * prompts
+    if negatives is not None and len(negatives) != prompts:
         name = "negative_prompt" if negative_embeds is None else "negative_prompt_embeds"
-        raise bad(name, f"{len(negatives)} texts", f"{len(texts)}, one for each prompt")
-    later = [(frame, _texts(model, encoded, "prompt", words, None)) for frame, words in changes]
-    if mix is not None and later:
-        raise bad("mix", "a mix", "None beside prompts that change")
-    for _, words in later:
-        if words is None:
-            raise bad("prompt", None, "a text, or several, from each frame on")
-        if len(words) != len(texts):
-            raise bad("prompt", f"{len(words)} texts", f"{len(texts)}, as before")
-    mixed = None if mix is None else _read_mix(mix, len(texts), encoded)
+        raise bad(name, f"{len(negatives)} texts", f"{prompts}, one for each prompt")
+    others, weight = None, 0.0
+    if mix is not None:
+        if len(read) > 1:
+            raise bad("mix", "a mix", "None beside prompts that change")
+        others, weight = _read_mix(mix, prompts, encoded)
     copies = check_count("num_images_per_prompt", copies)
-    alone = isinstance(prompt, str) and copies == 1
-    return Words(texts, later, negatives, mixed, copies, alone)
+    alone = isinstance(timeline[0][1], str) and copies == 1
+    return Words(read, negatives, others, weight, copies, alone)
 
 
 def _texts(model: Nova, encoded: bool, name: str, words: Any, states: Any) -> Any:
     """Return texts, or the states of texts, or None."""
+    if words is not None and states is not None:
+        raise bad(f"{name}_embeds", f"embeddings and a {name}", "one of the two")
     if states is not None:
         model.text.check(f"{name}_embeds", states)
-    texts = read_texts(name, words, states)
-    if not encoded and words is not None and any(texts or ()):
-        raise bad(name, texts, f"{name}_embeds: this pipeline has no text encoder")
+    if states is not None or words is None:
+        return states
+    instead = "" if encoded else f"{name}_embeds: this pipeline has no text encoder"
+    return _strings(name, words, instead)
+
+
+def _strings(name: str, words: Any, instead: str) -> list[str]:
+    """Return texts, which are empty where something else has to be given instead."""
+    texts = [words] if isinstance(words, str) else words
+    if not isinstance(texts, Sequence) or not texts:
+        raise bad(name, words, "a text, or at least one in a list")
+    texts = [check_text(name, text) for text in texts]
+    if instead and any(texts):
+        raise bad(name, texts, instead)
     return texts
 
 
@@ -135,53 +261,9 @@ def _read_mix(mix: Any, prompts: int, encoded: bool) -> tuple[list[str], float]:
     if not isinstance(mix, Sequence) or isinstance(mix, str) or len(mix) != 2:
         raise bad("mix", mix, "(a text, or one for each prompt; a weight)")
     weight = check_number("mix", mix[1], 0, 1)
-    texts = read_texts("mix", mix[0], None) or []
-    if not encoded and any(texts):
-        raise bad("mix", texts, "prompt_embeds of recipes.nova.mix: there is no text encoder")
-    if isinstance(mix[0], str):
-        texts = texts * prompts
+    instead = "" if encoded else "prompt_embeds of recipes.nova.mix: there is no text encoder"
+    texts = _strings("mix", mix[0], instead)
+    texts = texts * prompts if isinstance(mix[0], str) else texts
     if len(texts) != prompts:
         raise bad("mix", f"{len(texts)} texts", f"{prompts}, one for each prompt")
     return texts, weight
-
-
-def read_frames(
-    settings: Settings,
-    tokenizer: VAETokenizer,
-    words: Words,
-    frames: int,
-    *,
-    image: Any,
-    video: Any,
-    mask: Any,
-    canvas: Any,
-    grow: int,
-) -> tuple[Float[Tensor, "b 3 n h w"] | None, Edit | None]:
-    """Return given first frames, in [-1, 1], and what of them is given, if not all.
-
-    Args:
-        settings: of the result.
-        tokenizer: that will take them.
-        words: of the call.
-        frames: of the result.
-        image: of the call, as all that follow.
-        video: instead of it.
-        mask: what of it is made anew.
-        canvas: what is added to it.
-        grow: by how much the mask grows.
-
-    Raises:
-        ValueError: as `read_canvas`, `read_clip` and `read_edit`; or more than a chunk has.
-    """
-    sides = (side * tokenizer.space_stride for side in settings.latent)
-    added = read_canvas(canvas, *sides)
-    given = (settings.latent, tokenizer, frames, len(words.texts), added)
-    clip = read_clip(image, video, *given)
-    edit = read_edit(clip, mask, added, tokenizer, settings, grow)
-    if edit is not None:
-        return edit.clip, edit
-    chunk = settings.plan.chunk
-    if clip is not None and chunk and tokenizer.latent_frames(clip.shape[2]) > chunk:
-        most = tokenizer.pixel_frames(chunk)
-        raise bad("video", f"{clip.shape[2]} frames", f"at most {most}, those of a chunk")
-    return clip, None

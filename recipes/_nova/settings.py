@@ -1,9 +1,10 @@
-"""What a plan means for a model, and what of a video and its order is given beside it."""
+"""What a plan means for a model, and what is given beside it: prompts over time, order, tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contar._errors import bad, check_tensor
+from contar._errors import bad, check_size, check_tensor
 from contar._typing import Bool, Int, Tensor
 from contar.generation import GenerationPlan
 from contar.heads import DiffusionHead, TokenHead, check_plan
@@ -78,6 +79,38 @@ def check_steps(settings: Settings, sets: int) -> None:
             check_plan(settings.head, guidance, temperature, count, "plan.diffusion_steps")
 
 
+def read_timeline(
+    name: str, prompts: Any, plan: GenerationPlan, frames: int, stride: int = 1
+) -> list[tuple[int, Any]]:
+    """Return prompts with the latent frames from which they hold; one that came alone from 0.
+
+    Pairs count by `frames` of the video, `stride` of which are a latent one, or by latent ones; the
+    first may have fewer.
+
+    Raises:
+        ValueError: frames that do not begin with 0 and rise, one that there is not, two prompts in
+            one latent frame, other than pairs, or a plan under which prompts cannot change.
+    """
+    if not isinstance(prompts, Sequence) or not any(isinstance(each, tuple) for each in prompts):
+        return [(0, prompts)]
+    for pair in prompts:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            got = pair if isinstance(pair, str) else type(pair).__name__
+            raise bad(name, got, "(frame, prompt) in each place")
+    starts = [check_size(f"{name} frame", start, 0) for start, _ in prompts]
+    if starts[0] or starts != sorted(set(starts)) or starts[-1] >= frames:
+        allowed = f"frame 0 first, then later and later ones, below the {frames} there are"
+        raise bad(f"{name} frames", starts, allowed)
+    if len(starts) > 1 and plan.window is not None and not plan.pinned:
+        allowed = "at least 1 beside a window, for prompts that change"
+        raise bad("plan.pinned", plan.pinned, allowed)
+    lone = plan.frames * stride - frames  # by which the first latent frame has fewer
+    latent = [(start + lone) // stride for start in starts]
+    if len(set(latent)) < len(latent):
+        raise bad(f"{name} frames", starts, "one prompt at most in each latent frame")
+    return [(t, prompt) for t, (_, prompt) in zip(latent, prompts, strict=True)]
+
+
 def read_order(
     settings: Settings, order: Int[Tensor, "b m"] | None, batch: int
 ) -> Int[Tensor, "b m"] | None:
@@ -110,11 +143,11 @@ def read_keep(
             raise bad(name, None, f"a tensor, with {other}")
     shape = (batch, c.channels, plan.frames, *settings.latent)
     check_tensor("latents", latents, shape, "[b, c, t, h, w]")
-    one = keep.ndim == 2 if isinstance(keep, Tensor) else True
-    shape, axes = settings.grid, "[rows, columns]"
-    if not one:
-        shape, axes = (plan.frames, *shape), "[t, rows, columns]"
-    check_tensor("keep", keep, shape, axes, kind="bool")
+    if isinstance(keep, Tensor) and keep.ndim != 2:
+        shape = (plan.frames, *settings.grid)
+        check_tensor("keep", keep, shape, "[t, rows, columns]", kind="bool")
+    else:
+        check_tensor("keep", keep, settings.grid, "[rows, columns]", kind="bool")
     keep = keep.cpu().expand(plan.frames, -1, -1)
     if keep.all():
         raise bad("keep", "all tokens", "at least one to be made")

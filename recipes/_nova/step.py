@@ -5,14 +5,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import (
-    bad,
-    check_ids,
-    check_instance,
-    check_number,
-    check_size,
-    check_tensor,
-)
+from contar._errors import bad, check_instance, check_number, check_size, check_tensor
 from contar._random import check_generator, normal, uniform
 from contar._typing import Float, Int, Tensor
 from contar.attention import check_backend
@@ -106,14 +99,13 @@ def _check_shown(latents: Tensor, seen: Tensor | None, given: Tensor | None) -> 
         shape = (batch, channels, frames - 1, *sides)
         check_tensor("seen", seen, shape, "[b, c, t - 1, h, w]")
     if given is not None:
-        check_tensor("given", given, (batch,), "[b]", kind="int")
-        check_ids("given", given, frames)
+        check_tensor("given", given, (batch,), "[b]", kind="int", below=frames)
     for name, value in (("seen", seen), ("given", given)):
         if value is not None and value.device != latents.device:
             raise bad(name, f"a tensor on {value.device}", f"one on {latents.device}")
 
 
-def read_noise(level: Any, name: str = "context_noise") -> tuple[float, float]:
+def read_noise(level: Any) -> tuple[float, float]:
     """Return the least and the largest deviation of a noise, said by one number or by both.
 
     Raises:
@@ -122,6 +114,6 @@ def read_noise(level: Any, name: str = "context_noise") -> tuple[float, float]:
     if not isinstance(level, tuple):
         level = (level, level)
     if len(level) != 2:
-        raise bad(name, level, "a number, or (least, largest)")
-    low = check_number(name, level[0], 0)
-    return low, check_number(name, level[1], low)
+        raise bad("context_noise", level, "a number, or (least, largest)")
+    low = check_number("context_noise", level[0], 0)
+    return low, check_number("context_noise", level[1], low)

@@ -1,6 +1,6 @@
 """NOVA's training on cached clips: a stage, what its batches hold, its losses as a module."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded
-from contar._typing import Float, Tensor
+from contar._typing import Bool, Float, Int, Tensor
 from contar.data import Cache
 from contar.diffusion import NoiseProcess
 from contar.heads import DiffusionHead, head_law, head_scheduler
@@ -24,11 +24,7 @@ from recipes._nova.motion import UNSET
 from recipes._nova.network import Nova
 from recipes._nova.step import read_noise
 
-_APART = (
-    "run",
-    "checkpoint",
-    "from_disk",
-)  # of a stage: kept elsewhere, or of no effect on any number
+_APART = ("run", "checkpoint", "from_disk")  # kept elsewhere, or of no effect on any number
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,12 @@ class NovaStage:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        check_instance("run", self.run, RunConfig)
+        kinds = {"run": RunConfig, "frozen": tuple, "checkpoint": bool, "from_disk": bool}
+        for name, kind in kinds.items():
+            check_instance(name, getattr(self, name), kind)
         check_count("repeats", self.repeats)
-        check_number("drop_text", self.drop_text, 0, 1)
-        check_number("drop_motion", self.drop_motion, 0, 1)
+        for name in ("drop_text", "drop_motion"):
+            check_number(name, getattr(self, name), 0, 1)
         if not isinstance(self.shares, tuple) or len(self.shares) != 2:
             raise bad("shares", self.shares, "(least share, deviation)")
         check_number("shares", self.shares[0], 0, 1)
@@ -80,40 +78,23 @@ class NovaStage:
             check_count("frames", self.frames)
         if check_number("later", self.later, 0, 1) and self.frames is None:
             raise bad("later", self.later, "0 where samples are whole clips (frames=None)")
-        check_instance("frozen", self.frozen, tuple)
-        check_instance("checkpoint", self.checkpoint, bool)
-        check_instance("from_disk", self.from_disk, bool)
 
 
 @dataclass(frozen=True)
 class NovaBatch:
-    """What a step needs, drawn already.
-
-    Attributes:
-        latents: [b, c, t, h, w].
-        texts: [b, l, e], states of the captions.
-        lengths: [b], tokens of each; 0 where it was left out.
-        motion_flow: [b], `UNSET` where dropped and for pictures; None for a network of images.
-        fps: [b]; None for a network of images.
-        hidden: [b * t, n], of the mask.
-        visible_ids: [b * t, v], of the mask.
-        noise: [r, m, token_dim], as in `nova.training_losses`.
-        index: [r, m], likewise.
-        seen: [b, c, t - 1, h, w], likewise, or None.
-        given: [b], likewise, or None.
-    """
+    """What a step needs, drawn already; what `nova.training_losses` takes is as there."""
 
     latents: Float[Tensor, "b c t h w"]
-    texts: Float[Tensor, "b l e"]
-    lengths: Tensor
-    motion_flow: Tensor | None
-    fps: Tensor | None
-    hidden: Tensor
-    visible_ids: Tensor
-    noise: Tensor
-    index: Tensor
-    seen: Tensor | None = None
-    given: Tensor | None = None
+    texts: Float[Tensor, "b l e"]  # states of the captions
+    lengths: Int[Tensor, " b"]  # tokens of each; 0 where it was left out
+    motion_flow: Float[Tensor, " b"] | None  # `UNSET` where dropped and of pictures
+    fps: Float[Tensor, " b"] | None
+    hidden: Bool[Tensor, "b2 n"]  # of the mask
+    visible_ids: Int[Tensor, "b2 v"]  # of the mask
+    noise: Float[Tensor, "r m d"]
+    index: Int[Tensor, "r m"]
+    seen: Float[Tensor, "b c t2 h w"] | None = None
+    given: Int[Tensor, " b"] | None = None
 
     def to(self, device: torch.device) -> "NovaBatch":
         """Return the batch on a device."""
@@ -131,16 +112,10 @@ class NovaObjective(nn.Module):
     def forward(self, batch: NovaBatch) -> dict[str, Tensor]:
         """Return "loss" and its parts, for first and later frames."""
         losses = nova.training_losses(
-            self.model,
-            batch.latents,
-            **self.given(batch),
-            repeats=self.repeats,
-            noise=batch.noise,
-            index=batch.index,
-            seen=batch.seen,
-            given=batch.given,
+            self.model, batch.latents, **self.given(batch), repeats=self.repeats,
+            noise=batch.noise, index=batch.index, seen=batch.seen, given=batch.given,
             checkpoint=self.checkpoint,
-        )
+        )  # fmt: skip
         if losses.later is None:
             return {"loss": losses.total}
         return {"loss": losses.total, "first": losses.first, "later": losses.later}
@@ -167,13 +142,8 @@ def _numbers(values: Tensor | None) -> Tensor | list[float] | None:
     return values if values is None or values.is_cuda else values.tolist()
 
 
-def batches_of(
-    data: Cache | Latents,
-    sizes: nova.NovaConfig,
-    stage: NovaStage,
-    device: torch.device | str | None = None,
-) -> Callable[[Sequence[int], int | str], tuple[NovaBatch]]:
-    """Return the function from samples of a cache and a step to the step's batch.
+class Batches:
+    """The function from samples of a cache and a step to the step's batch.
 
     Args:
         data: of `contar.training.encode_clips`, of clips of one shape, read once, into memory, or
@@ -186,28 +156,22 @@ def batches_of(
         ValueError: a sample of another kind; it is named, from disk by the step that reads it. Or
             a stage that reads from disk, with data that were read already.
     """
-    if isinstance(data, Cache) and stage.from_disk:
-        place = "cpu" if device is None else device
-        first = Latents.of(data, [0]).to(place)
-        return _Batches(first, sizes, stage, lambda rows: Latents.of(data, rows).to(place))
-    if stage.from_disk:
-        raise bad("from_disk", True, "False for latents that were read already")
-    there = Latents.of(data) if isinstance(data, Cache) else data
-    return _Batches(there if device is None else there.to(device), sizes, stage)
-
-
-class _Batches:
-    """What `batches_of` returns; where it can `read`, `data` is but an example."""
 
     def __init__(
         self,
-        data: Latents,
+        data: Cache | Latents,
         sizes: nova.NovaConfig,
         stage: NovaStage,
-        read: Callable[[Sequence[int]], Latents] | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
-        self.data, self.sizes, self.stage, self.read = data, sizes, stage, read
-        self.device, self.video = data.moments.device, sizes.frames > 1
+        if stage.from_disk and not isinstance(data, Cache):
+            raise bad("from_disk", True, "False for latents that were read already")
+        self.cache = data if stage.from_disk and isinstance(data, Cache) else None
+        if isinstance(data, Cache):  # but an example, where each step reads its own
+            data = Latents.of(data, None if self.cache is None else [0])
+        self.data = data if device is None else data.to(device)
+        self.device, self.video = self.data.moments.device, sizes.frames > 1
+        self.sizes, self.stage = sizes, stage
         self.process = NoiseProcess.on(head_scheduler(sizes.head), self.device)
         self.timesteps = head_law(sizes.head)
         frames = data.moments.shape[2]
@@ -222,21 +186,15 @@ class _Batches:
         stage = self.stage
         index = torch.tensor(list(indices), device="cpu").to(self.device, non_blocking=True)
         data, rows = self.data, index
-        if self.read:
-            data, rows = self.read(indices), torch.arange(len(index), device=self.device)
-        channels, side = data.moments.shape[1] // 2, data.moments.shape[3:]
+        if self.cache is not None:
+            data = Latents.of(self.cache, indices).to(self.device)
+            rows = torch.arange(len(index), device=self.device)
+        _, channels, _, height, width = data.moments.shape
         draws = draw_step(
-            stage.run.seed,
-            step,
-            index,
-            latent=(channels, self.count, *side),  # type: ignore[arg-type]
-            patch=self.sizes.patch,
-            repeats=stage.repeats,
-            process=self.process,
-            shares=stage.shares,
-            distribution=self.timesteps[0],
-            logit=self.timesteps[1],
-        )
+            stage.run.seed, step, index, latent=(channels // 2, self.count, height, width),
+            patch=self.sizes.patch, repeats=stage.repeats, process=self.process,
+            shares=stage.shares, distribution=self.timesteps[0], logit=self.timesteps[1],
+        )  # fmt: skip
         no_text, no_motion, level, is_later, place = draws.chance.unbind(1)
         moments, first = self._cut(data.moments[rows], is_later, place)
         mean, deviation = moments.float().chunk(2, dim=1)
@@ -305,6 +263,15 @@ def load_parts(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     return sorted(set(own) - set(shared))
 
 
+def described(stage: Any, cache: Cache | Latents, model: Nova) -> dict[str, Any]:
+    """Return what a run of a stage began with; it is taken up again with nothing else."""
+    return {
+        **{name: value for name, value in asdict(stage).items() if name not in _APART},
+        "cache": {**cache.made_with, "samples": len(cache), "content": cache.fingerprint},
+        "start": fingerprint(model),
+    }
+
+
 def train_network(
     stage: NovaStage,
     pipe: nova.NovaPipeline,
@@ -323,11 +290,9 @@ def train_network(
     Args:
         stage: of the training.
         pipe: whose network is trained, and whose other parts make samples of it.
-        cache: of `contar.training.encode_clips`, made with the pipeline's parts; or what
-            was read of it.
-        out: folder of the run.
+        cache: made with the pipeline's parts, as in `Batches`.
+        out, resume: as in `contar.training.train`.
         prompts: of the samples.
-        resume: as in `contar.training.train`.
 
     Raises:
         ValueError: a cache of fewer than 2 samples, an unknown part to freeze, or as
@@ -339,7 +304,7 @@ def train_network(
     freeze(model, stage.frozen)
     held = min(256, len(cache) // 10 or 1)
     count = len(cache) - held
-    load = batches_of(cache, model.sizes, stage, processes().device)
+    load = Batches(cache, model.sizes, stage, processes().device)
     names = ("vae", "scheduler", "text_encoder", "tokenizer")
     parts: dict[str, Any] = {name: pipe.components[name] for name in names}
     stride = VAETokenizer(pipe.vae).time_stride
@@ -361,11 +326,7 @@ def train_network(
         out,
         count=count,
         resume=resume,
-        described={
-            **{name: value for name, value in asdict(stage).items() if name not in _APART},
-            "cache": {**cache.made_with, "samples": len(cache), "content": cache.fingerprint},
-            "start": fingerprint(model),
-        },
+        described=described(stage, cache, model),
         validate=[range(a, min(a + 64, len(cache))) for a in range(count, len(cache), 64)],
         load_validation=load,
         sample=sample,

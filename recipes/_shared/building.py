@@ -1,19 +1,18 @@
 """Models with random weights, from a preset's name or a config."""
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from contar._building import build_for
 from contar._defaults import fixed_defaults
 from contar._errors import FLOATS, bad, check_choice, check_device, check_instance
 from contar.cpu import speed_up
 from contar.heads import TokenHead
 
 Model = TypeVar("Model", bound=nn.Module)
-_RECOMPILES = 64  # graphs of a part: with and without cache, rows, mask
 
 
 def build_model(
@@ -26,16 +25,7 @@ def build_model(
     compile: bool,
     head: TokenHead | None = None,
 ) -> Model:
-    """Build a model.
-
-    Args:
-        make: from a config and a head or None to the model.
-        preset: a name in `presets`, or a config of their kind.
-        presets: configs of one kind by name.
-        device: where the weights are made, the CPU if None; "meta" makes none.
-        dtype: of the weights, float32 if None.
-        compile: call the model's `compile`.
-        head: of one's own, instead of the config's.
+    """Build a model: `make` takes a config and a head or None; other arguments as in `nova.build`.
 
     Raises:
         ValueError: an unknown preset, device or dtype, or a head that does not fit.
@@ -61,13 +51,13 @@ def build_model(
     return model
 
 
-def compile_parts(parts: Iterable[nn.Module], options: Mapping[str, Any]) -> None:
-    """Compile each part as one graph, for any number of tokens, unless `options` say otherwise."""
-    defaults: dict[str, Any] = {"fullgraph": True, "dynamic": True}
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        defaults["recompile_limit"] = _RECOMPILES
-    else:  # torch below 2.13 knows one for all graphs alone
-        config = torch._dynamo.config
-        config.recompile_limit = max(_RECOMPILES, config.recompile_limit)
-    for part in parts:  # a head of one's own compiles as a module does: its forward
-        part.compile(**{**defaults, **options})
+def build_empty(make: Callable[[Any], Model], sizes: Any, state: Mapping[str, Any] | None) -> Model:
+    """Return a model on `meta`.
+
+    Raises:
+        ValueError: sizes of a model far larger than the weights `state`.
+    """
+    # Of a head, these are no sizes.
+    head = {name: size for name, size in sizes.head.items() if name not in ("scheduler", "steps")}
+    whole = {**vars(sizes), "head": head}
+    return build_for(state, lambda: make(sizes), name="sizes", sizes=whole)

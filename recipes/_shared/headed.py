@@ -11,10 +11,9 @@ from contar._errors import bad, check_instance, check_size
 from contar._models import Model
 from contar._typing import Tensor
 from contar.heads import DiffusionHead, TokenHead, make_head
-from recipes._shared.building import compile_parts
-from recipes._shared.sizes import named_head_weights
 
 _PLAIN = (bool, int, float, str, list)
+_RECOMPILES = 64  # graphs of a part: with and without cache, rows, mask
 
 
 def choose_head(
@@ -91,7 +90,14 @@ class Headed(Model):
         Args:
             options: of `torch.compile`; `mode="reduce-overhead"` replays CUDA graphs.
         """
-        compile_parts([*self.repeated(), self.head], options)
+        defaults: dict[str, Any] = {"fullgraph": True, "dynamic": True}
+        if "recompile_limit" in inspect.signature(torch.compile).parameters:
+            defaults["recompile_limit"] = _RECOMPILES
+        else:  # torch below 2.13 knows one for all graphs alone
+            config = torch._dynamo.config
+            config.recompile_limit = max(_RECOMPILES, config.recompile_limit)
+        for part in [*self.repeated(), self.head]:  # one's own compiles as a module: its forward
+            part.compile(**{**defaults, **options})
 
     def repeated(self) -> list[nn.Module]:
         """Return the parts, beside the head, that sampling repeats."""
@@ -117,7 +123,10 @@ class Headed(Model):
 
     def rename_saved(self, state: dict[str, Any]) -> None:
         """Rename in place the weights of a file that an earlier version has saved."""
-        named_head_weights(state, self.state_dict())
+        # Before 0.2 a head was the network that is in it now.
+        if "head.token.weight" in state and "head.token.weight" not in self.state_dict():
+            for name in [name for name in state if name.startswith("head.")]:
+                state[name.replace("head.", "head.network.", 1)] = state.pop(name)
 
     def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Any]) -> None:
         self.rename_saved(state_dict)
@@ -132,15 +141,7 @@ def learning_head(
     noise: Tensor | None = None,
     index: Tensor | None = None,
 ) -> tuple[TokenHead, dict[str, Tensor]]:
-    """Return the head of a training step, and what its loss is given instead of draws.
-
-    Args:
-        head: of the model.
-        repeats: draws for each of the tokens.
-        count: hidden tokens.
-        scheduler: that a diffusion head learns by instead of its own.
-        noise: [repeats, m, token_dim] for a diffusion head.
-        index: [repeats, m], likewise.
+    """Return the head of a training step of `count` hidden tokens, and what replaces its draws.
 
     Raises:
         ValueError: what does not fit, or something for a diffusion and another head.

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
-from contar._errors import DEEPEST, LARGEST, bad, check_instance, check_size, plain
+from contar._errors import DEEPEST, LARGEST, bad, check_instance, check_size, keep_plain, plain
+from contar.heads import check_head
 
 
 class Tower(NamedTuple):
@@ -31,6 +32,24 @@ def check_tower(name: str, sizes: Any) -> Tower:
     return tower
 
 
+def settle_parts(config: Any) -> None:
+    """Check towers and head of a new config, and make its numbers plain.
+
+    Raises:
+        ValueError: as `check_tower` and `contar.heads.check_head`.
+    """
+    keep_plain(config)
+    for name in _towers(config):
+        object.__setattr__(config, name, check_tower(name, getattr(config, name)))
+    check_head(config.head)
+    head = {name: plain(value) for name, value in config.head.items()}
+    object.__setattr__(config, "head", head)
+
+
+def _towers(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind) if field.type is Tower]
+
+
 def check_fields(kind: Any, sizes: Any) -> None:
     """Raise a ValueError unless `sizes` maps fields of the dataclass `kind`, no needed one missing.
 
@@ -45,33 +64,26 @@ def check_fields(kind: Any, sizes: Any) -> None:
         raise bad("sizes", "; ".join(wrong) + " unknown or missing", ", ".join(known))
 
 
-def named_head(sizes: object, make: Callable[[Any, Any], dict[str, Any]]) -> Any:
-    """Return a saved model's sizes with its head by name, as versions before 0.2 did not have it.
+def read_saved(
+    kind: Any, sizes: Any, make_head: Callable[[Any, Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the fields of a saved config, whose tuples came back from JSON as lists.
 
-    Those knew one kind, of `head_depth` and `head_width`, and kept its scheduler beside it.
+    Versions before 0.2 knew one kind of head, of `head_depth` and `head_width`, which `make_head`
+    makes of width and depth, and kept its scheduler beside it.
 
-    Args:
-        sizes: of a file.
-        make: from width and depth to that one kind.
+    Raises:
+        ValueError: no mapping, a field that is unknown or missing, or a tower that is none.
     """
-    if not isinstance(sizes, Mapping) or "head" in sizes or "head_depth" not in sizes:
-        return sizes
-    given = dict(sizes)
-    head = make(given.pop("head_width", 0), given.pop("head_depth"))
-    if (scheduler := given.pop("scheduler", None)) is not None:
-        check_instance("scheduler", scheduler, Mapping)
-        flow = str(scheduler.get("_class_name")).startswith("FlowMatch")
-        head |= {"name": "flow" if flow else "diffusion", "scheduler": scheduler, "steps": 25}
-    return {**given, "head": head}
-
-
-def named_head_weights(state: dict[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Rename in place the weights of a head that versions before 0.2 have saved.
-
-    Args:
-        state: of a file.
-        wanted: of the model that it is for.
-    """
-    if "head.token.weight" in state and "head.token.weight" not in wanted:
-        for name in [name for name in state if name.startswith("head.")]:
-            state[name.replace("head.", "head.network.", 1)] = state.pop(name)
+    if isinstance(sizes, Mapping) and "head" not in sizes and "head_depth" in sizes:
+        sizes = dict(sizes)
+        head = make_head(sizes.pop("head_width", 0), sizes.pop("head_depth"))
+        if (scheduler := sizes.pop("scheduler", None)) is not None:
+            check_instance("scheduler", scheduler, Mapping)
+            flow = str(scheduler.get("_class_name")).startswith("FlowMatch")
+            head |= {"name": "flow" if flow else "diffusion", "scheduler": scheduler, "steps": 25}
+        sizes["head"] = head
+    check_fields(kind, sizes)
+    towers = {name: check_tower(name, sizes[name]) for name in _towers(kind)}
+    read = {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
+    return {**read, **towers}

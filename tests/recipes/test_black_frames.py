@@ -10,8 +10,8 @@ from torch import Tensor
 
 from contar.tokenizers import VAETokenizer
 from recipes import nova
-from recipes._nova.defaults import default_values
-from recipes._nova.inputs import show
+from recipes._nova.pixels import show
+from recipes._nova.request import default_values
 from recipes.variants.digit_pixels import CANVAS, DigitPixels
 
 diffusers: Any = importlib.import_module("diffusers")  # its names come lazily

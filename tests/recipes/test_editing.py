@@ -12,7 +12,7 @@ from PIL import Image
 from contar.media import read_video, write_video
 from contar.tokenizers import VAETokenizer, patchify
 from recipes import nova
-from recipes._nova.editing import read_edit
+from recipes._nova.pixels import read_edit
 from recipes._nova.settings import read_plan
 
 SEVEN, THREE = "a seven moves to the left", "a 3 moves up"

@@ -27,7 +27,8 @@ from contar.conditioning import encode_texts
 from contar.media import read_image
 from contar.tokenizers import VAETokenizer, patchify
 from recipes import nova
-from recipes._nova import defaults as nova_defaults
+from recipes._nova.pixels import read_clip
+from recipes._nova.request import RELEASED_DEFAULTS
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "checkpoint"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -200,17 +201,19 @@ def test_an_empty_prompt_leaves_the_text_encoder_asleep_and_takes_an_image(pipe)
     assert not torch.equal(made[:, :, 1:], run(pipe, FOX, image=image)[:, :, 1:])
 
 
-def test_a_negative_prompt_counts_under_guidance_alone(pipe, plain):
-    guided, away = plain, run(pipe, negative_prompt=DOG)
+def test_a_negative_prompt_counts_under_guidance_alone(pipe):
+    def made(prompt: Any = FOX, **changes: Any) -> Tensor:
+        return run(pipe, prompt, num_frames=1, **changes)
+
+    guided, away = made(), made(negative_prompt=DOG)
     assert not torch.equal(guided, away)
-    assert torch.equal(guided, run(pipe, negative_prompt=""))
-    for text in (DOG, ""):
-        once, each = (run(pipe, [FOX, DOG], negative_prompt=n) for n in (text, [text, text]))
-        assert torch.equal(once, each)
-    free = run(pipe, guidance_scale=1.0)
+    assert torch.equal(guided, made(negative_prompt=""))
+    once, each = (made([FOX, DOG], negative_prompt=n) for n in (DOG, [DOG, DOG]))
+    assert torch.equal(once, each)
+    free = made(guidance_scale=1.0)
     assert not torch.equal(free, guided)
     for scale in (0.0, 1.0):
-        assert torch.equal(free, run(pipe, guidance_scale=scale, negative_prompt=DOG))
+        assert torch.equal(free, made(guidance_scale=scale, negative_prompt=DOG))
 
 
 def test_guidance_rises_from_its_least_scale_and_ends_below_its_truncation(pipe, plain):
@@ -225,7 +228,8 @@ def test_guidance_rises_from_its_least_scale_and_ends_below_its_truncation(pipe,
 def test_motion_numbers_are_one_for_all_or_one_for_each_sample(pipe):
     for name in ("motion_flow", "fps"):
         each, slow, fast, both = (
-            run(pipe, [FOX, FOX], **{name: value}) for value in ([3.0, 30.0], 3.0, 30.0, (3, 3))
+            run(pipe, [FOX, FOX], num_frames=1, **{name: value})
+            for value in ([3.0, 30.0], 3.0, 30.0, (3, 3))
         )
         torch.testing.assert_close(each[0], slow[0], **ROUNDING)
         torch.testing.assert_close(each[1], fast[1], **ROUNDING)
@@ -256,20 +260,31 @@ def test_with_a_generator_each_the_posterior_of_an_image_is_drawn_for_each_sampl
     assert not torch.equal(made[0, :, 0], made[1, :, 0])
 
 
+def clip_of(pipe: nova.NovaPipeline, *, image: Any = None, video: Any = None) -> Tensor:
+    """Return what is encoded of an image or a video."""
+    clip = read_clip(image, video, (64, 96), VAETokenizer(pipe.vae), 9, 1)
+    assert clip is not None
+    return clip
+
+
 def test_all_that_holds_the_same_pixels_is_the_same_image_and_video(pipe):
     clip = pixels(5)
     frozen, flipped = clip.copy(), clip[:, :, ::-1].copy()[:, :, ::-1]
     frozen.flags.writeable = False
     assert flipped.strides[2] < 0
     pictures = [Image.fromarray(frame) for frame in clip]
-    image, video = run(pipe, image=clip[0]), run(pipe, video=clip, num_frames=9)
+    image, video = clip_of(pipe, image=clip[0]), clip_of(pipe, video=clip)
+    centred = (torch.from_numpy(clip).float() - 127.5) / 127.5
+    assert torch.equal(video, centred.permute(3, 0, 1, 2)[None])
+    assert torch.equal(image, video[:, :, :1])
     for other in (frozen, flipped, torch.from_numpy(clip)):
-        assert torch.equal(run(pipe, image=other[0]), image)
-        assert torch.equal(run(pipe, video=other, num_frames=9), video)
-    assert torch.equal(run(pipe, image=pictures[0]), image)
-    assert torch.equal(run(pipe, image=pictures[0].convert("RGBA")), image)
-    assert torch.equal(run(pipe, video=pictures, num_frames=9), video)
-    assert torch.equal(run(pipe, video=pictures[0]), image)
+        assert torch.equal(clip_of(pipe, image=other[0]), image)
+        assert torch.equal(clip_of(pipe, video=other), video)
+    assert torch.equal(clip_of(pipe, image=pictures[0]), image)
+    assert torch.equal(clip_of(pipe, image=pictures[0].convert("RGBA")), image)
+    assert torch.equal(clip_of(pipe, video=pictures), video)
+    assert torch.equal(clip_of(pipe, video=pictures[0]), image)
+    assert torch.equal(run(pipe, video=pictures[0]), run(pipe, image=clip[0]))
 
 
 # Defaults.
@@ -286,8 +301,11 @@ def test_none_means_the_stored_default(pipe, plain, name):
     stored = rebuilt(pipe, defaults={name: STORED[name]})
     meant = run(pipe, **{name: STORED[name]})
     assert torch.equal(run(stored, **{name: None}), meant)
-    assert torch.equal(run(stored), plain)  # which says what it wants
     assert meant.shape != plain.shape or not torch.equal(meant, plain)
+
+
+def test_what_a_call_says_counts_before_the_stored_defaults(pipe, plain):
+    assert torch.equal(run(rebuilt(pipe, defaults=STORED)), plain)
 
 
 def test_defaults_survive_our_layout_and_are_the_released_ones_where_nothing_is_stored(
@@ -299,7 +317,7 @@ def test_defaults_survive_our_layout_and_are_the_released_ones_where_nothing_is_
     assert torch.equal(run(loaded, **dict.fromkeys(STORED)), run(pipe, **STORED))
     # What the network and the tokenizer hold of 33 frames and 64 sets.
     fewer = {"num_frames": 9, "num_inference_steps": 24}
-    assert dict(pipe.config["defaults"]) == {**nova_defaults.RELEASED_DEFAULTS, **fewer}
+    assert dict(pipe.config["defaults"]) == {**RELEASED_DEFAULTS, **fewer}
 
 
 # Watching.
@@ -709,19 +727,19 @@ def test_pictures_are_turned_as_read_image_turns_them(pipe, tmp_path, orientatio
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
     upright = read_image(path)
     assert upright.shape == (64, 96, 3)
-    read = run(pipe, image=upright)
+    read = clip_of(pipe, image=upright)
     with Image.open(path) as picture:
-        assert torch.equal(run(pipe, image=picture), read)
-        assert torch.equal(run(pipe, image=[picture]), read)
-        assert torch.equal(run(pipe, video=[picture]), read)
+        assert torch.equal(clip_of(pipe, image=picture), read)
+        assert torch.equal(clip_of(pipe, image=[picture]), read)
+        assert torch.equal(clip_of(pipe, video=[picture]), read)
 
 
 def test_16_bits_of_a_picture_are_those_that_read_image_sees(pipe, tmp_path):
     grey = pixels(1)[0, :, :, 0].astype(np.uint16) << 8
     Image.fromarray(grey).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
-        made = run(pipe, image=picture)
-    assert torch.equal(made, run(pipe, image=read_image(tmp_path / "a.png")))
+        made = clip_of(pipe, image=picture)
+    assert torch.equal(made, clip_of(pipe, image=read_image(tmp_path / "a.png")))
 
 
 @pytest.mark.usefixtures("unchecked")

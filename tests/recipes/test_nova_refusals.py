@@ -9,7 +9,7 @@ import torch
 
 from contar.ordering import TrainingMask, full_mask
 from recipes import nova
-from recipes._nova.keys import official_name, to_official
+from recipes._nova.keys import official_name
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNTS = [0, 2.0]  # test_errors.py has all
@@ -293,16 +293,6 @@ def test_official_weights_without_any_parameter_are_refused_and_all_are_named(mo
 def test_a_parameter_that_official_checkpoints_do_not_have_is_refused(name, refuses):
     with refuses("name", repr(name)):
         official_name(name, 1)
-
-
-def test_official_names_and_shapes_refuse_other_sizes(model, refuses):
-    bad: Any
-    for bad in (-1, 0.0, None):
-        with refuses("encoder_depth", repr(bad)):
-            official_name("begin", bad)
-    for bad in (0, 3, 2.0, None):
-        with refuses("channels", repr(bad)):
-            to_official(model.state_dict(), 1, bad)
 
 
 # Generation and training: what both refuse.

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +82,13 @@ def test_weights_saved_over_shards_are_those_that_load(layout, released):
 
 
 def test_weights_saved_in_shards_are_those_that_load_whatever_was_there(released):
-    for size in ("20KB", "60KB", "60KB", None, "20KB"):
-        pipe = load(released)
+    pipe = load(released)
+    for size in ("20KB", "60KB", None, "20KB"):
         wanted = changed(pipe)
         pipe.save_pretrained(released, max_shard_size=size)
-        again = load(released)
+        pipe = load(released)
         for name, value in wanted.items():
-            assert torch.equal(next(iter(again.components[name].parameters())), value), name
+            assert torch.equal(next(iter(pipe.components[name].parameters())), value), name
         for part, name in (("transformer", WEIGHTS), ("text_encoder", "model.safetensors")):
             index = released / part / f"{name}.index.json"
             listed = {name}
@@ -98,16 +97,11 @@ def test_weights_saved_in_shards_are_those_that_load_whatever_was_there(released
             assert weights_of(released / part) == listed
 
 
-@pytest.mark.parametrize("save", ["mar", "nova", "causal", "opensora"])
-def test_a_model_saved_in_shards_then_whole_then_in_shards_loads_each_time(save, tmp_path):
-    makers: dict[str, Callable[[], Any]] = {
-        "mar": tiny_mar,
-        "nova": lambda: load(CHECKPOINT).transformer,
-        "causal": lambda: CausalVAE(widths=(8, 16, 16)),
-        "opensora": lambda: load(CHECKPOINT).vae,
-    }
-    model = makers[save]()
-    loaders = [type(model).from_pretrained, *([mar.from_pretrained] if save == "mar" else [])]
+@pytest.mark.parametrize("make", [tiny_mar, lambda: CausalVAE(widths=(8, 16, 16))])
+def test_a_model_saved_in_shards_then_whole_then_in_shards_loads_each_time(make, tmp_path):
+    model = make()
+    own = isinstance(model, mar.Mar)
+    loaders = [type(model).from_pretrained, *([mar.from_pretrained] if own else [])]
     for size in ("20KB", "10GB", "40KB", "20KB"):
         first = next(iter(model.parameters()))
         with torch.no_grad():

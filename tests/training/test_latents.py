@@ -14,7 +14,7 @@ from contar.data import Cache, Sample, write_cache
 from contar.tokenizers import CausalVAE, VAETokenizer
 from contar.training import Latents, RunConfig
 from recipes import nova
-from recipes._nova.training import NovaObjective, NovaStage, batches_of
+from recipes._nova.training import Batches, NovaObjective, NovaStage
 from recipes.moving_digits import BouncingDigits, digits_latents, load_text, scored
 
 
@@ -115,7 +115,7 @@ def test_some_of_the_clips_keep_their_texts_and_numbers():
 
 
 def test_samples_are_windows_of_their_clips_as_often_from_later_as_asked():
-    load = batches_of(numbered(), SIZES, stage(frames=3, later=0.4))
+    load = Batches(numbered(), SIZES, stage(frames=3, later=0.4))
     begins, later = [], []
     for step in range(80):
         (batch,) = load(range(6), step)
@@ -132,7 +132,7 @@ def test_samples_are_windows_of_their_clips_as_often_from_later_as_asked():
 
 def test_whole_clips_are_as_they_were_and_nothing_of_them_is_given():
     for options in ({}, {"frames": 9}, {"frames": 9, "later": 1.0}):
-        (batch,) = batches_of(numbered(), SIZES, stage(**options))([2, 5], 0)
+        (batch,) = Batches(numbered(), SIZES, stage(**options))([2, 5], 0)
         assert batch.latents[:, 0, :, 0, 0].tolist() == [
             [100.0 * n + t for t in range(9)] for n in (2, 5)
         ]
@@ -142,26 +142,26 @@ def test_whole_clips_are_as_they_were_and_nothing_of_them_is_given():
 def test_a_clip_that_does_not_begin_where_its_caption_does_has_its_first_frame_given():
     data = replace(numbered(), begins=torch.tensor([True, False] * 3))
     for options in ({}, {"frames": 3}):
-        (batch,) = batches_of(data, SIZES, stage(**options))(range(6), 0)
+        (batch,) = Batches(data, SIZES, stage(**options))(range(6), 0)
         assert batch.given is not None
         assert batch.given.tolist() == [0, 1] * 3
 
 
 def test_a_network_of_images_learns_each_clips_first_frame():
     images = replace(SIZES, frames=1, adapter=None)
-    (batch,) = batches_of(numbered(), images, stage(frames=3, later=1.0))(range(6), 0)
+    (batch,) = Batches(numbered(), images, stage(frames=3, later=1.0))(range(6), 0)
     assert batch.latents[:, 0, :, 0, 0].tolist() == [[100.0 * n] for n in range(6)]
     assert batch.given is batch.seen is batch.motion_flow is batch.fps is None
 
 
 def test_windows_longer_than_the_clips_are_refused(refuses):
     with refuses("frames", "10", "9"):
-        batches_of(numbered(), SIZES, stage(frames=10))
+        Batches(numbered(), SIZES, stage(frames=10))
 
 
 def test_noise_in_the_context_is_drawn_for_each_clip_and_leaves_the_latents():
-    plain = batches_of(numbered(), SIZES, stage())
-    noisy = batches_of(numbered(), SIZES, stage(context_noise=(0.1, 0.5)))
+    plain = Batches(numbered(), SIZES, stage())
+    noisy = Batches(numbered(), SIZES, stage(context_noise=(0.1, 0.5)))
     (without,), (batch,) = plain(range(6), 4), noisy(range(6), 4)
     assert without.seen is None
     assert batch.seen is not None
@@ -174,7 +174,7 @@ def test_noise_in_the_context_is_drawn_for_each_clip_and_leaves_the_latents():
 
 def test_a_batch_in_parts_has_the_rows_of_the_whole_and_its_losses():
     options = {"frames": 3, "later": 0.5, "context_noise": (0.1, 0.4), "drop_text": 0.5}
-    load = batches_of(numbered(), SIZES, stage(**options))
+    load = Batches(numbered(), SIZES, stage(**options))
     (whole,), parts = load([3, 0, 5, 2], 7), [load(rows, 7)[0] for rows in ([3, 0], [5, 2])]
     for name, value in vars(whole).items():
         axis = 1 if name in ("noise", "index") else 0  # of the samples, or of their tokens
@@ -281,7 +281,7 @@ def test_batches_from_disk_are_those_of_the_whole_cache_and_read_their_samples_a
 
     make_cache(tmp_path / "cache")
     cache, cut = Watched(tmp_path / "cache"), stage(repeats=2, frames=2, later=0.5, drop_text=0.3)
-    whole, load = (batches_of(cache, SIZES, replace(cut, from_disk=x)) for x in (False, True))
+    whole, load = (Batches(cache, SIZES, replace(cut, from_disk=x)) for x in (False, True))
     for step in (0, 7, "validation"):
         (wanted,) = whole([5, 2, 11], step)
         read.clear()
@@ -291,4 +291,4 @@ def test_batches_from_disk_are_those_of_the_whole_cache_and_read_their_samples_a
             mine = getattr(batch, name)
             assert mine is value is None or torch.equal(mine, value), name
     with refuses("from_disk", "True"):
-        batches_of(numbered(), SIZES, stage(from_disk=True))
+        Batches(numbered(), SIZES, stage(from_disk=True))

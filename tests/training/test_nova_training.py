@@ -15,15 +15,15 @@ from contar.heads import head_scheduler
 from contar.training import RunConfig, draw_step, freeze
 from recipes import nova
 from recipes._nova.training import (
+    Batches,
     NovaObjective,
     NovaStage,
-    batches_of,
     quieten,
 )
 
 
 def test_blocks_that_are_computed_again_give_the_same_gradients(tmp_path):
-    load = batches_of(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig(), repeats=2))
+    load = Batches(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig(), repeats=2))
 
     def gradients(*, checkpoint: bool) -> tuple[list[torch.Tensor], int]:
         torch.manual_seed(0)
@@ -46,7 +46,7 @@ def test_a_head_s_own_law_of_timesteps_is_that_of_its_training(tmp_path):
     noise = []
     for mean in (-1.5, 1.5):
         sizes = replace(SIZES, head={**SIZES.head, "logit": (mean, 0.5)})
-        load = batches_of(cache, sizes, NovaStage(RunConfig(), repeats=20))
+        load = Batches(cache, sizes, NovaStage(RunConfig(), repeats=20))
         process = NoiseProcess.from_config(head_scheduler(sizes.head))
         noise.append(process.sigma[load([0, 1, 2], 0)[0].index].mean().item())
     assert noise == pytest.approx([0.19, 0.81], abs=0.02)
@@ -61,7 +61,7 @@ def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
         for _ in range(4)
     )
     cache = Cache(write_cache(samples, tmp_path / "pictures", made_with={}))
-    load = batches_of(cache, SIZES, NovaStage(RunConfig(), drop_motion=0))
+    load = Batches(cache, SIZES, NovaStage(RunConfig(), drop_motion=0))
     (batch,) = load([0, 1], 0)
     assert batch.motion_flow is not None
     assert batch.fps is not None
@@ -70,7 +70,7 @@ def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
 
 
 def test_a_frozen_part_has_no_gradient(tmp_path):
-    load = batches_of(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig(), repeats=1))
+    load = Batches(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig(), repeats=1))
     objective = NovaObjective(nova.build(SIZES), repeats=1)
     frozen = set(freeze(objective.model, ("temporal", "text")))
     objective(*load([0, 1], 0))["loss"].backward()
@@ -93,7 +93,7 @@ def test_a_quiet_start_predicts_nothing_and_adapts_nothing():
 def test_texts_and_motion_scores_are_left_out_as_often_as_asked_each_on_its_own(tmp_path):
     stage = NovaStage(RunConfig(), repeats=1, drop_text=0.3, drop_motion=0.6)
     cache = make_cache(tmp_path / "cache")
-    load, dropped = batches_of(cache, SIZES, stage), []
+    load, dropped = Batches(cache, SIZES, stage), []
     for step in range(60):
         (batch,) = load(range(COUNT), step)
         assert batch.motion_flow is not None

@@ -16,7 +16,7 @@ import torch
 from contar.data import Cache, Sample, write_cache
 from contar.training import RunConfig, processes, saves, train
 from recipes import nova
-from recipes._nova.training import NovaObjective, NovaStage, batches_of
+from recipes._nova.training import Batches, NovaObjective, NovaStage
 
 TOWER = nova.Tower(depth=1, width=16, heads=2)
 SIZES = nova.NovaConfig(
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         torch.optim.AdamW.step = dump
     config = RunConfig(**options)
-    load = batches_of(cache, SIZES, NovaStage(config, repeats=2, drop_text=0.3))
+    load = Batches(cache, SIZES, NovaStage(config, repeats=2, drop_text=0.3))
     train(
         NovaObjective(model, repeats=2), load, config, known.out, count=COUNT - 4,
         resume=known.resume, validate=[range(COUNT - 4, COUNT)], load_validation=load,
