@@ -10,9 +10,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from contar._errors import bad, check_tensor
 from contar._models import Model
 from contar._typing import Float, Tensor
-from contar.tokenizers.protocol import latent_frames
-
-STRIDES = (4, 8)  # frames, pixels
+from contar.tokenizers.protocol import STRIDES, latent_frames
 
 
 class Autoencoder(Model, AutoencoderMixin):

@@ -15,9 +15,9 @@ from contar._errors import DEEPEST, bad, check_choice, check_instance, check_siz
 from contar._layers import CausalConv3d
 from contar._typing import Tensor
 from contar.tokenizers._tiles import tiled, tiles
-from contar.tokenizers.autoencoder import STRIDES, Autoencoder
+from contar.tokenizers.autoencoder import Autoencoder
 from contar.tokenizers.opensora_layers import Downsample, MidBlock, ResBlock, Upsample, conv
-from contar.tokenizers.protocol import latent_frames
+from contar.tokenizers.protocol import STRIDES, latent_frames
 
 _KINDS = ("2d", "2d", "3d", "3d")  # of the encoder's stages
 _TYPES = ("DownEncoderBlock2D",) * 2 + ("DownEncoderBlock3D",) * 2

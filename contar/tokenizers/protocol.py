@@ -7,6 +7,7 @@ from contar._errors import bad, check_size
 from contar._random import Generators
 from contar._typing import Float, Tensor
 
+STRIDES = (4, 8)  # frames, pixels, of contar's own video autoencoders
 State = tuple[Tensor, ...]  # of decoding in pieces, each [b, ...], the caller's to hold
 
 

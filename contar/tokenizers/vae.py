@@ -13,8 +13,7 @@ from contar._errors import bad, check_finite, check_size, check_tensor
 from contar._memory import peak_bytes
 from contar._random import Generators, check_generator, normal
 from contar._typing import Float, Tensor
-from contar.tokenizers.autoencoder import STRIDES
-from contar.tokenizers.protocol import State, latent_frames
+from contar.tokenizers.protocol import STRIDES, State, latent_frames
 
 OVERLAP = 4  # latent frames, with which pieces are as long as the Open-Sora-Plan VAE's own tiles
 
