@@ -358,18 +358,19 @@ class NovaPipeline(DiffusionPipeline):
 
     def _states(self, texts: Any) -> Any:
         """Return the states of texts on the device; given ones are only moved there."""
+        if texts is None:
+            return None
         model, device = self.transformer, self._execution_device
         sizes, dtype = model.sizes, model.begin.dtype
         if isinstance(texts, Tensor):
             return texts.to(device, dtype)
-        if texts is None or not isinstance(texts[0], str):
-            return None if texts is None else [states.to(device, dtype) for states in texts]
-        states = [torch.zeros(0, sizes.text_width, dtype=dtype, device=device) for _ in texts]
-        if any(texts):
+        if not any(texts) and isinstance(texts[0], str):
+            texts = [torch.zeros(0, sizes.text_width) for _ in texts]
+        elif isinstance(texts[0], str):
             self._wake(self.text_encoder)
             length = sizes.text_length
-            states = encode_texts(texts, self.tokenizer, self.text_encoder, length=length)
-        return [state.to(device, dtype) for state in states]
+            texts = encode_texts(texts, self.tokenizer, self.text_encoder, length=length)
+        return [states.to(device, dtype) for states in texts]
 
     @staticmethod
     def _wake(module: nn.Module) -> None:

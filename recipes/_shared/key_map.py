@@ -11,11 +11,8 @@ Parts = Sequence[tuple[str, str]]
 def renamed(name: str, parts: Parts, offsets: Mapping[str, int] | None = None) -> str:
     """Return the foreign name of one of our parameters.
 
-    Args:
-        name: ours.
-        parts: beginnings of names, (ours, foreign), the first that fits counts; `{i}` is a block's
-            number.
-        offsets: what is added to the numbers of a part of ours.
+    Parts are beginnings of names, (ours, foreign), of which the first that fits counts; `{i}` is a
+    block's number, to which the offset of a part is added.
 
     Raises:
         ValueError: a parameter that no part begins.
