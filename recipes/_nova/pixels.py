@@ -65,11 +65,11 @@ def read_given(
             pixel for what is given; or more frames than a chunk has.
     """
     height, width = (side * tokenizer.space_stride for side in settings.latent)
-    if canvas is None:
-        canvas = 0, 0, 0, 0
-    if not isinstance(canvas, Sequence) or isinstance(canvas, str | bytes) or len(canvas) != 4:
-        raise bad("canvas", canvas, "(top, right, bottom, left) in pixels")
-    top, right, bottom, left = (check_count("canvas", side, 0) for side in canvas)
+    top, right, bottom, left = 0, 0, 0, 0
+    if canvas is not None:
+        if not isinstance(canvas, Sequence) or isinstance(canvas, str | bytes) or len(canvas) != 4:
+            raise bad("canvas", canvas, "(top, right, bottom, left) in pixels")
+        top, right, bottom, left = (check_count("canvas", side, 0) for side in canvas)
     if top + bottom >= height or left + right >= width:
         raise bad("canvas", canvas, f"less than the result's {height} x {width} pixels")
     size = height - top - bottom, width - right - left
