@@ -121,6 +121,17 @@ def read_weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     return {key: value for file in files for key, value in load_file(file).items()}
 
 
+def write_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write safetensors; OSError if they could not be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), file)
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from error
+
+
 def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights that share no memory: tied ones as copies, which a file can hold."""
     seen, copies = set(), {}
@@ -154,17 +165,12 @@ def check_weights(name: str, state: object, wanted: Mapping[str, Tensor]) -> Non
         raise bad(name, type(state).__name__, "a mapping from names to tensors")
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in wanted]
-    problems += [
-        f"{key} is {_shape(state[key])}, must be {_shape(value)}"
-        for key, value in wanted.items()
-        if key in state and _shape(state[key]) != _shape(value)
-    ]
-    problems += [
-        f"{key} is {state[key].dtype}, must be of {value.dtype}'s kind"
-        for key, value in wanted.items()
-        if isinstance(state.get(key), Tensor)
-        and state[key].is_floating_point() != value.is_floating_point()
-    ]
+    for key, value in wanted.items():
+        came = state.get(key, value)
+        if _shape(came) != _shape(value):
+            problems.append(f"{key} is {_shape(came)}, must be {_shape(value)}")
+        if isinstance(came, Tensor) and came.is_floating_point() != value.is_floating_point():
+            problems.append(f"{key} is {came.dtype}, must be of {value.dtype}'s kind")
     if problems:
         raise bad(name, "; ".join(problems), "exactly the weights of this model")
 

@@ -12,12 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Failure:
-    """A unit that could not be made.
-
-    Attributes:
-        file: its name.
-        error: the error's kind and message.
-    """
+    """A unit that could not be made: its name, and the error's kind and message."""
 
     file: str
     error: str

@@ -184,11 +184,7 @@ def _members(file: Path) -> list[tarfile.TarInfo]:
 
 
 def _places(file: Path, count: int) -> list[_Place]:
-    """Return where a shard's samples lie.
-
-    Raises:
-        ValueError: it is no tar file of `count` samples, each with facts and the same arrays.
-    """
+    """Return where a shard's samples lie: `count` of them, each with facts and the same arrays."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     end = file.stat().st_size
     for member in _members(file):

@@ -7,6 +7,8 @@ members of a key lie one after the other.
 import io
 import tarfile
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,25 +68,15 @@ def read_entries(file: Path) -> Iterator[Entry]:
             that comes back later.
     """
     seen: set[str] = set()
-    entry: Entry | None = None
-    for name, content in _members(file):
-        folder, sign, base = name.rpartition("/")
-        stem, _, rest = base.partition(".")
-        key = f"{folder}{sign}{stem}"
-        if entry is None or entry.key != key:
-            if entry is not None:
-                yield entry
-            if key in seen:
-                raise bad("shards", f"{file} with {key!r} in two places", "a key's members at one")
-            seen.add(key)
-            entry = Entry(key, {})
-        entry.members[rest] = content
-    if entry is not None:
-        yield entry
+    for key, members in groupby(_members(file), itemgetter(0)):
+        if key in seen:
+            raise bad("shards", f"{file} with {key!r} in two places", "a key's members at one")
+        seen.add(key)
+        yield Entry(key, {rest: content for _, rest, content in members})
 
 
-def _members(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and contents of the regular members, one at a time."""
+def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Yield key, rest of the name and content of the regular members, one at a time."""
     try:
         _check_end(file)
         with tarfile.open(file, "r:") as archive:
@@ -94,7 +86,9 @@ def _members(file: Path) -> Iterator[tuple[str, bytes]]:
                     content = stream.read()
                     if len(content) != member.size:
                         raise tarfile.ReadError(f"{member.name} is cut off")
-                    yield member.name, content
+                    folder, sign, base = member.name.rpartition("/")
+                    stem, _, rest = base.partition(".")
+                    yield f"{folder}{sign}{stem}", rest, content
     except (tarfile.TarError, EOFError, OverflowError, OSError) as error:
         got = f"{file} ({type(error).__name__}: {error})"
         raise bad("shards", got, "whole tar files that can be read") from error

@@ -3,12 +3,21 @@
 from typing import TYPE_CHECKING
 
 from contar._lazy import lazily
+from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
+from contar.training.clip_shards import (
+    encode_shards,
+    failed_clips,
+    join_cache,
+    plan_cache,
+    shards_left,
+)
 from contar.training.config import RunConfig
 from contar.training.curves import require_matplotlib, save_curves
 from contar.training.distilling import distill_head
 from contar.training.distributed import one_run, processes
 from contar.training.draws import Draws, draw_step
 from contar.training.freezing import freeze
+from contar.training.latents import Latents
 from contar.training.loop import train
 from contar.training.losses import FrameLosses, frame_losses
 from contar.training.order import batch_indices
@@ -16,31 +25,8 @@ from contar.training.saves import check_own
 
 if TYPE_CHECKING:
     from contar.training.autoencoder import VaeStage, train_vae
-    from contar.training.caching import Clip, check_samples, encode_clips, fingerprint, read_clips
-    from contar.training.clip_shards import (
-        encode_shards,
-        failed_clips,
-        join_cache,
-        plan_cache,
-        shards_left,
-    )
-    from contar.training.latents import Latents
-else:  # these import diffusers
-    __getattr__ = lazily(
-        __name__,
-        {
-            "autoencoder": ("VaeStage", "train_vae"),
-            "caching": ("Clip", "check_samples", "encode_clips", "fingerprint", "read_clips"),
-            "latents": ("Latents",),
-            "clip_shards": (
-                "encode_shards",
-                "failed_clips",
-                "join_cache",
-                "plan_cache",
-                "shards_left",
-            ),
-        },
-    )
+else:  # which import diffusers
+    __getattr__ = lazily(__name__, {"autoencoder": ("VaeStage", "train_vae")})
 
 __all__ = [
     "Clip",

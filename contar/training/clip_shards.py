@@ -115,10 +115,6 @@ def encode_shards(
     if check_count("rank", rank, 0) >= tasks:
         raise bad("rank", rank, f"below the number of tasks, {tasks}")
 
-    def make(number: int) -> None:
-        shard = _Shard(folder / plan["shards"][number], out, number)
-        shard.encode(encode, ended)
-
     def record(number: int, failure: Failure, trace: str) -> None:
         before = _read_facts(out, number)  # of a shard that is tried again, whose clips stay
         failed = [each for each in before.get("failed", ()) if each["key"] is not None]
@@ -127,7 +123,7 @@ def encode_shards(
 
     return make_units(
         range(rank, len(plan["shards"]), tasks),
-        make,
+        lambda number: _Shard(folder / plan["shards"][number], out, number).encode(encode, ended),
         wanted=lambda number: _left(out, number, retry),
         name=lambda number: plan["shards"][number],
         record=record,

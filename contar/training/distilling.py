@@ -203,13 +203,10 @@ class _Start(Noise):
 
     def normal(self, *shape: int) -> Tensor:
         if self.asked or shape != self.noise.shape:
-            self._refuse()
+            return self.uniform()
         self.asked = True
         return self.noise
 
     def uniform(self, *shape: int) -> Tensor:
-        return self._refuse()
-
-    def _refuse(self) -> Tensor:
         allowed = "one whose draw follows from the normal noise of a token that it starts from"
         raise bad(self.head, "a head that draws more, or other noise", allowed)

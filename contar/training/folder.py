@@ -17,11 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def load_last(saves: Sequence[Path], **parts: Any) -> dict[str, Any]:
-    """Load the last save that is good, and say which ones are not.
-
-    Raises:
-        ValueError, FileNotFoundError: none is; of the last one.
-    """
+    """Load the last save that is good, and say which ones are not; if none is, the last's error."""
     damaged: list[Exception] = []
     for folder in reversed(saves):
         try:

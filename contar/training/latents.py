@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from contar._errors import bad
-from contar._files import read_json, read_weights, write_whole
+from contar._files import read_json, read_weights, write_weights, write_whole
 from contar._typing import Bool, Float, Int, Tensor
 from contar.data import Cache
 from contar.training.caching import check_samples
@@ -82,11 +82,8 @@ class Latents:
 
     def save(self, folder: Path) -> None:
         """Write them to a folder that exists: two whole files, `latents.json` last."""
-        from safetensors.torch import save_file
-
-        tensors = {name: value.contiguous() for name, value in self._tensors().items()}
         part = folder / f".{_FILE}.part"
-        save_file(tensors, part)
+        write_weights({name: value.contiguous() for name, value in self._tensors().items()}, part)
         part.replace(folder / _FILE)
         facts = {"made_with": dict(self.made_with), "fingerprint": self.fingerprint}
         write_whole(folder / _FACTS, json.dumps(facts, indent=2) + "\n")

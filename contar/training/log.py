@@ -41,9 +41,7 @@ def read_log(file: Path) -> tuple[list[str], list[list[str]]]:
 class RunLog:
     """Rows of named numbers: a column for each name that ever came, empty where it did not.
 
-    Args:
-        out: folder of the run.
-        start: steps done; rows after them are dropped.
+    Rows after the first `start` steps are dropped.
 
     Raises:
         ValueError: a file that is no log.

@@ -210,11 +210,7 @@ class _Run:
 
 
 def _accelerator(config: RunConfig) -> Any:
-    """Return an `Accelerator` of the config's, whatever the environment says.
-
-    Raises:
-        ValueError: a batch that the processes do not split.
-    """
+    """Return an `Accelerator` of the config's; ValueError if the processes do not split a batch."""
     processes()  # before accelerate's own state, for the time that they wait for one another
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState

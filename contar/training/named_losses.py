@@ -15,8 +15,7 @@ _COLUMNS = ("step", "norm", "rate", "seconds")  # of the log, beside the losses
 class NamedLosses:
     """Sums of named losses over the parts of a step, which need not all have each.
 
-    Args:
-        exact: sum in float64, as for many batches.
+    They are in float64 if `exact`.
     """
 
     def __init__(self, *, exact: bool = False) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contar._errors import bad
-from contar._files import apart, check_finite, check_weights, read_json, read_weights
+from contar._files import apart, check_finite, check_weights, read_json, read_weights, write_weights
 from contar._files import flush as _flush
 from contar.training.distributed import each, together
 from contar.training.sharding import is_shared, local, read_shards, shared_as, write_shards
@@ -62,8 +62,12 @@ def save(
     target = out / "saves" / f"step-{step:08d}"
     temporary = target.with_name(f".{target.name}.0")
     tensors = {name: module.state_dict() for name, module in modules.items()}
-    tensors["optimizer"], numbers = _split(optimizer.state_dict())
+    whole = optimizer.state_dict()
+    tensors["optimizer"] = {
+        f"{i}.{n}": x for i, own in whole["state"].items() for n, x in own.items()
+    }
     shared = {f"{p}.{n}": x for p in tensors for n, x in tensors[p].items() if is_shared(x)}
+    numbers = {"param_groups": whole["param_groups"]}
     content = {"step": step, "optimizer": numbers, **state}
     try:
         together(lambda: _make(temporary))
@@ -94,7 +98,7 @@ def _finish(
     for part, named in tensors.items():
         held = {name: tensor for name, tensor in named.items() if not is_shared(tensor)}
         more = {"random": torch.random.get_rng_state()} if part == "optimizer" else {}
-        _write({**apart(held), **more}, temporary / f"{part}.safetensors")
+        write_weights({**apart(held), **more}, temporary / f"{part}.safetensors")
     (temporary / STATE).write_text(json.dumps(content), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
         _flush(path)
@@ -197,25 +201,9 @@ def _check_state(folder: Path, state: Mapping[str, Any]) -> None:
         raise bad(f"{folder.name}/{STATE}", got, "the one that was saved")
 
 
-def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Part an optimizer's state into tensors by name, and numbers."""
-    tensors = {f"{i}.{name}": x for i, named in state["state"].items() for name, x in named.items()}
-    return tensors, {"param_groups": state["param_groups"]}
-
-
 def _join(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[str, Any]:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     return {"state": state, **numbers}
-
-
-def _write(tensors: dict[str, Tensor], file: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, file)
-    except SafetensorError as error:
-        raise OSError(f"{file}: {error}") from error

@@ -17,11 +17,10 @@ from contar.training.distributed import each
 
 
 def check_shareable(objective: nn.Module) -> None:
-    """Refuse what FSDP2 would not train.
+    """Raise a ValueError for what FSDP2 would not train.
 
-    Raises:
-        ValueError: a compiled module, whose graph knows whole weights only, or a weight of two
-            names, which two blocks may hold.
+    That is a compiled module, whose graph knows whole weights only, and a weight of two names,
+    which two blocks may hold.
     """
     for name, module in objective.named_modules():
         mine = vars(module)
@@ -102,11 +101,7 @@ def unshared(module: nn.Module) -> Callable[[nn.Module], nn.Module]:
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors that processes share out; all of them have to call it.
-
-    Raises:
-        OSError: they could not be written.
-    """
+    """Write tensors that processes share out, when all of them call it; OSError if it fails."""
     checkpoint = _checkpoint()
     writer = checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
@@ -116,11 +111,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_shards(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Return the tensors of files, named "part.name", each whole or shared out as one is.
-
-    Args:
-        folder: of `write_shards`.
-        wanted: parts and names, with tensors of the shapes.
+    """Return the tensors of files, named "part.name", each whole or shared out as the wanted one.
 
     Raises:
         ValueError: files that are damaged or not all there, or tensors of other names or shapes.

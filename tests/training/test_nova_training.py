@@ -117,12 +117,12 @@ def test_the_hidden_share_keeps_to_the_stages_range_and_is_one_for_the_step():
         )
         return draws.mask.hidden.sum(1).tolist()
 
-    wide = [hidden(step, shares=(0.05, 0.4)) for step in range(200)]
+    wide = [hidden(step, shares=(0.05, 0.4)) for step in range(100)]
     assert all(len(set(rows)) == 1 for rows in wide)
     counts = {rows[0] for rows in wide}
     assert min(counts) <= 3
     assert max(counts) == 16
-    papers = {hidden(step)[0] for step in range(200)}
+    papers = {hidden(step)[0] for step in range(100)}
     assert min(papers) == 11  # 0.7 of 16, rounded
 
 
