@@ -12,6 +12,15 @@ _MARKS = ("o", "s", "^", "D", "v")
 _COMMON = ("share", "correlation", "similarity")
 
 
+def empty_canvas(width: float, height: float) -> Any:
+    """Return a figure of matplotlib's, in inches; ImportError says what to install for it."""
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ImportError as error:
+        raise ImportError('matplotlib is not installed (pip install "contar[demo]")') from error
+    return Canvas(figsize=(width, height), layout="constrained", dpi=120)
+
+
 def draw(rows: Mapping[str, Scores], titles: Mapping[str, tuple[str, str]], path: Path) -> Path:
     """Write the picture of scores as PNG; return its path.
 
@@ -27,14 +36,10 @@ def draw(rows: Mapping[str, Scores], titles: Mapping[str, tuple[str, str]], path
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise ImportError('matplotlib is not installed (pip install "contar[demo]")') from error
     common = {name: title for name, (title, kind) in titles.items() if kind in _COMMON}
     others = {name: title for name, title in titles.items() if name not in common}
     height = 1.2 + max(0.36 * len(common), 0.42 * len(others) * len(rows) ** 0.5, 1.5)
-    canvas = Canvas(figsize=(11, height), layout="constrained", dpi=120)
+    canvas = empty_canvas(11, height)
     grid = canvas.add_gridspec(max(len(others), 1), 2, width_ratios=(1.7, 1))
     left = canvas.add_subplot(grid[:, 0])
     _strips(left, rows, common)
@@ -51,20 +56,15 @@ def _strips(axes: Any, rows: Mapping[str, Scores], titles: Mapping[str, str]) ->
     count = len(rows)
     for index, (label, scores) in enumerate(rows.items()):
         offset = (index - (count - 1) / 2) * 0.6 / count
-        places, values, below, above = [], [], [], []
-        for row, name in enumerate(titles):
-            figure = scores.figures.get(name)
-            if figure is None or figure.value is None:
-                continue
-            low = figure.value if figure.low is None else figure.low
-            high = figure.value if figure.high is None else figure.high
-            places.append(row + offset)
-            values.append(figure.value)
-            below.append(max(0.0, figure.value - low))
-            above.append(max(0.0, high - figure.value))
+        found = ((row, scores.figures.get(name)) for row, name in enumerate(titles))
+        known = [(row + offset, f.value, f) for row, f in found if f and f.value is not None]
+        places, values = [place for place, _, _ in known], [value for _, value, _ in known]
+        below = [0.0 if f.low is None else max(0.0, value - f.low) for _, value, f in known]
+        above = [0.0 if f.high is None else max(0.0, f.high - value) for _, value, f in known]
         axes.errorbar(
-            values, places, xerr=[below, above], fmt=_MARKS[index % len(_MARKS)], label=label,
-            color=_COLORS[index % len(_COLORS)], markersize=4.5, elinewidth=1.2,
+            values, places, xerr=[below, above], label=label,
+            fmt=_MARKS[index % len(_MARKS)], color=_COLORS[index % len(_COLORS)], markersize=4.5,
+            elinewidth=1.2,
         )  # fmt: skip
     for row in range(len(titles)):
         axes.axhspan(row - 0.5, row + 0.5, color="#f2f2f2" if row % 2 else "white", zorder=-1)

@@ -67,11 +67,15 @@ def _check_same(a: object, b: object) -> tuple[Tensor, Tensor]:
     return a, b
 
 
-def _pictures(frames: Tensor) -> Tensor:
-    return rearrange(frames, "n h w c -> n c h w").float()
-
-
 @fixed_defaults()
+def _compared(metric: str, a: Tensor, b: Tensor) -> float:
+    """Return a metric of torchmetrics' of frames [n, h, w, 3], some at a time."""
+    made = getattr(require_torchmetrics().image, metric)(data_range=255.0, **_ALONE).to(a.device)
+    for pair in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
+        made.update(*(rearrange(frames, "n h w c -> n c h w").float() for frames in pair))
+    return float(torch.as_tensor(made.compute()))
+
+
 def psnr(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     """Return the peak signal-to-noise ratio in dB, 10 log10(255² / mean squared error).
 
@@ -81,16 +85,9 @@ def psnr(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
         ValueError: no uint8 [n, h, w, 3], or not of one shape.
         ImportError: torchmetrics is not installed.
     """
-    a, b = _check_same(a, b)
-    metric = (
-        require_torchmetrics().image.PeakSignalNoiseRatio(data_range=255.0, **_ALONE).to(a.device)
-    )
-    for one, other in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
-        metric.update(_pictures(one), _pictures(other))
-    return float(metric.compute())
+    return _compared("PeakSignalNoiseRatio", *_check_same(a, b))
 
 
-@fixed_defaults()
 def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     """Return the mean structural similarity of frames, 1 for equal ones; sides of at least 11.
 
@@ -104,14 +101,7 @@ def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     a, b = _check_same(a, b)
     if min(a.shape[1:3]) < 11:
         raise bad("a", tuple(a.shape), "height and width of at least 11")
-    metric = (
-        require_torchmetrics()
-        .image.StructuralSimilarityIndexMeasure(data_range=255.0, **_ALONE)
-        .to(a.device)
-    )
-    for one, other in zip(a.split(_CHUNK), b.split(_CHUNK), strict=True):
-        metric.update(_pictures(one), _pictures(other))
-    return float(torch.as_tensor(metric.compute()))
+    return _compared("StructuralSimilarityIndexMeasure", a, b)
 
 
 @fixed_defaults()

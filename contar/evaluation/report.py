@@ -107,8 +107,7 @@ class Report:
             known = {field.name for field in fields(outcome)}
             lines = clips.read_text(encoding="utf-8").splitlines() if clips.is_file() else []
             for told in map(json.loads, lines):
-                seen = {key: value for key, value in told.items() if key in known}
-                seen = {key: _tuple(value) for key, value in seen.items()}
+                seen = {key: _tuple(value) for key, value in told.items() if key in known}
                 outcomes[told["model"]].append(outcome(**seen))
             rows = {
                 name: Scores(

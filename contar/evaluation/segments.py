@@ -12,6 +12,7 @@ from torch import nn
 from contar._errors import bad, check_count
 from contar._files import read_json, write_whole
 from contar._typing import Tensor, UInt8
+from contar.evaluation._chart import empty_canvas
 from contar.evaluation.distances import frechet_distance
 from contar.evaluation.figures import Figure, mean
 from contar.media import check_pixels
@@ -141,16 +142,10 @@ class DriftReport:
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         picture = self._draw(place / "drift.png")
-        rows = {
-            way: {
-                count: {name: [asdict(figure) for figure in line] for name, line in figures.items()}
-                for count, figures in by_length.items()
-            }
-            for way, by_length in self.rows.items()
-        }
-        told = {"rows": rows, "settings": dict(self.settings)}
         write_whole(place / "drift.md", self.table())
-        write_whole(place / "drift.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+        write_whole(
+            place / "drift.json", json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        )
         return place / "drift.json", picture
 
     @classmethod
@@ -179,12 +174,8 @@ class DriftReport:
 
     def _draw(self, path: Path) -> Path:
         """Draw a panel for each score: a line for each way and length over the segments."""
-        try:
-            from matplotlib.figure import Figure as Canvas
-        except ImportError as error:
-            raise ImportError('matplotlib is not installed (pip install "contar[demo]")') from error
         names = self.names()
-        canvas = Canvas(figsize=(1 + 3.2 * len(names), 3.4), layout="constrained", dpi=120)
+        canvas = empty_canvas(1 + 3.2 * len(names), 3.4)
         panels = canvas.subplots(1, len(names), squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
             for index, (way, by_length) in enumerate(self.rows.items()):
@@ -208,7 +199,7 @@ class DriftReport:
 def _written(figure: Figure, *, signed: bool = False) -> str:
     if figure.value is None:
         return "–"
-    text = f"{figure.value:+.3f}" if signed else f"{figure.value:.3f}"
-    if figure.low is None or figure.high is None or not signed:
-        return text
-    return f"{text} ({figure.low:+.3f} to {figure.high:+.3f})"
+    if not signed:
+        return f"{figure.value:.3f}"
+    known = figure.low is not None
+    return f"{figure.value:+.3f}" + f" ({figure.low:+.3f} to {figure.high:+.3f})" * known

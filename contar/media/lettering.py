@@ -115,11 +115,9 @@ def _fonts(size: int) -> tuple[Font, ...]:
     """Return the fonts that are here: Pillow's own, matplotlib's, the system's."""
     found = [ImageFont.load_default(size)]
     package = find_spec("matplotlib")  # which is not imported
+    names = _NAMES
     if package is not None and package.origin:
-        carried = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / _NAMES[0]
-        names = (str(carried), *_NAMES[1:]) if carried.is_file() else _NAMES
-    else:
-        names = _NAMES
+        names = (str(Path(package.origin).parent / "mpl-data/fonts/ttf" / _NAMES[0]), *_NAMES)
     for name in names:
         with suppress(OSError):
             found.append(ImageFont.truetype(name, size))

@@ -22,35 +22,31 @@ def until_stopped(frames: Iterator[np.ndarray]) -> Iterator[Iterator[np.ndarray]
     Raises:
         ValueError: no frame comes.
     """
+    stopped: list[BaseException] = []
     with _Signals() as signals:
-        shown = _Shown(frames, signals)
-        yield iter(shown)
-    if shown.stopped is not None:
-        raise shown.stopped
+        yield _shown(frames, signals, stopped)
+    if stopped:
+        raise stopped[0]
 
 
-class _Shown:
-    """Frames as they come, and what stopped them."""
-
-    def __init__(self, frames: Iterator[np.ndarray], signals: "_Signals") -> None:
-        self.frames, self.signals = frames, signals
-        self.stopped: BaseException | None = None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for count in itertools.count():
-            try:
-                with self.signals.released():
-                    frame = next(self.frames, None)
-            except BaseException as error:
-                if not count:
-                    raise
-                self.stopped = error
-                return
-            if frame is None:
-                if not count:
-                    raise bad("frames", "no frame", "at least one")
-                return
-            yield frame
+def _shown(
+    frames: Iterator[np.ndarray], signals: "_Signals", stopped: list[BaseException]
+) -> Iterator[np.ndarray]:
+    """Yield frames; what stops them, after the first one, is put into a list."""
+    for count in itertools.count():
+        try:
+            with signals.released():
+                frame = next(frames, None)
+        except BaseException as error:
+            if not count:
+                raise
+            stopped.append(error)
+            return
+        if frame is None:
+            if not count:
+                raise bad("frames", "no frame", "at least one")
+            return
+        yield frame
 
 
 class _Signals:

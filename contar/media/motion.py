@@ -1,12 +1,19 @@
 """How much a video moves: the mean length of its dense optical flow."""
 
 import os
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from contar._errors import bad
 from contar._typing import Tensor, UInt8
 from contar.media.video import check_frames, read_video
+
+_FLOW: dict[str, Any] = {
+    "flow": None, "pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5,
+    "poly_sigma": 1.2, "flags": 0,
+}  # fmt: skip
 
 
 def motion_score(
@@ -41,23 +48,9 @@ def motion_score(
         import cv2
     except ImportError as error:
         raise ImportError('cv2 is not installed (pip install "contar[video]")') from error
+    greys = (cv2.cvtColor(np.ascontiguousarray(p), cv2.COLOR_RGB2GRAY) for p in pixels)
     lengths = []
-    before = None
-    for picture in pixels:
-        grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
-        if before is not None:
-            flow = cv2.calcOpticalFlowFarneback(
-                before,
-                grey,
-                None,  # type: ignore[arg-type] - no first guess
-                pyr_scale=0.5,
-                levels=3,
-                winsize=15,
-                iterations=3,
-                poly_n=5,
-                poly_sigma=1.2,
-                flags=0,
-            )
-            lengths.append(np.hypot(flow[..., 0], flow[..., 1]).mean(dtype=np.float64))
-        before = grey
+    for before, grey in pairwise(greys):
+        flow = cv2.calcOpticalFlowFarneback(before, grey, **_FLOW)
+        lengths.append(np.hypot(flow[..., 0], flow[..., 1]).mean(dtype=np.float64))
     return float(np.mean(lengths))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from contar._errors import bad, check_count, check_instance, check_number, check_size
+from contar._errors import bad, check_count, check_instance, check_size
 from contar._typing import Float, Tensor, UInt8
 from contar.media.lettering import Words, lay_out
 from contar.media.video import check_output, write_video
@@ -151,7 +151,6 @@ def save_gif(
         ValueError: another shape, values outside [0, 1], another frame rate, a path that
             does not end in .gif, or as `write_video`.
     """
-    check_number("fps", fps, 0.01, 50)
     if Path(path).suffix.lower() != ".gif":
         raise bad("path", str(path), "a file that ends in .gif")
     check_output(path, fps=fps)

@@ -139,11 +139,12 @@ def vbench2(path: Path) -> Suite:
 def prompt_list(path: Path, kind: Kind = "video", samples: int = 1) -> Suite:
     """Read a text file, a prompt a line: `00000-0.mp4`, lines and samples counted from 0."""
     check_choice("kind", kind, tuple(SUFFIXES))
+    check_count("samples", samples)
     units = []
-    for index, (place, line) in enumerate(_lines(path)):
-        for number in range(check_count("samples", samples)):
+    for index, (_, line) in enumerate(_lines(path)):
+        for number in range(samples):
             file = f"{index:05d}-{number}{SUFFIXES[kind]}"
-            units.append(Unit(_prompt(line, place), (number,), (file,), line))
+            units.append(Unit(line, (number,), (file,), line))
     return Suite("prompts", kind, tuple(units))
 
 
@@ -219,16 +220,11 @@ def read_rewritten(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     file = Path(path)
     told = _loaded(_text(file), file.name)
-    if isinstance(told, list):
-        pairs = [(line.get("prompt"), line.get("dense_prompt")) for line in told if _object(line)]
-        told = dict(pairs) if len(pairs) == len(told) else None
+    if isinstance(told, list) and all(isinstance(line, dict) for line in told):
+        told = {line.get("prompt"): line.get("dense_prompt") for line in told}
     if not isinstance(told, dict) or not all(isinstance(x, str) for p in told.items() for x in p):
         raise bad(file.name, "another format", "an object from prompts to texts, or NOVA's list")
     return told
-
-
-def _object(value: object) -> bool:
-    return isinstance(value, dict)
 
 
 def _packaged(name: str) -> Path | None:
@@ -237,10 +233,9 @@ def _packaged(name: str) -> Path | None:
         return None
     package, file = _PACKAGED[name]
     spec = importlib.util.find_spec(package)
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    return next(
-        (Path(folder) / file for folder in folders if (Path(folder) / file).is_file()), None
-    )
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    places = (Path(folder) / file for folder in folders)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _infos(path: Path) -> Iterator[tuple[str, str, list[str]]]:

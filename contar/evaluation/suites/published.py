@@ -30,6 +30,12 @@ def _geneval(model: str, *values: float) -> Published:
     return Published(model, dict(zip(_NAMES, values, strict=True)), _GENEVAL_SOURCE)
 
 
+def _nova(*values: float) -> tuple[Published, ...]:
+    models = ("0.6B, 512", "0.3B, 1024", "0.6B, 1024", "1.4B, 1024")
+    rows = zip(models, values, strict=True)
+    return tuple(Published(f"NOVA {name}", {"overall": x}, _NOVA_SOURCE) for name, x in rows)
+
+
 PUBLISHED: dict[str, tuple[Published, ...]] = {
     "geneval": (
         _geneval("CLIP retrieval", 35, 89, 22, 37, 62, 3, 0),
@@ -38,17 +44,9 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         _geneval("Stable Diffusion v2.1", 50, 98, 51, 44, 85, 7, 17),
         _geneval("Stable Diffusion XL", 55, 98, 74, 39, 85, 15, 23),
         _geneval("IF-XL", 61, 97, 74, 66, 81, 13, 35),
-        Published("NOVA 0.6B, 512", {"overall": 75}, _NOVA_SOURCE),
-        Published("NOVA 0.3B, 1024", {"overall": 67}, _NOVA_SOURCE),
-        Published("NOVA 0.6B, 1024", {"overall": 69}, _NOVA_SOURCE),
-        Published("NOVA 1.4B, 1024", {"overall": 71}, _NOVA_SOURCE),
+        *_nova(75, 67, 69, 71),
     ),
-    "dpg-bench": (
-        Published("NOVA 0.6B, 512", {"overall": 81.76}, _NOVA_SOURCE),
-        Published("NOVA 0.3B, 1024", {"overall": 80.60}, _NOVA_SOURCE),
-        Published("NOVA 0.6B, 1024", {"overall": 82.25}, _NOVA_SOURCE),
-        Published("NOVA 1.4B, 1024", {"overall": 83.01}, _NOVA_SOURCE),
-    ),
+    "dpg-bench": _nova(81.76, 80.60, 82.25, 83.01),
     "t2i-compbench": (),
     "vbench": (Published("NOVA 0.6B, 33 x 768 x 480", {"total": 80.12}, _NOVA_SOURCE),),
     "vbench-2.0": (),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import StatisticsError, fmean
 from typing import Any
@@ -28,28 +28,20 @@ _T2I = {  # where each category's evaluator writes, beside its samples
     "3d_spatial": "labels/annotation_obj_detection_3d",
     "numeracy": "annotation_num",
 }
-# Least and largest value that a dimension is scaled by, and its weight.
+# Least and largest value, a and b, that a dimension is scaled by.
 # Source: Vchitect/VBench, scripts/constant.py.
 _QUALITY = {
-    "subject_consistency": (0.1462, 1.0, 1.0),
-    "background_consistency": (0.2615, 1.0, 1.0),
-    "temporal_flickering": (0.6293, 1.0, 1.0),
-    "motion_smoothness": (0.706, 0.9975, 1.0),
-    "aesthetic_quality": (0.0, 1.0, 1.0),
-    "imaging_quality": (0.0, 1.0, 1.0),
-    "dynamic_degree": (0.0, 1.0, 0.5),
-}
+    "subject_consistency": (0.1462, 1.0), "background_consistency": (0.2615, 1.0),
+    "temporal_flickering": (0.6293, 1.0), "motion_smoothness": (0.706, 0.9975),
+    "aesthetic_quality": (0.0, 1.0), "imaging_quality": (0.0, 1.0), "dynamic_degree": (0.0, 1.0),
+}  # fmt: skip
 _SEMANTIC = {
-    "object_class": (0.0, 1.0, 1.0),
-    "multiple_objects": (0.0, 1.0, 1.0),
-    "human_action": (0.0, 1.0, 1.0),
-    "color": (0.0, 1.0, 1.0),
-    "spatial_relationship": (0.0, 1.0, 1.0),
-    "scene": (0.0, 0.8222, 1.0),
-    "appearance_style": (0.0009, 0.2855, 1.0),
-    "temporal_style": (0.0, 0.364, 1.0),
-    "overall_consistency": (0.0, 0.364, 1.0),
-}
+    "object_class": (0.0, 1.0), "multiple_objects": (0.0, 1.0), "human_action": (0.0, 1.0),
+    "color": (0.0, 1.0), "spatial_relationship": (0.0, 1.0), "scene": (0.0, 0.8222),
+    "appearance_style": (0.0009, 0.2855), "temporal_style": (0.0, 0.364),
+    "overall_consistency": (0.0, 0.364),
+}  # fmt: skip
+_WEIGHTS = {"dynamic_degree": 0.5}  # 1 of all others
 # Source: Vchitect/VBench, VBench-2.0/scripts/constant.py.
 _GROUPS = {
     "creativity": ("Composition", "Diversity"),
@@ -159,10 +151,11 @@ def _vbench(path: Path) -> Figures:
     figures = {n: raw[n] for n in (*_QUALITY, *_SEMANTIC) if n in raw}
     for name, group in {"quality": _QUALITY, "semantic": _SEMANTIC}.items():
         if group.keys() <= raw.keys():
+            weights = {n: _WEIGHTS.get(n, 1.0) for n in group}
             scaled = (
-                weight * (raw[n] - low) / (high - low) for n, (low, high, weight) in group.items()
+                weights[n] * (raw[n] - low) / (high - low) for n, (low, high) in group.items()
             )
-            figures[name] = sum(scaled) / sum(weight for _, _, weight in group.values())
+            figures[name] = sum(scaled) / sum(weights.values())
     if {"quality", "semantic"} <= figures.keys():
         figures["total"] = (4 * figures["quality"] + figures["semantic"]) / 5
     return figures
@@ -174,9 +167,8 @@ def _vbench2(path: Path) -> Figures:
     known = [name for group in _GROUPS.values() for name in group]
     figures = {name: raw[name] for name in known if name in raw}
     for group, names in _GROUPS.items():
-        if all(name in raw for name in names):
-            figures[group] = fmean(raw[name] for name in names)
-    return _with_mean("total", figures, tuple(_GROUPS))
+        figures = _with_mean(group, figures, names)
+    return _with_mean("total", figures, _GROUPS)
 
 
 def _dimensions(path: Path) -> Figures:
@@ -193,9 +185,7 @@ def _dimensions(path: Path) -> Figures:
     return figures
 
 
-def _with_mean(name: str, figures: Mapping[str, float], parts: tuple[str, ...]) -> Figures:
-    found = [figures[part] for part in parts if part in figures]
-    whole = {**figures}
-    if len(found) == len(parts):
-        whole[name] = fmean(found)
-    return whole
+def _with_mean(name: str, figures: Figures, parts: Iterable[str]) -> Figures:
+    """Return figures and the mean of some, if all of them are there."""
+    found = [figures.get(part) for part in parts]
+    return figures if None in found else {**figures, name: fmean(found)}  # type: ignore[arg-type]

@@ -44,13 +44,8 @@ def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str,
     run, folder = place / RUN, place / suite.name
     run.mkdir(parents=True, exist_ok=True)
     units = suite.lines()
-    plan = {
-        "suite": suite.name,
-        "kind": suite.kind,
-        "units": sha256(units.encode()).hexdigest(),
-        "settings": dict(settings),
-    }
-    plan = json.loads(json.dumps(plan))
+    told = {"suite": suite.name, "kind": suite.kind, "units": sha256(units.encode()).hexdigest()}
+    plan = json.loads(json.dumps({**told, "settings": dict(settings)}))
     if (run / _PLAN).is_file():
         begun = any((folder / file).is_file() for file in suite.files)
         _check_same(read_json(run / _PLAN), plan, place, begun)
@@ -58,8 +53,9 @@ def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str,
     folder.mkdir(exist_ok=True)
     for name, text in suite.beside.items():
         if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _move(_part(run, 0, ".txt", text), folder / name)
+            part = _part(run, 0, ".txt")
+            part.write_text(text, encoding="utf-8")
+            _move(part, folder / name)
     write_whole(run / _UNITS, units)
     write_whole(run / _PLAN, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
 
@@ -166,11 +162,9 @@ def _record(path: Path, failure: Failure, trace: str) -> None:
     write_whole(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-def _part(run: Path, rank: int, suffix: str, text: str | None) -> Path:
+def _part(run: Path, rank: int, suffix: str) -> Path:
     part = run / "parts" / f"{rank:05d}-{uuid.uuid4().hex}{suffix}"
     part.parent.mkdir(parents=True, exist_ok=True)
-    if text is not None:
-        part.write_text(text, encoding="utf-8")
     return part
 
 
@@ -178,33 +172,27 @@ def _write_unit(
     suite: Suite, unit: Unit, samples: list[np.ndarray], fps: float, run: Path, rank: int
 ) -> None:
     """Write all files of a unit, the one that names it last, and forget that it failed."""
-    folder = run.parent / suite.name
-    part = _part(run, rank, SUFFIXES[suite.kind], None)
+    if suite.kind == "picture" and any(len(frames) != 1 for frames in samples):
+        raise bad("frames", [len(frames) for frames in samples], "1 of a picture")
+    frames, folder = samples[0], run.parent / suite.name
+    if len(samples) == 4:
+        _, height, width, _ = frames.shape
+        if height != width:
+            allowed = "squares, into which the evaluator cuts the grid"
+            raise bad("samples", f"{width} x {height}", allowed)
+        rows = [np.concatenate(samples[row : row + 2], axis=2) for row in (0, 2)]
+        frames = np.concatenate(rows, axis=1)
+    part = _part(run, rank, SUFFIXES[suite.kind])
     try:
-        _write(part, suite, samples, fps)
+        write_video(frames, part, fps=fps)
         for file in unit.files[1:]:
-            copy = _part(run, rank, SUFFIXES[suite.kind], None)
+            copy = _part(run, rank, SUFFIXES[suite.kind])
             shutil.copyfile(part, copy)
             _move(copy, folder / file)
         _move(part, folder / unit.name)
     finally:
         part.unlink(missing_ok=True)
     _failure(run, unit).unlink(missing_ok=True)
-
-
-def _write(part: Path, suite: Suite, samples: list[np.ndarray], fps: float) -> None:
-    """Write the samples of a unit to a file."""
-    if suite.kind == "picture" and any(len(frames) != 1 for frames in samples):
-        raise bad("frames", [len(frames) for frames in samples], "1 of a picture")
-    frames = samples[0]
-    if len(samples) == 4:
-        if frames.shape[1] != frames.shape[2]:
-            size = f"{frames.shape[2]} x {frames.shape[1]}"
-            raise bad("samples", size, "squares, into which the evaluator cuts the grid")
-        frames = np.concatenate(
-            [np.concatenate(samples[row : row + 2], axis=2) for row in (0, 2)], axis=1
-        )
-    write_video(frames, part, fps=fps)
 
 
 def _move(part: Path, place: Path) -> None:
