@@ -240,8 +240,6 @@ def seeded(seed: int) -> "torch.Generator":
     """
     import torch
 
-    from contar._errors import bad, check_count
+    from contar._errors import check_size
 
-    if check_count("seed", seed, 0) >= 2**63:
-        raise bad("seed", seed, "below 2**63")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(check_size("seed", seed, 0, 2**63 - 1))

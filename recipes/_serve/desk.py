@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,12 +11,12 @@ import gradio as gr
 import numpy as np
 import torch
 
+from contar.generation import Progress
 from recipes._serve import html
 from recipes._serve.making import Maker
 from recipes._serve.pictures import draw_tokens, picture_url, sets_of, thumbnail_url
 from recipes._serve.uploads import read_mask, read_upload
 from recipes._serve.visitors import Visitor, Visitors
-from recipes._serve.watching import FramesMade
 from recipes._serve.wish import Given, Wish
 
 _UNBEGUN = "Stopped before it began."
@@ -49,8 +50,7 @@ class Desk:
         try:
             given = None
             if visitor.given is not None:
-                mask = read_mask(painted, bounds.height, bounds.width)
-                given = Given(visitor.given, mask)
+                given = Given(visitor.given, read_mask(painted, bounds.height, bounds.width))
             wish = Wish(
                 prompt=prompt, frames=_whole(frames), sets=_whole(sets), steps=_whole(steps),
                 guidance=guidance, seed=_whole(seed), fast=fast, grow=_whole(grow), pause=pause,
@@ -82,32 +82,24 @@ class Desk:
         if stop.is_set():
             yield html.message(_UNBEGUN), same, same, same
             return
-        empty = html.figure("", "the last frame that is finished", "screen")
-        yield same, html.figure("", "tokens, set by set", "tokens"), empty, html.strip([])
+        yield same, *html.UNMADE
         sizes = self.maker.pipe.transformer.sizes
+        grid = sizes.latent[0] // sizes.patch, sizes.latent[1] // sizes.patch
         made, small, sets, where = [], [], None, ""
-        events = self.maker.make(wish, given, stop)
-        try:
+        with closing(self.maker.make(wish, given, stop)) as events:
             for event in events:
-                if isinstance(event, FramesMade):
-                    made += [*event.pixels]
-                    small += [thumbnail_url(frame) for frame in event.pixels]
+                if not isinstance(event, Progress):
+                    made += [*event]
+                    small += [thumbnail_url(frame) for frame in event]
                     last = html.figure(picture_url(made[-1]), f"frame {len(made)}", "screen")
                     yield same, same, last, html.strip(small)
                     continue
-                sets = sets_of(
-                    None if event.set == 0 else sets, event.tokens, event.current, event.set
-                )
-                picture = draw_tokens(event.tokens, sets, self.maker.grid, sizes.patch)
+                sets = sets_of(sets, event)
+                picture = draw_tokens(event.tokens[0], sets, grid, sizes.patch)
                 where = f"latent frame {event.frame + 1} of {event.frames}, "
                 where += f"set {event.set + 1} of {event.sets}"
                 shown = html.figure(picture_url(picture), where, "tokens")
                 yield html.message(f"At work: {where}."), shown, same, same
-        except ValueError as error:
-            yield html.message(str(error), kind="alert"), same, same, same
-            return
-        finally:
-            events.close()
         said = f"Made with seed {wish.seed}: {len(made)} of {wish.frames} frames."
         said += self.maker.remark(wish, given)
         if stop.is_set() and len(made) < wish.frames:
@@ -117,7 +109,7 @@ class Desk:
             yield html.message(said), same, same, same
             return
         visitor.made = np.stack(made)
-        yield html.message(said), same, html.film(visitor.made, self.fps, "contar"), same
+        yield html.message(said), same, html.film(visitor.made, self.fps), same
 
     def stop(self, request: gr.Request) -> Any:
         """End what is made for a visitor, or what waits to be; what is at work says so itself."""

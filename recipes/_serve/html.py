@@ -5,7 +5,7 @@ from html import escape
 import numpy as np
 
 from contar._typing import Tensor, UInt8
-from recipes._serve.pictures import animation_url, film_url, picture_url
+from recipes._serve.pictures import film_suffix, film_url, picture_url
 
 
 def message(text: str, *, kind: str = "status") -> str:
@@ -24,11 +24,12 @@ def figure(url: str, caption: str, name: str) -> str:
     return f'<figure class="{name}">{shown}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def film(frames: UInt8[np.ndarray, "t h w 3"], fps: float, name: str) -> str:
-    """Return what was made, playing, with a link that saves it under `name`."""
-    url, suffix = film_url(frames, fps)
+def film(frames: UInt8[np.ndarray, "t h w 3"], fps: float) -> str:
+    """Return what was made, playing, with a link that saves it."""
+    suffix = film_suffix(frames)
+    url = film_url(frames, fps, suffix)
     count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames, {fps:g} a second"
-    save = f'<a class="save" download="{escape(name)}{suffix}" href="{url}">Save {suffix}</a>'
+    save = f'<a class="save" download="contar{suffix}" href="{url}">Save {suffix}</a>'
     shown = f'<img src="{url}" alt="what was made">'
     if suffix == ".mp4":
         shown = f'<video src="{url}" autoplay loop muted playsinline></video>'
@@ -45,13 +46,21 @@ def strip(thumbnails: list[str]) -> str:
     return f'<div class="strip">{shown}</div>'
 
 
+UNMADE = (
+    figure("", "tokens, set by set", "tokens"),
+    figure("", "the last frame that is finished", "screen"),
+    strip([]),
+)
+"""Tokens, the last frame and all frames, before there is one."""
+
+
 def easel(given: UInt8[Tensor, "n h w 3"] | None, fps: float) -> str:
     """Return a canvas to paint on what a visitor brought, or a word where nothing was brought."""
     if given is None:
         return '<p class="hint">Nothing is brought: all is made from the words.</p>'
     frames = given.numpy()
     height, width = frames.shape[1:3]
-    url = picture_url(frames[0]) if len(frames) == 1 else animation_url(frames, fps)
+    url = picture_url(frames[0]) if len(frames) == 1 else film_url(frames, fps, ".gif")
     what = "A picture." if len(frames) == 1 else f"A clip of {len(frames)} frames."
     return f"""<div class="easel">
 <div class="paper" style="background-image: url({url}); aspect-ratio: {width} / {height}">

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Generator, Iterator
 from threading import Event, Lock
 
-import numpy as np
-
-from contar._typing import UInt8
+from contar.generation import Progress
 from contar.tokenizers import VAETokenizer
-from recipes._serve.watching import FramesMade, SetDrawn, watch
+from recipes._serve.watching import Frames, watch
 from recipes._serve.wish import Bounds, Given, Wish, check_wish, options
 from recipes.nova import NovaPipeline
 
@@ -32,12 +30,6 @@ class Maker:
         self._left_open = left_open
         pipe.set_progress_bar_config(disable=True)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of a frame's tokens."""
-        sizes = self.pipe.transformer.sizes
-        return sizes.latent[0] // sizes.patch, sizes.latent[1] // sizes.patch
-
     def check(self, wish: Wish, given: Given | None) -> None:
         """Raise the ValueError that `make` would, before a turn is waited for."""
         check_wish(wish, self.bounds)
@@ -53,17 +45,12 @@ class Maker:
 
     def make(
         self, wish: Wish, given: Given | None, stop: Event
-    ) -> Generator[SetDrawn | FramesMade, None, None]:
-        """Yield sets and frames as they are made; `stop` as in `watch`.
-
-        Raises:
-            ValueError: a wish beyond the bounds, or one that the pipeline refuses.
-        """
-        check_wish(wish, self.bounds)
+    ) -> Generator[Progress | Frames, None, None]:
+        """Yield what is to be seen of a wish that was checked; `stop` as in `watch`."""
         found = options(self.pipe, wish, given)
         sets = VAETokenizer(self.pipe.vae).latent_frames(wish.frames) * wish.sets
 
-        def stream(after_set: Callable[..., None]) -> Iterator[UInt8[np.ndarray, "n h w 3"]]:
+        def stream(after_set: Callable[..., None]) -> Iterator[Frames]:
             with self._alone:
                 yield from self.pipe.stream(wish.prompt, callback_on_step_end=after_set, **found)
 

@@ -60,81 +60,73 @@ def build(desk: Desk, *, name: str, examples: Sequence[str]) -> gr.Blocks:
 
 def _sentence(examples: Sequence[str]) -> Parts:
     """Place what is to be seen, the buttons, and what is said of it."""
-    prompt = gr.Textbox(
-        label="What is to be seen", value=examples[0] if examples else "", lines=2,
-        elem_id="prompt",
-    )  # fmt: skip
+    parts: Parts = {
+        "prompt": gr.Textbox(
+            label="What is to be seen", value=examples[0] if examples else "", lines=2,
+            elem_id="prompt",
+        )
+    }  # fmt: skip
     with gr.Row():
-        make = gr.Button("Make", variant="primary", elem_id="make", min_width=100)
-        stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=100)
-    said = gr.HTML(html.message("Nothing is made yet."), elem_id="said")
+        parts["make"] = gr.Button("Make", variant="primary", elem_id="make", min_width=100)
+        parts["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", min_width=100)
+    parts["said"] = gr.HTML(html.message("Nothing is made yet."), elem_id="said")
     if examples:
-        gr.Examples([[text] for text in examples], prompt, label="for example")
-    return {"prompt": prompt, "make": make, "stop": stop, "said": said}
+        gr.Examples([[text] for text in examples], parts["prompt"], label="for example")
+    return parts
 
 
 def _own_frames(bounds: Bounds, fps: float) -> Parts:
     """Place what a visitor brings: a picture or a clip, and what of it is made anew."""
+    parts: Parts = {}
     with gr.Accordion(
         "Go on from a picture or a clip, or change a part", open=False, elem_id="bring"
     ):
         with gr.Row():
-            bring = gr.UploadButton("Choose a file", size="sm", elem_id="file", min_width=80)
-            take = gr.Button("Take the result", size="sm", elem_id="take", min_width=80)
-            drop = gr.Button("Remove", size="sm", elem_id="drop", min_width=80)
-        easel = gr.HTML(html.easel(None, fps), elem_id="easel")
-        grow = gr.Slider(
-            0, bounds.grow, value=1, step=1, elem_id="grow",
-            label="tokens that are made anew around what is painted",
-        )  # fmt: skip
-    return {"bring": bring, "take": take, "drop": drop, "easel": easel, "grow": grow}
+            parts["bring"] = gr.UploadButton(
+                "Choose a file", size="sm", elem_id="file", min_width=80
+            )
+            for name, label in {"take": "Take the result", "drop": "Remove"}.items():
+                parts[name] = gr.Button(label, size="sm", elem_id=name, min_width=80)
+        parts["easel"] = gr.HTML(html.easel(None, fps), elem_id="easel")
+        around = "tokens that are made anew around what is painted"
+        parts["grow"] = gr.Slider(0, bounds.grow, 1, step=1, elem_id="grow", label=around)
+    return parts
 
 
 def _settings(bounds: Bounds) -> Parts:
     """Place the numbers of a generation."""
-    usual = bounds.usual
+    parts, usual = {}, bounds.usual
     with gr.Accordion("Settings", open=False, elem_id="settings"):
-        frames = gr.Number(
-            usual["num_frames"], label="frames", info=f"at most {bounds.frames}",
-            elem_id="frames",
-        )  # fmt: skip
+        parts["frames"] = gr.Number(
+            usual["num_frames"], label="frames", info=f"at most {bounds.frames}", elem_id="frames"
+        )
         with gr.Row():
-            seed = gr.Number(0, label="seed", elem_id="seed", min_width=120)
-            anew = gr.Checkbox(True, label="new each time", elem_id="anew", min_width=120)
-        fast = gr.Checkbox(False, label="fast, not exact", elem_id="fast")
-        sets = gr.Slider(
-            1, bounds.sets, value=usual["num_inference_steps"], step=1, elem_id="sets",
-            label="sets of a frame",
-        )  # fmt: skip
-        steps = gr.Slider(
-            1, max(1, bounds.steps), value=usual["num_diffusion_steps"], step=1,
-            label="diffusion steps of a set", visible=bool(bounds.steps),
-        )  # fmt: skip
-        guidance = gr.Slider(
-            0, bounds.guidance, value=usual["guidance_scale"], step=0.05,
-            label="guidance, how closely the words are kept to",
-        )  # fmt: skip
-        pause = gr.Slider(
-            0, bounds.pause, value=0.1, step=0.05, elem_id="pause",
-            label="pause after a set, in seconds, to follow it",
-        )  # fmt: skip
-    return {
-        "frames": frames, "seed": seed, "anew": anew, "fast": fast, "sets": sets, "steps": steps,
-        "guidance": guidance, "pause": pause,
-    }  # fmt: skip
+            parts["seed"] = gr.Number(0, label="seed", elem_id="seed", min_width=120)
+            parts["anew"] = gr.Checkbox(True, label="new each time", elem_id="anew", min_width=120)
+        parts["fast"] = gr.Checkbox(False, label="fast, not exact", elem_id="fast")
+        for name, least, most, value, step, label in (
+            ("sets", 1, bounds.sets, usual["num_inference_steps"], 1, "sets of a frame"),
+            ("steps", 1, max(1, bounds.steps), usual["num_diffusion_steps"], 1,
+             "diffusion steps of a set"),
+            ("guidance", 0, bounds.guidance, usual["guidance_scale"], 0.05,
+             "guidance, how closely the words are kept to"),
+            ("pause", 0, bounds.pause, 0.1, 0.05,
+             "pause after a set, in seconds, to follow it"),
+        ):  # fmt: skip
+            parts[name] = gr.Slider(
+                least, most, value, step=step, label=label, elem_id=name,
+                visible=name != "steps" or bool(bounds.steps),
+            )  # fmt: skip
+    return parts
 
 
 def _results() -> Parts:
     """Place what is made: the tokens of a frame, the last frame, and all frames so far."""
+    tokens, screen, strip = html.UNMADE
     with gr.Row():
-        tokens = gr.HTML(
-            html.figure("", "tokens, set by set", "tokens"), elem_id="tokens", min_width=140
-        )
-        screen = gr.HTML(
-            html.figure("", "the last frame that is finished", "screen"), elem_id="screen",
-            min_width=140,
-        )  # fmt: skip
-    return {"tokens": tokens, "screen": screen, "strip": gr.HTML(html.strip([]), elem_id="strip")}
+        parts: Parts = {"tokens": gr.HTML(tokens, elem_id="tokens", min_width=140)}
+        parts["screen"] = gr.HTML(screen, elem_id="screen", min_width=140)
+    return {**parts, "strip": gr.HTML(strip, elem_id="strip")}
 
 
 def _connect(parts: Parts, desk: Desk) -> None:

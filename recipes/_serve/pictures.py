@@ -3,6 +3,7 @@
 import base64
 import io
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +11,26 @@ import torch
 from PIL import Image, ImageDraw
 
 from contar._typing import Float, Int, Tensor, UInt8
+from contar.generation import Progress
 from contar.media import write_video
 from contar.tokenizers import unpatchify
 
 GIVEN, TO_COME = -1, -2  # in place of a set's number
+_KINDS = {".png": "image/png", ".mp4": "video/mp4", ".gif": "image/gif"}
 _SIDE = 384  # of a picture of tokens, about
 _SCALE = 4.0  # standard deviations of a latent from black to white
 _EMPTY, _MOST = (128, 128, 136), 400 * 400  # colour of what is to come; pixels of a PNG
 _NEW, _OLD = (255, 120, 30), (70, 110, 190)  # as in the pages' pictures: orange new, blue known
 
 
-def sets_of(
-    before: Int[Tensor, " n"] | None, tokens: Float[Tensor, "n c"], current: Tensor, number: int
-) -> Int[Tensor, " n"]:
-    """Return which set each token came with, after set `number`; None is `before` the first.
+def sets_of(before: Int[Tensor, " n"] | None, now: Progress) -> Int[Tensor, " n"]:
+    """Return which set each token of the first sample came with, `before` those of a set earlier.
 
     What stands in the frame and was in no set is `GIVEN`, what does not is `TO_COME`.
     """
-    if before is None:
-        before = torch.where(tokens.any(dim=1), GIVEN, TO_COME)
-    return before.scatter(0, current, number)
+    if before is None or now.set == 0:
+        before = torch.where(now.tokens[0].any(dim=1), GIVEN, TO_COME)
+    return before.scatter(0, now.current[0], now.set)
 
 
 def draw_tokens(
@@ -64,13 +65,11 @@ def draw_tokens(
             width = max(1, side // (16 if number == last else 40))
             pen.rectangle(box, outline=_NEW if number == last else _OLD, width=width)
             if side >= 40:
-                _write(pen, (left, top), side, str(number + 1))
+                pen.text(
+                    (left + side // 10, top + side // 12), str(number + 1), font_size=side / 4,
+                    fill="white", stroke_width=2, stroke_fill="black",
+                )  # fmt: skip
     return picture
-
-
-def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, text: str) -> None:
-    x, y = corner[0] + side // 10, corner[1] + side // 12
-    pen.text((x, y), text, font_size=side / 4, fill="white", stroke_width=2, stroke_fill="black")
 
 
 def picture_url(picture: Image.Image | UInt8[np.ndarray, "h w 3"]) -> str:
@@ -89,30 +88,17 @@ def thumbnail_url(frame: UInt8[np.ndarray, "h w 3"], side: int = 96) -> str:
     return picture_url(picture)
 
 
-def film_url(frames: UInt8[np.ndarray, "t h w 3"], fps: float) -> tuple[str, str]:
-    """Return a data URL and the suffix of its file: .png of one frame, .mp4, or .gif without av."""
-    suffix, kind = (".png", "image/png") if len(frames) == 1 else (".mp4", "video/mp4")
-    if suffix == ".mp4" and not _has_av():
-        suffix, kind = ".gif", "image/gif"
-    return _url(kind, _written(frames, suffix, fps)), suffix
+def film_suffix(frames: UInt8[np.ndarray, "t h w 3"]) -> str:
+    """Return how the file of what was made ends: .png of one frame, .mp4, or .gif without av."""
+    return ".png" if len(frames) == 1 else ".mp4" if find_spec("av") else ".gif"
 
 
-def animation_url(frames: UInt8[np.ndarray, "t h w 3"], fps: float) -> str:
-    """Return a clip as the data URL of a GIF."""
-    return _url("image/gif", _written(frames, ".gif", min(fps, 50)))
-
-
-def _written(frames: UInt8[np.ndarray, "t h w 3"], suffix: str, fps: float) -> bytes:
+def film_url(frames: UInt8[np.ndarray, "t h w 3"], fps: float, suffix: str) -> str:
+    """Return a data URL of a file that ends so; a .gif has 50 frames a second at most."""
+    rate = min(fps, 50) if suffix == ".gif" else fps
     with tempfile.TemporaryDirectory() as folder:  # gone at once, with what is in it
-        return write_video(frames, Path(folder) / f"made{suffix}", fps=fps).read_bytes()
-
-
-def _has_av() -> bool:
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        file = write_video(frames, Path(folder) / f"made{suffix}", fps=rate)
+        return _url(_KINDS[suffix], file.read_bytes())
 
 
 def _url(kind: str, content: bytes) -> str:

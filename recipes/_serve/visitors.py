@@ -32,8 +32,7 @@ class Visitor:
     @property
     def bytes(self) -> int:
         """What is held in memory for it."""
-        given = 0 if self.given is None else self.given.nbytes
-        return given + (0 if self.made is None else self.made.nbytes)
+        return sum(held.nbytes for held in (self.given, self.made) if held is not None)
 
     def begin(self) -> None:
         """Stop what is at work or waits, and be ready for something new."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_count, check_number, check_text
+from contar._errors import bad, check_count, check_number, check_size, check_text
 from contar._typing import Bool, Tensor, UInt8
 from contar.generation import fast_changes
 from contar.heads import DiffusionHead
@@ -119,17 +119,12 @@ def check_wish(wish: Wish, bounds: Bounds) -> None:
     check_text("prompt", wish.prompt)
     if len(wish.prompt) > bounds.prompt:
         raise bad("prompt", f"{len(wish.prompt)} characters", f"at most {bounds.prompt}")
-    counts = [("frames", bounds.frames), ("sets", bounds.sets)]
-    counts += [("steps", bounds.steps)] if bounds.steps else []
-    for name, most in counts:
-        if check_count(name, getattr(wish, name)) > most:
-            raise bad(name, getattr(wish, name), f"at most {most}")
+    counts = {"frames": (1, bounds.frames), "sets": (1, bounds.sets), "grow": (0, bounds.grow)}
+    counts |= {"steps": (1, bounds.steps)} if bounds.steps else {}
+    for name, (least, most) in {**counts, "seed": (0, 2**63 - 1)}.items():
+        check_size(name, getattr(wish, name), least, most)
     check_number("guidance", wish.guidance, 0, bounds.guidance)
     check_number("pause", wish.pause, 0, bounds.pause)
-    if check_count("grow", wish.grow, 0) > bounds.grow:
-        raise bad("grow", wish.grow, f"at most {bounds.grow}")
-    if check_count("seed", wish.seed, 0) >= 2**63:
-        raise bad("seed", wish.seed, "below 2**63")
 
 
 def options(pipe: NovaPipeline, wish: Wish, given: Given | None) -> dict[str, Any]:
@@ -149,8 +144,7 @@ def options(pipe: NovaPipeline, wish: Wish, given: Given | None) -> dict[str, An
     if wish.fast:
         if not diffusion:
             raise bad("fast", True, "False: this model's head takes no solver")
-        scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        changes |= fast_changes(scheduler, wish.sets)
+        changes |= fast_changes(pipe.scheduler, wish.sets)
     found: dict[str, Any] = {
         "num_frames": wish.frames,
         "num_inference_steps": wish.sets,

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import re
 import sys
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from contar.generation import Progress
 from contar.media import write_video
 from recipes import nova
 from recipes._serve import html
@@ -25,6 +27,7 @@ from recipes._serve.pictures import (
     GIVEN,
     TO_COME,
     draw_tokens,
+    film_suffix,
     film_url,
     picture_url,
     sets_of,
@@ -32,7 +35,6 @@ from recipes._serve.pictures import (
 )
 from recipes._serve.uploads import read_mask, read_upload
 from recipes._serve.visitors import Visitors
-from recipes._serve.watching import FramesMade, SetDrawn
 from recipes._serve.wish import Bounds, Given, Wish, bounds_of, options
 from recipes.moving_digits import left_open
 
@@ -54,12 +56,12 @@ def bounds(maker) -> Bounds:
     return maker.bounds
 
 
-def see(maker: Maker, asked: Wish, given: Given | None = None) -> list[SetDrawn | FramesMade]:
+def see(maker: Maker, asked: Wish, given: Given | None = None) -> list[Progress | np.ndarray]:
     return [*maker.make(asked, given, Event())]
 
 
-def pixels(events: list[SetDrawn | FramesMade]) -> np.ndarray:
-    return np.concatenate([event.pixels for event in events if isinstance(event, FramesMade)])
+def pixels(events: list[Progress | np.ndarray]) -> np.ndarray:
+    return np.concatenate([event for event in events if not isinstance(event, Progress)])
 
 
 def working() -> list[threading.Thread]:
@@ -76,16 +78,16 @@ def test_a_result_may_be_four_times_as_long_as_learned_or_as_the_host_says(maker
     [
         ("prompt", "a" * 301, "at most 300"),
         ("prompt", "\udc80", "surrogates"),
-        ("frames", 69, "at most 65"),
+        ("frames", 69, "to 65"),
         ("frames", 6, "5 or 9 frames"),
         ("frames", None, "an integer"),
-        ("sets", 17, "at most 16"),
+        ("sets", 17, "to 16"),
         ("sets", 0, "at least 1"),
-        ("steps", 101, "at most 100"),
+        ("steps", 101, "to 100"),
         ("guidance", 21.0, "[0, 20.0]"),
         ("seed", -1, "at least 0"),
-        ("seed", 2**63, "below 2**63"),
-        ("grow", 5, "at most 4"),
+        ("seed", 2**63, "to 9223372036854775807"),
+        ("grow", 5, "to 4"),
         ("pause", 1.5, "[0, 1.0]"),
     ],
 )
@@ -116,15 +118,15 @@ def test_a_clip_is_gone_on_from_by_its_end_and_a_picture_by_itself(maker):
 def test_every_set_and_every_frame_is_seen_as_it_is_made(maker):
     events = see(maker, wish())
     kinds = [type(event) for event in events]
-    assert kinds == [*[SetDrawn] * 4, FramesMade] * 2
-    drawn = [event for event in events if isinstance(event, SetDrawn)]
+    assert kinds == [*[Progress] * 4, np.ndarray] * 2
+    drawn = [event for event in events if isinstance(event, Progress)]
     assert [(e.frame, e.set, e.frames, e.sets) for e in drawn] == [
         (t, k, 2, 4) for t in range(2) for k in range(4)
     ]
     for event, later in pairwise(drawn[:4]):
-        shown = event.tokens.any(1)
-        assert later.tokens[shown].equal(event.tokens[shown])
-        assert not shown[later.current].any()
+        shown = event.tokens[0].any(1)
+        assert later.tokens[0, shown].equal(event.tokens[0, shown])
+        assert not shown[later.current[0]].any()
     whole = maker.pipe(
         "a seven moves left", num_frames=5, num_inference_steps=4, num_diffusion_steps=2,
         guidance_scale=1.5, generator=torch.Generator().manual_seed(3),
@@ -198,10 +200,10 @@ def test_tokens_have_the_number_of_their_set_and_given_ones_none(maker):
     clip = torch.full((1, 64, 64, 3), 200, dtype=torch.uint8)
     sets: Any = None
     for event in see(maker, wish(frames=1, sets=3, grow=0), Given(clip, mask)):
-        if isinstance(event, SetDrawn):
-            sets = sets_of(sets, event.tokens, event.current, event.set)
+        if isinstance(event, Progress):
+            sets = sets_of(sets, event)
             assert sets.view(4, 4)[:2].eq(GIVEN).all()
-            assert (sets == TO_COME).equal(~event.tokens.any(1))
+            assert (sets == TO_COME).equal(~event.tokens[0].any(1))
     assert sorted(set(sets.view(4, 4)[2:].flatten().tolist())) == [0, 1, 2]
 
 
@@ -230,24 +232,26 @@ def test_the_picture_of_tokens_has_grey_for_what_is_to_come_and_orange_for_what_
 def test_pictures_and_films_are_data_urls_and_leave_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype=np.uint8)
-    shown = [picture_url(frames[0]), thumbnail_url(frames[0]), film_url(frames[:1], 8)[0]]
+    shown = [picture_url(frames[0]), thumbnail_url(frames[0]), film_url(frames[:1], 8, ".png")]
     for url in shown:
         assert url.startswith("data:image/png;base64,")
         content = base64.b64decode(url.split(",")[1])
         with Image.open(io.BytesIO(content)) as picture:
             assert np.array_equal(np.asarray(picture), frames[0])
     assert picture_url(np.zeros((480, 768, 3), np.uint8)).startswith("data:image/jpeg")
-    url, suffix = film_url(frames, 8)
-    assert suffix == ".mp4"
+    assert [film_suffix(frames[:1]), film_suffix(frames)] == [".png", ".mp4"]
+    url = film_url(frames, 8, ".mp4")
     assert b"ftyp" in base64.b64decode(url.split(",")[1])[:16]
     assert not [*tmp_path.iterdir()]
 
 
 def test_without_av_a_film_is_an_animation(monkeypatch):
-    monkeypatch.setattr("recipes._serve.pictures._has_av", lambda: False)
-    url, suffix = film_url(np.zeros((5, 32, 48, 3), np.uint8), 8)
-    assert suffix == ".gif"
-    assert base64.b64decode(url.split(",")[1]).startswith(b"GIF8")
+    monkeypatch.setattr("recipes._serve.pictures.find_spec", lambda name: None)
+    shown = html.film(np.zeros((5, 32, 48, 3), np.uint8), 60)
+    assert 'download="contar.gif"' in shown
+    url = re.search(r'<img src="data:image/gif;base64,([^"]*)"', shown)
+    assert url is not None
+    assert base64.b64decode(url[1]).startswith(b"GIF8")
 
 
 def test_a_picture_is_cut_to_the_models_shape(bounds, tmp_path):
