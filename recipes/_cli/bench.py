@@ -69,12 +69,7 @@ def _timed(
 ) -> dict[str, tuple[float, ...]]:
     """Return milliseconds of a draw, at 20, 50 and 80 percent of the rounds, by the way to draw.
 
-    Args:
-        head: that draws.
-        pair: [2, batch, tokens, cond_width], conditions, and those that guidance leads away from.
-        steps: of diffusion.
-        guided: whether each token is drawn with guidance.
-        rounds: that are timed.
+    The pair [2, batch, tokens, cond_width] are conditions, and those that guidance leads away from.
     """
     import torch
 

@@ -79,7 +79,8 @@ def _share(
         plan_cache(shard_files(folder), out, made_with=known, settings=settings, tasks=work.tasks)
         if work.engine == "local":
             shutil.rmtree(run / "parts", ignore_errors=True)  # what killed runs left
-        do = partial(_encode, folder.absolute(), out.absolute(), place, kind, size, retry)
+        folders = {"folder": folder.absolute(), "out": out.absolute()}
+        do = partial(_encode, place, kind, size, retry=retry, **folders)
         left = shards_left(out, retry=retry)
         if not work.share(run, do, left, "the same command, later, ends it"):
             return None
@@ -90,19 +91,11 @@ def _share(
 
 
 def _encode(
-    folder: Path,
-    out: Path,
-    loading: Loading,
-    kind: str | None,
-    size: dict[str, Any],
-    retry: bool,
-    *,
-    rank: int,
-    **share: Any,
+    loading: Loading, kind: str | None, size: dict[str, Any], rank: int, **share: Any
 ) -> None:
     """Encode the shards of a rank."""
     from contar.training import encode_shards
     from recipes.clips import encoder_of
 
     pipe = load_once(replace(loading, device=device_of(rank, kind)))
-    encode_shards(folder, out, encoder_of(pipe, size), rank=rank, retry=retry, **share)
+    encode_shards(encode=encoder_of(pipe, size), rank=rank, **share)

@@ -16,18 +16,14 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print("Loading moving-digits, the model that contar carries, and its text encoder.", flush=True)
     import torch
 
-    from contar._errors import bad
     from contar.media import save_sheet, side_by_side, write_video
     from recipes import nova
     from recipes.moving_digits import PROMPTS
 
     draws = seeded(seed)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise bad("out", str(out), f"a folder that can be made ({error.strerror})") from None
+    out.mkdir(parents=True, exist_ok=True)
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
-    length, fps = pipe.config["defaults"]["num_frames"], pipe.config["defaults"]["fps"]
+    length, fps = (pipe.config["defaults"][name] for name in ("num_frames", "fps"))
     print(f"Making {len(PROMPTS)} videos of {length} frames, from a sentence each.", flush=True)
     start = time.monotonic()
     pipe.set_progress_bar_config(desc=f"{len(PROMPTS)} videos", unit="set")
@@ -38,13 +34,8 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     animation = write_video(tiled, out / "moving-digits.gif", fps=fps)
     shown = range(0, length, 4)
     columns = [f"frame {t + 1}" + ", the last" * (t + 1 == length) for t in shown]
-    sheet = save_sheet(
-        clips[:, :, :: shown.step],
-        out / "moving-digits.png",
-        labels=PROMPTS,
-        columns=columns,
-        least=128,
-    )
+    picture, few = out / "moving-digits.png", clips[:, :, :: shown.step]
+    sheet = save_sheet(few, picture, labels=PROMPTS, columns=columns, least=128)
     print(f"A row a sentence, a column every fourth frame: {sheet}")
     print(f"All of them, moving: {video} and {animation}")
     print("It knows one digit (zero to nine, 0 to 9) and where it moves, or that it stands still.")

@@ -82,13 +82,7 @@ def _fit(
 ) -> tuple[Shape, dict[str, Any]]:
     """Return the result's shape, and clip and mask as the pipeline takes them, cut to it.
 
-    Args:
-        pipe: that makes it.
-        clip: uint8 [t, h, w, 3], given.
-        white: [1 or t, h, w, 3], where it is made anew.
-        frames: of the result.
-        fps: of the result; None is the model's own.
-        canvas: pixels that are added.
+    The clip is uint8 [t, h, w, 3], and so is what is white where it is made anew, t or 1.
 
     Raises:
         ValueError: frames that the tokenizer cannot make, or a canvas that leaves no pixel.
@@ -130,9 +124,10 @@ def _read_mask(file: Path, clip: "Tensor", given: Path, most: int) -> "Tensor":
 
 def _read(name: str, file: Path, most: int) -> "tuple[Tensor, float | None]":
     """Return the frames of a picture or a video, `most` at most, and the latter's rate."""
+    from contar.data import PICTURES
     from contar.media import open_video, read_image, read_video
 
-    if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"):
+    if file.suffix.lower() in PICTURES:
         return read_image(file, name=name)[None], None
     there = sum(1 for _ in islice(open_video(file, name).frames(), most))  # without their pixels
     return read_video(file, frames=max(1, there), name=name)

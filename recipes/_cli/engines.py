@@ -5,17 +5,17 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from contar._work import Failure
 
 Engine = Literal["local", "slurm", "ray"]
 _MOST = 100_000  # tasks, each of which has files of its own
-_OURS = ("pipeline", "tasks", "workers", "logging_dir", "skip_completed", "depends", "self")
+_OURS = ("pipeline", "tasks", "workers", "logging_dir", "skip_completed", "depends")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,8 @@ class Work:
         check_size("tasks", self.tasks, maximum=_MOST)
         if check_count("workers", self.workers) > self.tasks:
             raise bad("workers", self.workers, f"at most the number of tasks, {self.tasks}")
-        known = dict(inspect.signature(_executor(self.engine).__init__).parameters)
-        for name in _OURS:
-            known.pop(name, None)
+        executor = inspect.signature(_executor(self.engine), eval_str=True)
+        known = {n: p for n, p in executor.parameters.items() if n not in _OURS}
         given: dict[str, Any] = {}
         for option in self.engine_options:
             name, sign, value = option.partition("=")
@@ -201,18 +200,16 @@ def _converted(option: str, value: str, annotation: Any) -> Any:
 
     if annotation is inspect.Parameter.empty:
         return value
-    wanted = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    kinds = [kind.strip(" '\"") for kind in wanted.split("|")]
-    if "bool" in kinds and value.lower() in ("true", "false"):
+    kinds = get_args(annotation | None)
+    if bool in kinds and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    for kind, convert in (("int", int), ("float", float), ("str", str)):
-        try:
+    for kind in (int, float, str):
+        with suppress(ValueError):
             if kind in kinds:
-                return convert(value)
-        except ValueError:
-            continue
-    told = [kind for kind in kinds if kind in ("bool", "int", "float")]
-    raise bad("engine_options", option, " or ".join(told) or f"none: no text is a {wanted}")
+                return kind(value)
+    told = " or ".join(kind.__name__ for kind in (bool, int, float) if kind in kinds)
+    wanted = inspect.formatannotation(annotation)
+    raise bad("engine_options", option, told or f"none: no text is a {wanted}")
 
 
 def _executor(engine: Engine) -> Any:

@@ -54,14 +54,13 @@ def options_of(command: Callable[..., object] | None) -> dict[str, str]:
     """
     if command is None:
         return {}
-    kinds = get_type_hints(command)
-    marked = get_type_hints(command, include_extras=True)
-    placed = {name for name in kinds if tyro.conf.Positional in get_args(marked[name])}
-    names = {*kinds} - {"return"}
-    for kind in filter(is_dataclass, kinds.values()):
-        names |= {field.name for field in fields(kind)}
-    dashed = {name: f"--{name.removeprefix('as_').replace('_', '-')}" for name in names - placed}
-    return {**dashed, **{name: name for name in placed}}
+    options = {}
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        kind, *marks = get_args(hint) or (hint,)
+        for each in [field.name for field in fields(kind)] if is_dataclass(kind) else [name]:
+            dashed = f"--{each.removeprefix('as_').replace('_', '-')}"
+            options[each] = each if tyro.conf.Positional in marks else dashed
+    return options
 
 
 def is_expected(error: Exception) -> bool:

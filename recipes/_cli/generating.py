@@ -98,12 +98,9 @@ def generate(
 
 
 def _check(
-    asked: Asked,
-    frames: int | None,
-    chunk: int | None,
-    overlap: int | None,
+    asked: Asked, frames: int | None, chunk: int | None, overlap: int | None,
     prompt_at: Sequence[tuple[int, str]],
-) -> None:
+) -> None:  # fmt: skip
     """Raise for what is wrong whatever the model is, before it is read."""
     from contar._errors import bad, check_count, check_text
 
@@ -143,12 +140,9 @@ def _chunks(
 
 
 def _given(
-    pipe: "NovaPipeline",
-    shape: Shape,
-    picture: "Tensor | None",
-    video: Path | None,
+    pipe: "NovaPipeline", shape: Shape, picture: "Tensor | None", video: Path | None,
     changes: Mapping[str, int],
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Return given first frames, cut to the model's shape, as arguments of the pipeline.
 
     Raises:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import tyro
 
+from recipes._cli.pipes import Loading
+
 
 def info(
     model: tyro.conf.Positional[str] = "nova-d48w1024-osp480",
@@ -43,10 +45,7 @@ def evaluate(
         fast: in a quarter of the sets, but four if there are so many, and few steps of each.
         lengths: of the videos, in clips of the learned length, rising.
     """
-    import torch
-
     from contar._errors import bad, check_count, check_size
-    from recipes import nova
     from recipes.moving_digits import evaluate_pipeline, measure_drift
     from recipes.moving_digits.evaluation.drift import check_lengths
 
@@ -56,12 +55,10 @@ def evaluate(
         check_lengths(lengths)
         if fast:
             raise bad("fast", True, "False beside lengths")
-    pipe = nova.from_pretrained(model, dtype=torch.float32)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe = Loading(model, dtype="float32").load()
     if lengths:
         print(measure_drift(pipe, out, lengths=lengths, count=count, seed=seed).table())
         print(f"drift.json, drift.md and drift.png: {out}")
         return
-    report = evaluate_pipeline(pipe, out, count=count, seed=seed, fast=fast)
-    print(report.table())
+    print(evaluate_pipeline(pipe, out, count=count, seed=seed, fast=fast).table())
     print(f"scores.json and scores.png: {out}")

@@ -73,7 +73,7 @@ def name_files(out: Path, prompts: Sequence[str], *, count: int, seed: int) -> l
         files = [
             Wanted(prompt, sample + 1, seed + sample, Path(pattern.format(
                 number=count * place + sample + 1, sample=sample + 1, seed=seed + sample,
-                prompt=_joined(prompt),
+                prompt=re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "no-words",
             )))
             for place, prompt in enumerate(prompts)
             for sample in range(count)
@@ -85,7 +85,3 @@ def name_files(out: Path, prompts: Sequence[str], *, count: int, seed: int) -> l
         allowed = f"a pattern that names each of {total} files, with {names}"
         raise bad("out", f"{pattern}, {len(twice)} names", allowed)
     return files
-
-
-def _joined(prompt: str) -> str:
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "no-words"

@@ -1,11 +1,11 @@
 """What commands with a pipeline share: their options, the pipeline, what they say they made."""
 
-import functools
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -73,7 +73,7 @@ class Loading:
         return replace(self, model=str(folder.absolute())) if folder.exists() else self
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def load_once(loading: Loading) -> "NovaPipeline":
     """Return a pipeline without a bar, once a process, whose tasks follow one another."""
     pipe = loading.load()
@@ -105,15 +105,11 @@ class Drawing:
         """Raise a ValueError for what is wrong whatever the model is."""
         from contar._errors import check_count, check_number, check_text
 
-        if self.negative is not None:
-            check_text("negative", self.negative)
-        for name in ("steps", "diffusion_steps"):
-            if (count := getattr(self, name)) is not None:
-                check_count(name, count)
-        if self.guidance is not None:
-            check_number("guidance", self.guidance, 0)
-        if self.motion_flow is not None:
-            check_number("motion_flow", self.motion_flow)
+        checks = {"steps": check_count, "diffusion_steps": check_count, "negative": check_text}
+        checks |= {"guidance": partial(check_number, low=0), "motion_flow": check_number}
+        for name, check in checks.items():
+            if (value := getattr(self, name)) is not None:
+                check(name, value)
 
     def call(self) -> dict[str, Any]:
         """Return arguments of a call of the pipeline."""

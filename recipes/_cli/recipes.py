@@ -14,10 +14,7 @@ from recipes.compare import compare as run_comparison
 from recipes.moving_digits import MovingDigitsRecipe
 
 
-def compare(
-    out: Path,
-    comparison: Options[Comparison] = Comparison(),
-) -> None:
+def compare(out: Path, comparison: Options[Comparison] = Comparison()) -> None:
     """Train variants on one task at one budget; write a table, a plot and every run to OUT.
 
     Args:

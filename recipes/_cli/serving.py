@@ -24,11 +24,10 @@ def serve(
         waiting: visitors that may wait for their turn.
         loading: of the model.
     """
-    from contar._errors import bad, check_count
+    from contar._errors import check_count, check_size
 
     check_count("waiting", waiting)
-    if not 1 <= port < 2**16:
-        raise bad("port", port, "1 to 65535")
+    check_size("port", port, 1, 2**16 - 1)
     if frames is not None:
         check_count("frames", frames)
     try:

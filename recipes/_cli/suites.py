@@ -80,7 +80,7 @@ def sample(
         plan_suite(chosen, out, {**asdict(loading), "device": device, "call": call})
         if work.engine == "local":
             clear_parts(out)
-        do = partial(_make, out.absolute(), loading.anywhere(), device, call, retry)
+        do = partial(_make, out.absolute(), loading.anywhere(), device, call, retry=retry)
         left = units_left(out, retry=retry)
         if not work.share(out / "run", do, left, "with --check you see what is missing"):
             return
@@ -91,14 +91,7 @@ def sample(
 
 
 def _make(
-    out: Path,
-    loading: Loading,
-    kind: str | None,
-    call: dict[str, Any],
-    retry: bool,
-    *,
-    rank: int,
-    **share: Any,
+    out: Path, loading: Loading, kind: str | None, call: dict[str, Any], rank: int, **share: Any
 ) -> None:
     """Make the samples of a rank."""
     from contar.evaluation import sample_units
@@ -110,7 +103,7 @@ def _make(
         return pipe(text, generator=seeded(seed), **call).frames[0]
 
     fps = call["fps"] or pipe.config["defaults"]["fps"]
-    sample_units(out, make, fps=fps, rank=rank, retry=retry, **share)
+    sample_units(out, make, fps=fps, rank=rank, **share)
 
 
 def _call(chosen: "Suite", drawing: Drawing, frames: int | None, paper: bool) -> dict[str, Any]:
@@ -141,16 +134,13 @@ def _say_problems(problems: list[str], folder: Path, count: int) -> None:
     if not problems:
         print(f"{count} files, as the evaluator wants them: {folder}")
         return
-    for problem in problems[:20]:
-        print(problem)
+    print(*problems[:20], sep="\n")
     more = f", of which {len(problems) - 20} more" if len(problems) > 20 else ""
     raise SystemExit(f"contar: {len(problems)} problems in {folder}{more}")
 
 
 def scores(
-    suite: tyro.conf.Positional[str],
-    result: tyro.conf.Positional[Path],
-    name: str = "ours",
+    suite: tyro.conf.Positional[str], result: tyro.conf.Positional[Path], name: str = "ours"
 ) -> None:
     """Print what an official evaluator wrote as a table, beside published rows; all in percent.
 

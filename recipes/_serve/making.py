@@ -6,7 +6,7 @@ from threading import Event, Lock
 from contar.generation import Progress
 from contar.tokenizers import VAETokenizer
 from recipes._serve.watching import Frames, watch
-from recipes._serve.wish import Bounds, Given, Wish, check_wish, options
+from recipes._serve.wish import PAUSES, Bounds, Given, Wish, check_wish, options
 from recipes.nova import NovaPipeline
 
 
@@ -54,4 +54,4 @@ class Maker:
             with self._alone:
                 yield from self.pipe.stream(wish.prompt, callback_on_step_end=after_set, **found)
 
-        return watch(stream, stop, pause=min(wish.pause, self.bounds.waiting / sets))
+        return watch(stream, stop, pause=min(wish.pause, PAUSES / sets))

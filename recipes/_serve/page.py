@@ -17,7 +17,7 @@ from recipes._serve.desk import Desk
 from recipes._serve.guard import Guard
 from recipes._serve.making import Maker
 from recipes._serve.visitors import Visitors
-from recipes._serve.wish import Bounds
+from recipes._serve.wish import GROW, GUIDANCE, PAUSE, Bounds
 
 Parts = dict[str, Any]  # of the page, by name
 
@@ -31,13 +31,7 @@ _ASKED = (
 
 
 def build(desk: Desk, *, name: str, examples: Sequence[str]) -> gr.Blocks:
-    """Return the page.
-
-    Args:
-        desk: what its parts call.
-        name: of the model.
-        examples: prompts to begin with.
-    """
+    """Return the page of a model of that name, whose parts call the desk; examples are prompts."""
     bounds = desk.maker.bounds
     with gr.Blocks(
         title=f"contar: {name}", analytics_enabled=False, delete_cache=(60, 600)
@@ -49,7 +43,7 @@ def build(desk: Desk, *, name: str, examples: Sequence[str]) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_classes="contar-asked"):
-                parts = _sentence(examples) | _own_frames(bounds, desk.fps) | _settings(bounds)
+                parts = _sentence(examples) | _own_frames(desk.fps) | _settings(bounds)
             with gr.Column(scale=3, min_width=300, elem_classes="contar-made"):
                 parts |= _results()
         parts["painted"] = gr.Textbox(visible=False)
@@ -60,12 +54,9 @@ def build(desk: Desk, *, name: str, examples: Sequence[str]) -> gr.Blocks:
 
 def _sentence(examples: Sequence[str]) -> Parts:
     """Place what is to be seen, the buttons, and what is said of it."""
-    parts: Parts = {
-        "prompt": gr.Textbox(
-            label="What is to be seen", value=examples[0] if examples else "", lines=2,
-            elem_id="prompt",
-        )
-    }  # fmt: skip
+    first = examples[0] if examples else ""
+    prompt = gr.Textbox(first, label="What is to be seen", lines=2, elem_id="prompt")
+    parts: Parts = {"prompt": prompt}
     with gr.Row():
         parts["make"] = gr.Button("Make", variant="primary", elem_id="make", min_width=100)
         parts["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", min_width=100)
@@ -75,21 +66,21 @@ def _sentence(examples: Sequence[str]) -> Parts:
     return parts
 
 
-def _own_frames(bounds: Bounds, fps: float) -> Parts:
+def _own_frames(fps: float) -> Parts:
     """Place what a visitor brings: a picture or a clip, and what of it is made anew."""
     parts: Parts = {}
-    with gr.Accordion(
-        "Go on from a picture or a clip, or change a part", open=False, elem_id="bring"
-    ):
+    title, small = (
+        "Go on from a picture or a clip, or change a part",
+        {"size": "sm", "min_width": 80},
+    )
+    with gr.Accordion(title, open=False, elem_id="bring"):
         with gr.Row():
-            parts["bring"] = gr.UploadButton(
-                "Choose a file", size="sm", elem_id="file", min_width=80
-            )
-            for name, label in {"take": "Take the result", "drop": "Remove"}.items():
-                parts[name] = gr.Button(label, size="sm", elem_id=name, min_width=80)
+            parts["bring"] = gr.UploadButton("Choose a file", elem_id="file", **small)
+            parts["take"] = gr.Button("Take the result", elem_id="take", **small)
+            parts["drop"] = gr.Button("Remove", elem_id="drop", **small)
         parts["easel"] = gr.HTML(html.easel(None, fps), elem_id="easel")
         around = "tokens that are made anew around what is painted"
-        parts["grow"] = gr.Slider(0, bounds.grow, 1, step=1, elem_id="grow", label=around)
+        parts["grow"] = gr.Slider(0, GROW, 1, step=1, elem_id="grow", label=around)
     return parts
 
 
@@ -108,9 +99,9 @@ def _settings(bounds: Bounds) -> Parts:
             ("sets", 1, bounds.sets, usual["num_inference_steps"], 1, "sets of a frame"),
             ("steps", 1, max(1, bounds.steps), usual["num_diffusion_steps"], 1,
              "diffusion steps of a set"),
-            ("guidance", 0, bounds.guidance, usual["guidance_scale"], 0.05,
+            ("guidance", 0, GUIDANCE, usual["guidance_scale"], 0.05,
              "guidance, how closely the words are kept to"),
-            ("pause", 0, bounds.pause, 0.1, 0.05,
+            ("pause", 0, PAUSE, 0.1, 0.05,
              "pause after a set, in seconds, to follow it"),
         ):  # fmt: skip
             parts[name] = gr.Slider(
@@ -154,14 +145,7 @@ def serve(
     """Open the page at `http://host:port`, say so, and return when Ctrl-C or SIGTERM stops it.
 
     Files that are sent are in a folder of this process until they are read, and go with it.
-
-    Args:
-        maker: at work for all who come.
-        name: of the model.
-        examples: prompts to begin with.
-        host: address to listen at.
-        port: likewise.
-        waiting: visitors that may wait for a turn.
+    Visitors that may wait for a turn are `waiting`; the rest as in `build`.
 
     Raises:
         ValueError: the port is taken, or the host is none of this machine's.

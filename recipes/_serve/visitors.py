@@ -6,28 +6,19 @@ from threading import Event, Lock
 
 import numpy as np
 
-from contar._errors import check_count
 from contar._typing import Tensor, UInt8
 from recipes._serve.wish import Given, Wish
 
 
 @dataclass
 class Visitor:
-    """A tab.
+    """A tab."""
 
-    Attributes:
-        given: [n, h, w, 3], what it brought, cut to the model's shape.
-        made: [t, h, w, 3], what was made for it last.
-        wish: what it asked for, and waits for.
-        busy: whether something is made for it.
-        stop: of its generation, or of the one that it waits for.
-    """
-
-    given: UInt8[Tensor, "n h w 3"] | None = None
-    made: UInt8[np.ndarray, "t h w 3"] | None = None
-    wish: tuple[Wish, Given | None] | None = None
-    busy: bool = False
-    stop: Event = field(default_factory=Event)
+    given: UInt8[Tensor, "n h w 3"] | None = None  # it brought, cut to the model's shape
+    made: UInt8[np.ndarray, "t h w 3"] | None = None  # for it, last
+    wish: tuple[Wish, Given | None] | None = None  # that it waits for
+    busy: bool = False  # something is made for it
+    stop: Event = field(default_factory=Event)  # of its generation, or the one it waits for
 
     @property
     def bytes(self) -> int:
@@ -48,13 +39,10 @@ class Visitors:
     Args:
         most: tabs.
         room: bytes that all may hold, of what they brought and what was made for them.
-
-    Raises:
-        ValueError: `most` or `room` below 1.
     """
 
     def __init__(self, most: int = 256, room: int = 2 * 2**30) -> None:
-        self._most, self._room = check_count("most", most), check_count("room", room)
+        self._most, self._room = most, room
         self._here: OrderedDict[str, Visitor] = OrderedDict()
         self._lock = Lock()
 

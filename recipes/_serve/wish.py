@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import bad, check_count, check_number, check_size, check_text
+from contar._errors import bad, check_number, check_size, check_text
 from contar._typing import Bool, Tensor, UInt8
 from contar.generation import fast_changes
 from contar.heads import DiffusionHead
@@ -14,77 +14,44 @@ from contar.tokenizers import VAETokenizer, longest_clip
 from recipes.nova import NovaPipeline
 
 OVERLAP = 2  # latent frames that a chunk of a video longer than learned begins with
+# At most, of any pipeline: characters of a prompt; scale of guidance; tokens around a mask; seconds
+# after a set, for the eyes, and of all of a result's.
+PROMPT, GUIDANCE, GROW, PAUSE, PAUSES = 300, 20.0, 4, 1.0, 60.0
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a visitor may ask of a pipeline at most, and what is asked for if nothing is said.
+    """What a visitor may ask of a pipeline at most, and what is asked for if nothing is said."""
 
-    Attributes:
-        frames: of a result.
-        sets: of a frame.
-        steps: of a set, where the head draws by diffusion; else 0.
-        height: of a frame in pixels.
-        width: likewise.
-        usual: the pipeline's own defaults.
-        prompt: characters.
-        guidance: scale.
-        grow: tokens around a mask.
-        pause: seconds after a set, for the eyes.
-        waiting: seconds of all pauses of a result.
-    """
-
-    frames: int
-    sets: int
-    steps: int
-    height: int
+    frames: int  # of a result
+    sets: int  # of a frame
+    steps: int  # of a set, where the head draws by diffusion; else 0
+    height: int  # of a frame, in pixels
     width: int
-    usual: dict[str, float]
-    prompt: int = 300
-    guidance: float = 20.0
-    grow: int = 4
-    pause: float = 1.0
-    waiting: float = 60.0
+    usual: dict[str, float]  # the pipeline's own defaults
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a visitor asks for.
-
-    Attributes:
-        prompt: what to show.
-        frames: of the result, given ones included.
-        sets: in which a frame's tokens are drawn.
-        steps: of diffusion for each set; not read where the head has none.
-        guidance: scale of classifier-free guidance.
-        seed: of all that is random.
-        fast: fewer steps and sets, of a solver of higher order.
-        grow: tokens by which a mask grows.
-        pause: seconds after each set.
-    """
+    """What a visitor asks for."""
 
     prompt: str
-    frames: int
-    sets: int
-    steps: int
+    frames: int  # of the result, given ones included
+    sets: int  # in which a frame's tokens are drawn
+    steps: int  # of diffusion for each set; not read where the head has none
     guidance: float
     seed: int
-    fast: bool = False
-    grow: int = 1
-    pause: float = 0.0
+    fast: bool = False  # fewer steps and sets, of a solver of higher order
+    grow: int = 1  # tokens by which a mask grows
+    pause: float = 0.0  # seconds after each set
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a visitor brought: a picture or a clip, cut to the model's shape, and what is painted.
-
-    Attributes:
-        frames: [n, h, w, 3].
-        mask: [h, w], white is made anew in every frame; None, or no white, goes on from them.
-    """
+    """What a visitor brought, cut to the model's shape, and what is painted."""
 
     frames: UInt8[Tensor, "n h w 3"]
-    mask: Bool[Tensor, "h w"] | None = None
+    mask: Bool[Tensor, "h w"] | None = None  # made anew in every frame; nothing goes on from them
 
 
 def bounds_of(pipe: NovaPipeline, *, frames: int | None = None) -> Bounds:
@@ -93,12 +60,9 @@ def bounds_of(pipe: NovaPipeline, *, frames: int | None = None) -> Bounds:
     Args:
         pipe: at work.
         frames: of a result at most; None is four times as many as it makes by itself.
-
-    Raises:
-        ValueError: `frames` below 1.
     """
     model, pixels, usual = pipe.transformer, VAETokenizer(pipe.vae), pipe.config["defaults"]
-    most = 4 * usual["num_frames"] if frames is None else check_count("frames", frames)
+    most = frames or 4 * usual["num_frames"]
     if model.motion is None:
         most = 1  # a model of images
     tokens = model.sizes.latent[0] * model.sizes.latent[1] // model.sizes.patch**2
@@ -117,14 +81,14 @@ def bounds_of(pipe: NovaPipeline, *, frames: int | None = None) -> Bounds:
 def check_wish(wish: Wish, bounds: Bounds) -> None:
     """Raise a ValueError that names what is beyond the bounds; the rest a pipeline refuses."""
     check_text("prompt", wish.prompt)
-    if len(wish.prompt) > bounds.prompt:
-        raise bad("prompt", f"{len(wish.prompt)} characters", f"at most {bounds.prompt}")
-    counts = {"frames": (1, bounds.frames), "sets": (1, bounds.sets), "grow": (0, bounds.grow)}
+    if len(wish.prompt) > PROMPT:
+        raise bad("prompt", f"{len(wish.prompt)} characters", f"at most {PROMPT}")
+    counts = {"frames": (1, bounds.frames), "sets": (1, bounds.sets), "grow": (0, GROW)}
     counts |= {"steps": (1, bounds.steps)} if bounds.steps else {}
     for name, (least, most) in {**counts, "seed": (0, 2**63 - 1)}.items():
         check_size(name, getattr(wish, name), least, most)
-    check_number("guidance", wish.guidance, 0, bounds.guidance)
-    check_number("pause", wish.pause, 0, bounds.pause)
+    check_number("guidance", wish.guidance, 0, GUIDANCE)
+    check_number("pause", wish.pause, 0, PAUSE)
 
 
 def options(pipe: NovaPipeline, wish: Wish, given: Given | None) -> dict[str, Any]:

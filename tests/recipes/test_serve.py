@@ -35,7 +35,7 @@ from recipes._serve.pictures import (
 )
 from recipes._serve.uploads import read_mask, read_upload
 from recipes._serve.visitors import Visitors
-from recipes._serve.wish import Bounds, Given, Wish, bounds_of, options
+from recipes._serve.wish import PAUSES, Bounds, Given, Wish, bounds_of, options
 from recipes.moving_digits import left_open
 
 WISH = {"prompt": "a seven moves left", "frames": 5, "sets": 4, "steps": 2, "guidance": 1.5}
@@ -165,7 +165,7 @@ def test_all_pauses_of_a_result_are_bounded(maker, monkeypatch):
     monkeypatch.setattr("recipes._serve.making.watch", watch)
     assert not [*maker.make(wish(frames=65, sets=16, pause=1.0), None, Event())]
     sets = 17 * 16
-    assert sets * seen[0] <= maker.bounds.waiting
+    assert sets * seen[0] <= PAUSES
 
 
 def test_what_a_generation_raises_comes_to_the_one_who_watches(maker):
