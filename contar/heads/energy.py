@@ -143,6 +143,5 @@ class EnergyHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
-        check_number("temperature", temperature, 0)
-        check_plain(guidance)
+        check_plain(guidance, temperature)
         check_one_pass(steps)

@@ -1,24 +1,22 @@
 """A flow map as a token head: jumps between two times of a flow, learned from itself."""
 
-import warnings
 from typing import Any, Unpack
 
 import torch
 from torch import nn
-from torch.func import functional_call, jvp
+from torch.func import functional_call
 
-from contar._errors import DEEPEST, bad, check_instance, check_number, check_size, check_tensor
+from contar._errors import bad, check_instance, check_number, check_size, check_tensor
 from contar._layers import in_single, weight_of
-from contar._random import Generators, normal, uniform
+from contar._random import normal, uniform
 from contar._typing import Float, Tensor
-from contar.conditioning import Guidance, ScalarEmbedding
 from contar.diffusion import TimeLaw, check_law, draw_times
-from contar.heads._likelihood import flow_log_density
-from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
-from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
+from contar.heads._few_steps import FewStepHead, with_slope
+from contar.heads.diffusion_mlp import NetworkOptions
+from contar.heads.protocol import check_loss
 
 
-class FlowMapHead(nn.Module):
+class FlowMapHead(FewStepHead):
     """A network of the jumps of a flow: where a state at time s will be at time t.
 
     Times run from 0, the noise, to 1, the token, as in the paper; other heads count the other way.
@@ -77,13 +75,9 @@ class FlowMapHead(nn.Module):
         time_scale: float = 1.0,
         **network: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__()
         sizes: Any = {"width": width, "depth": depth, "fused": False, **network}
-        self.network = DiffusionMLP(token_dim, cond_dim, **sizes)
-        options: Any = {"bias": network.get("bias", True), "norm": network.get("time_norm")}
-        self.end = ScalarEmbedding(width, cosine_first=True, **options)
-        self.token_dim, self.cond_dim = token_dim, cond_dim
-        self.steps = check_size("steps", steps, 1, DEEPEST)
+        super().__init__(token_dim, cond_dim, steps, time_scale, **sizes)
+        self.end = self.second_time()
         self.share = check_number("share", share, 0, 1)
         self.diagonal = check_number("diagonal", diagonal, 0, 1)
         check_law(draws, logit, "draws")
@@ -91,7 +85,6 @@ class FlowMapHead(nn.Module):
         self.logit = logit
         check_instance("through_target", through_target, bool)
         self.through_target = through_target
-        self.time_scale = check_number("time_scale", time_scale, 1e-6)
         self.weighting = _weighting(weighting) if check_size("weighting", weighting, 0) else None
 
     def forward(
@@ -108,6 +101,11 @@ class FlowMapHead(nn.Module):
         net, scale = self.network, self.time_scale
         time = (net.time(scale * start) + self.end(scale * end)) / 2
         return in_single(net.predict(x, net.modulations(condition, time)))
+
+    def mean_velocity(self, x: Tensor, start: float, end: float, condition: Tensor) -> Tensor:
+        """Return -v of the same way, whose times run from 0 to 1, in float32."""
+        times = (x.new_full((1,), 1 - time) for time in (start, end))
+        return -self(x, *times, condition).float()
 
     def loss(
         self,
@@ -167,12 +165,9 @@ class FlowMapHead(nn.Module):
         self, token: Tensor, noise: Tensor, start: Tensor, end: Tensor, condition: Tensor
     ) -> Tensor:
         x, span = noise + start[..., None] * (token - noise), (end - start)[..., None]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
-            derived: Any = jvp(
-                lambda end: self(x, start, end, condition), (end,), (torch.ones_like(end),)
-            )
-        velocity, slope = derived
+        velocity, slope = with_slope(
+            lambda end: self(x, start, end, condition), (end,), (torch.ones_like(end),)
+        )
         moved = velocity + span * slope  # d/dt of the jump's end
         reached = x + span * velocity
         constant = {name: weight.detach() for name, weight in self.named_parameters()}
@@ -186,67 +181,6 @@ class FlowMapHead(nn.Module):
         pair = torch.stack([start, end], dim=-1).to(weight_of(self.weighting[0]).dtype)
         log_weight = in_single(self.weighting(pair).squeeze(-1))
         return loss * log_weight.exp() - log_weight
-
-    def sample(
-        self,
-        cond: Float[Tensor, "b n d"],
-        *,
-        uncond: Float[Tensor, "b n d"] | None = None,
-        guidance: Guidance | None = None,
-        temperature: float = 1.0,
-        noise: Noise | Generators | None = None,
-        steps: int | None = None,
-    ) -> Float[Tensor, "b n c"]:
-        """Draw in equal jumps; arguments as in `TokenHead`.
-
-        Raises:
-            ValueError: what does not fit, or a guidance with truncation or over the frame.
-        """
-        like = weight_of(self.network.token)
-        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
-        self.check_sample(guidance, temperature, steps)
-        count = self.steps if steps is None else steps
-        passes = 1 + (uncond is not None)
-        condition = self.network.condition(cond if uncond is None else torch.cat([cond, uncond]))
-        x = temperature * source.normal(*cond.shape[:2], self.token_dim)
-        for step in range(count):
-            start, end = (x.new_full((1, 1), k / count) for k in (step, step + 1))
-            velocity = self(x.repeat(passes, 1, 1), start, end, condition).float()
-            x = x + (guidance.combine(*velocity.chunk(2)) if passes > 1 else velocity) / count
-        return x
-
-    def log_density(
-        self,
-        x: Float[Tensor, "*m c"],
-        cond: Float[Tensor, "*m d"],
-        *,
-        steps: int = 32,
-        probes: int = 0,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "*m"]:
-        """Return log p(x | condition) under the flow itself, in nats; as `DiffusionHead` has it.
-
-        What is drawn in few jumps is distributed so only as far as the jumps are the flow's.
-
-        Raises:
-            ValueError: what does not fit.
-        """
-
-        def velocity(x: Tensor, cond: Tensor, t: float) -> Tensor:
-            time = x.new_full((1,), 1 - t)
-            return -self(x, time, time, self.network.condition(cond)).float()
-
-        return flow_log_density(
-            self, x, cond, velocity, like=weight_of(self.network.token), steps=steps,
-            probes=probes, generator=generator,
-        )  # fmt: skip
-
-    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
-        """Raise a ValueError unless `sample` takes these."""
-        check_number("temperature", temperature, 0)
-        check_plain(guidance)
-        if steps is not None:
-            check_size("steps", steps, 1, DEEPEST)
 
 
 def _weighting(width: int) -> nn.Sequential:

@@ -1,23 +1,19 @@
 """MeanFlow as a token head: a flow's mean velocity, for draws in 1 to 4 steps."""
 
-import warnings
 from typing import Any, Unpack
 
 import torch
-from torch import nn
-from torch.func import jvp
 
-from contar._errors import DEEPEST, check_number, check_size
+from contar._errors import check_number
 from contar._layers import weight_of
-from contar._random import Generators, normal, uniform
+from contar._random import normal, uniform
 from contar._typing import Float, Tensor
-from contar.conditioning import Guidance, ScalarEmbedding
-from contar.heads._likelihood import flow_log_density
-from contar.heads.diffusion_mlp import DiffusionMLP, NetworkOptions
-from contar.heads.protocol import Noise, check_loss, check_plain, check_sample
+from contar.heads._few_steps import FewStepHead, with_slope
+from contar.heads.diffusion_mlp import NetworkOptions
+from contar.heads.protocol import check_loss
 
 
-class MeanFlowHead(nn.Module):
+class MeanFlowHead(FewStepHead):
     """A network of the mean velocity u(x_t, r, t) between two times of a flow.
 
     With x_t = (1 - t) x + t noise and v = noise - x, it learns
@@ -70,16 +66,12 @@ class MeanFlowHead(nn.Module):
         time_scale: float = 1.0,
         **network: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__()
-        self.network = DiffusionMLP(token_dim, cond_dim, width=width, depth=depth, **network)
-        options: Any = {"bias": network.get("bias", True), "norm": network.get("time_norm")}
-        self.span = ScalarEmbedding(width, cosine_first=True, **options)
-        self.token_dim, self.cond_dim = token_dim, cond_dim
-        self.steps = check_size("steps", steps, 1, DEEPEST)
+        sizes: Any = {"width": width, "depth": depth, **network}
+        super().__init__(token_dim, cond_dim, steps, time_scale, **sizes)
+        self.span = self.second_time()
         self.spans = check_number("spans", spans, 0, 1)
         self.uniform = check_number("uniform", uniform, 0, 1)
         self.power = check_number("power", power, 0)
-        self.time_scale = check_number("time_scale", time_scale, 1e-6)
 
     def velocity(
         self,
@@ -91,6 +83,12 @@ class MeanFlowHead(nn.Module):
         """Return u(x, r, t) in float32, for projected conditions (`self.network.condition(z)`)."""
         scale = self.time_scale
         return self.network(x, scale * t, condition + self.span(scale * (t - r)))
+
+    def mean_velocity(self, x: Tensor, start: float, end: float, condition: Tensor) -> Tensor:
+        """Return u(x, end, start, condition)."""
+        rows = len(x) if x.ndim == 2 else 1  # a time each where a density is computed
+        t, r = (x.new_full((rows,), time) for time in (start, end))
+        return self.velocity(x, r, t, condition)
 
     def loss(
         self,
@@ -130,73 +128,5 @@ class MeanFlowHead(nn.Module):
     @torch.no_grad()
     def _slope(self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Return d/dt u(x, r, t) where x moves with the network's velocity."""
-        velocity = self.velocity(x, t, t, condition)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own use of torch.jit
-            derived: Any = jvp(
-                lambda x, t: self.velocity(x, r, t, condition),
-                (x, t),
-                (velocity, torch.ones_like(t)),
-            )
-        return derived[1]
-
-    def sample(
-        self,
-        cond: Float[Tensor, "b n d"],
-        *,
-        uncond: Float[Tensor, "b n d"] | None = None,
-        guidance: Guidance | None = None,
-        temperature: float = 1.0,
-        noise: Noise | Generators | None = None,
-        steps: int | None = None,
-    ) -> Float[Tensor, "b n c"]:
-        """Draw in equal steps; arguments as in `TokenHead`.
-
-        Raises:
-            ValueError: what does not fit, or a guidance with truncation or over the frame.
-        """
-        like = weight_of(self.network.token)
-        guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
-        self.check_sample(guidance, temperature, steps)
-        count = self.steps if steps is None else steps
-        passes = 1 + (uncond is not None)
-        both = cond if uncond is None else torch.cat([cond, uncond])
-        condition = self.network.condition(both)
-        shape = (*cond.shape[:2], self.token_dim)
-        x = temperature * source.normal(*shape)
-        for step in range(count, 0, -1):
-            r, t = (x.new_full((1, 1), k / count) for k in (step - 1, step))
-            u = self.velocity(x.repeat(passes, 1, 1), r, t, condition)
-            x = x - (guidance.combine(*u.chunk(2)) if passes > 1 else u) / count
-        return x
-
-    def log_density(
-        self,
-        x: Float[Tensor, "*m c"],
-        cond: Float[Tensor, "*m d"],
-        *,
-        steps: int = 32,
-        probes: int = 0,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "*m"]:
-        """Return log p(x | condition) under the flow itself, in nats; as `DiffusionHead` has it.
-
-        Raises:
-            ValueError: what does not fit.
-        """
-
-        def velocity(x: Tensor, cond: Tensor, t: float) -> Tensor:
-            time = x.new_full((len(x),), t)
-            return self.velocity(x, time, time, self.network.condition(cond))
-
-        return flow_log_density(
-            self, x, cond, velocity, like=weight_of(self.network.token), steps=steps,
-            probes=probes, generator=generator,
-        )  # fmt: skip
-
-    def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
-        """Raise a ValueError unless `sample` takes these."""
-        check_number("temperature", temperature, 0)
-        check_plain(guidance)
-        if steps is not None:
-            check_size("steps", steps, 1, DEEPEST)
+        along = (self.velocity(x, t, t, condition), torch.ones_like(t))
+        return with_slope(lambda x, t: self.velocity(x, r, t, condition), (x, t), along)[1]

@@ -148,8 +148,7 @@ class MixtureHead(nn.Module):
 
     def check_sample(self, guidance: Guidance, temperature: float, steps: int | None) -> None:
         """Raise a ValueError unless `sample` takes these."""
-        check_number("temperature", temperature, 0)
-        check_plain(guidance, renorm=False)
+        check_plain(guidance, temperature, renorm=False)
         check_one_pass(steps)
 
 

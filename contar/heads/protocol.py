@@ -4,7 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import bad, check_instance, check_size, check_tensor
+from contar._errors import bad, check_instance, check_number, check_size, check_tensor
 from contar._random import Generators, check_generator, normal, uniform
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -144,13 +144,15 @@ def check_sample(
     return guidance, uncond, noise
 
 
-def check_plain(guidance: Guidance, *, renorm: bool = True) -> None:
-    """Raise a ValueError for kinds of guidance that mean nothing outside a diffusion.
+def check_plain(guidance: Guidance, temperature: object, *, renorm: bool = True) -> None:
+    """Raise a ValueError for what means nothing outside a diffusion, or for a temperature below 0.
 
     Args:
         guidance: of a draw.
+        temperature: likewise.
         renorm: whether a renormalisation over tokens has a meaning.
     """
+    check_number("temperature", temperature, 0)
     if guidance.truncation:
         raise bad("guidance.truncation", guidance.truncation, "0: this head has no timesteps")
     if guidance.ceiling is not None:
