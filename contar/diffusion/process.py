@@ -1,10 +1,9 @@
 """The noising process of training: how much signal and noise at each training timestep."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -19,7 +18,7 @@ from contar._errors import (
 )
 from contar._random import Generators, check_generator, integers
 from contar._typing import Float, Int, Tensor
-from contar.diffusion.config import SchedulerConfig, load_scheduler
+from contar.diffusion.config import SchedulerConfig, config_key, load_scheduler
 from contar.diffusion.times import TimeLaw, check_law, draw_times, times_at
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
@@ -50,13 +49,11 @@ class NoiseProcess:
 
     def __post_init__(self) -> None:
         check_tensor("alpha", self.alpha, (None,), "[steps]")
-        for name in ("sigma", "timesteps"):
+        for name in ("sigma", "timesteps", *["betas"] * (self.betas is not None)):
             check_tensor(name, getattr(self, name), tuple(self.alpha.shape), "[steps]")
-        check_choice("prediction", self.prediction, ("epsilon", "v_prediction", "sample", "flow"))
-        if self.betas is not None:
-            check_tensor("betas", self.betas, tuple(self.alpha.shape), "[steps]")
-            if self.prediction != "epsilon":
-                raise bad("prediction", self.prediction, "'epsilon' where the variance is learned")
+        check_choice("prediction", self.prediction, get_args(Prediction))
+        if self.betas is not None and self.prediction != "epsilon":
+            raise bad("prediction", self.prediction, "'epsilon' where the variance is learned")
 
     @classmethod
     def from_config(cls, config: SchedulerConfig) -> "NoiseProcess":
@@ -94,20 +91,13 @@ class NoiseProcess:
 
         A step that read it anew would have its tables wait for the device.
         """
-        mapping = config if isinstance(config, Mapping) else getattr(config, "config", None)
-        try:
-            key = json.dumps(dict(mapping), sort_keys=True)  # type: ignore[arg-type]
-        except TypeError:  # what no text holds
-            return cls.from_config(config).to(device)
-        if not isinstance(config, Mapping):
-            key = json.dumps({"_class_name": type(config).__name__, **json.loads(key)})
-        return _remembered(key, str(device))
+        key = config_key(config)
+        return cls.from_config(config).to(device) if key is None else _remembered(key, str(device))
 
     def to(self, device: torch.device | str) -> "NoiseProcess":
         """Return the process with its tables on a device."""
-        names = ("alpha", "sigma", "timesteps", "betas")
-        moved = {name: getattr(self, name) for name in names}
-        return replace(self, **{n: x if x is None else x.to(device) for n, x in moved.items()})
+        tables = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **{name: x.to(device) for name, x in tables.items()})
 
     def __len__(self) -> int:
         return len(self.alpha)
@@ -142,15 +132,11 @@ class NoiseProcess:
         check_total("shape", *shape)
         check_device("device", device)
         generator = check_generator(generator, shape[0], device)
-        if distribution is None:
-            distribution = "logit_normal" if self.prediction == "flow" else "uniform"
-        check_law(distribution, logit, "distribution")
-        if distribution == "uniform":
-            return integers(len(self), *shape, generator=generator, device=device)
-        draws = draw_times(
-            *shape, law=distribution, logit=logit, generator=generator, device=device
-        )
-        return (draws * len(self)).long().clamp(max=len(self) - 1)
+        law = self._law(distribution, logit)
+        options: Any = {"generator": generator, "device": device}
+        if law == "uniform":
+            return integers(len(self), *shape, **options)
+        return self._indices(draw_times(*shape, law=law, logit=logit, **options))
 
     def place(
         self,
@@ -161,18 +147,20 @@ class NoiseProcess:
     ) -> Int[Tensor, "*m"]:
         """Return the indices that uniform numbers choose, distributed as `draw_indices` has them.
 
-        Args:
-            chance: in [0, 1].
-            distribution: as in `draw_indices`.
-            logit: likewise.
+        `chance` is in [0, 1].
 
         Raises:
             ValueError: an unknown distribution, or a `logit` that is no mean and deviation.
         """
-        if distribution is None:
-            distribution = "logit_normal" if self.prediction == "flow" else "uniform"
-        check_law(distribution, logit, "distribution")
-        share = times_at(chance, distribution, logit)
+        return self._indices(times_at(chance, self._law(distribution, logit), logit))
+
+    def _law(self, distribution: TimeLaw | None, logit: tuple[float, float]) -> TimeLaw:
+        own: TimeLaw = "logit_normal" if self.prediction == "flow" else "uniform"
+        law = own if distribution is None else distribution
+        check_law(law, logit, "distribution")
+        return law
+
+    def _indices(self, share: Tensor) -> Tensor:
         return (share * len(self)).long().clamp(max=len(self) - 1)
 
     def add_noise(

@@ -7,7 +7,7 @@ scheduler by giving it basis vectors instead of samples.
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,9 @@ from contar._errors import (
     check_tensor,
 )
 from contar._typing import Float, Tensor
-from contar.diffusion.config import SchedulerConfig, load_scheduler
+from contar.diffusion.config import SchedulerConfig, config_key, load_scheduler
+
+_DRAWN = (torch.float64, torch.float32)  # types of the noise that solvers draw
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class SamplerTable:
             flow_shift = check_number("flow_shift", flow_shift, 1e-6)
         if type(steps) is not int:
             steps = check_size("steps", steps)
-        key = _key(config)
+        key = config_key(config)
         if key is None:
             return _make(config, steps, flow_shift)
         return _remembered(key, steps, flow_shift)
@@ -129,7 +131,9 @@ class SamplerTable:
         check_callable("predict", predict)
         check_callable("draw_noise", draw_noise)
         check_tensor("x", x, (..., None), "[..., c]")
-        temperature = self.check_temperature("temperature", temperature)
+        temperature = check_number("temperature", temperature, 0)
+        if temperature != 1 and not any(self.noise):
+            raise bad("temperature", temperature, "1: this solver draws no fresh noise")
         channels = x.shape[-1] * (1 if self.noise_high is None else 2)
 
         def predicted(state: Tensor, timestep: float) -> Tensor:
@@ -169,30 +173,11 @@ class SamplerTable:
             states = [result, *states[: len(self.state[i]) - 1]]
         return states[0]
 
-    def check_temperature(self, name: str, temperature: float) -> float:
-        """Return a temperature; ValueError unless `sample` takes it."""
-        temperature = check_number(name, temperature, 0)
-        if temperature != 1 and not any(self.noise):
-            raise bad(name, temperature, "1: this solver draws no fresh noise")
-        return temperature
-
     def _deviation(self, i: int, log_variance: Tensor | None) -> Tensor | float:
         if self.noise_high is None or log_variance is None:
             return self.noise[i]
         share = (log_variance + 1) / 2
         return self.noise_high[i] ** share * self.noise[i] ** (1 - share)
-
-
-def _key(config: Any) -> str | None:
-    """Return a config as a text, None where it holds what no text does."""
-    mapping = config if isinstance(config, Mapping) else getattr(config, "config", None)
-    if not isinstance(mapping, Mapping):
-        return None
-    named = {} if isinstance(config, Mapping) else {"_class_name": type(config).__name__}
-    try:
-        return json.dumps({**named, **mapping}, sort_keys=True)
-    except TypeError:
-        return None
 
 
 @lru_cache(maxsize=256, typed=True)  # a plan that anneals its steps makes tens of tables
@@ -203,7 +188,6 @@ def _remembered(key: str, steps: int, flow_shift: float | None) -> SamplerTable:
 @fixed_defaults()
 def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     """Return the table, checked against its scheduler."""
-    steps = check_size("steps", steps)
     scheduler = _fresh(config, flow_shift)
     trained = getattr(scheduler.config, "num_train_timesteps", None)
     if steps > (trained or steps):
@@ -214,7 +198,10 @@ def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     except Exception as error:  # of any kind: what a solver does with what it cannot take
         allowed = f"a solver that runs on its own for so many steps ({error})"
         raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
-    if table is None or not _agrees(table, config, steps, flow_shift):
+    # Solvers differ in the type they draw; the type changes the numbers drawn.
+    if table is None or not any(
+        _follows(table, _fresh(config, flow_shift), steps, dtype) for dtype in _DRAWN
+    ):
         allowed = "a solver that is linear in its input and stays finite"
         raise bad("scheduler", f"{name} for {steps} steps", allowed)
     return table
@@ -224,7 +211,6 @@ def _fresh(config: Any, flow_shift: float | None) -> Any:
     """Return a new scheduler, its timesteps shifted if asked for."""
     scheduler = load_scheduler(config)
     if flow_shift is not None:
-        check_number("flow_shift", flow_shift, 1e-6)
         if not hasattr(scheduler, "set_shift"):
             raise bad("flow_shift", flow_shift, f"None: {type(scheduler).__name__} has no shift")
         scheduler.set_shift(flow_shift)
@@ -258,14 +244,14 @@ def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTa
         row, deviation = _step(scheduler, p, t, x, seed=i)
         if row is None or float(row[2 * i + 2 :].abs().max()) > 1e-5:
             return None
-        state.append(_newest_first(row[0 : 2 * i + 1 : 2]))
-        prediction.append(_newest_first(row[1 : 2 * i + 2 : 2]))
+        state.append(row[0 : 2 * i + 1 : 2])
+        prediction.append(row[1 : 2 * i + 2 : 2])
         noise.append(deviation)
     return SamplerTable(
         timestep=tuple(float(t) for t in timesteps),
         input_scale=tuple(scales),
-        state=_pad(state),
-        prediction=_pad(prediction),
+        state=_histories(state),
+        prediction=_histories(prediction),
         noise=tuple(noise),
         initial=float(getattr(scheduler, "init_noise_sigma", 1.0)),
     )
@@ -282,11 +268,8 @@ def _step(
 
     The weights are None where one draw of unit noise does not explain the components left at 0.
     """
-    arguments = {}
-    if "generator" in inspect.signature(scheduler.step).parameters:
-        arguments["generator"] = torch.Generator().manual_seed(seed)
-    out = scheduler.step(p, t, x, **arguments).prev_sample.double().flatten()
-    for dtype in (torch.float64, torch.float32):  # solvers differ in the type they draw
+    out = scheduler.step(p, t, x, **_seed(scheduler, seed)).prev_sample.double().flatten()
+    for dtype in _DRAWN:
         fresh = torch.randn(x.shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
         fresh = fresh.double().flatten()
         deviation = float(out[-1] / fresh[-1])
@@ -296,16 +279,15 @@ def _step(
     return None, 0.0
 
 
-def _agrees(table: SamplerTable, config: Any, steps: int, flow_shift: float | None) -> bool:
-    """Return whether the table goes where the scheduler goes, from random predictions."""
-    # Solvers differ in the type they draw; the type changes the numbers drawn.
-    return any(
-        _follows(table, _fresh(config, flow_shift), steps, dtype)
-        for dtype in (torch.float64, torch.float32)
-    )
+def _seed(scheduler: Any, seed: int) -> dict[str, torch.Generator]:
+    """Return the generator that a scheduler's step takes, if it takes one."""
+    if "generator" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    return {"generator": torch.Generator().manual_seed(seed)}
 
 
 def _follows(table: SamplerTable, scheduler: Any, steps: int, drawn: torch.dtype) -> bool:
+    """Return whether the table goes where the scheduler goes, from random predictions."""
     channels = 1 if table.noise_high is None else 2
     shape = (1, 1, 1, 8)
     draws = torch.Generator().manual_seed(1)
@@ -316,15 +298,11 @@ def _follows(table: SamplerTable, scheduler: Any, steps: int, drawn: torch.dtype
     )
     outputs = [output.tanh() for output in outputs]
     scheduler.set_timesteps(steps)
-    x, theirs, ours = start * table.initial, torch.Generator(), torch.Generator()
-    theirs.manual_seed(2)
-    ours.manual_seed(2)
+    x, theirs, ours = start * table.initial, _seed(scheduler, 2), torch.Generator().manual_seed(2)
     largest = float(x.abs().max())
-    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-    arguments = {"generator": theirs} if takes_generator else {}
     for t, output in zip(scheduler.timesteps, outputs, strict=True):
         _scaled(scheduler, x, t)  # some solvers count on the call
-        x = scheduler.step(output, t, x, **arguments).prev_sample
+        x = scheduler.step(output, t, x, **theirs).prev_sample
         largest = max(largest, float(x.abs().max()))
     y = table.sample(
         _Said([torch.cat(output.unbind(1), dim=-1) for output in outputs]),
@@ -348,14 +326,8 @@ class _Said:
         return next(self.outputs)
 
 
-def _newest_first(row: Tensor) -> list[float]:
-    values = [float(c) if abs(c) > 1e-6 else 0.0 for c in row.flip(0)]
-    while len(values) > 1 and values[-1] == 0:
-        values.pop()
-    return values
-
-
-def _pad(rows: list[list[float]]) -> tuple[tuple[float, ...], ...]:
-    """Give every row the length of the longest history, so that a loop keeps enough of it."""
-    longest = max(map(len, rows))
-    return tuple((*row, *[0.0] * (longest - len(row))) for row in rows)
+def _histories(rows: Sequence[Tensor]) -> tuple[tuple[float, ...], ...]:
+    """Return coefficients newest first, as many in each row as the longest history has."""
+    values = [[c if abs(c) > 1e-6 else 0.0 for c in row.flip(0).tolist()] for row in rows]
+    longest = max([1, *(age for row in values for age, c in enumerate(row, 1) if c)])
+    return tuple((*row, *[0.0] * longest)[:longest] for row in values)

@@ -1,7 +1,7 @@
 """Laws of the times at which a flow is learned."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -10,7 +10,6 @@ from contar._random import Generators, normal, uniform
 from contar._typing import Float, Tensor
 
 TimeLaw = Literal["uniform", "logit_normal", "cosine"]
-LAWS = ("uniform", "logit_normal", "cosine")
 
 
 def draw_times(
@@ -56,7 +55,7 @@ def times_at(chance: Tensor, law: TimeLaw, logit: tuple[float, float]) -> Tensor
 
 def check_law(law: object, logit: object, name: str = "law") -> None:
     """Raise a ValueError unless `draw_times` takes these."""
-    check_choice(name, law, LAWS)
+    check_choice(name, law, get_args(TimeLaw))
     if not isinstance(logit, tuple | list) or len(logit) != 2:
         raise bad("logit", logit, "(mean, deviation) of a normal number")
     check_number("logit", logit[0])
