@@ -15,11 +15,7 @@ from torch import Tensor
 LARGEST, DEEPEST = 2**24, 2**13  # of an axis, of layers or steps in a loop
 MOST = 2**36  # values of a tensor
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_KINDS = {
-    "float": FLOATS,
-    "int": (torch.int64, torch.int32),
-    "bool": (torch.bool,),
-}
+_KINDS = {"float": FLOATS, "int": (torch.int64, torch.int32), "bool": (torch.bool,)}
 
 
 def bad(name: str, got: object, allowed: str) -> ValueError:

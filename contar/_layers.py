@@ -97,9 +97,7 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(channels, out, kernel, stride, (0, *padding))
 
     def forward(
-        self,
-        input: Float[Tensor, "b c t h w"],
-        before: Float[Tensor, "b c k h w"] | None = None,
+        self, input: Float[Tensor, "b c t h w"], before: Float[Tensor, "b c k h w"] | None = None
     ) -> Float[Tensor, "b c2 t2 h2 w2"]:
         """Convolve; a stride of 2 halves 4k + 1 frames to 2k + 1.
 
@@ -110,9 +108,7 @@ class CausalConv3d(nn.Conv3d):
         return super().forward(self.padded(input, before))
 
     def padded(
-        self,
-        input: Float[Tensor, "b c t h w"],
-        before: Float[Tensor, "b c k h w"] | None = None,
+        self, input: Float[Tensor, "b c t h w"], before: Float[Tensor, "b c k h w"] | None = None
     ) -> Float[Tensor, "b c t2 h w"]:
         """Return the piece behind those before, or behind copies of a clip's first frame."""
         count = self.kernel_size[0] - 1

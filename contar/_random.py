@@ -29,10 +29,7 @@ def seeded(*key: int | str) -> torch.Generator:
 
 
 def check_generator(
-    generator: Generators | None,
-    batch: int,
-    device: torch.device | str,
-    name: str = "generator",
+    generator: Generators | None, batch: int, device: torch.device | str, name: str = "generator"
 ) -> Generators:
     """Return a usable generator, a freshly seeded one for None.
 

@@ -6,14 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from contar._errors import (
-    FLOATS,
-    bad,
-    check_choice,
-    check_device,
-    check_size,
-    check_total,
-)
+from contar._errors import FLOATS, bad, check_choice, check_device, check_size, check_total
 from contar._typing import Float, Tensor
 from contar.attention._angles import rotated
 from contar.attention.layout import BlockLayout

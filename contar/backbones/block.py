@@ -18,14 +18,7 @@ from contar._errors import (
 from contar._layers import Mlp
 from contar._random import Dropout
 from contar._typing import Float, Int, Tensor
-from contar.attention import (
-    Backend,
-    KVCache,
-    Mask,
-    TokenCache,
-    attend,
-    check_table,
-)
+from contar.attention import Backend, KVCache, Mask, TokenCache, attend, check_table
 from contar.attention._angles import rotated
 from contar.attention._kernels import attention
 

@@ -5,14 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from contar._errors import (
-    DEEPEST,
-    bad,
-    check_choice,
-    check_instance,
-    check_size,
-    check_tensor,
-)
+from contar._errors import DEEPEST, bad, check_choice, check_instance, check_size, check_tensor
 from contar._layers import weight_of
 from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor

@@ -135,10 +135,7 @@ class FrameTimes(nn.Module):
 
 
 def frame_times(
-    numbers: Float[Tensor, " t"],
-    frames: int,
-    base: int,
-    law: Literal["stretch", "continue"],
+    numbers: Float[Tensor, " t"], frames: int, base: int, law: Literal["stretch", "continue"]
 ) -> Float[Tensor, " t"]:
     """Return the times of a clip's frames, in steps of the clips that a model was made for.
 

@@ -6,12 +6,4 @@ from contar.generation.plan import GenerationPlan
 from contar.generation.sets import fill
 from contar.generation.speed import fast_changes
 
-__all__ = [
-    "Cancelled",
-    "GenerationPlan",
-    "Graphs",
-    "Monitor",
-    "Progress",
-    "fast_changes",
-    "fill",
-]
+__all__ = ["Cancelled", "GenerationPlan", "Graphs", "Monitor", "Progress", "fast_changes", "fill"]

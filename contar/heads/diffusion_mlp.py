@@ -190,11 +190,7 @@ class DiffusionMLP(nn.Module):
         return [layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2)]
 
     def in_steps(
-        self,
-        condition: Tensor,
-        timesteps: Sequence[float],
-        guided: Sequence[bool],
-        batch: int,
+        self, condition: Tensor, timesteps: Sequence[float], guided: Sequence[bool], batch: int
     ) -> Iterator[list[list[Tensor]]]:
         """Yield the modulations of a draw's steps in turn, made for many steps at once.
 

@@ -76,10 +76,7 @@ class EnergyHead(nn.Module):
         self.out = nn.Linear(width, token_dim)
 
     def forward(
-        self,
-        cond: Float[Tensor, "*m d"],
-        noise: Float[Tensor, "*m e"],
-        temperature: float = 1.0,
+        self, cond: Float[Tensor, "*m d"], noise: Float[Tensor, "*m e"], temperature: float = 1.0
     ) -> Float[Tensor, "*m c"]:
         """Return tokens in float32 for conditions and their noise."""
         noise = noise.to(weight_of(self.noise).dtype)

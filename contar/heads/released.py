@@ -98,12 +98,7 @@ _VIBEVOICE = _Form(
         },
     },
 )  # fmt: skip
-_FORMS = {
-    "pocket_tts": _POCKET,
-    "phonon": _PHONON,
-    "sundial": _SUNDIAL,
-    "vibevoice": _VIBEVOICE,
-}
+_FORMS = {"pocket_tts": _POCKET, "phonon": _PHONON, "sundial": _SUNDIAL, "vibevoice": _VIBEVOICE}
 
 
 def released_head(name: str, state: Mapping[str, Tensor], **options: Any) -> TokenHead:
