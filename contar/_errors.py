@@ -57,6 +57,19 @@ def check_size(name: str, value: object, minimum: int = 1, maximum: int = LARGES
     return size
 
 
+def check_sizes(name: str, sizes: object, things: str) -> None:
+    """Raise a ValueError unless `sizes` are those of at least one of `things`."""
+    if not _listed(sizes) or not sizes:
+        raise bad(name, sizes, f"sizes of at least one {things}")
+    for size in sizes:  # type: ignore[attr-defined]
+        if type(size) is not int or not 1 <= size <= LARGEST:
+            check_size(name, size)
+
+
+def _listed(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str | bytes)
+
+
 def check_total(name: str, *sizes: int) -> None:
     """Raise a ValueError if a tensor of these sizes has more values than any memory holds."""
     if math.prod(sizes) > MOST:
@@ -105,8 +118,7 @@ def check_numbers(name: str, values: object, count: int | None = None) -> None:
     """
     if values is None and count is not None:
         return
-    listed = isinstance(values, Sequence) and not isinstance(values, str | bytes)
-    if not listed or not values or len(values) != (count or len(values)):  # type: ignore[arg-type]
+    if not _listed(values) or not values or len(values) != (count or len(values)):  # type: ignore[arg-type]
         raise bad(name, values, f"{count or 'one or more'} finite numbers")
     for value in values:  # type: ignore[union-attr]
         if type(value) is not float or not math.isfinite(value):
@@ -153,8 +165,7 @@ def check_grid(name: str, value: object, axes: str = "(height, width)") -> tuple
     Raises:
         ValueError: it is no sequence of that length, or a size is below 1.
     """
-    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    if not listed or len(value) != axes.count(",") + 1:  # type: ignore[arg-type]
+    if not _listed(value) or len(value) != axes.count(",") + 1:  # type: ignore[arg-type]
         raise bad(name, value, axes)
     return tuple(check_size(name, size) for size in value)  # type: ignore[union-attr]
 

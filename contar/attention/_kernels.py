@@ -89,12 +89,15 @@ def _blindfold(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 def _fastest(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """SDPA, or `_by_products` where that is faster and no gradient wants the former's memory."""
     suits = q.dtype == torch.bfloat16 and q.device.type == "cpu" and mask is None
-    tracked = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if suits and not (tracked or torch.compiler.is_compiling()):
+    if suits and not (_tracked(q, k, v) or torch.compiler.is_compiling()):
         scores = q.shape[1] * q.shape[2] * k.shape[2]
         if q.shape[2] >= _FEW and scores <= _MANY:
             return _by_products(q, k, v)
     return _sdpa(q, k, v, mask)
+
+
+def _tracked(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -105,6 +108,18 @@ def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     samples = zip(q.split(1), k.split(1), v.split(1), strict=True)
     return torch.cat([_plain(*sample, None) for sample in samples])
+
+
+def prepared(layout: BlockLayout | None, backend: Backend | None, device: Any) -> Mask:
+    """Return what `prepare_mask` does, unchecked."""
+    if layout is None or layout.spans(layout.cached) == ((0, layout.keys),):
+        return None
+    if backend == "flex":
+        return flex_mask(layout, device)
+    # The bias of xformers needs the batch, which `attend` knows.
+    if backend == "xformers" or (backend in (None, "sdpa") and is_coarse(layout)):
+        return layout
+    return dense_mask(layout, device)
 
 
 def is_coarse(layout: BlockLayout) -> bool:
@@ -121,13 +136,9 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, layout: BlockLayout, fused: Any)
     keys, values = (iter(cut(x, pieces)) for x in (k, v))
     parts = []
     for queries, seen in zip(q.split(layout.sizes[layout.cached :], dim=2), spans, strict=True):
-        near_keys, near_values = (_join([next(x) for _ in seen]) for x in (keys, values))
-        parts.append(fused(queries, near_keys, near_values))
+        near = ([next(x) for _ in seen] for x in (keys, values))
+        parts.append(fused(queries, *(x[0] if len(x) == 1 else torch.cat(x, dim=2) for x in near)))
     return torch.cat(parts, dim=2)
-
-
-def _join(pieces: list[Tensor]) -> Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
 def _plain_pieces(x: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
@@ -145,18 +156,15 @@ class _Pieces(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
-        """Return the tokens of each span."""
         return _plain_pieces(x, spans)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep where the pieces lie."""
         x, ctx.spans = inputs
         ctx.tokens = x.shape[2]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """Add each piece's gradient where it lies."""
         pairs = sorted(zip(ctx.spans, grads, strict=True), key=lambda pair: pair[1].shape[2])
         (start, stop), widest = pairs.pop()
         total = functional.pad(widest, (0, 0, start, ctx.tokens - stop))
@@ -177,7 +185,7 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
         mask = flex_mask(mask, q.device)
     if q.device.type == "cuda" and not torch.compiler.is_compiling():
         return _compiled_flex()(q, k, v, block_mask=mask)
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+    if _tracked(q, k, v):
         raise bad("backend", "flex", f"another one: flex has no gradients on {q.device.type}")
     q, k, v = (x.detach() for x in (q, k, v))  # it minds the flag even where gradients are off
     with warnings.catch_warnings():  # it warns that it is not fused, which is so on the CPU
@@ -196,7 +204,7 @@ def _xformers(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
         return memory_efficient_attention(q, k, v).transpose(1, 2)
     if not isinstance(mask, BlockLayout):
         raise bad("mask", type(mask).__name__, "for backend 'xformers': None or a BlockLayout")
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+    if _tracked(q, k, v):
         raise bad("backend", "xformers", "another one: it has no gradients for a BlockLayout")
     bias = xformers_bias(mask, batch, q.device)
     q, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (q, k, v))

@@ -9,9 +9,8 @@ from torch.nn.attention.flex_attention import BlockMask
 from contar._errors import bad, check_choice, check_device, check_instance, check_tensor
 from contar._random import Dropout
 from contar._typing import Float, Tensor
-from contar.attention._kernels import BACKENDS, Backend, Mask, attention, is_coarse
+from contar.attention._kernels import BACKENDS, Backend, Mask, attention, prepared
 from contar.attention.layout import BlockLayout
-from contar.attention.masks import dense_mask, flex_mask
 
 
 def why_unavailable(backend: Backend, device: torch.device | str) -> str | None:
@@ -26,11 +25,10 @@ def check_backend(backend: Backend | None, device: torch.device) -> None:
 
     So there is such a device: to count them is nothing that a compiled graph can do.
     """
-    if backend is None:
-        return
-    check_choice("backend", backend, BACKENDS)
-    if (reason := _reason(backend, device)) is not None:
-        raise bad("backend", backend, f"another one: {reason}")
+    if backend is not None:
+        check_choice("backend", backend, BACKENDS)
+        if (reason := _reason(backend, device)) is not None:
+            raise bad("backend", backend, f"another one: {reason}")
 
 
 def _reason(backend: Backend, device: torch.device) -> str | None:
@@ -58,15 +56,7 @@ def prepare_mask(
     if backend is not None:
         check_choice("backend", backend, BACKENDS)
     check_device("device", device)
-    if layout is None or layout.spans(layout.cached) == ((0, layout.keys),):
-        return None
-    if backend == "flex":
-        return flex_mask(layout, device)
-    if backend == "xformers":  # needs the batch: `attend` makes the bias
-        return layout
-    if backend in (None, "sdpa") and is_coarse(layout):
-        return layout
-    return dense_mask(layout, device)
+    return prepared(layout, backend, device)
 
 
 def attend(

@@ -1,10 +1,9 @@
 """The block layout: which tokens of a sequence belong together, as one immutable value."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from contar._errors import bad, check_size, keep_plain
+from contar._errors import bad, check_size, check_sizes, keep_plain
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,7 @@ class BlockLayout:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        listed = isinstance(self.sizes, Sequence) and not isinstance(self.sizes, bytes)
-        if not listed or not self.sizes:
-            raise bad("sizes", self.sizes, "sizes of at least one block")
-        for size in self.sizes:
-            check_size("sizes", size)
+        check_sizes("sizes", self.sizes, "block")
         if self.window is not None:
             check_size("window", self.window)
         check_size("pinned", self.pinned, 0)

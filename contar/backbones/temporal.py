@@ -15,8 +15,8 @@ from contar.attention import (
     check_backend,
     check_table,
     dense_mask,
-    prepare_mask,
 )
+from contar.attention._kernels import prepared
 from contar.backbones.block import Activation, Block, run_blocks
 
 
@@ -170,7 +170,7 @@ class TemporalTower(nn.Module):
         **options: Any,
     ) -> Tensor:
         if padding_mask is None:
-            mask = prepare_mask(layout, backend, x.device)
+            mask = prepared(layout, backend, x.device)
         else:
             mask = dense_mask(layout, x.device) & ~padding_mask[:, None, None]
         x = run_blocks(self.blocks, x, mask=mask, backend=backend, **options)

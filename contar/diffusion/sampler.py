@@ -97,7 +97,7 @@ class SamplerTable:
         """
         if flow_shift is not None:
             flow_shift = check_number("flow_shift", flow_shift, 1e-6)
-        if type(steps) is not int:
+        if type(steps) is not int:  # else once a table: a draw is asked for often
             steps = check_size("steps", steps)
         key = config_key(config)
         if key is None:
@@ -188,6 +188,7 @@ def _remembered(key: str, steps: int, flow_shift: float | None) -> SamplerTable:
 @fixed_defaults()
 def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     """Return the table, checked against its scheduler."""
+    check_size("steps", steps)
     scheduler = _fresh(config, flow_shift)
     trained = getattr(scheduler.config, "num_train_timesteps", None)
     if steps > (trained or steps):

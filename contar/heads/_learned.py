@@ -1,6 +1,5 @@
 """The noise on which a diffusion's network learns, and the words in which it speaks of a flow."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ import torch
 from contar._errors import bad, check_choice
 from contar._typing import Tensor
 from contar.diffusion import NoiseProcess, SchedulerConfig, TimeLaw
+from contar.diffusion.config import read_config
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,12 @@ class LearnedNoise:
         return self._own(NoiseProcess.on(self.scheduler, device))
 
     def _own(self, process: NoiseProcess) -> NoiseProcess:
-        kind = self.prediction or process.prediction
+        own: dict[str, Any] = {}
+        if self.prediction is not None:
+            own["prediction"] = self.prediction
         if self.timesteps == "signal":
-            return replace(process, prediction=kind, timesteps=len(process) - process.timesteps)
-        return process if kind == process.prediction else replace(process, prediction=kind)
+            own["timesteps"] = len(process) - process.timesteps
+        return replace(process, **own) if own else process
 
     @property
     def last(self) -> int:
@@ -69,7 +71,10 @@ class LearnedNoise:
     def check_drawing(self, scheduler: SchedulerConfig) -> None:
         """Raise a ValueError for a solver of no flow, where the network has words of a flow."""
         own = self.prediction is not None or self.timesteps == "signal"
-        if own and (name := _other_than_flow(scheduler)):
+        config = read_config(scheduler) or {}
+        name = config.get("_class_name")
+        flows = not isinstance(name, str) or "FlowMatch" in name or config.get("use_flow_sigmas")
+        if own and not flows:
             allowed = "a flow's, of FlowMatch or with use_flow_sigmas: this head's options are"
             raise bad("scheduler", name, allowed)
 
@@ -95,15 +100,3 @@ def law_of_indices(
     """Return a head's law as one of the indices of its process, which begin at a flow's noise."""
     mean, deviation = logit
     return draws or ("logit_normal" if flows else "uniform"), (-mean if flows else mean, deviation)
-
-
-def _other_than_flow(scheduler: Any) -> str | None:
-    """Return the name of a scheduler that is no flow's; None of a flow's, and of what is none."""
-    config = scheduler if isinstance(scheduler, Mapping) else getattr(scheduler, "config", None)
-    if not isinstance(config, Mapping):
-        return None
-    own = type(scheduler).__name__ if config is not scheduler else None
-    name = config.get("_class_name", own)
-    if not isinstance(name, str) or "FlowMatch" in name or config.get("use_flow_sigmas"):
-        return None
-    return name

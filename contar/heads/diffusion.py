@@ -21,7 +21,7 @@ from contar._errors import (
     check_tensor,
 )
 from contar._layers import weight_of
-from contar._random import Generators, check_generator, normal
+from contar._random import Generators, normal
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
 from contar.cpu import laid_out
@@ -40,8 +40,6 @@ from contar.heads._learned import LearnedNoise, law_of_indices
 from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP
 from contar.heads.protocol import Noise, check_loss, check_sample
-
-_KINDS = ("fixed", "learned")  # of variance
 
 
 class DiffusionOptions(TypedDict, total=False):
@@ -153,14 +151,12 @@ class DiffusionHead(nn.Module):
         """Return a head of the same network that draws by another scheduler; as `with_scheduler`.
 
         A solver that the noise process could not learn by, as those of higher order, will do. It
-        is looked at by `sample` and `check_sample`.
-
-        It has to be of the kind by which the head has learned, a flow's or a diffusion's. A model's
-        training may name another than the head's own, so this is refused where the head has options
-        of a flow (`prediction`, `timesteps`) alone.
+        has to be of the kind by which the head has learned, a flow's or a diffusion's.
 
         Raises:
-            ValueError: another scheduler than a flow's for a head with options of a flow.
+            ValueError: another scheduler than a flow's for a head with options of a flow
+                (`prediction`, `timesteps`). A model's training may name another scheduler than the
+                head's own, so that of other heads the kind is not known.
         """
         self.learning.check_drawing(scheduler)
         other = copy(self)
@@ -195,9 +191,9 @@ class DiffusionHead(nn.Module):
         With learned variance the variational bound's term is added (`variance_bound`).
 
         Args:
-            target: [m, token_dim].
-            cond: [m, cond_dim].
-            repeats: draws of noise and timestep for each token.
+            target: as in `TokenHead`, as is what follows.
+            cond: likewise.
+            repeats: likewise.
             generator: draws the noise, then the timesteps, where they are not given.
             noise: [repeats, m, token_dim], instead of a draw.
             index: [repeats, m], indices of training timesteps, instead of a draw.
@@ -206,20 +202,17 @@ class DiffusionHead(nn.Module):
             ValueError: shapes that do not fit, `repeats` below 1, or indices that the process does
                 not have.
         """
-        check_loss(self, target, cond, repeats, generator, like=weight_of(self.network.token))
+        weight = weight_of(self.network.token)
+        draws = check_loss(self, target, cond, repeats, generator, like=weight)
         self.check_draws(repeats, len(target), noise, index)
         shape, device = (repeats, len(target)), target.device
         process = self.learning.on(device)
-        drawn: Any = generator
-        if noise is None or index is None:
-            drawn = check_generator(generator, repeats, device)
+        options: Any = {"generator": draws, "device": device}
         if noise is None:
-            noise = normal(*shape, self.token_dim, generator=drawn, device=device)
+            noise = normal(*shape, self.token_dim, **options)
         if index is None:
             law, logit = law_of_indices(self.learning.flows, self.draws, self.logit)
-            index = process.draw_indices(
-                *shape, generator=drawn, distribution=law, logit=logit, device=device
-            )
+            index = process.draw_indices(*shape, distribution=law, logit=logit, **options)
         x_0, eps, network = target.float().expand(*shape, -1), noise.float(), self.network
         x_t = process.add_noise(x_0, eps, index)
         condition = network.condition(cond).expand(*shape, -1)
@@ -249,16 +242,9 @@ class DiffusionHead(nn.Module):
         The noise is asked for normal numbers, [b, n, token_dim]: those that it starts from, then
         those of each step of a stochastic solver.
 
-        Args:
-            cond: [b, n, cond_dim].
-            uncond: [b, n, cond_dim].
-            guidance: constant guidance.
-            temperature: factor of the noise that the solver adds, or starts from if it adds none.
-            noise: the source.
-            steps: of the solver.
-            frame: tokens of the whole frame, m >= n, for a renormalisation over the frame. The
-                noise is then asked for all of them, the n of `cond` first; the others go along,
-                each predicted as it stands.
+        For a renormalisation over the frame, `frame` is how many tokens it has, m >= n. The noise
+        is then asked for all of them, the n of `cond` first; the others go along, each predicted
+        as it stands.
 
         Raises:
             ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
@@ -274,10 +260,10 @@ class DiffusionHead(nn.Module):
             self.network, cond, uncond, guidance, table.timestep, seen, self._for_solver
         )
         start = normal_noise(source, shape)
+        start = start if any(table.noise) else temperature * start
+        draw = partial(normal_noise, source, shape)
         rows = batch * count * (1 if uncond is None else 2)
         with laid_out(self.network.layers_of_a_step(), rows, len(table)):
-            start = start if any(table.noise) else temperature * start
-            draw = partial(normal_noise, source, shape)
             return table.run(predict, start, draw, temperature)[:, :count]
 
     def log_density(
@@ -338,7 +324,7 @@ class DiffusionHead(nn.Module):
         """Return the solver of so many steps; a ValueError unless `sample` takes these."""
         table = self.table(steps)
         if (table.noise_high is not None) != self.network.learned_variance:
-            self._check_kind("scheduler", table.noise_high is not None)
+            raise _of_variance(table.noise_high is not None)
         if type(temperature) is not float or not 0 <= temperature < math.inf:
             check_number("temperature", temperature, 0)
         return table
@@ -353,16 +339,18 @@ class DiffusionHead(nn.Module):
         return self.learning.velocity(prediction, x_t, sigma)
 
     def _learns(self, learning: LearnedNoise) -> LearnedNoise:
-        """Return the noise; a ValueError for what does not fit the network and the solver."""
         if self.straight and not learning.flows:
             raise bad("solver", "straight", "another: this one is of a flow's scheduler alone")
-        self._check_kind("scheduler", learning.process.betas is not None)
+        if (learning.process.betas is not None) != self.network.learned_variance:
+            raise _of_variance(learning.process.betas is not None)
         return learning
 
-    def _check_kind(self, name: str, learned: bool) -> None:
-        if learned != self.network.learned_variance:
-            allowed = f"{_KINDS[not learned]} variance, as the network's"
-            raise bad(name, f"one of {_KINDS[learned]} variance", allowed)
+
+def _of_variance(learned: bool) -> ValueError:
+    """Return the error for a scheduler whose variance is not of the network's kind."""
+    kinds = ("fixed", "learned")
+    allowed = f"{kinds[not learned]} variance, as the network's"
+    return bad("scheduler", f"one of {kinds[learned]} variance", allowed)
 
 
 def _of_scheduler(scheduler: Any, flow_shift: float | None = None) -> Any:

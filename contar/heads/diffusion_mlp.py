@@ -122,7 +122,10 @@ class DiffusionMLP(nn.Module):
         def block() -> _Block:
             norm1 = AdaptiveLayerNorm(width, outputs=3, affine=prenorm, **modulated)
             mlp = Mlp(width, inner, act_layer=nn.SiLU, gated=gated, bias=bias)
-            return _Block(norm1, mlp, nn.Identity() if prenorm else _norm(width, norm, fused))
+            if prenorm:
+                return _Block(norm1, mlp, nn.Identity())
+            layer = nn.LayerNorm if fused else LayerNorm
+            return _Block(norm1, mlp, nn.RMSNorm(width, 1e-5) if norm == "rms" else layer(width))
 
         self.blocks = nn.ModuleList(block() for _ in range(depth))
         self.norm = AdaptiveLayerNorm(width, **modulated)
@@ -154,10 +157,8 @@ class DiffusionMLP(nn.Module):
     def modulations(self, condition: Tensor, time: Tensor) -> list[tuple[Tensor, ...]]:
         """Return what conditions and embedded timesteps make of each block and the last norm."""
         activated = functional.silu(condition + time)
-        return [norm.vectors(activated) for norm in self._norms()]
-
-    def _norms(self) -> list[AdaptiveLayerNorm]:
-        return [*(block.norm1 for block in self.blocks), self.norm]  # type: ignore[list-item]
+        norms: Any = (*(block.norm1 for block in self.blocks), self.norm)
+        return [norm.vectors(activated) for norm in norms]
 
     def compile(self, **options: Any) -> None:
         """Compile what each step of `sample` and of `loss` runs; options of `torch.compile`."""
@@ -213,13 +214,6 @@ class DiffusionMLP(nn.Module):
             return self.time(process.timestep(index))
         every = torch.arange(len(process), device=index.device)
         return functional.embedding(index, self.time(process.timestep(every)))
-
-
-def _norm(width: int, kind: str, fused: bool) -> nn.Module:
-    """Return a norm with weights, of a kind."""
-    if kind == "rms":
-        return nn.RMSNorm(width, eps=1e-5)
-    return nn.LayerNorm(width) if fused else LayerNorm(width)
 
 
 def _timesteps(values: tuple[float, ...], device: torch.device) -> Tensor:

@@ -57,8 +57,8 @@ class EnergyHead(nn.Module):
         super().__init__()
         self.token_dim = check_size("token_dim", token_dim)
         self.cond_dim = check_size("cond_dim", cond_dim)
-        check_size("width", width)
         self.noise_values = check_size("noise", noise)
+        check_size("width", width)
         if not 0 < check_number("alpha", alpha) < 2:
             raise bad("alpha", alpha, "between 0 and 2")
         self.alpha = alpha
@@ -98,11 +98,7 @@ class EnergyHead(nn.Module):
         repeats: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "r m"]:
-        """Return the score of `repeats` pairs of draws; arguments as in `TokenHead`.
-
-        Raises:
-            ValueError: what does not fit.
-        """
+        """Return the score of `repeats` pairs of draws; arguments and errors as in `TokenHead`."""
         draws = check_loss(self, target, cond, repeats, generator, like=weight_of(self.out))
         shape = (2, repeats, len(target))
         noise = uniform(*shape, self.noise_values, generator=draws, device=target.device) - 0.5

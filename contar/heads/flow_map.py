@@ -120,9 +120,9 @@ class FlowMapHead(FewStepHead):
         """Return the weighted losses of the flow and of its jumps; arguments as in `TokenHead`.
 
         Args:
-            target: [m, token_dim].
-            cond: [m, cond_dim].
-            repeats: draws of noise and times for each token.
+            target: as in `TokenHead`, as is what follows.
+            cond: likewise.
+            repeats: likewise.
             generator: draws the noise, then the times, then which draws learn jumps.
             noise: [repeats, m, token_dim], instead of a draw.
             times: [3, repeats, m] in [0, 1], instead of a draw: that of the flow's own loss, then

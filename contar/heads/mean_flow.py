@@ -98,11 +98,7 @@ class MeanFlowHead(FewStepHead):
         repeats: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "r m"]:
-        """Return the weighted squared error of u; arguments as in `TokenHead`.
-
-        Raises:
-            ValueError: what does not fit.
-        """
+        """Return the weighted squared error of u; arguments and errors as in `TokenHead`."""
         weight = weight_of(self.network.token)
         draws = check_loss(self, target, cond, repeats, generator, like=weight)
         shape, device = (repeats, len(target)), target.device

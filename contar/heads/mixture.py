@@ -98,11 +98,7 @@ class MixtureHead(nn.Module):
         repeats: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "r m"]:
-        """Return -log p(target | condition) / token_dim, in one row; arguments as in `TokenHead`.
-
-        Raises:
-            ValueError: what does not fit.
-        """
+        """Return -log p(target | condition) / token_dim, in one row; all else as in `TokenHead`."""
         check_loss(self, target, cond, repeats, generator, like=self.means)
         return -self.log_density(target.float(), cond)[None] / self.token_dim
 

@@ -60,6 +60,9 @@ class TokenHead(Protocol):
             repeats: draws for each token, cheap beside the network that made the conditions; a
                 head whose loss draws nothing has one row.
             generator: of the draws.
+
+        Raises:
+            ValueError: what does not fit the head or the other arguments.
         """
         ...
 
@@ -84,6 +87,9 @@ class TokenHead(Protocol):
                 draws as `Noise` does, and None is freshly seeded.
             steps: in which a token is drawn; None is the head's own number. A head that draws at
                 once takes None alone.
+
+        Raises:
+            ValueError: what does not fit the head or the other arguments.
         """
         ...
 
@@ -97,11 +103,7 @@ def check_loss(
     *,
     like: Tensor,
 ) -> Any:
-    """Return the generator of a loss's draws.
-
-    Raises:
-        ValueError: what does not fit the head or the other arguments.
-    """
+    """Return the generator of a loss's draws; a ValueError as of `TokenHead.loss`."""
     check_tensor("target", target, (None, head.token_dim), "[m, token_dim]")
     assert isinstance(target, Tensor)
     shape = (len(target), head.cond_dim)
@@ -121,11 +123,7 @@ def check_sample(
     *,
     like: Tensor,
 ) -> tuple[Guidance, Tensor | None, Noise]:
-    """Return the guidance of a draw, `uncond` where it acts, and the source of noise.
-
-    Raises:
-        ValueError: what does not fit the head or the other arguments.
-    """
+    """Return a draw's guidance, `uncond` where it acts, and the noise; errors as of `sample`."""
     shape = (None, None, head.cond_dim)
     check_tensor("cond", cond, shape, "[b, n, cond_dim]", like=like)
     assert isinstance(cond, Tensor)
@@ -145,12 +143,9 @@ def check_sample(
 
 
 def check_plain(guidance: Guidance, temperature: object, *, renorm: bool = True) -> None:
-    """Raise a ValueError for what means nothing outside a diffusion, or for a temperature below 0.
+    """Raise a ValueError for a temperature below 0, or for guidance that has no meaning here.
 
-    Args:
-        guidance: of a draw.
-        temperature: likewise.
-        renorm: whether a renormalisation over tokens has a meaning.
+    `renorm` says whether a renormalisation over tokens has one.
     """
     check_number("temperature", temperature, 0)
     if guidance.truncation:
@@ -167,12 +162,7 @@ def check_plan(
 ) -> None:
     """Raise a ValueError, where a head tells it beforehand, unless its `sample` takes these.
 
-    Args:
-        head: that is asked.
-        guidance: of its draws.
-        temperature: likewise.
-        steps: likewise.
-        name: of `steps` in what was asked for, for errors.
+    `name` is that of `steps` in what was asked for, for errors.
     """
     if (check := getattr(head, "check_sample", None)) is None:
         return

@@ -29,45 +29,34 @@ class _Options(NetworkOptions, DiffusionOptions):
     """What a diffusion takes by name, beside its sizes."""
 
 
-def _diffusion(
-    token_dim: int,
-    cond_dim: int,
-    *,
-    width: int,
-    depth: int,
-    scheduler: Any = None,
-    steps: int = 50,
-    **options: Unpack[_Options],
-) -> DiffusionHead:
-    scheduler = DDPM if scheduler is None else scheduler
-    check_instance("scheduler", scheduler, Mapping)
-    learned = "learned" in str(scheduler.get("variance_type"))
-    own: Any = {key: options[key] for key in DiffusionOptions.__annotations__ if key in options}
-    network: Any = {key: value for key, value in options.items() if key not in own}
-    network |= {"width": width, "depth": depth, "learned_variance": learned}
-    return DiffusionHead(
-        DiffusionMLP(token_dim, cond_dim, **network), scheduler, steps=steps, **own
-    )
+def _by(default: Mapping[str, Any], default_steps: int) -> Make:
+    """Return what makes a diffusion that learns by a scheduler, where no other one is given."""
 
+    def make(
+        token_dim: int,
+        cond_dim: int,
+        *,
+        width: int,
+        depth: int,
+        scheduler: Any = None,
+        steps: int = default_steps,
+        **options: Unpack[_Options],
+    ) -> DiffusionHead:
+        scheduler = default if scheduler is None else scheduler
+        check_instance("scheduler", scheduler, Mapping)
+        learned = "learned" in str(scheduler.get("variance_type"))
+        own: Any = {key: options[key] for key in DiffusionOptions.__annotations__ if key in options}
+        network: Any = {key: value for key, value in options.items() if key not in own}
+        network |= {"width": width, "depth": depth, "learned_variance": learned}
+        network = DiffusionMLP(token_dim, cond_dim, **network)
+        return DiffusionHead(network, scheduler, steps=steps, **own)
 
-def _flow(
-    token_dim: int,
-    cond_dim: int,
-    *,
-    width: int,
-    depth: int,
-    scheduler: Any = None,
-    steps: int = 25,
-    **options: Unpack[_Options],
-) -> DiffusionHead:
-    scheduler = FLOW if scheduler is None else scheduler
-    sizes: Any = {"width": width, "depth": depth, "scheduler": scheduler, "steps": steps}
-    return _diffusion(token_dim, cond_dim, **sizes, **options)
+    return make
 
 
 _HEADS: dict[str, Make] = {
-    "diffusion": _diffusion,
-    "flow": _flow,
+    "diffusion": _by(DDPM, 50),
+    "flow": _by(FLOW, 25),
     "mixture": MixtureHead,
     "energy": EnergyHead,
     "mean_flow": MeanFlowHead,
@@ -121,24 +110,20 @@ def check_head(head: object) -> None:
     name = head.get("name")
     if not isinstance(name, str) or name not in _HEADS:
         raise bad("head['name']", name, f"one of {', '.join(_HEADS)}")
-    parameters = dict(list(inspect.signature(_HEADS[name]).parameters.items())[2:])
-    rest = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
-    options = [] if rest is None else _options(rest.annotation)
-    parameters = {key: p for key, p in parameters.items() if p is not rest}
+    known, free = [], False
+    for parameter in list(inspect.signature(_HEADS[name]).parameters.values())[2:]:
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            known.append(parameter.name)
+            if parameter.default is parameter.empty and parameter.name not in head:
+                allowed = f"a value, as {name} has no default for it"
+                raise bad(f"head[{parameter.name!r}]", None, allowed)
+        elif get_origin(parameter.annotation) is Unpack:
+            known += get_args(parameter.annotation)[0].__annotations__
+        else:  # any will do
+            free = True
     for key in head:
-        if key != "name" and key not in parameters and options is not None and key not in options:
-            allowed = f"of {name}: {', '.join([*parameters, *options])}"
-            raise bad(f"head[{key!r}]", head[key], allowed)
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in head:
-            raise bad(f"head[{key!r}]", None, f"a value, as {name} has no default for it")
-
-
-def _options(annotation: Any) -> list[str] | None:
-    """Return the names that keyword arguments of a `TypedDict` have; None where any will do."""
-    if get_origin(annotation) is not Unpack:
-        return None
-    return list(get_args(annotation)[0].__annotations__)
+        if key not in ("name", *known) and not free:
+            raise bad(f"head[{key!r}]", head[key], f"of {name}: {', '.join(known)}")
 
 
 def head_law(head: Mapping[str, Any]) -> tuple[TimeLaw, tuple[float, float]]:

@@ -126,10 +126,8 @@ def released_head(name: str, state: Mapping[str, Tensor], **options: Any) -> Tok
         ValueError: an unknown name, no weights of such a head, weights that are missing, unknown
             or of other shapes.
     """
-    if name not in _FORMS:
-        raise bad("name", name, f"one of {', '.join(_FORMS)}")
+    form = _form(name)
     check_instance("state", state, Mapping)
-    form = _FORMS[name]
     weights = _renamed(name, form, state)
     token, cond = (weights[f"network.{part}.weight"] for part in ("token", "condition"))
     blocks = {key.split(".")[2] for key in weights if key.startswith("network.blocks.")}
@@ -149,9 +147,13 @@ def released_names(name: str) -> list[tuple[str, str]]:
     Raises:
         ValueError: an unknown name.
     """
+    return _form(name).pairs
+
+
+def _form(name: str) -> _Form:
     if name not in _FORMS:
         raise bad("name", name, f"one of {', '.join(_FORMS)}")
-    return _FORMS[name].pairs
+    return _FORMS[name]
 
 
 def _renamed(name: str, form: _Form, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -166,14 +168,14 @@ def _renamed(name: str, form: _Form, state: Mapping[str, Tensor]) -> dict[str, T
             if ours is None:
                 raise bad("state", key, f"weights of a head of {name}")
             weights[ours] = value
-    for key in [key for key in weights if ".norm1.proj." in key or ".norm.proj." in key]:
-        shift, scale, *gate = weights[key].chunk(3 if ".norm1." in key else 2)
-        weights[key] = torch.cat([scale, shift, *gate])
-    for key in [key for key in weights if ".mlp.gate." in key]:
-        gate, value = weights.pop(key), weights.pop(key.replace(".gate.", ".value."), None)
-        weights[key.replace(".gate.", ".fc1.")] = (
-            gate if value is None else torch.cat([gate, value])
-        )
+    for key in list(weights):
+        if ".norm1.proj." in key or ".norm.proj." in key:
+            shift, scale, *gate = weights[key].chunk(3 if ".norm1." in key else 2)
+            weights[key] = torch.cat([scale, shift, *gate])
+        elif ".mlp.gate." in key:
+            both = (weights.pop(key), weights.pop(key.replace(".gate.", ".value."), None))
+            joined = torch.cat([weight for weight in both if weight is not None])
+            weights[key.replace(".gate.", ".fc1.")] = joined
     first = ("token", "condition", "blocks.0.mlp.fc2")
     wanted = [f"network.{part}.weight" for part in first]
     if missing := [key for key in wanted if key not in weights or weights[key].ndim != 2]:

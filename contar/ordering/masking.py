@@ -9,16 +9,13 @@ import torch
 from contar._errors import (
     bad,
     check_choice,
-    check_device,
     check_number,
     check_shape,
-    check_size,
     check_tensor,
-    check_total,
 )
 from contar._random import Generators, check_generator, uniform
 from contar._typing import Bool, Float, Int, Tensor
-from contar.ordering.orders import random_order
+from contar.ordering.orders import check_batch, check_order, random_order
 from contar.ordering.sizes import Rounding
 
 
@@ -42,11 +39,10 @@ class TrainingMask:
 
     def __post_init__(self) -> None:
         check_tensor("hidden", self.hidden, (None, None), "[b, n]", kind="bool")
-        batch = self.hidden.shape[0]
-        check_tensor("visible_ids", self.visible_ids, (batch, None), "[b, v]", kind="int")
+        ids, batch = self.visible_ids, len(self.hidden)
+        check_tensor("visible_ids", ids, (batch, None), "[b, v]", kind="int")
         if self.padding_mask is not None:
-            shape = tuple(self.visible_ids.shape)
-            check_tensor("padding_mask", self.padding_mask, shape, "[b, v]", kind="bool")
+            check_tensor("padding_mask", self.padding_mask, ids.shape, "[b, v]", kind="bool")
 
     def hidden_ids(self) -> Int[Tensor, "b m"] | None:
         """Return the hidden positions, each row rising; None where rows differ in number."""
@@ -89,10 +85,8 @@ def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> Trai
         ValueError: rows that are no permutations, a number outside its range, or another number
             of them.
     """
-    check_tensor("order", order, (None, None), "[b, n]", kind="int")
+    check_order(order)
     check_tensor("visible", visible, (max(1, len(order)),), "[b]", kind="int")
-    if not (order.sort(dim=1).values == torch.arange(order.shape[1], device=order.device)).all():
-        raise bad("order", "rows with repeated or missing positions", "permutations")
     return _mask_by_order(order, visible)
 
 
@@ -104,10 +98,8 @@ def _mask_by_order(order: Tensor, visible: Tensor) -> TrainingMask:
     shown = torch.arange(tokens, device=order.device) < visible[:, None]
     hidden = torch.ones_like(shown).scatter(1, order, ~shown)
     most = max(counts)
-    ids, seen = order[:, :most], shown[:, :most]
-    if min(counts) == most:
-        return TrainingMask(hidden, ids)
-    return TrainingMask(hidden, ids, ~seen)
+    filling = None if min(counts) == most else ~shown[:, :most]
+    return TrainingMask(hidden, order[:, :most], filling)
 
 
 def full_mask(batch: int, tokens: int, *, device: torch.device | str = "cpu") -> TrainingMask:
@@ -116,10 +108,9 @@ def full_mask(batch: int, tokens: int, *, device: torch.device | str = "cpu") ->
     Raises:
         ValueError: a size below 1.
     """
-    check_device("device", device)
-    check_total("batch, tokens", check_size("batch", batch), check_size("tokens", tokens))
-    hidden = torch.ones(batch, tokens, device=device)
-    return TrainingMask(hidden.bool(), hidden[:, :0].long())
+    check_batch(batch, tokens, device)
+    hidden = torch.ones(batch, tokens, dtype=torch.bool, device=device)
+    return TrainingMask(hidden, hidden[:, :0].long())
 
 
 def truncated_normal_mask(
@@ -157,9 +148,7 @@ def truncated_normal_mask(
     Raises:
         ValueError: a number outside its range, or generators that do not fit.
     """
-    check_size("batch", batch)
-    check_size("tokens", tokens)
-    check_total("batch, tokens", batch, tokens)
+    check_batch(batch, tokens, device)
     low = check_number("low", low, 0, 1)
     high = check_number("high", high, low, 1)
     mean, std = check_number("mean", mean), check_number("std", std)
@@ -167,13 +156,10 @@ def truncated_normal_mask(
         raise bad("std", std, "a number above 0")
     check_choice("ratio", ratio, ("batch", "sample"))
     check_choice("rounding", rounding, ("nearest", "floor"))
-    check_device("device", device)
     generator = check_generator(generator, batch, device)
     u = uniform(batch, 1, generator=generator).squeeze(1)
-    shares = _truncated_normal(
-        u if ratio == "sample" else u[:1].expand(batch), low, high, mean, std
-    )
-    visible = (1 - shares) * tokens
+    u = u if ratio == "sample" else u[:1].expand(batch)
+    visible = (1 - _truncated_normal(u, low, high, mean, std)) * tokens
     visible = visible.round() if rounding == "nearest" else visible.floor()
     visible = visible.clamp(max=tokens - 1).long()
     order = random_order(batch, tokens, generator=generator, device=device)

@@ -21,10 +21,7 @@ def random_order(
     Raises:
         ValueError: a size below 1, or generators that do not fit.
     """
-    check_size("batch", batch)
-    check_size("tokens", tokens)
-    check_total("batch, tokens", batch, tokens)
-    check_device("device", device)
+    check_batch(batch, tokens, device)
     generator = check_generator(generator, batch, device)
     keys = uniform(batch, tokens, generator=generator, device=device)
     return keys.argsort(dim=1, stable=True)
@@ -38,9 +35,8 @@ def raster_order(
     Raises:
         ValueError: a size below 1.
     """
-    check_size("batch", batch)
-    check_device("device", device)
-    return torch.arange(check_size("tokens", tokens), device=device).expand(batch, -1)
+    check_batch(batch, tokens, device)
+    return torch.arange(tokens, device=device).expand(batch, -1)
 
 
 def checkerboard_order(
@@ -88,3 +84,16 @@ def kept_first(order: Int[Tensor, "b n"], keep: Bool[Tensor, " n"]) -> Int[Tenso
     check_tensor("order", order, (None, None), "[b, n]", kind="int")
     check_tensor("keep", keep, (order.shape[1],), "[n]", kind="bool")
     return order.gather(1, (~keep)[order].byte().argsort(dim=1, stable=True))
+
+
+def check_batch(batch: int, tokens: int, device: torch.device | str) -> None:
+    """Raise a ValueError for sizes or a device that no order or mask can have."""
+    check_total("batch, tokens", check_size("batch", batch), check_size("tokens", tokens))
+    check_device("device", device)
+
+
+def check_order(order: Tensor) -> None:
+    """Raise a ValueError unless the rows are permutations."""
+    check_tensor("order", order, (None, None), "[b, n]", kind="int")
+    if not (order.sort(dim=1).values == torch.arange(order.shape[1], device=order.device)).all():
+        raise bad("order", "rows with repeated or missing positions", "permutations")

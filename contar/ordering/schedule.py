@@ -1,12 +1,12 @@
 """The set schedule: an order cut into sets, as one immutable value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import SupportsIndex
 
-from contar._errors import bad, check_size, check_tensor, keep_plain
+from contar._errors import bad, check_size, check_sizes, keep_plain
 from contar._typing import Int, Tensor
+from contar.ordering.orders import check_order
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,12 @@ class SetSchedule:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        check_tensor("order", self.order, (None, None), "[b, n]", kind="int")
-        listed = isinstance(self.sizes, Sequence) and not isinstance(self.sizes, bytes)
-        if not listed or not self.sizes:
-            raise bad("sizes", self.sizes, "sizes of at least one set")
-        for size in self.sizes:
-            if type(size) is not int or size < 1:
-                check_size("sizes", size)
+        check_order(self.order)
+        check_sizes("sizes", self.sizes, "set")
         rest = self.order.shape[1] - check_size("given", self.given, 0)
         if sum(self.sizes) != rest:
             allowed = f"positive numbers that add up to the {rest} tokens of order that are to come"
             raise bad("sizes", self.sizes, allowed)
-        if not (self.order.sort(dim=1).values == _positions(self.order)).all():
-            raise bad("order", "rows with repeated or missing positions", "permutations")
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -70,15 +63,10 @@ class SetSchedule:
             raise bad("index", index, "the number of a set")
         if not 0 <= index < len(self.sizes):
             raise IndexError(index)
-        ends = (*accumulate(self.sizes, initial=self.given),)
-        start, stop = ends[index], ends[index + 1]
-        order = self.order
+        start = self.given + sum(self.sizes[:index])
+        stop, order = start + self.sizes[index], self.order
         known, current, remaining = order[:, :start], order[:, start:stop], order[:, stop:]
         return SetStep(index, len(self.sizes), known, current, remaining)
 
     def __iter__(self) -> Iterator[SetStep]:
         return (self[index] for index in range(len(self)))
-
-
-def _positions(order: Tensor) -> Tensor:
-    return order.new_ones(order.shape[1]).cumsum(0) - 1
