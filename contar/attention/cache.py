@@ -17,13 +17,8 @@ def allocate(
 ) -> Float[Tensor, "l 2 b s n k"]:
     """Return memory for the keys and values of every layer, without values yet.
 
-    Args:
-        sizes: layers, batch, heads, tokens and width, by the names that errors have for them.
-        device: where it lies; None is the CPU.
-        dtype: of keys and values; None is float32.
-
-    Raises:
-        ValueError: a number below 1, an unknown device, or a dtype that holds no fractions.
+    `sizes` are layers, batch, heads, tokens and width, by the names that errors have for them; all
+    else, errors too, is as in `KVCache`.
     """
     layers, *others = (check_size(name, size) for name, size in sizes.items())
     check_total(", ".join(sizes), layers, 2, *others)
@@ -36,15 +31,11 @@ def allocate(
 
 @runtime_checkable
 class Undoable(Protocol):
-    """What can be put back to where it was before it was last made ready for a pass."""
+    """What `undo` puts back to where it was when a pass began, and `settle` keeps as it is."""
 
-    def undo(self) -> None:
-        """Put it back."""
-        ...
+    def undo(self) -> None: ...  # noqa: D102
 
-    def settle(self) -> None:
-        """Forget where it was: the pass is done."""
-        ...
+    def settle(self) -> None: ...  # noqa: D102
 
 
 @contextmanager
@@ -99,20 +90,14 @@ class KVCache:
     ) -> None:
         sizes = {"layers": layers, "batch": batch, "heads": heads, "capacity": capacity}
         sizes["width"] = width
-        if window is not None:
-            check_size("window", window)
-        self.window, self.pinned = window, check_size("pinned", pinned, 0)
+        self.window = window if window is None else check_size("window", window)
+        self.pinned = check_size("pinned", pinned, 0)
         self._sizes: tuple[int, ...] = ()
-        # Their sum. A graph that read the sizes would be one for each number of them.
-        self._used = 0
+        self._used = 0  # their sum: a graph that read the sizes would be one for each number
         # Sizes before the last `reserve`, the blocks that it dropped, and where they lay.
         self._before: tuple[tuple[int, ...], Tensor, int] | None = None
         self._memory = allocate(sizes, device=device, dtype=dtype)
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that fit."""
-        return self._memory.shape[4]
+        self.capacity = self._memory.shape[4]
 
     @property
     def fits(self) -> dict[str, int]:

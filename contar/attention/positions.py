@@ -33,7 +33,7 @@ def grid_coordinates(
     check_device("device", device)
     named = {"frames": frames, "height": height, "width": width}
     sizes = [check_size(name, size) for name, size in named.items()]
-    check_total("frames, height, width", *sizes)
+    check_total(", ".join(named), *sizes)
     return coordinates(*sizes, device=device)
 
 
@@ -64,11 +64,9 @@ def sincos_2d(
     """Return fixed embeddings [h * w, width] of a grid: the column's half, then the row's.
 
     Args:
-        grid: (h, w).
         width: of the embedding, a multiple of 4.
         base: the grid that the model was made for; another grid is stretched over it, so that a
             corner keeps its embedding. None takes `grid` itself.
-        device: of the result.
 
     Raises:
         ValueError: `width` is no multiple of 4, or a size is below 1.
@@ -121,11 +119,8 @@ def rotary_table(
     theta = check_number("theta", theta, 1)
     sections = rotary_sections(width) if sections is None else sections
     three = isinstance(sections, Sequence) and len(sections) == 3
-    if (
-        not three
-        or any(check_size("sections", s, 0) % 2 for s in sections)
-        or sum(sections) != width
-    ):
+    even = three and not any(check_size("sections", s, 0) % 2 for s in sections)
+    if not even or sum(sections) != width:
         raise bad("sections", sections, f"three even numbers that add up to {width}")
     angles = []
     for axis, section in enumerate(sections):
@@ -154,15 +149,9 @@ def rotate(
 def check_table(name: str, table: Tensor, batch: int, tokens: int, width: int) -> None:
     """Raise a ValueError unless `table` turns so many tokens of such heads, alike or by sample."""
     axes = "[n, k / 2, 2] or [b, n, k / 2, 2]"
-    _check_positions(name, table, (tokens, width // 2, 2), axes)
-    if table.ndim == 4 and table.shape[0] not in (1, batch):
+    check_tensor(name, table, (..., tokens, width // 2, 2), axes)
+    if table.ndim > 4 or (table.ndim == 4 and table.shape[0] not in (1, batch)):
         raise bad(name, tuple(table.shape), f"{axes} with b = {batch}")
-
-
-def _check_positions(name: str, table: Tensor, sizes: tuple[int | None, ...], axes: str) -> None:
-    check_tensor(name, table, (..., *sizes), axes)
-    if table.ndim > len(sizes) + 1:
-        raise bad(name, tuple(table.shape), axes)
 
 
 @dataclass(frozen=True)

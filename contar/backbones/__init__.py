@@ -2,7 +2,7 @@
 
 from contar.backbones.block import Block, SelfAttention, run_blocks, take
 from contar.backbones.spatial import SpatialTower
-from contar.backbones.spatial_memory import SpatialMemory, check_memory
+from contar.backbones.spatial_memory import SpatialMemory
 from contar.backbones.temporal import TemporalTower
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "SpatialMemory",
     "SpatialTower",
     "TemporalTower",
-    "check_memory",
     "run_blocks",
     "take",
 ]

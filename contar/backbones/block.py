@@ -201,26 +201,20 @@ def run_blocks(
     checkpoint: bool = False,
     **attention: Any,
 ) -> Float[Tensor, "b m d"]:
-    """Return what blocks make of tokens, one after the other; a tower has checked the arguments.
+    """Return what blocks make of tokens [b, n, width], one after the other, unchecked.
 
     Args:
         blocks: in order.
-        x: [b, n, width].
+        x: tokens.
         query_ids: [b, m], the tokens that are wanted; the last block leaves the others out.
         cache: of keys and values, one layer a block.
-        checkpoint: as in `run_block`.
+        checkpoint: keep each block's input only; the backward pass computes the block once more.
         attention: arguments of `SelfAttention`.
     """
+    run = partial(recompute, use_reentrant=False, preserve_rng_state=False)
     for layer, block in enumerate(blocks):
         options = {**attention, "cache": None if cache is None else (cache, layer)}
         options["checked"] = True
         options["query_ids"] = query_ids if layer == len(blocks) - 1 else None
-        x = run_block(block, x, checkpoint=checkpoint, **options)
+        x = run(block, x, **options) if checkpoint else block(x, **options)  # type: ignore[assignment]
     return x
-
-
-def run_block(block: nn.Module, x: Tensor, *, checkpoint: bool, **attention: Any) -> Tensor:
-    """Return the block's output; with `checkpoint` the backward pass computes it once more."""
-    if not checkpoint:
-        return block(x, **attention)
-    return recompute(block, x, use_reentrant=False, preserve_rng_state=False, **attention)  # type: ignore[return-value]

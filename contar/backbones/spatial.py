@@ -1,6 +1,6 @@
 """The spatial tower: a masked autoencoder over the tokens of one frame."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -120,53 +120,43 @@ class SpatialTower(nn.Module):
                 batch, with gradients on, beside `padding_mask`, `checkpoint` or `dropout`, filled
                 with more than is visible, or filled and no `query_ids`.
         """
-        self._check_inputs(tokens, prefix, visible_ids, positions, padding_mask, query_ids)
+        call = _Call(tokens, prefix, visible_ids, positions, padding_mask, query_ids, backend)
+        self._check_inputs(call)
         if not (backend is None and checkpoint is False and dropout is None):
             _check_way(tokens.device, backend, checkpoint, dropout)
-        count, length = tokens.shape[1], prefix.shape[1]
-        every = (tokens, prefix, visible_ids, positions, padding_mask, query_ids)
         if memory is None:
-            training: Any = {"checkpoint": checkpoint, "dropout": dropout}
-            return self._compute(*every, backend=backend, **training)
-        alone = padding_mask is None and not checkpoint and dropout is None
-        like = self.norm.weight
-        options: Any = {"like": like, "backend": backend, "alone": alone}
-        check_memory(memory, self.halves, length + count, visible_ids, query_ids, **options)
+            return self._compute(call, checkpoint=checkpoint, dropout=dropout)
+        if not (padding_mask is None and not checkpoint and dropout is None):
+            allowed = "None beside padding_mask, checkpoint or dropout"
+            raise bad("memory", "a SpatialMemory", allowed)
+        count = prefix.shape[1] + tokens.shape[1]
+        check_memory(memory, self.halves, count, visible_ids, query_ids, like=self.norm.weight)
         with as_it_was(memory):
             if memory.full and query_ids is not None:
-                return self._renew(
-                    tokens, visible_ids, query_ids, positions, length, memory, backend
-                )
-            memory.reserve_all(length, visible_ids.shape[1])
-            caches = (memory.encoder, memory.decoder)
-            return self._compute(*every, caches=caches, backend=backend)
+                return self._renew(call, query_ids, memory)
+            memory.reserve_all(prefix.shape[1], visible_ids.shape[1])
+            return self._compute(call, (memory.encoder, memory.decoder))
 
     def _compute(
         self,
-        tokens: Tensor,
-        prefix: Tensor,
-        visible_ids: Tensor,
-        positions: tuple[Positions, Positions],
-        padding_mask: Tensor | None,
-        query_ids: Tensor | None,
-        *,
+        call: "_Call",
         caches: tuple[KVCache | None, TokenCache | None] = (None, None),
-        backend: Any,
         **training: Any,
     ) -> Tensor:
         """Compute everything; what is kept of it goes into the caches of both halves."""
-        batch, count, _ = tokens.shape
-        length, (for_encoder, for_decoder) = prefix.shape[1], positions
-        of_encoder, of_decoder = caches
-        places = for_encoder.take(visible_ids)
-        x = torch.cat([self.prefix(prefix), self._embed(tokens, visible_ids, places)], dim=1)
+        ids, padding_mask, query_ids = call.visible_ids, call.padding_mask, call.query_ids
+        batch, count, _ = call.tokens.shape
+        length, (for_encoder, for_decoder) = call.prefix.shape[1], call.positions
+        places = for_encoder.take(ids)
+        x = torch.cat([self.prefix(call.prefix), self._embed(call.tokens, ids, places)], dim=1)
         mask = None
         if padding_mask is not None:
             seen = torch.cat([padding_mask.new_ones(batch, length), ~padding_mask], dim=1)
             mask = seen[:, None, None, :]
-        options: Any = {"rope": places.shifted(length).rope, "mask": mask, "backend": backend}
+        options: Any = {"backend": call.backend, **training}
+        rope = places.shifted(length).rope
         x = self.embed_norm(x)
-        x = run_blocks(self.encoder, x, cache=of_encoder, **options, **training)
+        x = run_blocks(self.encoder, x, rope=rope, mask=mask, cache=caches[0], **options)
 
         x = self.join(self.encoder_norm(x))
         prefix, x = x[:, :length], x[:, length:]
@@ -175,72 +165,54 @@ class SpatialTower(nn.Module):
             hidden = hidden + add
         hidden = hidden.expand(batch, -1, -1)
         if padding_mask is not None:
-            x = torch.where(padding_mask[..., None], take(hidden, visible_ids), x)
-        x = hidden.scatter(1, visible_ids[..., None].expand_as(x), x.to(hidden.dtype))
+            x = torch.where(padding_mask[..., None], take(hidden, ids), x)
+        x = hidden.scatter(1, ids[..., None].expand_as(x), x.to(hidden.dtype))
         x = torch.cat([prefix, x], dim=1)
         if add is not None and self.decoder_positions == "all":
             x = x + add
-        options = {"rope": for_decoder.shifted(length).rope, "mask": None, "backend": backend}
-        options["query_ids"] = None if query_ids is None else query_ids + length
-        x = run_blocks(self.decoder, x, cache=of_decoder, **options, **training)
-        return self.norm(x if query_ids is not None else x[:, length:])
+        options |= {"rope": for_decoder.shifted(length).rope, "cache": caches[1]}
+        if query_ids is None:
+            return self.norm(run_blocks(self.decoder, x, **options)[:, length:])
+        return self.norm(run_blocks(self.decoder, x, query_ids=query_ids + length, **options))
 
     def _embed(self, tokens: Tensor, ids: Tensor, places: Positions) -> Tensor:
         x = self.embed(take(tokens, ids).to(weight_of(self.embed).dtype))
         return x if places.add is None else x + places.add
 
-    def _renew(
-        self,
-        tokens: Tensor,
-        visible_ids: Tensor,
-        query_ids: Tensor,
-        positions: tuple[Positions, Positions],
-        length: int,
-        memory: SpatialMemory,
-        backend: Any,
-    ) -> Tensor:
+    def _renew(self, call: "_Call", query_ids: Tensor, memory: SpatialMemory) -> Tensor:
         """Compute what has become visible since, and `query_ids`, among what the memory holds."""
-        for_encoder, for_decoder = positions
-        new, ids = memory.reserve_new(length, visible_ids, query_ids)
+        length, (for_encoder, for_decoder) = call.prefix.shape[1], call.positions
+        new, ids = memory.reserve_new(length, call.visible_ids, query_ids)
         add, everywhere = for_decoder.add, self.decoder_positions == "all"
         x = self.mask_token.expand(*query_ids.shape, -1)
         if add is not None and not everywhere:
             x = x + add[query_ids]
         if new.shape[1]:
-            places = for_encoder.take(new)
-            seen = self.embed_norm(self._embed(tokens, new, places))
-            rope = for_encoder.take(visible_ids).shifted(length).rope
-            options: Any = {"rope": rope, "mask": None, "backend": backend}
-            seen = run_blocks(self.encoder, seen, cache=memory.encoder, **options)
+            seen = self.embed_norm(self._embed(call.tokens, new, for_encoder.take(new)))
+            rope = for_encoder.take(call.visible_ids).shifted(length).rope
+            options: Any = {"rope": rope, "cache": memory.encoder, "backend": call.backend}
+            seen = run_blocks(self.encoder, seen, **options)
             x = torch.cat([self.join(self.encoder_norm(seen)), x], dim=1)
         if add is not None and everywhere:
             x = x + add[ids + length]
         wanted = torch.arange(new.shape[1], ids.shape[1], device=ids.device).expand_as(query_ids)
         rope = None if for_decoder.rope is None else for_decoder.rope[ids]
-        options = {"rope": rope, "mask": None, "backend": backend, "query_ids": wanted}
-        return self.norm(run_blocks(self.decoder, x, cache=memory.decoder, **options))
+        options = {"rope": rope, "cache": memory.decoder, "backend": call.backend}
+        return self.norm(run_blocks(self.decoder, x, query_ids=wanted, **options))
 
-    def _check_inputs(
-        self,
-        tokens: Tensor,
-        prefix: Tensor,
-        visible_ids: Tensor,
-        positions: Any,
-        padding_mask: Tensor | None,
-        query_ids: Tensor | None,
-    ) -> None:
+    def _check_inputs(self, call: "_Call") -> None:
+        tokens, prefix, positions = call.tokens, call.prefix, call.positions
         check_tensor("tokens", tokens, (None, None, self.token_dim), "[b, n, token_dim]")
         batch, count, _ = tokens.shape
         shape = (batch, None, self.prefix_width)
         check_tensor("prefix", prefix, shape, "[b, p, width]", like=weight_of(self.embed))
         ids: Any = {"kind": "int", "below": count}
-        check_tensor("visible_ids", visible_ids, (batch, None), "[b, v]", **ids)
-        if query_ids is not None:
-            check_tensor("query_ids", query_ids, (batch, None), "[b, m]", **ids)
-        if padding_mask is not None:
-            check_tensor(
-                "padding_mask", padding_mask, tuple(visible_ids.shape), "[b, v]", kind="bool"
-            )
+        check_tensor("visible_ids", call.visible_ids, (batch, None), "[b, v]", **ids)
+        if call.query_ids is not None:
+            check_tensor("query_ids", call.query_ids, (batch, None), "[b, m]", **ids)
+        if call.padding_mask is not None:
+            shape = call.visible_ids.shape
+            check_tensor("padding_mask", call.padding_mask, shape, "[b, v]", kind="bool")
         both = isinstance(positions, tuple) and len(positions) == 2
         if not both or not all(isinstance(half, Positions) for half in positions):
             raise bad("positions", positions, "two of Positions, for encoder and decoder")
@@ -252,6 +224,18 @@ class SpatialTower(nn.Module):
             for name, x, shape in (("add", half.add, (added, width)), ("rope", half.rope, table)):
                 if x is not None and tuple(x.shape) != shape:
                     raise bad(f"positions.{name}", tuple(x.shape), f"{shape}")
+
+
+class _Call(NamedTuple):
+    """What a call of the tower computes with."""
+
+    tokens: Tensor
+    prefix: Tensor
+    visible_ids: Tensor
+    positions: Any
+    padding_mask: Tensor | None
+    query_ids: Tensor | None
+    backend: Any
 
 
 def _check_way(

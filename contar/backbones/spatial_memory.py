@@ -8,7 +8,7 @@ import torch
 
 from contar._errors import bad, check_instance
 from contar._typing import Tensor
-from contar.attention import KVCache, TokenCache, check_backend
+from contar.attention import KVCache, TokenCache
 
 Halves = Sequence[tuple[int, int, int]]
 
@@ -35,13 +35,13 @@ class SpatialMemory:
 
     @classmethod
     def allocate(cls, halves: Halves, batch: int, tokens: int, *, like: Tensor) -> "SpatialMemory":
-        """Return an empty memory.
+        """Return an empty memory, of the dtype and on the device of a weight `like`.
 
         Args:
             halves: (depth, width, heads) of encoder and decoder.
             batch: samples.
             tokens: what comes before them included.
-            like: a weight, of whose dtype and device it is.
+            like: of the tower.
         """
         of_encoder, of_decoder = _fitting(halves, batch)
         where: Any = {"device": like.device, "dtype": like.dtype}
@@ -84,10 +84,9 @@ class SpatialMemory:
     def reserve_new(
         self, prefix: int, visible_ids: Tensor, query_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Make room for what has become visible, and the decoder renews it and `query_ids`.
+        """Make room for what has become visible; return it, and with `query_ids` behind it.
 
-        Returns:
-            What has become visible, and the same with `query_ids` behind it.
+        The decoder renews all of the latter.
         """
         self._before = self.seen
         new = visible_ids[:, self.seen :]
@@ -107,20 +106,10 @@ def check_memory(
     query_ids: Tensor | None,
     *,
     like: Tensor,
-    backend: Any,
-    alone: bool,
 ) -> None:
-    """Raise a ValueError unless a call may go with a memory; it is as it was.
+    """Raise a ValueError unless a tower of such halves and weights may go on with a memory.
 
-    Args:
-        memory: what came.
-        halves: (depth, width, heads) of encoder and decoder.
-        tokens: what comes before them included.
-        visible_ids: of the call.
-        query_ids: of the call.
-        like: a weight of the tower.
-        backend: of the call.
-        alone: whether no argument came that excludes a memory.
+    It is as it was. `tokens` counts what comes before them, too.
     """
     check_instance("memory", memory, SpatialMemory)
     assert isinstance(memory, SpatialMemory)
@@ -129,11 +118,8 @@ def check_memory(
     asked = (of_encoder, {**of_decoder, "tokens": tokens})
     if ours != asked:
         raise bad("memory", f"one for {ours}", f"one for {asked}")
-    if not alone:
-        raise bad("memory", "a SpatialMemory", "None beside padding_mask, checkpoint or dropout")
     if torch.is_grad_enabled() and like.requires_grad:
         raise bad("memory", "a SpatialMemory", "None, or torch.no_grad(), as it is written to")
-    check_backend(backend, like.device)
     if not memory.full:
         return
     if visible_ids.shape[1] < memory.seen:

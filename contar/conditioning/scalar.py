@@ -10,8 +10,6 @@ from contar._layers import in_single, weight_of
 from contar._typing import Float, Tensor
 from contar.attention._angles import waves
 
-_EPS = 1e-5  # beside the mean square of a norm
-
 
 class ScalarEmbedding(nn.Module):
     """A sinusoid of a number through two linear layers with SiLU between.
@@ -40,14 +38,12 @@ class ScalarEmbedding(nn.Module):
         norm: Literal["rms", "deviation"] | None = None,
     ) -> None:
         super().__init__()
-        check_size("width", width)
+        check_size("width", width, 2 if norm == "deviation" else 1)
         if check_size("frequencies", frequencies) % 2:
             raise bad("frequencies", frequencies, "an even number")
         check_instance("cosine_first", cosine_first, bool)
         check_instance("bias", bias, bool)
         check_choice("norm", norm, (None, "rms", "deviation"))
-        if norm == "deviation":
-            check_size("width", width, 2)
         self.frequencies, self.cosine_first, self.norm = frequencies, cosine_first, norm
         self.fc1 = nn.Linear(frequencies, width, bias)
         self.act = nn.SiLU()
@@ -63,7 +59,7 @@ class ScalarEmbedding(nn.Module):
         wide = in_single(x)
         rms = self.norm == "rms"
         square = wide.square().mean(-1, keepdim=True) if rms else wide.var(-1, keepdim=True)
-        return (wide * (square + _EPS).rsqrt()).to(x.dtype) * self.weight
+        return (wide * (square + 1e-5).rsqrt()).to(x.dtype) * self.weight
 
 
 class MotionTokens(nn.Module):
@@ -93,9 +89,8 @@ class MotionTokens(nn.Module):
 class FrameTimes(nn.Module):
     """A learned embedding of each frame's time, for a clip of any number of frames.
 
-    Times follow one of two laws, see `frame_times`: stretched over the clip length that the model
-    was made for, as the released checkpoints expect (the 480p NOVA is made for 16 latent frames and
-    run on 9), or going on in its steps.
+    Times follow one of the laws of `frame_times`, where "stretch" is what the released checkpoints
+    expect (the 480p NOVA is made for 16 latent frames and run on 9).
 
     Args:
         width: of the embedding.
@@ -126,12 +121,10 @@ class FrameTimes(nn.Module):
         check_size("frames", frames)
         if frame is not None and check_size("frame", frame, 0) >= frames:
             raise bad("frame", frame, f"below {frames}")
-        if law != "stretch":
-            check_choice("law", law, ("stretch", "continue"))
         first, last = (0, frames) if frame is None else (frame, frame + 1)
         device = self.norm.weight.device
-        times = torch.arange(first, last, dtype=torch.float32, device=device)
-        return self.norm(self.embed(_by_law(times, frames, self.base, law)))
+        numbers = torch.arange(first, last, dtype=torch.float32, device=device)
+        return self.norm(self.embed(_by_law(numbers, frames, self.base, law)))
 
 
 def frame_times(
@@ -153,9 +146,11 @@ def frame_times(
     check_tensor("numbers", numbers, (None,), "[t]")
     check_size("frames", frames)
     check_size("base", base)
-    check_choice("law", law, ("stretch", "continue"))
     return _by_law(numbers, frames, base, law)
 
 
 def _by_law(numbers: Tensor, frames: int, base: int, law: str) -> Tensor:
-    return numbers / (frames / base) if law == "stretch" else numbers
+    if law == "stretch":
+        return numbers / (frames / base)
+    check_choice("law", law, ("stretch", "continue"))
+    return numbers

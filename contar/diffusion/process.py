@@ -114,13 +114,11 @@ class NoiseProcess:
 
         Args:
             shape: of the result; the first axis is the batch of the generators.
-            generator: as everywhere.
             distribution: "uniform", or the law of a share of the steps, rounded down, as in
                 `draw_times`: "logit_normal" or "cosine". None takes logit-normal for flows and
                 uniform otherwise, as NOVA does.
             logit: mean and deviation of a logit-normal law, of that share; a flow's steps begin at
                 noise alone.
-            device: of the result.
 
         Raises:
             ValueError: an unknown distribution, a size below 0, or generators that do not fit.

@@ -28,8 +28,6 @@ def draw_times(
         law: "uniform"; "logit_normal", the sigmoid of a normal number; or "cosine", as a diffusion
             with a cosine schedule has them, 1 - 1 / (tan(pi u / 2) + 1) for a uniform u.
         logit: mean and deviation of that normal number.
-        generator: as everywhere.
-        device: of the result.
 
     Raises:
         ValueError: an unknown law, or a `logit` that is no mean and deviation.

@@ -23,8 +23,6 @@ class FewStepHead(nn.Module, ABC):
     """A `DiffusionMLP` of the mean velocity of a flow between two times.
 
     Args:
-        token_dim: values of a token.
-        cond_dim: values of the condition.
         steps: of a draw.
         time_scale: factor of the times that the network is given.
         network: what a `DiffusionMLP` takes.

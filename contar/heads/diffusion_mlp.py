@@ -59,10 +59,6 @@ class DiffusionMLP(nn.Module):
     2502.00816). VibeVoice's (arXiv 2508.19205) are MAR's with norm="rms", gated, without biases.
 
     Args:
-        token_dim: values of a token.
-        cond_dim: values of the condition z.
-        width: of the network.
-        depth: blocks.
         learned_variance: also predict where the reverse steps' variance lies, which doubles the
             outputs.
         prenorm: a block's learned norm comes before its MLP, instead of after it.

@@ -28,10 +28,6 @@ class EnergyHead(nn.Module):
     section 4.3.
 
     Args:
-        token_dim: values of a token.
-        cond_dim: values of the condition.
-        width: of the network.
-        depth: blocks.
         noise: values of the noise, uniform in [-1/2, 1/2).
         alpha: the exponent a.
         train_temperature: factor of |x1 - x2|^a in the loss: above 1 draws lie further apart than

@@ -34,10 +34,6 @@ class FlowMapHead(FewStepHead):
     There all draws of a step learn jumps or none do.
 
     Args:
-        token_dim: values of a token.
-        cond_dim: values of the condition.
-        width: of the network.
-        depth: blocks.
         steps: of a draw.
         share: of the draws that learn jumps, at four times the cost of the others; their loss is
             divided by it.

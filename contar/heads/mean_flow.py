@@ -31,10 +31,6 @@ class MeanFlowHead(FewStepHead):
     velocity: Geng et al. 2025, arXiv 2512.02012.
 
     Args:
-        token_dim: values of a token.
-        cond_dim: values of the condition.
-        width: of the network.
-        depth: blocks.
         steps: of a draw.
         spans: share of training samples with r < t; the others learn v.
         uniform: share of the pairs of times that are drawn evenly; the others are the sigmoid of a

@@ -25,8 +25,6 @@ class MixtureHead(nn.Module):
     Source: GIVT (Tschannen et al. 2023, arXiv 2312.02116), whose guidance draws by rejection.
 
     Args:
-        token_dim: values of a token.
-        cond_dim: values of the condition.
         components: Gaussians.
         width: of the network; 0 is one linear layer, as in GIVT.
         least: deviation that a component has at least. Values that are always the same, or of few

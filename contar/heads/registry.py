@@ -92,8 +92,6 @@ def make_head(head: Mapping[str, Any], token_dim: int, cond_dim: int) -> TokenHe
     Args:
         head: {"name": one of `head_names()`, and its sizes}, as
             {"name": "flow", "width": 1280, "depth": 3}.
-        token_dim: values of a token.
-        cond_dim: values of a condition.
 
     Raises:
         ValueError: an unknown name, or sizes that are missing, unknown or refused by the head.

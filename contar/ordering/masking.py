@@ -134,7 +134,6 @@ def truncated_normal_mask(
 
     Args:
         batch: samples (NOVA: each frame of each sample is one).
-        tokens: of a sample.
         low: least hidden share.
         high: largest hidden share.
         mean: of the distribution before it is cut.
@@ -143,7 +142,6 @@ def truncated_normal_mask(
         rounding: of the visible tokens: "nearest" (NOVA) or "floor" (MAR).
         generator: draws the share (or shares), then the order. With a list, "batch" takes the
             share from the first.
-        device: of the result.
 
     Raises:
         ValueError: a number outside its range, or generators that do not fit.

@@ -52,13 +52,6 @@ def checkerboard_order(
     The corner at position 0 is of the first kind, of which there are (tokens + 1) // 2 in a grid
     of an odd number of tokens. Source: GtR (Yan et al. 2025, arXiv 2510.17171).
 
-    Args:
-        batch: samples.
-        tokens: positions.
-        columns: of the grid.
-        generator: as in `random_order`.
-        device: of the result.
-
     Raises:
         ValueError: as `random_order`, or columns that do not divide the tokens.
     """
@@ -72,11 +65,7 @@ def checkerboard_order(
 def kept_first(order: Int[Tensor, "b n"], keep: Bool[Tensor, " n"]) -> Int[Tensor, "b n"]:
     """Return orders in which the positions that are kept come before the others.
 
-    Among either the order stays.
-
-    Args:
-        order: [b, n] permutations.
-        keep: [n], True where a position's token is given.
+    Among either the order stays. `keep` [n] is True where a position's token is given.
 
     Raises:
         ValueError: other shapes or dtypes.
