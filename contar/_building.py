@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -47,9 +46,10 @@ def build_for(
     if state is not None:
         count, room = len(tensors), max(_SLACK * sum(map(_numbers, tensors)), 2**26)
     largest = max((side for tensor in tensors for side in tensor.shape), default=count)
-    absurd = list(_beyond(sizes, max(count, largest)))
-    too_large = _too_large(name, absurd, count)
-    with _counted(max(_SLACK * count, 1000), room, too_large), torch.device("meta"):
+    absurd = ", ".join(_beyond(sizes, max(count, largest))) or "sizes"
+    got = f"{absurd} of a model far larger than {count} weights"
+    too_large = TooLargeError(*bad(name, got, "the sizes of these weights").args)
+    with _Count(max(_SLACK * count, 1000), room, too_large), torch.device("meta"):
         try:
             return make()
         except (ArithmeticError, MemoryError, RuntimeError, TypeError) as error:
@@ -58,30 +58,22 @@ def build_for(
             raise too_large from error
 
 
-@contextmanager
-def _counted(most: int, room: int, error: TooLargeError) -> Iterator[None]:
-    """Raise `error` at the weight by which there are more than `most`, or `room` numbers."""
-    count = _Count(most, room, error)
-    hooks = [
-        register(count)
-        for register in (
-            register_module_parameter_registration_hook,
-            register_module_buffer_registration_hook,
-        )
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 class _Count:
-    """Counts the weights that this thread makes, and their numbers; see `_counted`."""
+    """Raises `error` at this thread's weight beyond `most`, or beyond `room` numbers in all."""
 
     def __init__(self, most: int, room: int, error: TooLargeError) -> None:
         self.most, self.room, self.error = most, room, error
         self.weights, self.numbers, self.thread = 0, 0, threading.get_ident()
+
+    def __enter__(self) -> None:
+        self.hooks = (
+            register_module_parameter_registration_hook(self),
+            register_module_buffer_registration_hook(self),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
 
     def __call__(self, module: nn.Module, key: str, weight: Tensor | None) -> None:
         if weight is None or threading.get_ident() != self.thread:
@@ -90,11 +82,6 @@ class _Count:
         self.numbers += weight.numel()
         if self.weights > self.most or self.numbers > self.room:
             raise self.error
-
-
-def _too_large(name: str, absurd: list[str], count: int) -> TooLargeError:
-    got = (", ".join(absurd) or "sizes") + f" of a model far larger than {count} weights"
-    return TooLargeError(*bad(name, got, "the sizes of these weights").args)
 
 
 def _numbers(tensor: Tensor) -> int:

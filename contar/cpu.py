@@ -47,9 +47,6 @@ def speed_up(model: Model) -> Model:
     wherever oneDNN does not suit: moved to a GPU, small, in other dtypes, compiled, under autocast
     or in a transform of `torch.func`. Layers of kinds of their own stay as they are.
 
-    Args:
-        model: a module.
-
     Example:
         >>> layer = speed_up(nn.Linear(2, 3))
         >>> isinstance(layer, nn.Linear), type(plain(layer)) is nn.Linear
@@ -197,19 +194,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return x @ weight.T + bias."""
         return _product(x, weight, bias, "none", [], "")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the factors that a gradient needs."""
         x, weight, _ = inputs
         of_x, of_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Return the gradients of what wants one."""
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         rows, back = grad.reshape(-1, grad.shape[-1]), None

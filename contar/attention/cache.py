@@ -33,9 +33,11 @@ def allocate(
 class Undoable(Protocol):
     """What `undo` puts back to where it was when a pass began, and `settle` keeps as it is."""
 
-    def undo(self) -> None: ...  # noqa: D102
+    def undo(self) -> None:
+        """Put it back."""
 
-    def settle(self) -> None: ...  # noqa: D102
+    def settle(self) -> None:
+        """Keep it."""
 
 
 @contextmanager

@@ -30,12 +30,10 @@ class _Listening(Noise):
         self.asked: list[Asked] = []
 
     def normal(self, *shape: int) -> Tensor:
-        """Draw, and note it."""
         self.asked.append(("normal", shape))
         return self.source.normal(*shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Draw, and note it."""
         self.asked.append(("uniform", shape))
         return self.source.uniform(*shape)
 
@@ -47,12 +45,9 @@ class _Given(Noise):
         self._drawn = iter(drawn)
 
     def normal(self, *shape: int) -> Tensor:
-        """Return the next."""
         return next(self._drawn)
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Return the next."""
-        return next(self._drawn)
+    uniform = normal
 
 
 class Graphs:
@@ -135,9 +130,7 @@ class Graphs:
         self, step: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], count: int
     ) -> _Captured:
         # Not torch.cuda.graph(), which collects garbage and empties the allocator each time.
-        inputs = tuple(
-            None if x is None else self._input(place, x) for place, x in enumerate(tensors)
-        )
+        inputs = tuple(self._input(place, x) for place, x in enumerate(tensors))
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         device = next(x.device for x in tensors if x is not None)
@@ -153,7 +146,9 @@ class Graphs:
         torch.cuda.current_stream().wait_stream(stream)
         return _Captured(graph, inputs, output)
 
-    def _input(self, place: int, tensor: Tensor) -> Tensor:
+    def _input(self, place: int, tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
         key = (place, tensor.shape, tensor.dtype)
         if key not in self._inputs:
             with torch.inference_mode(False):  # to be written in any mode

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -94,41 +94,37 @@ class GenerationPlan:
 
     def __post_init__(self) -> None:
         keep_plain(self)
-        for name in ("frames", "sets"):
+        for name in ("frames", "sets", "refresh", "overlap"):
             check_size(name, getattr(self, name))
-        if self.diffusion_steps is not None:
-            check_size("diffusion_steps", self.diffusion_steps)
+        for name in ("diffusion_steps", "window", "last_diffusion_steps", "filling_sets", "chunk"):
+            if getattr(self, name) is not None:
+                check_size(name, getattr(self, name))
+        check_size("pinned", self.pinned, 0)
+        check_number("context_noise", self.context_noise, 0)
+        if self.flow_shift is not None:
+            check_number("flow_shift", self.flow_shift, 1e-6)
+        if self.grid is not None:
+            check_grid("grid", self.grid)
         if not isinstance(self.guidance, Guidance):
             raise bad("guidance", self.guidance, "a Guidance")
         heat = self.temperature
         if isinstance(heat, tuple) and len(heat) != 2:
             raise bad("temperature", heat, "a number, or (first frame's, last frame's)")
-        for value in heat if isinstance(heat, tuple) else (heat,):
+        for value in self.temperatures:
             check_number("temperature", value, 0)
-        check_choice("curve", self.curve, ("cosine", "linear", "uniform"))
-        check_choice("rounding", self.rounding, ("nearest", "floor"))
-        if self.flow_shift is not None:
-            check_number("flow_shift", self.flow_shift, 1e-6)
-        if self.grid is not None:
-            check_grid("grid", self.grid)
-        if self.window is not None:
-            check_size("window", self.window)
-        check_size("pinned", self.pinned, 0)
+        check_choice("curve", self.curve, get_args(Curve))
+        check_choice("rounding", self.rounding, get_args(Rounding))
         check_choice("times", self.times, ("stretch", "continue", "window", None))
-        if self.last_diffusion_steps is not None:
-            last = check_size("last_diffusion_steps", self.last_diffusion_steps)
-            if self.diffusion_steps is not None and last > self.diffusion_steps:
-                raise bad("last_diffusion_steps", last, f"at most {self.diffusion_steps}")
         check_choice("order", self.order, ("random", "checkerboard"))
+        last, first = self.last_diffusion_steps, self.diffusion_steps
+        if last is not None and first is not None and last > first:
+            raise bad("last_diffusion_steps", last, f"at most {first}")
         if self.filling_sets is not None:
             if self.order != "checkerboard":
                 raise bad("filling_sets", self.filling_sets, "None unless order='checkerboard'")
-            if check_size("filling_sets", self.filling_sets) >= self.sets:
+            if self.filling_sets >= self.sets:
                 raise bad("filling_sets", self.filling_sets, f"fewer than the {self.sets} sets")
-        check_size("refresh", self.refresh)
-        check_number("context_noise", self.context_noise, 0)
-        check_size("overlap", self.overlap)
-        if self.chunk is not None and check_size("chunk", self.chunk) <= self.overlap:
+        if self.chunk is not None and self.chunk <= self.overlap:
             raise bad("chunk", self.chunk, f"more than the overlap of {self.overlap}")
 
     @property
@@ -155,12 +151,8 @@ class GenerationPlan:
         Raises:
             ValueError: more sets than tokens.
         """
-
-        def cut(count: int, sets: int) -> tuple[int, ...]:
-            return set_sizes(count, sets, curve=self.curve, rounding=self.rounding)
-
         if self.filling_sets is None:
-            return cut(tokens, self.sets)
+            return self._cut(tokens, self.sets)
         first, second = (check_size("tokens", tokens) + 1) // 2, tokens // 2
         if self.filling_sets > second:
             allowed = f"at most the {second} tokens of a checkerboard's second half"
@@ -168,7 +160,7 @@ class GenerationPlan:
         if self.sets - self.filling_sets > first:
             allowed = f"at most {first + self.filling_sets}, as {first} tokens come first"
             raise bad("sets", self.sets, allowed)
-        return cut(first, self.sets - self.filling_sets) + cut(second, self.filling_sets)
+        return self._halves(first, second, self.filling_sets)
 
     def sizes_around(self, keep: Bool[Tensor, "h w"]) -> tuple[int, ...]:
         """Return the set sizes for the tokens of a frame that are not kept.
@@ -179,20 +171,20 @@ class GenerationPlan:
         Args:
             keep: [rows, columns], True where a token is given; on the CPU.
         """
-
-        def cut(count: int, sets: int) -> tuple[int, ...]:
-            if not count:
-                return ()
-            sets = min(sets, count)
-            return set_sizes(count, sets, curve=self.curve, rounding=self.rounding)
-
         left = ~keep
+        count = int(left.sum())
         if self.filling_sets is None:
-            return cut(int(left.sum()), self.sets)
+            return self._cut(count, min(self.sets, count))
         row, column = (torch.arange(side, device=keep.device) for side in keep.shape)
-        later = (row[:, None] + column) % 2 == 1
-        first, second = int((left & ~later).sum()), int((left & later).sum())
-        return cut(first, self.sets - self.filling_sets) + cut(second, self.filling_sets)
+        second = int((left & ((row[:, None] + column) % 2 == 1)).sum())
+        return self._halves(count - second, second, self.filling_sets)
+
+    def _halves(self, first: int, second: int, filling: int) -> tuple[int, ...]:
+        of_first = self._cut(first, min(self.sets - filling, first))
+        return of_first + self._cut(second, min(filling, second))
+
+    def _cut(self, count: int, sets: int) -> tuple[int, ...]:
+        return set_sizes(count, sets, curve=self.curve, rounding=self.rounding) if sets else ()
 
     def check_order(self) -> None:
         """Raise a ValueError unless a generation by this plan may be given an order."""
@@ -205,9 +197,8 @@ class GenerationPlan:
         if self.refresh > 1:
             raise bad("graphs", "a Graphs", "None for a plan that reuses features")
         if len(set(self.temperatures)) > 1:
-            raise bad(
-                "graphs", "a Graphs", "None for a temperature that changes from frame to frame"
-            )
+            allowed = "None for a temperature that changes from frame to frame"
+            raise bad("graphs", "a Graphs", allowed)
 
     def draws_by(self, head: TokenHead, steps: int | None) -> Hashable:
         """Return what a head's draws in so many steps depend on, beside its weights."""

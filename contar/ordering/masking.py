@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -153,7 +153,7 @@ def truncated_normal_mask(
     if std <= 0:
         raise bad("std", std, "a number above 0")
     check_choice("ratio", ratio, ("batch", "sample"))
-    check_choice("rounding", rounding, ("nearest", "floor"))
+    check_choice("rounding", rounding, get_args(Rounding))
     generator = check_generator(generator, batch, device)
     u = uniform(batch, 1, generator=generator).squeeze(1)
     u = u if ratio == "sample" else u[:1].expand(batch)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from contar._errors import bad, check_choice, check_count, check_size
 
@@ -47,7 +47,7 @@ def set_sizes(
     if check_count("sets", sets) > tokens:
         raise bad("sets", sets, f"at most the {tokens} tokens there are")
     check_choice("curve", curve, tuple(_HIDDEN))
-    check_choice("rounding", rounding, ("nearest", "floor"))
+    check_choice("rounding", rounding, get_args(Rounding))
     hidden = [tokens]
     for k in range(1, sets + 1):
         exact = _HIDDEN[curve](tokens, k, sets)
