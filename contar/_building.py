@@ -34,8 +34,6 @@ def build_for(
 
     Args:
         state: the weights; None where there are none to compare with.
-        make: builds the model.
-        name: of the sizes, for the error.
         sizes: that `make` builds from; those that are larger than all of the weights' are named.
 
     Raises:

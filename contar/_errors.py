@@ -198,8 +198,6 @@ def check_tensor(
     """Raise a ValueError unless `value` is a tensor of that kind and shape.
 
     Args:
-        name: the argument.
-        value: what came.
         allowed: as in `check_shape`.
         axes: as in `check_shape`.
         kind: of its values; "int" is for what torch indexes with.
@@ -264,8 +262,6 @@ def check_shape(
     """Raise a ValueError unless `shape` fits `allowed`, where None is any size.
 
     Args:
-        name: the argument.
-        shape: its shape.
         allowed: one size per axis, None for any; a first `...` stands for any leading axes.
         axes: the axes in words for the message, for example "[b, n, d]".
     """

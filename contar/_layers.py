@@ -19,9 +19,7 @@ class Mlp(nn.Module):
         inputs: width of what it reads.
         hidden: width between the layers, that of the inputs if None.
         outputs: width of what it makes, that of the inputs if None.
-        act_layer: makes the activation.
         gated: whether what is between the layers is gated.
-        bias: whether the layers have one.
     """
 
     def __init__(

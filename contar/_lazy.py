@@ -9,7 +9,6 @@ def lazily(room: str, files: Mapping[str, tuple[str, ...]]) -> Callable[[str], A
     """Return the `__getattr__` of a room, which finds its other names.
 
     Args:
-        room: the module's name.
         files: of the room, each with its names.
     """
     places = {name: f"{room}.{file}" for file, names in files.items() for name in names}

@@ -62,13 +62,8 @@ class KVCache:
     what is kept may change from pass to pass.
 
     Args:
-        layers: layers that write.
-        batch: samples.
-        heads: attention heads.
         width: values per head.
         capacity: tokens that fit: those of the visible blocks, the newest included.
-        window: as in `BlockLayout`.
-        pinned: as in `BlockLayout`.
         device: where the memory lies; None is the CPU.
         dtype: of keys and values; None is float32.
 

@@ -18,11 +18,7 @@ class TokenCache:
     2503.12450).
 
     Args:
-        layers: layers that write.
-        batch: samples.
-        heads: attention heads.
         width: values per head.
-        tokens: how many there are.
         device: where the memory lies; None is the CPU.
         dtype: of keys and values; None is float32.
 

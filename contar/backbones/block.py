@@ -29,11 +29,6 @@ _ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
-    Args:
-        width: of the tokens.
-        heads: attention heads.
-        bias: whether the projections have one.
-
     Raises:
         ValueError: a width that `heads` does not divide.
     """
@@ -64,8 +59,6 @@ class SelfAttention(nn.Module):
         Args:
             x: [b, n, width].
             rope: rotary table of the keys, which are the tokens, or all that a `KVCache` keeps.
-            mask: of `attend`.
-            backend: of `attend`.
             cache: the cache of keys and values, and this layer's number in it.
             query_ids: [b, m], the tokens that attend; None is all. All are attended to.
             dropout: of the attention's weights and of what is returned, in training.
@@ -125,11 +118,8 @@ class Block(nn.Module):
     (Dosovitskiy et al. 2020, arXiv 2010.11929, eq. 2 and 3) and MAR.
 
     Args:
-        width: of the tokens.
-        heads: attention heads.
         mlp_ratio: hidden width of the MLP over `width`.
         prenorm: normalise what a branch reads instead of what it adds.
-        eps: of the norms.
         bias: whether the linear layers have one; the norms do.
         activation: of the MLP: "gelu", or "gelu_tanh", which approximates it (Hendrycks & Gimpel
             2016, arXiv 1606.08415, section 2).

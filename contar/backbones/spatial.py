@@ -22,14 +22,11 @@ class SpatialTower(nn.Module):
     NOVA's set-by-set spatial autoregression (arXiv 2412.14169, section 3.3).
 
     Args:
-        token_dim: of a token.
-        prefix_width: of the prefix tokens.
         encoder: (depth, width, heads) of the encoder half; a depth of 0 leaves it out.
         decoder: (depth, width, heads) of the decoder half.
         mlp_ratio: hidden width of the MLPs over the half's width.
         prenorm: blocks that normalise what a branch reads, a norm at either end of the encoder
             half, and a linear layer between the halves, as MAR has them; else NOVA's.
-        eps: of the norms.
         decoder_positions: what the decoder half's positions are added to: "hidden" tokens (NOVA),
             or "all", the prefix included (MAR).
 
@@ -110,9 +107,7 @@ class SpatialTower(nn.Module):
                 result. Where it was filled with the first of `visible_ids`, only what follows them
                 and `query_ids`, which must be hidden, are computed: all else, prefix included, is
                 taken as it was then.
-            backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
-            dropout: of attention and MLPs, in training.
 
         Raises:
             ValueError: shapes or dtypes that do not fit. Ids that are none of the n positions are

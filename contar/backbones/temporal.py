@@ -27,14 +27,8 @@ class TemporalTower(nn.Module):
     and no prefix it is a causal transformer, as text-to-speech models have.
 
     Args:
-        depth: blocks.
-        width: of the tokens.
-        heads: attention heads.
         mlp_ratio: hidden width of the MLPs over `width`.
-        prenorm: as in `Block`, as is what follows.
-        eps: of all norms.
-        bias: of the linear layers.
-        activation: of the MLPs.
+        prenorm: as in `Block`.
 
     Raises:
         ValueError: a number below 1, a width that `heads` does not divide, or what `Block` refuses.
@@ -96,7 +90,6 @@ class TemporalTower(nn.Module):
             cache: of the frames before these, to which these are added.
             window: blocks that a frame sees; with a cache, its own setting counts.
             pinned: first blocks that stay visible.
-            backend: of `attend`.
             checkpoint: keep each block's input only, and compute the block again for its gradients.
 
         Raises:

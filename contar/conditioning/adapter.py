@@ -14,7 +14,6 @@ class ScaleShiftAdapter(nn.Module):
     output for frame 0; the paper has a layer norm on it, the released checkpoints have none.
 
     Args:
-        width: of the features.
         rank: of the map from features to scale and shift; None is full rank.
 
     Raises:

@@ -25,11 +25,9 @@ class AdaptiveLayerNorm(nn.Module):
     Args:
         width: of x and of the condition.
         outputs: vectors taken from the condition: 2 are scale and shift, more are returned.
-        eps: of the norm.
         affine: the norm has a learned weight and bias of its own, before the modulation (MAR).
         norm: "layer", or "rms", which does not centre and has no bias (Zhang & Sennrich 2019,
             arXiv 1910.07467).
-        bias: whether the linear layer of the modulation has one.
         fused: torch's layer norm in one kernel; without it, gradients may go through a
             forward-mode derivative.
 

@@ -24,7 +24,6 @@ def encode_texts(
             is logged.
         tokenizer: of transformers.
         encoder: a model of transformers; of one with a language head the states below it are taken.
-        length: most tokens of a text.
 
     Raises:
         ValueError: something that is no string, a lone surrogate, or a length below 1.

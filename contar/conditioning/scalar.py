@@ -17,10 +17,6 @@ class ScalarEmbedding(nn.Module):
     Source: the timestep embedding of diffusion models (Dhariwal & Nichol 2021, arXiv 2105.05233).
 
     Args:
-        width: of the result.
-        frequencies: width of the sinusoid.
-        cosine_first: the sinusoid's cosines come before its sines.
-        bias: whether the linear layers have one.
         norm: of the result, times a learned weight: "rms" divides by the root of its mean square
             (Phonon), "deviation" by its standard deviation, uncentred (Pocket TTS); None is none.
 
@@ -93,7 +89,6 @@ class FrameTimes(nn.Module):
     expect (the 480p NOVA is made for 16 latent frames and run on 9).
 
     Args:
-        width: of the embedding.
         base: latent frames that the model is made for.
 
     Raises:
@@ -134,7 +129,6 @@ def frame_times(
 
     Args:
         numbers: of the frames, from 0.
-        frames: of the clip.
         base: frames that the model is made for.
         law: "stretch" has the clip take the time of `base` frames, frame t of T being at
             t * base / T; "continue" goes on by 1 a frame, past the time of `base`, too. They agree

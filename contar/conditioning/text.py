@@ -18,8 +18,6 @@ class TextProjection(nn.Module):
 
     Args:
         text_width: width of the text encoder's states.
-        width: of the model.
-        length: to which texts are padded.
         rows: stored padding rows, at least `length` (512 in the released checkpoints).
 
     Raises:
@@ -66,11 +64,7 @@ class TextProjection(nn.Module):
         return len(texts)
 
     def empty(self, batch: int) -> Float[Tensor, "b length e"]:
-        """Return the states of `batch` empty texts.
-
-        Raises:
-            ValueError: a number below 1.
-        """
+        """Return the states of `batch` empty texts; a ValueError for a number below 1."""
         check_total("batch", check_size("batch", batch), self.length, self.padding.shape[1])
         return self.padding[: self.length].repeat(batch, 1, 1)
 

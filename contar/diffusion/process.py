@@ -176,11 +176,7 @@ class NoiseProcess:
     def target(
         self, x_0: Float[Tensor, "*m c"], eps: Float[Tensor, "*m c"], index: Int[Tensor, "*m"]
     ) -> Float[Tensor, "*m c"]:
-        """Return what the network has to predict from x_t.
-
-        Raises:
-            ValueError: as `add_noise`.
-        """
+        """Return what the network has to predict from x_t; errors as in `add_noise`."""
         self._check(x_0, eps, index)
         if self.prediction == "epsilon":
             return eps

@@ -85,8 +85,6 @@ class SamplerTable:
         """Read the table off a diffusers scheduler, or its config, for a number of steps.
 
         Args:
-            config: as in `load_scheduler`.
-            steps: of sampling.
             flow_shift: of the timesteps of a flow, above 0, as its scheduler's `set_shift` sets it;
                 None keeps the config's. (A shift in the config moves the last timestep as well.)
 

@@ -14,7 +14,6 @@ def straight_table(steps: int, *, trained: int = 1000) -> SamplerTable:
     Source: Sundial (Liu et al. 2025, arXiv 2502.00816), as released.
 
     Args:
-        steps: of a draw.
         trained: the timestep of noise alone.
 
     Raises:

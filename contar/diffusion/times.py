@@ -27,7 +27,6 @@ def draw_times(
         shape: of the result; the first axis is the batch of the generators.
         law: "uniform"; "logit_normal", the sigmoid of a normal number; or "cosine", as a diffusion
             with a cosine schedule has them, 1 - 1 / (tan(pi u / 2) + 1) for a uniform u.
-        logit: mean and deviation of that normal number.
 
     Raises:
         ValueError: an unknown law, or a `logit` that is no mean and deviation.

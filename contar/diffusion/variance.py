@@ -28,8 +28,6 @@ def variance_bound(
         x_t: the same at their timesteps.
         eps: the network's prediction of the noise, which gets no gradients.
         log_variance: from -1 to 1, where the logarithm lies between its bounds.
-        index: training timesteps.
-        betas: of all training timesteps.
 
     Raises:
         ValueError: shapes that do not fit, or indices (on the CPU) that `betas` does not have.

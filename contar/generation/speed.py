@@ -28,7 +28,6 @@ def fast_changes(scheduler: Any, sets: int, *, steps: int = 3) -> dict[str, Any]
         scheduler: what the model is sampled with otherwise, as in `load_scheduler`: the solver
             takes from it what the noise is.
         sets: that a frame is otherwise predicted in.
-        steps: of the solver.
 
     Raises:
         ValueError: what `load_scheduler` refuses; a learned variance, which no such solver reads;

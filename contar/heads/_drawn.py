@@ -14,14 +14,8 @@ from contar.heads.protocol import Noise
 class GuidedSteps:
     """The predictions of one draw, which a solver asks for in the order of its timesteps.
 
-    Args:
-        network: predicts.
-        cond: [b, n, cond_dim].
-        uncond: likewise, where guidance acts.
-        guidance: constant.
-        timesteps: of the solver.
-        seen: what the network is given for each of them.
-        for_solver: makes what the solver goes by, of a prediction, its tokens and the timestep.
+    For each of these the network is given another number, `seen`; `for_solver` makes what the
+    solver goes by, of a prediction, its tokens and the timestep.
     """
 
     def __init__(

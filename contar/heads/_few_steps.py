@@ -25,7 +25,6 @@ class FewStepHead(nn.Module, ABC):
     Args:
         steps: of a draw.
         time_scale: factor of the times that the network is given.
-        network: what a `DiffusionMLP` takes.
     """
 
     def __init__(

@@ -13,20 +13,11 @@ from contar.diffusion.config import read_config
 
 @dataclass(frozen=True)
 class LearnedNoise:
-    """A scheduler's noise as a network learns it.
-
-    Args:
-        scheduler: config of a diffusers scheduler.
-        prediction: what the network of a flow predicts; None is what the config says.
-        timesteps: what those that the network is given count, "noise" or "signal".
+    """A scheduler's noise as a network learns it; what is given is as in `DiffusionHead`.
 
     Attributes:
         process: of the scheduler, with the network's own prediction and timesteps.
         flows: whether the scheduler is a flow's.
-
-    Raises:
-        ValueError: a scheduler that `NoiseProcess` refuses, or one of no flow beside a prediction
-            or timesteps of one.
     """
 
     scheduler: SchedulerConfig

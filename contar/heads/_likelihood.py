@@ -31,19 +31,16 @@ def flow_log_density(
     by steps of Runge and Kutta's fourth order.
 
     Args:
-        head: whose tokens they are.
+        head: whose tokens x are.
         x: tokens.
         cond: their conditions.
         velocity: dx/dt from (x, cond, t), both [m, ...], where t is 0 at tokens and 1 at noise.
         like: a weight of the head.
-        steps: of the solver, each of four velocities.
-        probes: directions by which the divergence is estimated (Hutchinson's; Grathwohl et al.
-            2018, arXiv 1810.01367); 0 computes it, by one backward pass for each value of a token.
-        generator: of the directions.
+        steps: as in `DiffusionHead.log_density`, as is what follows; the estimate is Hutchinson's
+            (Grathwohl et al. 2018, arXiv 1810.01367).
+        probes: likewise.
+        generator: likewise.
         first: t of the tokens.
-
-    Raises:
-        ValueError: what does not fit.
     """
     check_tensor("x", x, (..., head.token_dim), "[..., token_dim]")
     shape = (*x.shape[:-1], head.cond_dim)

@@ -67,7 +67,6 @@ class DiffusionMLP(nn.Module):
         eps: of the norms that are modulated.
         gated: the blocks' MLPs are gated, as SwiGLU.
         hidden: width within the blocks' MLPs, the network's own if None.
-        bias: whether the linear layers have one.
         time_norm: of the embedded timestep, as in `ScalarEmbedding`.
         fused: torch's layer norm in one kernel, as in `AdaptiveLayerNorm`.
 

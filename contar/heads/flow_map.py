@@ -43,12 +43,10 @@ class FlowMapHead(FewStepHead):
         weighting: width of the MLP that learns the logarithm w(s, t) of a loss's weight: a loss l
             becomes l exp(w) - w, which is least where exp(-w) is its mean; 0 leaves it as it is.
             It begins as 0 in all its layers, as in Pocket TTS, so that only the last bias learns:
-            one weight for all. With a weight for each two times, that of the jumps grew without
-            end on a density of two values, and the head became a constant.
+            one weight for all.
         through_target: whether a jump also learns to end where the flow's velocity suits it (the
             paper's target is a constant).
         time_scale: factor of the times that the network is given.
-        network: what a `DiffusionMLP` takes.
 
     Raises:
         ValueError: a number outside its range.

@@ -33,16 +33,12 @@ class MeanFlowHead(FewStepHead):
     Args:
         steps: of a draw.
         spans: share of training samples with r < t; the others learn v.
-        uniform: share of the pairs of times that are drawn evenly; the others are the sigmoid of a
-            normal number of mean -0.4 and deviation 1, as in the paper (0), of which one in a
-            hundred is above 0.9, where a draw starts.
-        power: of the weight 1 / (mean squared error + 0.001)^power. 0 learns the density. The
-            paper's 1 leaves fewer draws between modes in one step, but modes' shares are wrong in
-            any number of steps, and tokens that are easy, such as blank ones, get nearly all of
-            the weight: images have an error of all their values, tokens each their own.
-        time_scale: factor of the times that the network is given. A slope is learned along them, so
-            their embedding has to be smooth: of 20 and 100 a short training makes far less.
-        network: what a `DiffusionMLP` takes.
+        uniform: share of the pairs of times that are drawn evenly (the paper's is 0); the others
+            are the sigmoid of a normal number of mean -0.4 and deviation 1.
+        power: of the weight 1 / (mean squared error + 0.001)^power; 0 learns the density. What the
+            paper's 1 does to tokens: docs/heads.md.
+        time_scale: factor of the times that the network is given, along which a slope is learned,
+            so that their embedding has to be smooth.
 
     Raises:
         ValueError: a number outside its range.

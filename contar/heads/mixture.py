@@ -27,11 +27,8 @@ class MixtureHead(nn.Module):
     Args:
         components: Gaussians.
         width: of the network; 0 is one linear layer, as in GIVT.
-        least: deviation that a component has at least. Values that are always the same, or of few
-            steps, have no density: the likelihood grows without end as deviations shrink onto them,
-            and nothing else is learned. It is to be about the step between values (2/16 of pixels
-            in 16 steps, from -1 to 1) or a noise that does not show; latents that vary everywhere
-            need none.
+        least: deviation that a component has at least: about the step between values that have
+            few, whose likelihood would grow without end (docs/heads.md).
         candidates: of a guided draw.
 
     Raises:

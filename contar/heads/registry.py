@@ -73,7 +73,6 @@ def register_head(name: str, make: Make) -> None:
     """Let configs name a head of one's own.
 
     Args:
-        name: that no head has yet.
         make: from (token_dim, cond_dim, **sizes) to the head.
 
     Raises:

@@ -78,7 +78,6 @@ def mask_by_order(order: Int[Tensor, "b n"], visible: Int[Tensor, " b"]) -> Trai
     """Return the mask under which the first `visible` tokens of each order are seen.
 
     Args:
-        order: [b, n] permutations.
         visible: [b], how many tokens each sample shows, from 0 to n - 1.
 
     Raises:
@@ -103,11 +102,7 @@ def _mask_by_order(order: Tensor, visible: Tensor) -> TrainingMask:
 
 
 def full_mask(batch: int, tokens: int, *, device: torch.device | str = "cpu") -> TrainingMask:
-    """Return the mask that hides everything.
-
-    Raises:
-        ValueError: a size below 1.
-    """
+    """Return the mask that hides everything; a ValueError for a size below 1."""
     check_batch(batch, tokens, device)
     hidden = torch.ones(batch, tokens, dtype=torch.bool, device=device)
     return TrainingMask(hidden, hidden[:, :0].long())
@@ -134,8 +129,6 @@ def truncated_normal_mask(
 
     Args:
         batch: samples (NOVA: each frame of each sample is one).
-        low: least hidden share.
-        high: largest hidden share.
         mean: of the distribution before it is cut.
         std: of the distribution before it is cut, above 0.
         ratio: one share for the whole "batch", as in the papers, or one for each "sample".

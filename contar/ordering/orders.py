@@ -30,11 +30,7 @@ def random_order(
 def raster_order(
     batch: int, tokens: int, *, device: torch.device | str = "cpu"
 ) -> Int[Tensor, "b n"]:
-    """Return the reading order, row by row, for each sample.
-
-    Raises:
-        ValueError: a size below 1.
-    """
+    """Return the reading order, row by row, for each sample; a ValueError for a size below 1."""
     check_batch(batch, tokens, device)
     return torch.arange(tokens, device=device).expand(batch, -1)
 

@@ -27,7 +27,6 @@ def set_sizes(
     """Return the size of each set; they are positive and add up to `tokens`.
 
     Args:
-        tokens: to predict.
         sets: asked for, at most `tokens`.
         curve: how the hidden share falls from 1 to 0 over the sets. "cosine": cos(pi r / 2), a few
             tokens first and many at the end (MaskGIT, arXiv 2202.04200, section 3.3); "linear":
