@@ -3,7 +3,7 @@
 Source of the rule: Deng et al. 2024 (arXiv 2412.14169), section 3.2, block-wise causal masking.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
@@ -49,20 +49,15 @@ def flex_mask(layout: BlockLayout, device: torch.device | str = "cpu") -> BlockM
     check_total("layout", layout.queries, layout.keys)
     block = _block_of_key(layout, device)
     query = block[layout.keys - layout.queries :]
-    # Rules are lambdas: FlexAttention traces them, which checks of shapes do not bear.
-    if layout.window is None:
-        return _block_mask(layout, device, lambda b, h, q, kv: block[kv] <= query[q])
     window, pinned = layout.window, layout.pinned
-    return _block_mask(
-        layout,
-        device,
-        lambda b, h, q, kv: (
+    # Rules are lambdas: FlexAttention traces them, which checks of shapes do not bear.
+    rule = (
+        (lambda b, h, q, kv: block[kv] <= query[q])
+        if window is None
+        else lambda b, h, q, kv: (
             (block[kv] <= query[q]) & ((query[q] - block[kv] < window) | (block[kv] < pinned))
-        ),
+        )
     )
-
-
-def _block_mask(layout: BlockLayout, device: torch.device | str, rule: Any) -> BlockMask:
     sizes = (layout.queries, layout.keys)
     return create_block_mask(rule, None, None, *sizes, device=str(device))
 

@@ -11,7 +11,7 @@ from contar._random import Dropout
 from contar._typing import Bool, Float, Int, Tensor
 from contar.attention import KVCache, Positions, TokenCache, as_it_was, check_backend
 from contar.backbones.block import Block, run_blocks, take
-from contar.backbones.spatial_memory import SpatialMemory, check_memory
+from contar.backbones.spatial_memory import SpatialMemory, check_memory, fitting
 
 
 class SpatialTower(nn.Module):
@@ -76,7 +76,10 @@ class SpatialTower(nn.Module):
         """
         check_size("tokens", tokens)
         count = tokens + check_size("prefix", prefix, 0)
-        return SpatialMemory.allocate(self.halves, batch, count, like=self.norm.weight)
+        where: Any = {"device": self.norm.weight.device, "dtype": self.norm.weight.dtype}
+        of_encoder, of_decoder = fitting(self.halves, batch)
+        encoder = KVCache(**of_encoder, capacity=count, **where)
+        return SpatialMemory(encoder, TokenCache(**of_decoder, tokens=count, **where))
 
     def forward(
         self,

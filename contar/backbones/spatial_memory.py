@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -32,23 +31,6 @@ class SpatialMemory:
     decoder: TokenCache
     seen: int = 0
     _before: int | None = field(default=None, init=False, repr=False, compare=False)
-
-    @classmethod
-    def allocate(cls, halves: Halves, batch: int, tokens: int, *, like: Tensor) -> "SpatialMemory":
-        """Return an empty memory, of the dtype and on the device of a weight `like`.
-
-        Args:
-            halves: (depth, width, heads) of encoder and decoder.
-            batch: samples.
-            tokens: what comes before them included.
-            like: of the tower.
-        """
-        of_encoder, of_decoder = _fitting(halves, batch)
-        where: Any = {"device": like.device, "dtype": like.dtype}
-        return cls(
-            KVCache(**of_encoder, capacity=tokens, **where),
-            TokenCache(**of_decoder, tokens=tokens, **where),
-        )
 
     @property
     def batch(self) -> int:
@@ -98,6 +80,14 @@ class SpatialMemory:
         return new, ids
 
 
+def fitting(halves: Halves, batch: int) -> list[dict[str, int]]:
+    """Return what the caches of encoder and decoder are to fit."""
+    return [
+        {"layers": max(1, depth), "batch": batch, "heads": heads, "width": width // heads}
+        for depth, width, heads in halves
+    ]
+
+
 def check_memory(
     memory: object,
     halves: Halves,
@@ -113,7 +103,7 @@ def check_memory(
     """
     check_instance("memory", memory, SpatialMemory)
     assert isinstance(memory, SpatialMemory)
-    of_encoder, of_decoder = _fitting(halves, len(visible_ids))
+    of_encoder, of_decoder = fitting(halves, len(visible_ids))
     ours = (memory.encoder.fits, memory.decoder.fits)
     asked = (of_encoder, {**of_decoder, "tokens": tokens})
     if ours != asked:
@@ -132,10 +122,3 @@ def check_memory(
         raise bad(
             "query_ids", "some that are visible", "hidden positions, with a memory that is filled"
         )
-
-
-def _fitting(halves: Halves, batch: int) -> list[dict[str, int]]:
-    return [
-        {"layers": max(1, depth), "batch": batch, "heads": heads, "width": width // heads}
-        for depth, width, heads in halves
-    ]

@@ -85,11 +85,8 @@ class Guidance:
 
     def check_constant(self) -> None:
         """Raise a ValueError for a guidance that changes from set to set."""
-        for name, value, constant in (
-            ("start", self.start, None),
-            ("interval", self.interval, (0, 1)),
-        ):
-            if value != constant:
+        for name, constant in (("start", None), ("interval", (0, 1))):
+            if (value := getattr(self, name)) != constant:
                 raise bad(f"guidance.{name}", value, f"{constant}: take guidance.at(share done)")
 
     def applies(self, timestep: float) -> bool:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from contar._defaults import fixed_defaults
 from contar._errors import bad, check_size, check_text
 from contar._typing import Float, Tensor
+
+logger = logging.getLogger("contar")
 
 
 @torch.no_grad()
@@ -41,21 +44,19 @@ def encode_texts(
     for i, tokens in zip(rows, ids, strict=True):
         if len(tokens) > length:
             begin = texts[i] if len(texts[i]) <= 100 else texts[i][:100] + "…"
-            logging.getLogger("contar").warning(
-                "cut to %d of its %d tokens: %r", length, len(tokens), begin
-            )
+            logger.warning("cut to %d of its %d tokens: %r", length, len(tokens), begin)
     ids = [tokenizer(texts[i], truncation=True, max_length=length).input_ids for i in rows]
-    longest = max(map(len, ids))
-    if not longest:
+    if not any(ids):
         return states
     padding = tokenizer.pad_token_id or 0  # never seen: it is masked
     with fixed_defaults():
-        padded = torch.tensor([[*tokens, *[padding] * (longest - len(tokens))] for tokens in ids])
-        lengths = torch.tensor([len(tokens) for tokens in ids])
-        mask = (torch.arange(longest) < lengths[:, None]).long()
-        hidden = body(padded.to(body.device), attention_mask=mask.to(body.device)).last_hidden_state
-    for i, row, count in zip(rows, hidden, lengths.tolist(), strict=True):
-        states[i] = row[:count]
+        numbers = [torch.tensor(tokens, dtype=torch.int64) for tokens in ids]
+        padded = pad_sequence(numbers, batch_first=True, padding_value=padding).to(body.device)
+        ones = [torch.ones_like(tokens) for tokens in numbers]
+        mask = pad_sequence(ones, batch_first=True).to(body.device)
+        hidden = body(padded, attention_mask=mask).last_hidden_state
+    for i, row, tokens in zip(rows, hidden, ids, strict=True):
+        states[i] = row[: len(tokens)]
     return states
 
 

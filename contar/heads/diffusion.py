@@ -127,15 +127,8 @@ class DiffusionHead(nn.Module):
         """The noise of its scheduler, as the network learns it."""
         return self.learning.process
 
-    def with_scheduler(
-        self, scheduler: SchedulerConfig, *, flow_shift: float | None = None
-    ) -> "DiffusionHead":
+    def with_scheduler(self, scheduler: SchedulerConfig) -> "DiffusionHead":
         """Return a head of the same network that learns and draws by another scheduler.
-
-        Args:
-            scheduler: config of a diffusers scheduler.
-            flow_shift: of the timesteps of a flow that it draws with, as in
-                `SamplerTable.from_config`.
 
         Raises:
             ValueError: a scheduler that `NoiseProcess` refuses, or of another kind of variance;
@@ -143,15 +136,16 @@ class DiffusionHead(nn.Module):
         """
         other = copy(self)
         other.learning = other._learns(replace(self.learning, scheduler=scheduler))
-        return other.with_solver(scheduler, flow_shift=flow_shift)
+        return other.with_solver(scheduler)
 
     def with_solver(
         self, scheduler: SchedulerConfig, *, flow_shift: float | None = None
     ) -> "DiffusionHead":
-        """Return a head of the same network that draws by another scheduler; as `with_scheduler`.
+        """Return a head of the same network that draws by another scheduler.
 
         A solver that the noise process could not learn by, as those of higher order, will do. It
-        has to be of the kind by which the head has learned, a flow's or a diffusion's.
+        has to be of the kind by which the head has learned, a flow's or a diffusion's. `flow_shift`
+        is as in `SamplerTable.from_config`.
 
         Raises:
             ValueError: another scheduler than a flow's for a head with options of a flow
