@@ -1,4 +1,4 @@
-"""torch's defaults, set aside: what contar makes does not depend on them."""
+"""What others have set, set aside: torch's defaults, progress bars of transformers."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,3 +20,17 @@ def fixed_defaults(device: torch.device | str = "cpu") -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Have transformers show no progress bar, which counts what nobody asked; then as before."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

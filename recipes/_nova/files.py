@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from contar._building import TooLargeError, build_for
-from contar._defaults import fixed_defaults
+from contar._defaults import fixed_defaults, without_bars
 from contar._errors import FLOATS, bad, check_choice, check_count, check_instance
 from contar._files import (
     WEIGHTS,
@@ -23,7 +23,6 @@ from contar._files import (
     read_json,
     read_weights,
 )
-from contar._quiet import without_bars
 from contar._saving import written_beside
 from contar.conditioning import text_package
 from contar.cpu import speed_up

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from contar._defaults import without_bars
 from contar._errors import keep_plain
-from contar._quiet import without_bars
 from contar._random import seeded_weights
 from contar.conditioning import text_package
 from recipes import nova
