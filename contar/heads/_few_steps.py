@@ -1,7 +1,7 @@
 """What the heads of few steps share: two times of a flow, and equal steps between them."""
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +16,10 @@ from contar._typing import Float, Tensor
 from contar.conditioning import Guidance, ScalarEmbedding
 from contar.heads._likelihood import flow_log_density
 from contar.heads.diffusion_mlp import DiffusionMLP
-from contar.heads.protocol import Noise, check_plain, check_sample
+from contar.heads.protocol import Noise, TokenHead, check_plain, check_sample
 
 
-class FewStepHead(nn.Module, ABC):
+class FewStepHead(nn.Module, TokenHead):
     """A `DiffusionMLP` of the mean velocity of a flow between two times.
 
     Args:

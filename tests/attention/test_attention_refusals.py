@@ -139,7 +139,7 @@ def test_an_xformers_bias_has_no_pinned_blocks_beside_a_window(refuses):
         ("sizes", "1.5", {"sizes": (1.5,)}),
         ("sizes", "nan", {"sizes": (NAN,)}),
         ("sizes", "True", {"sizes": (True,)}),
-        ("sizes", "'a'", {"sizes": "ab"}),
+        ("sizes", "'ab'", {"sizes": "ab"}),
         ("window", "0", {"window": 0}),
         ("window", "-2", {"window": -2}),
         ("window", "1.0", {"window": 1.0}),
