@@ -54,7 +54,6 @@ SIZES: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
     ("width", AdaptiveLayerNorm, {}),
     ("outputs", AdaptiveLayerNorm, {"width": 4}),
     ("width", ScalarEmbedding, {}),
-    ("frequencies", ScalarEmbedding, {"width": 4}),
     ("width", MotionTokens, {}),
     ("width", FrameTimes, {"base": 1}),
     ("width", ScaleShiftAdapter, {}),

@@ -103,13 +103,11 @@ def attend(
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
     for name, x in (("q", q), ("k", k), ("v", v)):
-        check_tensor(name, x, [None] * 4, "[b, s, n, k]")
+        check_tensor(name, x, [None] * 4, "[b, s, n, k]", like=None if x is q else q)
     if k.shape != v.shape:
         raise bad("v", tuple(v.shape), f"the shape of k, {tuple(k.shape)}")
     if (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
         raise bad("q", tuple(q.shape), f"[b, s, any, k] as in k {tuple(k.shape)}")
-    for name, x in (("k", k), ("v", v)):
-        check_tensor(name, x, k.shape, "[b, s, kv, k]", like=q)
     lengths = (q.shape[2], k.shape[2])
     if isinstance(mask, Tensor):
         fits = mask.ndim <= 4 and all(

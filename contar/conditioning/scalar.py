@@ -10,6 +10,8 @@ from contar._layers import in_single, weight_of
 from contar._typing import Float, Tensor
 from contar.attention._angles import waves
 
+_WAVES = 256  # width of the sinusoid
+
 
 class ScalarEmbedding(nn.Module):
     """A sinusoid of a number through two linear layers with SiLU between.
@@ -21,34 +23,31 @@ class ScalarEmbedding(nn.Module):
             (Phonon), "deviation" by its standard deviation, uncentred (Pocket TTS); None is none.
 
     Raises:
-        ValueError: a width below 1, an odd number of frequencies, or an unknown norm.
+        ValueError: a width below 1, or an unknown norm.
     """
 
     def __init__(
         self,
         width: int,
         *,
-        frequencies: int = 256,
         cosine_first: bool = False,
         bias: bool = True,
         norm: Literal["rms", "deviation"] | None = None,
     ) -> None:
         super().__init__()
         check_size("width", width, 2 if norm == "deviation" else 1)
-        if check_size("frequencies", frequencies) % 2:
-            raise bad("frequencies", frequencies, "an even number")
         check_instance("cosine_first", cosine_first, bool)
         check_instance("bias", bias, bool)
         check_choice("norm", norm, (None, "rms", "deviation"))
-        self.frequencies, self.cosine_first, self.norm = frequencies, cosine_first, norm
-        self.fc1 = nn.Linear(frequencies, width, bias)
+        self.cosine_first, self.norm = cosine_first, norm
+        self.fc1 = nn.Linear(_WAVES, width, bias)
         self.act = nn.SiLU()
         self.fc2 = nn.Linear(width, width, bias)
         self.weight = None if norm is None else nn.Parameter(torch.ones(width))
 
     def forward(self, values: Float[Tensor, "*m"]) -> Float[Tensor, "*m d"]:
         """Embed float32 numbers [...] as [..., width]."""
-        x = waves(values, self.frequencies, self.cosine_first).to(weight_of(self.fc1).dtype)
+        x = waves(values, _WAVES, self.cosine_first).to(weight_of(self.fc1).dtype)
         x = self.fc2(self.act(self.fc1(x)))
         if self.weight is None:
             return x

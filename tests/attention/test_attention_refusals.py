@@ -68,12 +68,6 @@ def test_attend_refuses_what_does_not_fit(argument, came, changes, refuses):
         attend(**{**good, **changes})
 
 
-def test_attend_refuses_gradients_that_a_backend_does_not_have(refuses):
-    q = torch.zeros(1, 1, 3, 4, requires_grad=True)
-    with refuses("backend", "'flex'"):
-        attend(q, q, q, mask=LAYOUT, backend="flex")
-
-
 @pytest.mark.parametrize("backend", ["flash", "", None, 3, []])
 def test_an_unknown_backend_is_refused_with_the_list(backend, refuses):
     with refuses("backend", repr(backend), "plain", "sdpa", "flex", "xformers"):
@@ -316,11 +310,3 @@ def test_a_rotary_table_refuses_what_does_not_fit(argument, came, changes, refus
 def test_a_rotation_refuses_a_table_of_other_tokens(argument, came, x, table, refuses):
     with refuses(argument, came):
         rotate(x, table)
-
-
-def test_a_block_mask_is_refused_for_another_length_or_backend(refuses):
-    q = torch.zeros(1, 1, 3, 4)
-    with refuses("mask", "(5, 5)"):
-        attend(q, q, q, mask=flex_mask(BlockLayout((2, 3))))
-    with refuses("mask", "BlockMask", "'sdpa'"):
-        attend(q, q, q, mask=flex_mask(LAYOUT), backend="sdpa")

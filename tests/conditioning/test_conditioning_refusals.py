@@ -31,7 +31,6 @@ TEXT = {"text_width": 4, "width": 8, "length": 3, "rows": 5}
         ("width", lambda width: FrameTimes(width, base=4)),
         ("base", lambda base: FrameTimes(8, base=base)),
         ("outputs", lambda outputs: AdaptiveLayerNorm(8, outputs=outputs)),
-        ("frequencies", lambda frequencies: ScalarEmbedding(8, frequencies=frequencies)),
         ("frames", FrameTimes(8, base=4)),
         ("batch", TextProjection(**TEXT).empty),
         *((name, lambda size, name=name: TextProjection(**{**TEXT, name: size})) for name in TEXT),
@@ -63,11 +62,6 @@ def test_frame_times_refuse_other_numbers_and_laws(argument, came, changes, refu
 def test_an_adapter_refuses_a_rank_that_is_none(rank, refuses):
     with refuses("rank", repr(rank)):
         ScaleShiftAdapter(8, rank=rank)
-
-
-def test_an_odd_number_of_frequencies_is_refused(refuses):
-    with refuses("frequencies", "7"):
-        ScalarEmbedding(8, frequencies=7)
 
 
 def test_one_output_of_an_adaptive_norm_is_too_few(refuses):

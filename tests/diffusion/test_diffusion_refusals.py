@@ -232,11 +232,6 @@ def test_sampling_refuses_what_does_not_fit(argument, came, changes, refuses):
         run(table, **changes)
 
 
-def test_a_temperature_without_noise_is_refused(refuses):
-    with refuses("temperature", "0.9"):
-        run(SamplerTable.from_config(FLOW, 2), temperature=0.9)
-
-
 @pytest.mark.parametrize(
     ("argument", "came", "changes"),
     [

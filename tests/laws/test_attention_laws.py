@@ -1,6 +1,5 @@
 """The laws of attention: one definition of who sees whom, and all that has to agree with it."""
 
-import doctest
 import importlib.util
 import itertools
 import math
@@ -400,12 +399,6 @@ def test_why_unavailable_is_none_exactly_for_what_runs_here() -> None:
                 attend(q, q, q, backend=backend)
 
 
-def test_an_unknown_backend_is_refused_with_the_known_ones(refuses: Refuses) -> None:
-    q = torch.ones(1, 1, 2, 4)
-    with refuses("backend", "'flash'", "'plain', 'sdpa', 'flex', 'xformers'"):
-        attend(q, q, q, backend="flash")  # type: ignore[arg-type]
-
-
 def test_an_explicit_backend_refuses_a_mask_it_cannot_honour(refuses: Refuses) -> None:
     layout = BlockLayout((2, 1))
     inputs = draw_qkv(layout, 0, torch.float32)
@@ -791,14 +784,6 @@ def test_zero_coordinates_turn_nothing(seed: int, sections: tuple[int, int, int]
     assert torch.equal(rotate(x, table), x)  # cos 0 and sin 0 are exact
 
 
-@pytest.mark.parametrize("sections", [(2, 2, 2), (1, 3, 4), (3, 3, 2)])
-def test_sections_that_are_odd_or_do_not_add_up_are_refused(
-    refuses: Refuses, sections: tuple[int, int, int]
-) -> None:
-    with refuses("sections", "8"):
-        rotary_table(torch.zeros(1, 3), 8, sections=sections)
-
-
 # --- Sine-cosine embeddings ----------------------------------------------------------------------
 
 sides = st.integers(1, 12)
@@ -896,10 +881,3 @@ def test_behind_a_prefix_the_prefix_is_not_turned_and_the_rest_as_before(
 def test_positions_that_turn_nothing_are_the_same_behind_a_prefix() -> None:
     positions = Positions(add=torch.ones(2, 4))
     assert positions.shifted(3) is positions
-
-
-@pytest.mark.parametrize("module", ["attending", "masks"])
-def test_the_examples_in_the_docstrings_run(module: str) -> None:
-    result = doctest.testmod(sys.modules[f"contar.attention.{module}"])
-    assert result.attempted
-    assert not result.failed

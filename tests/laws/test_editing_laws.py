@@ -261,17 +261,6 @@ def test_the_ends_of_a_mix_of_classes_are_the_classes() -> None:
 # --- orders and schedules ---
 
 
-@given(seed=seeds, tokens=st.integers(1, 40), share=st.floats(0, 1))
-def test_kept_positions_come_first_and_either_part_keeps_its_order(
-    seed: int, tokens: int, share: float
-) -> None:
-    order = random_order(2, tokens, generator=generator(seed))
-    keep = torch.rand(tokens, generator=generator(seed)) < share
-    for found, before in zip(kept_first(order, keep).tolist(), order.tolist(), strict=True):
-        kept = [place for place in before if keep[place]]
-        assert found == kept + [place for place in before if not keep[place]]
-
-
 @given(seed=seeds, given_tokens=st.integers(0, 10), sizes=st.lists(st.integers(1, 9), min_size=1))
 def test_a_schedule_predicts_each_position_once_but_those_given(
     seed: int, given_tokens: int, sizes: list[int]

@@ -1,11 +1,9 @@
 """The laws of ordering: orders, set sizes, schedules and training masks."""
 
 import dataclasses
-import doctest
 import itertools
 import math
 import random
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, get_args
@@ -231,30 +229,6 @@ def test_linear_sizes_are_the_odd_numbers_where_those_fit(sets: int, times: int)
     assert sizes == tuple(times * (2 * k - 1) for k in range(1, sets + 1))
 
 
-def test_the_example_in_the_docstring_of_set_sizes_runs() -> None:
-    assert set_sizes(24, 4) == (2, 5, 8, 9)
-    result = doctest.testmod(sys.modules["contar.ordering.sizes"])
-    assert result.attempted
-    assert not result.failed
-
-
-@pytest.mark.parametrize(
-    ("argument", "change"),
-    [
-        ("tokens", {"tokens": 0}),
-        ("sets", {"sets": 0}),
-        ("sets", {"sets": 9}),
-        ("curve", {"curve": "sine"}),
-        ("rounding", {"rounding": "up"}),
-    ],
-)
-def test_set_sizes_refuses_what_it_cannot_honour(
-    refuses: Refuses, argument: str, change: dict[str, Any]
-) -> None:
-    with refuses(argument, repr(change[argument])):
-        set_sizes(**{"tokens": 8, "sets": 4, **change})
-
-
 # --- The schedule --------------------------------------------------------------------------------
 
 
@@ -268,17 +242,6 @@ def schedule_arguments(draw: st.DrawFn) -> tuple[int, int, int, tuple[int, ...]]
 def make_schedule(arguments: tuple[int, int, int, tuple[int, ...]]) -> SetSchedule:
     batch, tokens, seed, sizes = arguments
     return SetSchedule(random_order(batch, tokens, generator=generator(seed)), sizes)
-
-
-@given(schedule_arguments())
-def test_each_token_is_predicted_exactly_once(
-    arguments: tuple[int, int, int, tuple[int, ...]],
-) -> None:
-    batch, tokens, _, _ = arguments
-    predicted = torch.zeros(batch, tokens, dtype=torch.int64)
-    for step in make_schedule(arguments):
-        predicted.scatter_add_(1, step.current, torch.ones_like(step.current))
-    assert bool((predicted == 1).all())
 
 
 @given(schedule_arguments())
@@ -328,22 +291,6 @@ def test_a_step_cannot_be_changed(field: str) -> None:
 def test_a_schedule_has_no_step_beyond_its_sets(index: int) -> None:
     with pytest.raises(IndexError):
         make_schedule((2, 4, 0, (1, 3)))[index]
-
-
-@pytest.mark.parametrize("sizes", [(1, 2), (1, 4), (0, 4), (5, -1), ()])
-def test_a_schedule_refuses_sizes_that_are_not_positive_or_do_not_add_up(
-    refuses: Refuses, sizes: tuple[int, ...]
-) -> None:
-    with refuses("sizes"):
-        SetSchedule(raster_order(2, 4), sizes)
-
-
-@pytest.mark.parametrize("row", [[0, 1, 2, 2], [0, 1, 2, 4], [-1, 0, 1, 2]])
-def test_a_schedule_refuses_an_order_that_is_no_permutation(
-    refuses: Refuses, row: list[int]
-) -> None:
-    with refuses("order", "repeated or missing"):
-        SetSchedule(torch.tensor([[3, 2, 1, 0], row]), (1, 3))
 
 
 # --- Training masks ------------------------------------------------------------------------------
@@ -569,27 +516,6 @@ def test_low_and_high_of_one_hide_everything() -> None:
     assert torch.equal(mask.hidden, full_mask(2, 5).hidden)
 
 
-@pytest.mark.parametrize(
-    ("argument", "change"),
-    [
-        ("batch", {"batch": 0}),
-        ("tokens", {"tokens": 0}),
-        ("low", {"low": -0.1}),
-        ("high", {"high": 0.6}),
-        ("high", {"high": 1.1}),
-        ("mean", {"mean": math.nan}),
-        ("std", {"std": 0.0}),
-        ("ratio", {"ratio": "frame"}),
-        ("rounding", {"rounding": "up"}),
-    ],
-)
-def test_truncated_normal_mask_refuses_what_it_cannot_honour(
-    refuses: Refuses, argument: str, change: dict[str, Any]
-) -> None:
-    with refuses(argument, repr(change[argument])):
-        truncated_normal_mask(**{"batch": 2, "tokens": 8, **change})
-
-
 # --- Randomness ----------------------------------------------------------------------------------
 
 
@@ -614,14 +540,6 @@ def test_the_global_random_state_is_untouched(
     full_mask(2, tokens)
     raster_order(2, tokens)
     assert states() == before
-
-
-@pytest.mark.parametrize("draw", [random_order, truncated_normal_mask])
-def test_as_many_generators_as_samples_are_required(
-    refuses: Refuses, draw: Callable[..., object]
-) -> None:
-    with refuses("generator", "2", "3"):
-        draw(3, 4, generator=[generator(0), generator(1)])
 
 
 @pytest.mark.parametrize("draw", [random_order, truncated_normal_mask])

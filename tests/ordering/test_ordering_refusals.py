@@ -112,6 +112,7 @@ def test_a_cpu_generator_works_for_another_device(make):
         ("std", "inf", {"std": INF}),
         ("ratio", "'token'", {"ratio": "token"}),
         ("ratio", "None", {"ratio": None}),
+        ("rounding", "'up'", {"rounding": "up"}),
     ],
 )
 def test_a_training_mask_refuses_numbers_outside_their_range(argument, came, changes, refuses):
