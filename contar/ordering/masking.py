@@ -150,7 +150,8 @@ def truncated_normal_mask(
     generator = check_generator(generator, batch, device)
     u = uniform(batch, 1, generator=generator).squeeze(1)
     u = u if ratio == "sample" else u[:1].expand(batch)
-    visible = (1 - _truncated_normal(u, low, high, mean, std)) * tokens
+    shares = _truncated_normal(u, low, high, mean, std)
+    visible = (1 - shares) * tokens
     visible = visible.round() if rounding == "nearest" else visible.floor()
     visible = visible.clamp(max=tokens - 1).long()
     order = random_order(batch, tokens, generator=generator, device=device)
