@@ -7,7 +7,7 @@ import torch
 from heads import HEADS, Given, make
 
 from contar.conditioning import Guidance
-from contar.heads import TokenHead
+from contar.heads import TokenHead, make_head
 
 VALUES, COND = 3, 6
 kinds = pytest.mark.parametrize("kind", HEADS)
@@ -264,14 +264,8 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
     ],
 )
 def test_sizes_outside_their_range_are_refused(kind, argument, sizes, refuses):
-    from contar.heads import EnergyHead, FlowMapHead, MeanFlowHead, MixtureHead
-
-    classes: dict[str, Any] = {
-        "mixture": MixtureHead, "energy": EnergyHead, "mean_flow": MeanFlowHead,
-        "flow_map": FlowMapHead,
-    }  # fmt: skip
     with refuses(argument):
-        classes[kind](VALUES, COND, **sizes)
+        make_head({"name": kind, **sizes}, VALUES, COND)
 
 
 @pytest.mark.parametrize("truncation", [0.0, 400.0])
