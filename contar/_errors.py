@@ -167,7 +167,8 @@ def check_grid(name: str, value: object, axes: str = "(height, width)") -> tuple
     """
     if not _listed(value) or len(value) != axes.count(",") + 1:  # type: ignore[arg-type]
         raise bad(name, value, axes)
-    return tuple(check_size(name, size) for size in value)  # type: ignore[union-attr]
+    check_sizes(name, value, "axis")
+    return tuple(map(operator.index, value))  # type: ignore[arg-type]
 
 
 def check_device(name: str, value: object) -> None:
