@@ -205,9 +205,9 @@ def make_cache(
     return Cache(out)
 
 
-def _encoded(clips: Iterable[Clip], pipe: nova.NovaPipeline, **options: int) -> Iterator[Sample]:
+def _encoded(clips: Iterable[Clip], pipe: nova.NovaPipeline, batch: int = 32) -> Iterator[Sample]:
     parts = (VAETokenizer(pipe.vae), pipe.tokenizer, pipe.text_encoder)
-    return encode_clips(clips, *parts, length=pipe.transformer.sizes.text_length, **options)
+    return encode_clips(clips, *parts, length=pipe.transformer.sizes.text_length, batch=batch)
 
 
 def train_tokenizer(recipe: TokenizerRecipe, out: Path, *, resume: bool = False) -> Path:

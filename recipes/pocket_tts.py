@@ -10,6 +10,7 @@ one in one step, and a linear layer says whether the speech is over.
 """
 
 import inspect
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,14 +21,14 @@ from contar._errors import bad, check_instance, check_number, check_size
 from contar._random import Generators, check_generator
 from contar._typing import Float, Tensor
 from contar.attention import check_backend
-from contar.heads import Noise, TokenHead
+from contar.conditioning import Guidance
+from contar.heads import Noise, TokenHead, check_plan
 from recipes._pocket_tts.call import (
-    Call,
+    Prompts,
     SpeechPlan,
     Text,
     check_latents,
     check_list,
-    read_call,
     read_prompts,
 )
 from recipes._pocket_tts.config import PRESETS, PocketTTSConfig, official_head
@@ -131,31 +132,46 @@ def stream(
         ValueError: an argument that does not fit the model or the others.
     """
     plan = SpeechPlan() if plan is None else plan
-    return _draw(read_call(model, texts, plan, voices, noise, backend))
+    check_instance("model", model, PocketTTS)
+    check_instance("plan", plan, SpeechPlan)
+    prompts = read_prompts(model, texts, voices)
+    device, batch = model.device, len(texts)
+    check_backend(backend, device)
+    check_plan(model.head, Guidance(), math.sqrt(plan.temperature), plan.steps, "plan.steps")
+    tail = plan.tail if isinstance(plan.tail, tuple) else (plan.tail,) * batch
+    if len(tail) != batch:
+        raise bad("plan.tail", plan.tail, f"one number, or one for each of {batch} texts")
+    if not isinstance(noise, Noise):
+        noise = Noise(check_generator(noise, batch, device, "noise"), device)
+    return _draw(model, plan, prompts, torch.tensor(tail, device=device), noise, backend)
 
 
-def _draw(call: Call) -> Iterator[SpeechFrame]:
+def _draw(
+    model: PocketTTS, plan: SpeechPlan, prompts: Prompts, tail: Tensor, noise: Noise, backend: Any
+) -> Iterator[SpeechFrame]:
     """Yield latents until every sample has ended."""
-    model, plan = call.model, call.plan
-    draws: Any = {"temperature": call.temperature, "noise": call.noise, "steps": plan.steps}
+    frames, temperature = plan.frames, math.sqrt(plan.temperature)
+    if frames is None:
+        frames = math.ceil((max(map(len, prompts.texts)) / 3 + 2) * model.sizes.rate)
+    draws: Any = {"temperature": temperature, "noise": noise, "steps": plan.steps}
     with torch.no_grad():  # around each part, not the yields, which run in the caller's mode
-        x, pads = model.sequences(call.texts, call.voices)
+        x, pads = model.sequences(prompts.texts, prompts.voices)
         prompt = x.shape[1]
-        rope, padding = model.places(prompt + call.frames, pads)
-        cache = model.tower.allocate_cache(len(x), prompt + call.frames)
-    left = torch.full_like(call.tail, -1)  # latents to come of a sample that ends; -1 goes on
+        rope, padding = model.places(prompt + frames, pads)
+        cache = model.tower.allocate_cache(len(x), prompt + frames)
+    left = torch.full_like(tail, -1)  # latents to come of a sample that ends; -1 goes on
     alive = left < 0
-    for seen in range(prompt, prompt + call.frames):
+    for seen in range(prompt, prompt + frames):
         with torch.no_grad():
             mask = None if padding is None else padding[:, :seen]
-            options: Any = {"padding_mask": mask, "cache": cache, "backend": call.backend}
+            options: Any = {"padding_mask": mask, "cache": cache, "backend": backend}
             z = model(x, rope=rope[:, :seen], **options)[:, -1:]
             latent = model.head.sample(z, **draws)[:, 0]
             end, codec = model.end(z)[:, 0, 0].float(), model.denormalize(latent)
             x = model.embed(latent)[:, None]
         yield SpeechFrame(codec.masked_fill(~alive[:, None], 0), alive, end)
         ends = (end > plan.threshold) & (left < 0) & (seen - prompt >= plan.least)
-        left = torch.where(ends, call.tail, left)
+        left = torch.where(ends, tail, left)
         alive = alive & (left != 0)
         left = left - (left > 0).long()
         if not alive.any():
@@ -194,8 +210,8 @@ def training_losses(
         ValueError: an argument that does not fit the model or the others.
     """
     check_instance("model", model, PocketTTS)
-    read, sounds = read_prompts(model, texts, voices)
-    check_list("latents", latents, len(read))
+    prompts = read_prompts(model, texts, voices)
+    check_list("latents", latents, len(texts))
     for i, x in enumerate(latents):
         check_latents(f"latents[{i}]", x, model)
     check_size("repeats", repeats)
@@ -204,7 +220,7 @@ def training_losses(
     draws = check_generator(generator, 1, model.device)
     given = _head_options(model.head, head_options)
     clean = [model.normalize(x.to(model.device)) for x in latents]
-    x, pads = model.sequences(read, sounds, clean)
+    x, pads = model.sequences(prompts.texts, prompts.voices, clean)
     rope, padding = model.places(x.shape[1], pads)
     options: Any = {"padding_mask": padding, "checkpoint": checkpoint, "backend": backend}
     z = model(x, rope=rope, **options)

@@ -1,26 +1,20 @@
 """What a generation and a training step are given: checked once, with what None means filled in."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from contar._errors import (
     bad,
     check_finite,
-    check_instance,
     check_number,
     check_size,
     check_tensor,
     keep_plain,
 )
-from contar._random import Generators, check_generator
 from contar._typing import Float, Int, Tensor
-from contar.attention import check_backend
-from contar.conditioning import Guidance
-from contar.heads import Noise, check_plan
 from recipes._pocket_tts.network import PocketTTS
 
 Text = Int[Tensor, " _"] | Sequence[int]
@@ -64,53 +58,15 @@ class SpeechPlan:
             check_size("tail", tail, 0)
 
 
-@dataclass(frozen=True)
-class Call:
-    """What a generation is asked for."""
+class Prompts(NamedTuple):
+    """What is to be said, and by whom, as tensors on the model's device."""
 
-    model: PocketTTS
     texts: list[Int[Tensor, " _"]]
     voices: list[Float[Tensor, "_ c"] | None]
-    plan: SpeechPlan
-    frames: int
-    temperature: float  # of the head
-    tail: Int[Tensor, " b"]
-    noise: Noise
-    backend: Any
 
 
-def read_call(
-    model: PocketTTS,
-    texts: Sequence[Text],
-    plan: SpeechPlan,
-    voices: Sequence[Float[Tensor, "_ c"] | None] | None,
-    noise: Noise | Generators | None,
-    backend: Any,
-) -> Call:
-    """Return what `pocket_tts.stream` is asked for; its errors are raised here."""
-    check_instance("model", model, PocketTTS)
-    check_instance("plan", plan, SpeechPlan)
-    texts, voices = read_prompts(model, texts, voices)
-    device, batch = model.device, len(texts)
-    check_backend(backend, device)
-    temperature = math.sqrt(plan.temperature)
-    check_plan(model.head, Guidance(), temperature, plan.steps, "plan.steps")
-    tail = plan.tail if isinstance(plan.tail, tuple) else (plan.tail,) * batch
-    if len(tail) != batch:
-        raise bad("plan.tail", plan.tail, f"one number, or one for each of {batch} texts")
-    frames = plan.frames
-    if frames is None:
-        frames = math.ceil((max(map(len, texts)) / 3 + 2) * model.sizes.rate)
-    if not isinstance(noise, Noise):
-        noise = Noise(check_generator(noise, batch, device, "noise"), device)
-    tails = torch.tensor(tail, device=device)
-    return Call(model, texts, voices, plan, frames, temperature, tails, noise, backend)
-
-
-def read_prompts(
-    model: PocketTTS, texts: Any, voices: Any
-) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "_ c"] | None]]:
-    """Return texts and voices as tensors on the model's device.
+def read_prompts(model: PocketTTS, texts: Any, voices: Any) -> Prompts:
+    """Return texts and voices, checked.
 
     Raises:
         ValueError: no texts, tokens that the model does not have, or voices that do not fit.
@@ -129,13 +85,12 @@ def read_prompts(
         if not len(tokens):
             raise bad(f"texts[{i}]", "none", "at least one token")
         read.append(tokens.to(model.device))
-    if voices is None:
-        return read, [None] * len(read)
+    voices = [None] * len(read) if voices is None else voices
     check_list("voices", voices, len(read))
     for i, voice in enumerate(voices):
         if voice is not None:
             check_latents(f"voices[{i}]", voice, model)
-    return read, [None if voice is None else voice.to(model.device) for voice in voices]
+    return Prompts(read, [None if voice is None else voice.to(model.device) for voice in voices])
 
 
 def check_list(name: str, values: Any, count: int) -> None:

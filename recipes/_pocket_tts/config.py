@@ -133,10 +133,9 @@ class PocketTTSConfig:
         h = _filled(where, given, _HEAD_DEFAULTS)
         rope = {} if c["rope_parameters"] is None else c["rope_parameters"]
         check_instance("config['rope_parameters']", rope, Mapping)
-        for key in _SIZES:
-            check_size(f"config[{key!r}]", c[key])
-        for key in _HEAD_SIZES:
-            check_size(f"{where}[{key!r}]", h[key])
+        for name, sizes, keys in (("config", c, _SIZES), (where, h, _HEAD_SIZES)):
+            for key in keys:
+                check_size(f"{name}[{key!r}]", sizes[key])
         heads, width = c["num_attention_heads"], c["hidden_size"]
         only = {
             "num_key_value_heads": (None, heads), "head_dim": (None, width // heads),

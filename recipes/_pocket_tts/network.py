@@ -55,11 +55,7 @@ class PocketTTS(Headed):
         self.head: Any = choose_head(head, c.head, c.token_dim, width)
         self.register_buffer("mean", torch.zeros(c.token_dim))
         self.register_buffer("std", torch.ones(c.token_dim))
-        self._draw_weights()
-
-    def _draw_weights(self) -> None:
-        parts = [self.text, self.voice, self.latent, self.end, *self.tower.modules()]
-        for module in parts:
+        for module in (self.text, self.voice, self.latent, self.end, *self.tower.modules()):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=_STD)
         nn.init.zeros_(self.end.bias)

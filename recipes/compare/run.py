@@ -99,9 +99,7 @@ class Comparison:
 def compare(comparison: Comparison, out: Path) -> list[Run]:
     """Train and judge all; return the runs. A folder with runs is gone on with.
 
-    Args:
-        comparison: what, and at which budget.
-        out: folder for `runs.json`, `table.md`, `compare.png` and a sheet for each run.
+    In `out` it writes `runs.json`, `table.md`, `compare.png` and a sheet for each run.
 
     Raises:
         ValueError: a folder of another comparison, one with a table or plot of its own, one in
@@ -174,9 +172,8 @@ def _run(name: str, seed: int, c: Comparison, task: Task, judge: DigitJudge, out
     save_sheet(task.sheet(made), out / f"{name}-{seed}.png", least=28)
     figures = task.judged(made, judge)
     gigaflops = counter.get_total_flops() / 1e9
-    return Run(
-        name, seed, steps, False, parameters, minutes, seconds, gigaflops, figures, means
-    )  # fmt: skip
+    told = (name, seed, steps, False, parameters, minutes, seconds, gigaflops)
+    return Run(*told, figures, means)
 
 
 def _train(model: nn.Module, name: str, seed: int, c: Comparison, task: Task) -> list[float]:

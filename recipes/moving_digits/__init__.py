@@ -1,10 +1,9 @@
 """Moving digits: a text-to-video model of handwriting, its data, its judges and its training."""
 
 from recipes.moving_digits.data.bouncing import BouncingDigits
-from recipes.moving_digits.data.captions import DIRECTIONS, caption
+from recipes.moving_digits.data.captions import DIRECTIONS, caption, left_open
 from recipes.moving_digits.data.handwriting import Digits, Split, load_digits
 from recipes.moving_digits.data.moving import FRAMES, SPEEDS, MovingDigit, MovingDigits, render
-from recipes.moving_digits.data.words import left_open
 from recipes.moving_digits.evaluation.abilities import TASKS, Abilities, real
 from recipes.moving_digits.evaluation.drift import measure_drift, ways_of
 from recipes.moving_digits.evaluation.figures import FIGURES, load_report

@@ -19,10 +19,9 @@ SMALL = Canvas(GRID, 3**2, 10)  # 12 x 12, each the mean of four, without the ma
 
 
 class DigitPixels:
-    """Batches of digits by step, and how well generated ones are recognised.
+    """Batches of digits by step on `CANVAS`, or on `SMALL` in tokens of few values.
 
-    Args:
-        canvas: `CANVAS`, or `SMALL` for tokens of few values.
+    And how well generated ones are recognised.
     """
 
     def __init__(self, canvas: Canvas = CANVAS) -> None:
@@ -68,9 +67,7 @@ class DigitPixels:
     def judged(self, made: Float[Tensor, "b n c"], judge: DigitJudge) -> dict[str, float]:
         """Return the share of digits that are recognised, and the distance from real test digits.
 
-        Args:
-            made: tokens of `asked(0, b)`.
-            judge: of digits.
+        The tokens are those of `asked(0, b)`.
         """
         frames = self.frames(made)
         others = self.frames(self.tokens(load_digits("test").pictures))

@@ -93,7 +93,7 @@ def render(
 
     Args:
         picture: the digit.
-        direction: one of `captions.DIRECTIONS`, or None.
+        direction: one of `DIRECTIONS`, or None.
         speed: pixels a frame, along the line.
         start: (y, x) pixels from the middle, of the first frame.
 

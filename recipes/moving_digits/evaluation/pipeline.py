@@ -24,11 +24,9 @@ from recipes.moving_digits.model import LONGER, OVERLAP, build
 
 
 def abilities_of(pipe: nova.NovaPipeline, **settings: Any) -> Abilities:
-    """Return what a pipeline is able to; clip i of a call is drawn from its seed + i alone.
+    """Return what a pipeline of moving digits is able to, called with `settings`.
 
-    Args:
-        pipe: of moving digits.
-        settings: of every call.
+    Clip i of a call is drawn from its seed + i alone.
     """
     pipe.set_progress_bar_config(disable=True)
 
@@ -95,6 +93,10 @@ def evaluate_pipeline(
         sets = pipe.config["defaults"]["num_inference_steps"]
         scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
         settings["plan_changes"] = fast_changes(scheduler, sets)
+    try:
+        reader = Reader()
+    except ImportError:  # the extra `eval`
+        reader = None
     models = {
         "model": abilities_of(pipe, **settings),
         "real clips": real(asked, seed=seed, longer=longer),
@@ -102,7 +104,7 @@ def evaluate_pipeline(
     }
     scores = {
         name: evaluate(
-            abilities, asked, judge, reader=_reader(), reference=reference, seed=seed,
+            abilities, asked, judge, reader=reader, reference=reference, seed=seed,
             notes={"model": name, "fast": fast}, progress=True,
         )
         for name, abilities in models.items()
@@ -110,10 +112,3 @@ def evaluate_pipeline(
     report = Report(scores, FIGURES)
     report.save(out)
     return report
-
-
-def _reader() -> Reader | None:
-    try:
-        return Reader()
-    except ImportError:  # the extra `eval`
-        return None

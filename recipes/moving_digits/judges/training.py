@@ -101,13 +101,11 @@ def distort(
     canvas = functional.pad(pictures.float()[:, None] / 255, [8] * 4)
     side = canvas.shape[-1]
     angle, slant = draw(-0.22, 0.22), draw(-0.15, 0.15)
-    turn = torch.stack(
-        [angle.cos(), slant - angle.sin(), angle.sin() + slant, angle.cos()], dim=1
-    ).view(count, 2, 2)
+    rows = [angle.cos(), slant - angle.sin(), angle.sin() + slant, angle.cos()]
+    turn = torch.stack(rows, dim=1).view(count, 2, 2)
     scale, shift = draw(0.87, 1.15, 1, 2), draw(-1, 1, 2, 1) * 2 / side
-    grid = functional.affine_grid(
-        torch.cat([turn * scale, shift], dim=2), list(canvas.shape), align_corners=False
-    )
+    matrix = torch.cat([turn * scale, shift], dim=2)
+    grid = functional.affine_grid(matrix, list(canvas.shape), align_corners=False)
     canvas = functional.grid_sample(canvas, grid, align_corners=False)
     binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
     blurred = functional.conv2d(canvas, (binomial[:, None] * binomial)[None, None], padding=1)

@@ -23,16 +23,11 @@ _SHOWN, _BESIDE, _SEED = 40, 20, 7
 def glance(
     pipe: nova.NovaPipeline, judge: DigitJudge, out: Path, *, count: int = 100
 ) -> dict[str, Any]:
-    """Generate videos of validation captions; write `glance.json` and sheets; return the figures.
+    """Generate `count` videos of validation captions, and the like of three times their length.
 
-    Clips of three times the trained length are made in chunks, each from the last frames of the
-    one before. Of each clip a sheet shows the first frame, two on the way and the last four.
-
-    Args:
-        pipe: of moving digits.
-        judge: of digits.
-        out: folder, made if it is not there.
-        count: videos.
+    These are made in chunks, each from the last frames of the one before. The figures are returned
+    and written to `out`, as `glance.json`, beside sheets: of each clip the first frame, two on the
+    way and the last four.
     """
     out.mkdir(parents=True, exist_ok=True)
     digits = BouncingDigits("validation", count, seed=_SEED)

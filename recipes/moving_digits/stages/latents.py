@@ -78,7 +78,7 @@ def digits_latents(
     Args:
         digits: the clips.
         vae: tokenizer of pixels.
-        words: tokenizer of texts.
+        words: tokenizer of texts, for their encoder.
         encoder: of texts.
         out: folder, made if it is not there.
         scores: of `scored`, asked only where the clips are encoded.

@@ -128,16 +128,12 @@ def smoke() -> MovingDigitsRecipe:
     small = NetworkSizes(32, 2, 1, 1, 1, 1, 32)
     return MovingDigitsRecipe(
         vae=VaeStage(widths=(8, 16, 16), absolute=0.05, bright=4.0, run=quick),
-        clips=16,
-        network=small,
         images=NovaStage(quick),
         video=NovaStage(
             replace(quick, precision="bf16"), context_noise=(0.0, 0.3), frames=5, later=0.5
         ),
-        diffusion_steps=5,
-        looked=4,
-        judged=4,
-    )
+        network=small, clips=16, diffusion_steps=5, looked=4, judged=4,
+    )  # fmt: skip
 
 
 def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
