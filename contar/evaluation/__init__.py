@@ -1,12 +1,6 @@
 """Is what came out good? Distances, figures with their intervals, reports, suites of prompts."""
 
-from contar.evaluation.distances import (
-    frechet_distance,
-    psnr,
-    require_torchmetrics,
-    spearman,
-    ssim,
-)
+from contar.evaluation.distances import frechet_distance, psnr, require_torchmetrics, ssim
 from contar.evaluation.figures import Figure, Scores, mean, rank_correlation, share
 from contar.evaluation.report import Report
 from contar.evaluation.segments import DriftReport, cut_segments, drift
@@ -55,7 +49,6 @@ __all__ = [
     "score_table",
     "seed_of",
     "share",
-    "spearman",
     "ssim",
     "units_left",
 ]

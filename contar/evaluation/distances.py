@@ -1,6 +1,5 @@
-"""How far generated frames and clips are from real ones: distances and correlations of sets."""
+"""How far generated frames and clips are from real ones: distances of sets."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from einops import rearrange
 from torch import nn
 
 from contar._defaults import fixed_defaults
-from contar._errors import bad, check_number
+from contar._errors import bad
 from contar._typing import Tensor, UInt8
 from contar.media import check_pixels
 
@@ -102,24 +101,3 @@ def ssim(a: UInt8[Tensor, "n h w 3"], b: UInt8[Tensor, "n h w 3"]) -> float:
     if min(a.shape[1:3]) < 11:
         raise bad("a", tuple(a.shape), "height and width of at least 11")
     return _compared("StructuralSimilarityIndexMeasure", a, b)
-
-
-@fixed_defaults()
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return Spearman's rank correlation in [-1, 1]; equal values share their mean rank.
-
-    Raises:
-        ValueError: other than two lists of as many finite numbers, at least 2, or one whose
-            numbers are all equal: they have no order to compare.
-        ImportError: torchmetrics is not installed.
-    """
-    values = []
-    for name, numbers in (("a", a), ("b", b)):
-        listed = [check_number(name, number) for number in numbers]
-        if len(set(listed)) < 2:
-            raise bad(name, listed, "at least 2 different numbers")
-        values.append(torch.tensor(listed, dtype=torch.float64))
-    if len(a) != len(b):
-        raise bad("b", f"{len(b)} numbers", f"{len(a)}, as many as a")
-    value = require_torchmetrics().functional.regression.spearman_corrcoef(*values)
-    return float(torch.as_tensor(value))

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from contar._errors import bad, check_count
-from contar.evaluation.distances import spearman
+import torch
+
+from contar._defaults import fixed_defaults
+from contar._errors import bad, check_count, check_number
+from contar.evaluation.distances import require_torchmetrics
 
 _Z = 1.959964  # of the normal distribution's middle 95%
 
@@ -27,6 +30,15 @@ class Figure:
     count: int
     low: float | None = None
     high: float | None = None
+
+    def text(self, form: str = "{:.3f}", *, scale: float = 1.0, interval: bool = True) -> str:
+        """Return it as text, `scale` times, with its interval if there is one; "–" for no value."""
+        if self.value is None:
+            return "–"
+        text = form.format(scale * self.value)
+        if not interval or self.low is None or self.high is None:
+            return text
+        return f"{text} ({form.format(scale * self.low)} to {form.format(scale * self.high)})"
 
 
 @dataclass(frozen=True)
@@ -71,24 +83,34 @@ def mean(values: Sequence[float]) -> Figure:
     return Figure(middle, len(values), middle - reach, middle + reach)
 
 
+@fixed_defaults()
 def rank_correlation(asked: Sequence[float], measured: Sequence[float]) -> Figure:
     """Return Spearman's correlation with an approximate 95% interval, from 4 pairs on.
 
-    There is no value where either list holds one number only, over and over.
+    Equal values share their mean rank. There is no value where either list holds one number only,
+    over and over.
 
     Raises:
         ValueError: lists of other lengths, or numbers that are not finite.
+        ImportError: torchmetrics is not installed.
 
     Source: Bonett and Wright, "Sample Size Requirements for Estimating Pearson, Kendall and
     Spearman Correlations", 2000: Fisher's transform with variance (1 + r²/2) / (n - 3).
     """
-    if len(set(asked)) < 2 or len(set(measured)) < 2:
-        return Figure(None, len(asked))
-    value = max(-1.0, min(1.0, spearman(asked, measured)))
-    if len(asked) < 4:
-        return Figure(value, len(asked))
+    count = len(asked)
+    if len(measured) != count:
+        raise bad("measured", f"{len(measured)} numbers", f"{count}, as many as asked")
+    pairs = {"asked": asked, "measured": measured}
+    lists = [[check_number(name, x) for x in numbers] for name, numbers in pairs.items()]
+    if any(len(set(numbers)) < 2 for numbers in lists):
+        return Figure(None, count)
+    ranked = (torch.tensor(numbers, dtype=torch.float64) for numbers in lists)
+    found = require_torchmetrics().functional.regression.spearman_corrcoef(*ranked)
+    value = max(-1.0, min(1.0, float(torch.as_tensor(found))))
+    if count < 4:
+        return Figure(value, count)
     if abs(value) > 1 - 1e-5:  # Fisher's transform of 1 is infinite
-        return Figure(value, len(asked), value, value)
-    reach = _Z * math.sqrt((1 + value**2 / 2) / (len(asked) - 3))
+        return Figure(value, count, value, value)
+    reach = _Z * math.sqrt((1 + value**2 / 2) / (count - 3))
     low, high = (math.tanh(math.atanh(value) + sign * reach) for sign in (-1, 1))
-    return Figure(value, len(asked), low, high)
+    return Figure(value, count, low, high)

@@ -13,6 +13,7 @@ from contar.evaluation._chart import draw
 from contar.evaluation.figures import Figure, Scores
 
 Titles = Mapping[str, tuple[str, str]]
+_FORMS = {"share": (100, "{:.1f}%"), "dB": (1, "{:.1f} dB")}  # by a figure's kind
 JSON, CLIPS, PICTURE = "scores.json", "clips.jsonl", "scores.png"
 
 
@@ -49,7 +50,9 @@ class Report:
         lines = ["| figure | " + " | ".join(self.rows) + " |", "|---" * (len(self.rows) + 1) + "|"]
         for name in self.names():
             title, kind = self.titles[name]
-            cells = [_written(row.figures.get(name), kind) for row in self.rows.values()]
+            scale, form = _FORMS.get(kind, (1, "{:.3f}"))
+            found = [row.figures.get(name, Figure(None, 0)) for row in self.rows.values()]
+            cells = [figure.text(form, scale=scale) for figure in found]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
@@ -124,14 +127,3 @@ class Report:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value  # JSON has lists alone
-
-
-def _written(figure: Figure | None, kind: str) -> str:
-    """Return a figure as text with its interval, shares in percent."""
-    if figure is None or figure.value is None:
-        return "–"
-    scale, form = {"share": (100, "{:.1f}%"), "dB": (1, "{:.1f} dB")}.get(kind, (1, "{:.3f}"))
-    text = form.format(scale * figure.value)
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} ({form.format(scale * figure.low)} to {form.format(scale * figure.high)})"

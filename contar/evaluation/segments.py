@@ -127,8 +127,9 @@ class DriftReport:
             for way, by_length in self.rows.items():
                 for count, figures in sorted(by_length.items()):
                     *values, change = figures.get(name, [Figure(None, 0)] * (count + 1))
-                    cells = [_written(value) for value in values] + [""] * (most - count)
-                    cells.append(_written(change, signed=True) if count > 1 else "")
+                    cells = [value.text(interval=False) for value in values]
+                    cells += [""] * (most - count)
+                    cells.append(change.text("{:+.3f}") if count > 1 else "")
                     lines.append("| " + " | ".join([way, str(count), *cells]) + " |")
             parts.append("\n".join(lines) + "\n")
         return "\n".join(parts)
@@ -194,12 +195,3 @@ class DriftReport:
         canvas.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)))
         canvas.savefig(path, format="png")
         return path
-
-
-def _written(figure: Figure, *, signed: bool = False) -> str:
-    if figure.value is None:
-        return "–"
-    if not signed:
-        return f"{figure.value:.3f}"
-    known = figure.low is not None
-    return f"{figure.value:+.3f}" + f" ({figure.low:+.3f} to {figure.high:+.3f})" * known

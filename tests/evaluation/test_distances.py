@@ -1,15 +1,13 @@
-"""Distances and correlations: known values, and order where there is no known value."""
+"""Distances: known values, and order where there is no known value."""
 
 import math
 
 import pytest
 import torch
 from frechet import noisy, oracle
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from contar.evaluation import frechet_distance, psnr, spearman, ssim
+from contar.evaluation import frechet_distance, psnr, ssim
 
 
 class Mean(nn.Module):
@@ -75,35 +73,6 @@ def test_ssim_falls_with_noise_and_is_the_mean_over_frames():
     assert values == sorted(values, reverse=True)
     many = torch.cat([frames] * 20)
     assert ssim(many, noisy(many, 20)) == pytest.approx(values[2], abs=0.01)
-
-
-@given(st.permutations(range(8)))
-def test_spearman_of_orders_without_ties_is_that_of_the_textbook(order):
-    squares = sum((place - rank) ** 2 for place, rank in enumerate(order))
-    expected = 1 - 6 * squares / (8 * 63)
-    # torchmetrics adds 1e-6 to the divisor.
-    assert spearman(range(8), order) == pytest.approx(expected, abs=1e-5)
-    # Only the order counts.
-    assert spearman([math.exp(i) for i in range(8)], order) == pytest.approx(expected, abs=1e-5)
-
-
-def test_equal_values_share_their_mean_rank():
-    # Ranks 1, 2.5, 2.5, 4 against 1 to 4: covariance 4.5, variances 4.5 and 5.
-    assert spearman([0, 1, 1, 2], [1, 2, 3, 4]) == pytest.approx(math.sqrt(0.9), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "a", "b"),
-    [
-        ("a", [1.0], [1.0]),
-        ("a", [2.0, 2.0], [1.0, 2.0]),
-        ("b", [1.0, 2.0], [1.0, math.nan]),
-        ("b", [1.0, 2.0], [1.0, 2.0, 3.0]),
-    ],
-)
-def test_numbers_without_an_order_are_refused(name, a, b, refuses):
-    with refuses(name):
-        spearman(a, b)
 
 
 def test_sets_without_a_covariance_or_a_counterpart_are_refused(refuses):

@@ -57,6 +57,27 @@ def test_19_of_20_intervals_hold_the_true_rank_correlation():
     assert held / 300 == pytest.approx(0.95, abs=0.04)
 
 
+@given(st.permutations(range(8)))
+def test_the_rank_correlation_of_orders_without_ties_is_that_of_the_textbook(order):
+    squares = sum((place - rank) ** 2 for place, rank in enumerate(order))
+    expected = 1 - 6 * squares / (8 * 63)
+    # torchmetrics adds 1e-6 to the divisor; only the order counts.
+    for asked in (range(8), [math.exp(i) for i in range(8)]):
+        assert rank_correlation(asked, order).value == pytest.approx(expected, abs=1e-5)
+
+
+def test_equal_values_share_their_mean_rank():
+    # Ranks 1, 2.5, 2.5, 4 against 1 to 4: covariance 4.5, variances 4.5 and 5.
+    found = rank_correlation([0, 1, 1, 2], [1, 2, 3, 4]).value
+    assert found == pytest.approx(math.sqrt(0.9), abs=1e-5)
+
+
+@pytest.mark.parametrize("measured", [[1.0, math.nan], [1.0, 2.0, 3.0], [1.0, "2"]])
+def test_numbers_that_make_no_pairs_are_refused(measured, refuses):
+    with refuses("measured"):
+        rank_correlation([1.0, 2.0], measured)
+
+
 def test_numbers_that_are_all_equal_have_no_correlation():
     assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).value is None
     assert rank_correlation([], []).value is None

@@ -49,16 +49,15 @@ def dpg_bench(path: Path) -> Suite:
 
     Source: TencentQQGYLab/ELLA, dpg_bench/compute_dpg_bench.py; 1,065 prompts.
     """
-    if not path.is_dir():
+    files = sorted(path.glob("*.txt")) if path.is_dir() else []
+    if not files:
         raise bad("prompts", str(path), "DPG-Bench's folder of text files")
     units = []
-    for file in sorted(path.glob("*.txt")):
+    for file in files:
         if "." in file.stem:
             raise bad(file.name, file.stem, "a name without dots, at which the evaluator cuts it")
         prompt = _prompt(_text(file).strip(), file.name)
         units.append(Unit(prompt, (0, 1, 2, 3), (f"{file.stem}.png",), prompt))
-    if not units:
-        raise bad("prompts", str(path), "a folder of text files")
     return Suite("dpg-bench", "picture", tuple(units))
 
 
@@ -71,25 +70,21 @@ def t2i_compbench(path: Path) -> Suite:
     Source: Karine-Huang/T2I-CompBench, BLIPvqa_eval, UniDet_eval, CLIPScore_eval, 3_in_1_eval; 300
     prompts a category.
     """
-    files = [path]
-    if path.is_dir():
-        files = [path / f"{name}_val.txt" for name in _CATEGORIES]
-        files = [file for file in files if file.is_file()]
-        if not files:
-            raise bad("prompts", str(path), f"a folder with one of {_CATEGORIES}, each …_val.txt")
+    within = (path / f"{name}_val.txt" for name in _CATEGORIES)
+    files = [file for file in within if file.is_file()] if path.is_dir() else [path]
+    if not files:
+        raise bad("prompts", str(path), f"a folder with one of {_CATEGORIES}, each …_val.txt")
     units = []
     for file in files:
         category = file.stem.removesuffix("_val")
         check_choice("prompts", category, _CATEGORIES)
-        count = 0
-        for place, line in _lines(file):
+        for index, (place, line) in enumerate(_lines(file)):
             prompt = _named(line.split("\t")[0], place)
             if "_" in prompt:
                 raise bad(place, prompt, 'no "_", at which the evaluator ends the prompt')
             for number in range(10):
-                name = f"{category}/samples/{prompt}_{count:06d}.png"
+                name = f"{category}/samples/{prompt}_{10 * index + number:06d}.png"
                 units.append(Unit(prompt, (number,), (name,), prompt))
-                count += 1
     return Suite("t2i-compbench", "picture", tuple(units))
 
 
@@ -149,13 +144,9 @@ def prompt_list(path: Path, kind: Kind = "video", samples: int = 1) -> Suite:
 
 
 SUITES: dict[str, Callable[[Path], Suite]] = {
-    "geneval": geneval,
-    "dpg-bench": dpg_bench,
-    "t2i-compbench": t2i_compbench,
-    "vbench": vbench,
-    "vbench-2.0": vbench2,
-    "prompts": prompt_list,
-}
+    "geneval": geneval, "dpg-bench": dpg_bench, "t2i-compbench": t2i_compbench,
+    "vbench": vbench, "vbench-2.0": vbench2, "prompts": prompt_list,
+}  # fmt: skip
 _PACKAGED = {
     "vbench": ("vbench", "VBench_full_info.json"),
     "vbench-2.0": ("vbench2", "VBench2_full_info.json"),
