@@ -57,14 +57,16 @@ def _move(source: Path, target: Path) -> None:
     old = _old_weights(target, new)
     indexes = [name for name in old if ".index" in name]
     if any(name in new for name in old if "-of-" in name):
-        _remove(target, indexes)  # or shards of both sets, for a moment, would be taken for one
+        for name in indexes:  # or shards of both sets, for a moment, would be taken for one
+            (target / name).unlink(missing_ok=True)
     for file in files:
         if file.is_dir():
             _move(file, target / file.name)
         else:
             os.replace(file, target / file.name)
-    _remove(target, [name for name in indexes if name not in new])
-    _remove(target, [name for name in old if name not in new])
+    for name in (*indexes, *old):
+        if name not in new:
+            (target / name).unlink(missing_ok=True)
 
 
 def _old_weights(folder: Path, new: set[str]) -> list[str]:
@@ -98,8 +100,3 @@ def _kind(name: str) -> tuple[bool, str | None] | None:
         return None
     stem, *precisions = match.groups()
     return stem == "diffusion_pytorch_model", next(filter(None, precisions), None)
-
-
-def _remove(folder: Path, names: list[str]) -> None:
-    for name in names:
-        (folder / name).unlink(missing_ok=True)

@@ -110,14 +110,6 @@ def _pixels(clips: Clips, indices: Sequence[int], device: torch.device | str = "
     return frames_to_pixels(torch.stack([clips[index].frames for index in indices])).to(device)
 
 
-def _fingerprint(clips: Clips) -> str:
-    """Return a short name of the first and the last clip."""
-    digest = hashlib.sha256()
-    for index in (0, len(clips) - 1):
-        digest.update(clips[index].frames.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def train_vae(
     stage: VaeStage,
     clips: Clips,
@@ -150,6 +142,7 @@ def train_vae(
     def sample(objective: Any, step: int) -> None:
         _save_samples(objective.vae, held, out / f"samples-{step:06d}.png")
 
+    ends = b"".join(clips[index].frames.numpy().tobytes() for index in (0, len(clips) - 1))
     check_own(out, ("model",), out)
     saved = out / "model" / "config.json"
     measured = read_json(saved) if complete_saves(out) and saved.exists() else {}
@@ -162,7 +155,7 @@ def train_vae(
         resume=resume,
         described={
             **{name: getattr(stage, name) for name in ("widths", *_WEIGHTS)},
-            "clips": [len(clips), *clips[0].frames.shape, _fingerprint(clips)],
+            "clips": [len(clips), *clips[0].frames.shape, hashlib.sha256(ends).hexdigest()[:16]],
             "start": fingerprint(vae),
         },
         validate=[range(a, min(a + 8, len(held))) for a in range(0, len(held), 8)],

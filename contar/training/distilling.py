@@ -22,6 +22,9 @@ from contar.training.order import batch_indices
 # and to the unconditional ones, where guidance acts.
 Conditions = Callable[[Sequence[int], int | str], tuple[Tensor, Tensor | None]]
 
+# How a head draws, as far as its weights do not say it.
+_DRAWING = ("drawing", "scheduler", "straight", "prediction", "timesteps", "steps")
+
 
 def distill_head(
     student: TokenHead,
@@ -102,7 +105,7 @@ def distill_head(
         described={
             **(described or {}),
             "teacher": fingerprint(teacher),  # type: ignore[arg-type]
-            "drawing": _drawing(teacher),
+            "drawing": [str(getattr(teacher, name, None)) for name in _DRAWING],
             "guidance": asdict(guidance),
             "student_steps": steps,
             "teacher_steps": teacher_steps,
@@ -173,12 +176,6 @@ class _Lessons:
         start = torch.zeros(1, 1, self.teacher.token_dim, device=nothing.device)
         self._token(nothing, nothing, start)
         student.sample(nothing, noise=_Start(start, "student"), steps=steps)
-
-
-def _drawing(head: TokenHead) -> list[str]:
-    """Return how a head draws, as far as its weights do not say it."""
-    names = ("drawing", "scheduler", "straight", "prediction", "timesteps", "steps")
-    return [str(getattr(head, name, None)) for name in names]
 
 
 class _Alike(nn.Module):

@@ -270,8 +270,7 @@ def _aside(device: torch.device) -> AbstractContextManager[None]:
 def _check_finite(values: Mapping[str, float], step: int, amiss: int, out: Path) -> None:
     loss, norm = values["loss"], values["norm"]
     if amiss < step or not math.isfinite(loss + norm):
-        saves = complete_saves(out)
-        last = saves[-1].name if saves else "none"
+        last = next((folder.name for folder in reversed(complete_saves(out))), "none")
         got = f"{loss} with a gradient of norm {norm} at step {min(step, amiss) + 1}"
         raise bad("loss", got, f"finite numbers; the last save is {last}")
 
