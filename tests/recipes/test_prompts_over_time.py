@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,11 +40,15 @@ def seeded(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+half = settings(max_examples=settings().max_examples // 2)  # each of several generations
+
+
 def make(model: nova.Nova, prompt: Any, generator: Any, *, context: Any = None, **plan: Any):
     options = {"generator": generator, "context": context, "order": ORDER}
     return nova.generate(model, prompt, replace(PLAN, **plan), **options)
 
 
+@half
 @given(frames=st.integers(2, 6), data=st.data())
 def test_a_changed_prompt_is_one_that_was_given_the_frames_so_far(model, frames, data):
     """Recomputing: the second half is a generation of its own, by the second prompt alone."""
@@ -61,6 +65,7 @@ def test_a_changed_prompt_is_one_that_was_given_the_frames_so_far(model, frames,
     assert not torch.allclose(found[:, :, change:], unchanged[:, :, change:], atol=1e-4)
 
 
+@half
 @given(frames=st.integers(3, 8), window=st.integers(1, 3), pinned=st.integers(1, 2), data=st.data())
 def test_under_a_window_it_is_read_with_the_frames_in_sight_and_no_others(
     model, frames, window, pinned, data
@@ -93,6 +98,7 @@ def test_under_a_window_it_is_read_with_the_frames_in_sight_and_no_others(
     torch.testing.assert_close(features[change], expected, rtol=1e-4, atol=1e-5)
 
 
+@half
 @given(change=st.integers(1, 7), overlap=st.integers(1, 2))
 def test_a_chunk_is_read_under_the_prompt_of_its_first_new_frame(model, change, overlap):
     plan = {"frames": 8, "chunk": 3, "overlap": overlap}
