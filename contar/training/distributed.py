@@ -14,6 +14,7 @@ from contar._lock import locked
 
 # Variables by which accelerate would train in another way than the loop's arguments say.
 _OTHER_WAYS = ("USE_DEEPSPEED", "USE_FSDP", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+_BACKENDS = ("DYNAMO_BACKEND", "FP8_BACKEND")
 _TRUE = ("1", "true", "yes", "y", "t", "on")
 
 
@@ -31,12 +32,11 @@ def processes() -> Any:
         from accelerate import PartialState
     except ImportError as error:
         raise ImportError('accelerate is not installed (pip install "contar[train]")') from error
-    for name in (f"ACCELERATE_{way}" for way in _OTHER_WAYS):
-        if os.environ.get(name, "").strip().lower() in _TRUE:
-            raise bad(name, os.environ[name], "false, or no such variable")
-    for name in ("ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_FP8_BACKEND"):
-        if os.environ.get(name, "").strip().lower() not in ("", "no"):
-            raise bad(name, os.environ[name], "no, or no such variable")
+    for name in (*_OTHER_WAYS, *_BACKENDS):
+        value = os.environ.get(f"ACCELERATE_{name}", "")
+        word = value.strip().lower()
+        if (name in _BACKENDS and word not in ("", "no")) or word in _TRUE:
+            raise bad(f"ACCELERATE_{name}", value, "no, or no such variable")
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=12))
 
 

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def unshared(module: nn.Module) -> Callable[[nn.Module], nn.Module]:
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors that processes share out, when all of them call it; OSError if it fails."""
-    checkpoint = _checkpoint()
+    checkpoint: Any = import_module("torch.distributed.checkpoint")
     writer = checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         checkpoint.save(dict(tensors), storage_writer=writer)
@@ -116,7 +117,7 @@ def read_shards(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> dict[s
     Raises:
         ValueError: files that are damaged or not all there, or tensors of other names or shapes.
     """
-    checkpoint = _checkpoint()
+    checkpoint: Any = import_module("torch.distributed.checkpoint")
     like = {f"{part}.{name}": x for part, named in wanted.items() for name, x in named.items()}
     found: dict[str, Tensor] = {}
 
@@ -144,13 +145,6 @@ def read_shards(folder: Path, wanted: Mapping[str, Mapping[str, Any]]) -> dict[s
     except checkpoint.api.CheckpointException as error:
         raise _damaged(folder, _first(error)) from error
     return found
-
-
-def _checkpoint() -> Any:
-    """Return the module, which takes part of a second to import."""
-    from torch.distributed import checkpoint
-
-    return checkpoint
 
 
 def _damaged(folder: Path, what: object) -> ValueError:
