@@ -36,7 +36,6 @@ def cache(
         work: how it is done, of shards.
     """
     from contar._errors import bad, check_count, check_number
-    from recipes.clips import make_cache
 
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: no folder {str(folder)!r}")
@@ -56,6 +55,8 @@ def cache(
     elif out.exists():
         raise bad("out", str(out), "a folder that does not exist yet")
     else:
+        from recipes.clips import make_cache
+
         count = len(make_cache(folder, load_once(loading), out, frames=frames, fps=fps))
     print(f"{count} clips: contar train cached --cache {out} --model {model} --out RUN")
     say_failed(failed)

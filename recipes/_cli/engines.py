@@ -105,7 +105,7 @@ class Work:
             Exception: what a task raises; of Ray a ChildProcessError that names the log.
             SystemExit: Ctrl-C; it is said that the same command goes on.
         """
-        ranks = sorted({number % self.tasks for number in units})
+        ranks = {number % self.tasks for number in units}
         if not ranks:
             return True
         logs = run.absolute() / f"tasks-{self.tasks}"
@@ -123,7 +123,9 @@ class Work:
         if self.engine == "slurm":
             print(f"{len(ranks)} tasks are handed to Slurm; {later}.")
             return False
-        failed = [rank for rank in ranks if self.engine == "ray" and not marks[rank].is_file()]
+        failed = [
+            rank for rank in sorted(ranks) if self.engine == "ray" and not marks[rank].is_file()
+        ]
         if failed:  # which datatrove only counts
             log = logs / "logs" / f"task_{failed[0]:05d}.log"
             raise ChildProcessError(f"{len(failed)} of {self.tasks} tasks did not end well: {log}")
