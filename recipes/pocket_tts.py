@@ -25,6 +25,9 @@ from contar.conditioning import Guidance
 from contar.heads import Noise, TokenHead, check_plan
 from recipes._pocket_tts.call import (
     Prompts,
+    Speech,
+    SpeechFrame,
+    SpeechLosses,
     SpeechPlan,
     Text,
     check_latents,
@@ -34,7 +37,6 @@ from recipes._pocket_tts.call import (
 from recipes._pocket_tts.config import PRESETS, PocketTTSConfig, official_head
 from recipes._pocket_tts.files import from_pretrained, load_codec
 from recipes._pocket_tts.network import PocketTTS
-from recipes._pocket_tts.results import Speech, SpeechFrame, SpeechLosses
 from recipes._shared.building import build_model
 from recipes._shared.sizes import Tower
 
