@@ -31,10 +31,9 @@ from contar.tokenizers import patchify, unpatchify
 from contar.training import FrameLosses, frame_losses
 from recipes._nova.call import Call, Texts, Timeline, mix, read_call
 from recipes._nova.config import PRESETS, NovaConfig
+from recipes._nova.frames import FrameNoise, Sight
 from recipes._nova.motion import UNSET, Numbers
 from recipes._nova.network import Nova, frozen_parts
-from recipes._nova.noise import FrameNoise
-from recipes._nova.sight import Sight
 from recipes._nova.step import Step, read_step
 from recipes._shared.building import build_model
 from recipes._shared.sizes import Tower
@@ -238,12 +237,12 @@ def _draw_frame(
     call: Call, state: _State, condition: Tensor, t: int, monitor: Monitor
 ) -> Float[Tensor, "b c h w"]:
     """Return a frame, filled set by set in a random order (section 3.3)."""
-    c, plan, device = call.model.sizes, call.plan, call.model.begin.device
+    plan = call.plan
     if state.order is None:
-        options: Any = {"generator": call.generator, "device": device}
+        options: Any = {"generator": call.generator, "device": call.model.begin.device}
         state.order = plan.draw_order(call.batch, call.grid, **options)
     tokens, schedule = call.begin_frame(t, state.order)
-    steps, shape = call.steps(len(schedule)), (call.batch, c.channels, *call.latent)
+    steps = call.steps(len(schedule))
     places = [x for half in state.positions for x in (half.add, half.rope)]
     memory, temperature = None, plan.temperature_at(call.first + t)
     if call.graphs is not None:  # which other generations may have had in between
@@ -257,7 +256,7 @@ def _draw_frame(
             if step.index % plan.refresh == 0 or memory is None or memory.batch != sizes[0]:
                 memory = call.model.spatial.allocate_memory(*sizes)
         draw = partial(_draw_set, call, guidance, temperature, steps[step.index], memory)
-        noise = FrameNoise(call.generator, step, shape, c.patch, device)
+        noise = FrameNoise(call, step)
         given = (tokens, steering, step.known, step.current, *places)
         if call.graphs is None:
             drawn = draw(noise, *given)
@@ -267,7 +266,7 @@ def _draw_frame(
         tokens = fill(tokens, step.current, drawn)
         now = (call.first + t, plan.frames, step.index, step.sets)
         monitor.after(Progress(*now, tokens.clone(), step.current.clone()))
-    return unpatchify(tokens, call.grid, c.patch)
+    return unpatchify(tokens, call.grid, call.model.sizes.patch)
 
 
 def _draw_set(

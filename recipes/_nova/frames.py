@@ -1,4 +1,4 @@
-"""What the temporal tower has in sight: the frames in its cache, read under one prompt."""
+"""What a frame is drawn with: the temporal tower's sight of those before it, and noise."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +7,10 @@ import torch
 
 from contar._typing import Float, Tensor
 from contar.attention import KVCache
+from contar.backbones import take
+from contar.heads import Noise
+from contar.ordering import SetStep
+from contar.tokenizers import patches
 from recipes._nova.call import Call
 
 
@@ -53,3 +57,25 @@ class Sight:
         anchor = features[:, 0] if anew or self.anchor is None else self.anchor
         self.anchor = anchor
         return anchor, features
+
+
+class FrameNoise(Noise):
+    """Noise of whole frames, of which sets take their tokens: official seeds give their samples."""
+
+    def __init__(self, call: Call, step: SetStep) -> None:
+        super().__init__(call.generator, call.model.begin.device)
+        sizes = call.model.sizes
+        self.step, self.patch = step, sizes.patch
+        self.latent = (call.batch, sizes.channels, *call.latent)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return the tokens of the set, or, if all are asked for, the set's, then the others."""
+        step, (batch, tokens) = self.step, self.step.current.shape
+        whole = tokens + step.known.shape[1] + step.remaining.shape[1]
+        token_dim = self.latent[1] * self.patch**2
+        if shape not in ((batch, tokens, token_dim), (batch, whole, token_dim)):
+            return super().normal(*shape)
+        ids = step.current
+        if shape[1] > tokens:
+            ids = torch.cat([step.current, step.known, step.remaining], dim=1)
+        return take(patches(super().normal(*self.latent), self.patch), ids)
