@@ -14,7 +14,7 @@ from contar._errors import check_count, check_number, plain
 from contar.attention import BlockLayout
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan
-from contar.media import read_tail, read_video, save_gif, write_video
+from contar.media import read_tail, read_video, write_video
 from contar.ordering import truncated_normal_mask
 from contar.tokenizers import CausalVAE
 from contar.training import RunConfig, VaeStage
@@ -109,7 +109,6 @@ def test_a_video_is_written_and_read_at_any_kind_of_rate(tmp_path, fps):
     assert read_video(path)[1] == 8
     assert len(read_tail(path, I(2), fps=fps)) == 2
     write_video(frames, tmp_path / "a.gif", fps=fps)
-    save_gif(torch.zeros(1, 3, 2, 8, 8), tmp_path / "b.gif", fps=fps)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -4,7 +4,7 @@ from contar.media.decoding import Video, glance_video, open_video
 from contar.media.motion import motion_score
 from contar.media.picture import fit_frames, glance_image, read_image, to_rgb
 from contar.media.pixels import check_pixels, frames_to_pixels, pixels_to_frames
-from contar.media.sheet import save_gif, save_sheet, side_by_side
+from contar.media.sheet import save_sheet, side_by_side
 from contar.media.video import check_output, read_tail, read_video, write_video
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "read_image",
     "read_tail",
     "read_video",
-    "save_gif",
     "save_sheet",
     "side_by_side",
     "to_rgb",

@@ -1,4 +1,4 @@
-"""Clips as a contact sheet (PNG) and as an animation (GIF)."""
+"""Clips on one page: a contact sheet (PNG), and side by side as one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,24 +134,3 @@ def _beside(labels: Sequence[str], height: int) -> list[Words]:
         if all(words.height <= height for words in found):
             break
     return found
-
-
-def save_gif(
-    frames: Float[Tensor, "b c t h w"], path: Path | str, *, fps: float = 12.0, least: int = 64
-) -> Path:
-    """Write clips side by side as an animation that repeats; return its path.
-
-    Args:
-        frames: [b, c, t, h, w] in [0, 1], one or three channels.
-        path: of the GIF, ends in .gif.
-        fps: frames per second, above 0 and at most 50.
-        least: pixels that a frame's longer side gets at least.
-
-    Raises:
-        ValueError: another shape, values outside [0, 1], another frame rate, a path that
-            does not end in .gif, or as `write_video`.
-    """
-    if Path(path).suffix.lower() != ".gif":
-        raise bad("path", str(path), "a file that ends in .gif")
-    check_output(path, fps=fps)
-    return write_video(side_by_side(frames, least=least), path, fps=fps)

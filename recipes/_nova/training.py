@@ -15,7 +15,7 @@ from contar._typing import Bool, Float, Int, Tensor
 from contar.data import Cache
 from contar.diffusion import NoiseProcess
 from contar.heads import DiffusionHead, head_law, head_scheduler
-from contar.media import save_gif, save_sheet
+from contar.media import save_sheet, side_by_side, write_video
 from contar.ordering import TrainingMask
 from contar.tokenizers import VAETokenizer
 from contar.training import Latents, RunConfig, draw_step, fingerprint, freeze, processes, train
@@ -314,10 +314,10 @@ def train_network(
         shown.to(objective.model.device)
         shown.set_progress_bar_config(disable=True)
         frames = shown(list(prompts), generator=seeded(0, "sheet"), output_type="pt").frames
-        clips, name = frames.transpose(1, 2), f"samples-{step:06d}"
-        save_sheet(clips[:, :, ::stride], out / f"{name}.png", labels=list(prompts))
+        clips, file = frames.transpose(1, 2), out / f"samples-{step:06d}"
+        save_sheet(clips[:, :, ::stride], f"{file}.png", labels=list(prompts))
         if clips.shape[2] > 1:
-            save_gif(clips, out / f"{name}.gif", fps=pipe.config["defaults"]["fps"])
+            write_video(side_by_side(clips), f"{file}.gif", fps=pipe.config["defaults"]["fps"])
 
     trained: Any = train(
         NovaObjective(model, repeats=stage.repeats, checkpoint=stage.checkpoint),

@@ -25,6 +25,12 @@ STUMBLES = (AssertionError, OSError, ValueError, KeyError, IndexError, ZeroDivis
 Judged = set[tuple[str, str]]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder, by its place in it."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
 def judged(suite: str, folder: Path, prompts: Path, resolution: int) -> Judged:
     """Return the judged files, relative to the folder, and their prompts.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluators import FILES, judged
+from evaluators import FILES, contents, judged
 from PIL import Image
 
 from contar._lock import locked
@@ -63,14 +63,6 @@ def listed(folder: Path, count: int) -> Path:
     digits = ("zero", "one", "two", "three", "four", "five", "six")
     file.write_text("".join(f"a {digits[n % 7]} moves up, {n}\n" for n in range(count)))
     return file
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in folder.rglob("*")
-        if file.is_file()
-    }
 
 
 def made_so_far(out: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from contar.media import lettering, save_gif, save_sheet, sheet, side_by_side
+from contar.media import lettering, save_sheet, sheet, side_by_side
 
 
 def clips(count=2, channels=3, frames=3, height=8, width=6):
@@ -29,14 +29,6 @@ def test_a_sheet_holds_every_pixel_of_every_frame(tmp_path, channels):
             assert (found == wanted).all()
 
 
-def test_an_animation_has_one_picture_a_frame_at_the_asked_rate(tmp_path):
-    path = save_gif(clips(frames=5), tmp_path / "clip.gif", fps=4)
-    with Image.open(path) as gif:
-        assert getattr(gif, "n_frames", 1) == 5
-        assert gif.info["duration"] == 250
-        assert gif.size == (2 * 48, 64)  # 8 x 6 enlarged by 8, two clips side by side
-
-
 @pytest.mark.parametrize(
     "frames", [torch.zeros(1, 2, 1, 4, 4), torch.zeros(3, 4, 4), torch.full((1, 1, 1, 4, 4), 1.5),
                torch.full((1, 1, 1, 4, 4), float("nan"))]
@@ -45,7 +37,7 @@ def test_frames_of_another_shape_or_range_are_refused(tmp_path, refuses, frames)
     with refuses("frames"):
         save_sheet(frames, tmp_path / "a.png")
     with refuses("frames"):
-        save_gif(frames, tmp_path / "a.gif")
+        side_by_side(frames)
     assert not list(tmp_path.iterdir())
 
 
@@ -86,6 +78,7 @@ def test_clips_side_by_side_are_each_under_their_words():
         assert (shown[:, top : top + 64, x : x + 64] == wanted[n]).all()
         assert shown[:, y:top, x : x + 64].min() < 50
     assert (side_by_side(frames)[0] == np.concatenate(wanted[:, 0], axis=1)).all()
+    assert side_by_side(clips(frames=5)).shape == (5, 64, 2 * 48, 3)  # 8 x 6 enlarged by 8
 
 
 def drawn(text: str, width: int = 400) -> str:
@@ -130,7 +123,7 @@ def test_lines_are_as_wide_as_allowed_and_keep_every_word():
     assert drawn("") == ""
 
 
-def test_labels_and_rates_that_do_not_fit_are_refused(tmp_path, refuses):
+def test_labels_and_columns_that_do_not_fit_are_refused(tmp_path, refuses):
     with refuses("labels", "2 words"):
         save_sheet(clips(), tmp_path / "a.png", labels=["one"])
     with refuses("columns", "3 words"):
@@ -139,15 +132,6 @@ def test_labels_and_rates_that_do_not_fit_are_refused(tmp_path, refuses):
         side_by_side(clips(), labels=["one"])
     with refuses("columns"):
         side_by_side(clips(), columns=0)
-    for fps in (0, -1, float("nan"), 1000):
-        with refuses("fps"):
-            save_gif(clips(), tmp_path / "a.gif", fps=fps)
-
-
-def test_an_animation_is_a_gif_and_nothing_else(tmp_path, refuses):
-    with refuses("path", "a.mp4"):
-        save_gif(clips(), tmp_path / "a.mp4")
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_drawn_or_written_is_refused_before_it_is_drawn(
@@ -165,8 +149,6 @@ def test_what_cannot_be_drawn_or_written_is_refused_before_it_is_drawn(
         save_sheet(clips(), tmp_path / "a.xyz")
     with pytest.raises(FileNotFoundError, match="path: no folder"):
         save_sheet(clips(), tmp_path / "none" / "a.png")
-    with pytest.raises(FileNotFoundError, match="path: no folder"):
-        save_gif(clips(), tmp_path / "none" / "a.gif")
     assert not list(tmp_path.iterdir())
 
 
