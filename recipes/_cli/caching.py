@@ -48,7 +48,7 @@ def cache(
         done = _share(folder, out, loading, {"frames": frames, "fps": fps}, retry, work)
         if done is None:
             return
-        count, failed = done
+        failed, count = done
     elif retry or work != Work():
         got = f"{folder} without .tar files beside options of shards"
         raise bad("folder", got, "shards, or none of these options")
@@ -64,8 +64,8 @@ def cache(
 
 def _share(
     folder: Path, out: Path, loading: Loading, asked: dict[str, Any], retry: bool, work: Work
-) -> tuple[int, list[Any]] | None:
-    """Return how many clips a cache of shards has, and what failed; None where Slurm has it now."""
+) -> tuple[list[Any], int] | None:
+    """Return what failed, and how many clips a cache of shards has; None where Slurm has it now."""
     from contar.data import shard_files
     from contar.training import failed_clips, join_cache, plan_cache, shards_left
     from recipes.clips import clip_size, made_with
@@ -87,8 +87,7 @@ def _share(
             return None
         if left := shards_left(out):
             raise SystemExit(f"contar: {len(left)} shards are not done: without --retry it goes on")
-        failed = list(failed_clips(out))
-        return join_cache(out), failed
+        return list(failed_clips(out)), join_cache(out)
 
 
 def _encode(

@@ -69,13 +69,11 @@ def generate(
         check_output(each.file, fps=asked.fps, frames=frames, name="out")
         check_apart(each.file, prompts, image, video)
         seeded(each.seed)
-    picture = None if image is None else read_image(image, name="image")[None]
-    shown = picture
+    shown = picture = None if image is None else read_image(image, name="image")[None]
     if video is not None:
         shown, _ = read_video(video, frames=1, name="video")  # whether it is one
     asked.warn_of_light("image" if video is None else "video", shown)
-    said = [each.prompt for each in wanted]
-    asked.warn(said, shown=shown is not None, moving=frames != 1)
+    asked.warn([each.prompt for each in wanted], shown=shown is not None, moving=frames != 1)
     asked.warn([text for _, text in prompt_at], shown=True)
     pipe = asked.load()
     shape = Shape.of(pipe, frames, asked.fps)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from threading import Event, RLock
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Visitors:
     def __init__(self, most: int = 256, room: int = 2 * 2**30) -> None:
         self._most, self._room = most, room
         self._here: OrderedDict[str, Visitor] = OrderedDict()
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __len__(self) -> int:
         return len(self._here)
@@ -54,23 +54,20 @@ class Visitors:
         with self._lock:
             visitor = self._here.setdefault(name, Visitor())
             self._here.move_to_end(name)
-            self._forget_beyond(name)
+            self.make_room(name)
             return visitor
 
     def make_room(self, name: str) -> None:
-        """Forget idle ones if all hold too much, now that a tab holds more."""
+        """Forget idle ones if there are too many, or all hold too much; the tab of a name stays."""
         with self._lock:
-            self._forget_beyond(name)
-
-    def _forget_beyond(self, name: str) -> None:
-        idle = [n for n, other in self._here.items() if n != name and not other.busy]
-        held = sum(visitor.bytes for visitor in self._here.values())
-        for other in idle:
-            if len(self._here) <= self._most and held <= self._room:
-                return
-            gone = self._here.pop(other)
-            gone.stop.set()
-            held -= gone.bytes
+            idle = [n for n, other in self._here.items() if n != name and not other.busy]
+            held = sum(visitor.bytes for visitor in self._here.values())
+            for other in idle:
+                if len(self._here) <= self._most and held <= self._room:
+                    return
+                gone = self._here.pop(other)
+                gone.stop.set()
+                held -= gone.bytes
 
     def leave(self, name: str) -> None:
         """Stop what is made for a tab, and forget it."""
