@@ -19,9 +19,13 @@ class RunConfig:
         parts: into which each process cuts its share of a batch, for memory.
         shard: processes share weights, averages and the optimizer's state out among them, block by
             block, instead of holding a copy each; one process alone trains as ever.
-        learning_rate: at its height, after the warm-up; a cosine leads to 0.
+        learning_rate: at its height, after the warm-up.
+        schedule: of the rate from there on: "cosine", to 0 in the last step, or "constant", as in
+            the released configs of NOVA and MAR.
         warmup: steps.
         weight_decay: of AdamW.
+        decayed: which weights decay: "all", or "matrices" without biases and what has one
+            dimension, as in MAR's training.
         betas: of AdamW.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights; in step n, from 1, at most 1 - (n - 1)^(-2/3), so that
@@ -42,8 +46,10 @@ class RunConfig:
     parts: int = 1
     shard: bool = False
     learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = 100
     weight_decay: float = 0.02
+    decayed: Literal["all", "matrices"] = "all"
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     ema: float = 0.999
@@ -67,5 +73,7 @@ class RunConfig:
             raise bad("clip", self.clip, "above 0")
         check_number("ema", self.ema, 0, 1)
         check_choice("precision", self.precision, ("no", "bf16"))
+        check_choice("schedule", self.schedule, ("cosine", "constant"))
+        check_choice("decayed", self.decayed, ("all", "matrices"))
         if self.batch % self.parts:
             raise bad("parts", self.parts, f"a divisor of batch={self.batch}")

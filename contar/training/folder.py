@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from contar.training.log import FILES, read_log
 from contar.training.saves import STATE, load
 
 _LOG = logging.getLogger(__name__)
+# What every run's config has said from the first; later additions may be missing in old runs.
+_ADDED = {name: asdict(RunConfig())[name] for name in ("schedule", "decayed")}
+_FIRST = set(asdict(RunConfig())) - {*FREE, *_ADDED}
 
 
 def load_last(saves: Sequence[Path], **parts: Any) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def prepare_folder(
     for name in FILES:
         read_log(out / name)
     if saves:
-        _check_same(_stored(file, saves), definition)
+        _check_same({**_ADDED, **_stored(file, saves)}, definition)
     if not saves or not file.exists():
         (out / "saves").mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(definition, indent=2) + "\n")
@@ -52,7 +55,7 @@ def prepare_folder(
 def _check_new(out: Path, file: Path) -> None:
     """Refuse files by names that the run writes, unless an earlier one began there."""
     try:
-        if {field.name for field in fields(RunConfig)} - set(FREE) <= set(read_json(file)):
+        if set(read_json(file)) >= _FIRST:
             return
     except (ValueError, FileNotFoundError):
         pass

@@ -76,7 +76,8 @@ def train(
             is not finite (the step is named, the last save stays); a variable of the environment
             that asks accelerate for another way to train.
         OSError: a file that cannot be written; the last save stays.
-        ImportError: accelerate or tensorboard is not installed.
+        ImportError: accelerate or tensorboard is not installed, or timm for weights that decay
+            apart.
     """
     accelerator = _accelerator(config)
     with one_run(out):
@@ -146,7 +147,7 @@ class _Run:
                 share_out(module, config, self.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         optimizer: Any = torch.optim.AdamW(
-            self.trained,
+            _groups(objective, config),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -154,7 +155,8 @@ class _Run:
         )
         modules = {"model": self.plain, "average": self.average}
         self.parts: dict[str, Any] = {"modules": modules, "optimizer": optimizer}  # of a save
-        self.schedule: Any = get_scheduler("cosine", optimizer, config.warmup, config.steps)
+        kind = "cosine" if config.schedule == "cosine" else "constant_with_warmup"
+        self.schedule: Any = get_scheduler(kind, optimizer, config.warmup, config.steps)
         self.start = 0
         if saves:
             state = load_last(saves, **self.parts)
@@ -229,6 +231,17 @@ def _accelerator(config: RunConfig) -> Any:
         allowed = f"a multiple of {accelerator.num_processes} processes times parts={config.parts}"
         raise bad("batch", config.batch, allowed)
     return accelerator
+
+
+def _groups(objective: nn.Module, config: RunConfig) -> Any:
+    """Return the optimizer's groups of parameters: all in one, or those apart that do not decay."""
+    if config.decayed == "all":
+        return [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    try:
+        from timm.optim import param_groups_weight_decay
+    except ImportError as error:
+        raise ImportError(f'{error} (pip install "contar[train]")') from error
+    return param_groups_weight_decay(objective, config.weight_decay)
 
 
 def _move(average: nn.Module, model: nn.Module, decay: float) -> None:

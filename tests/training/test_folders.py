@@ -470,6 +470,7 @@ def test_a_run_goes_on_with_other_parts_and_other_intervals(changes, out, finish
     [
         {"steps": 5}, {"batch": 8}, {"learning_rate": 1.0}, {"warmup": 2}, {"weight_decay": 0.1},
         {"betas": (0.5, 0.9)}, {"clip": 2.0}, {"ema": 0.5}, {"precision": "bf16"}, {"seed": 1},
+        {"schedule": "constant"}, {"decayed": "matrices"},
     ],
 )  # fmt: skip
 def test_what_changes_the_numbers_is_refused_on_resuming(changes, out, refuses):

@@ -14,8 +14,9 @@ import torch
 from forks import Fork
 from line_run import Dropped, Line, rows, run
 from safetensors import safe_open
+from torch import nn
 
-from contar.training import RunConfig, saves
+from contar.training import RunConfig, saves, train
 
 UNCLIPPED = ("--steps", "1", "--clip", "1e9")  # a clipped gradient has lost its scale
 
@@ -198,6 +199,52 @@ def test_the_rate_rises_linearly_and_falls_to_0_as_a_cosine(tmp_path):
     assert rates[6] == pytest.approx(0.5e-3)
 
 
+def test_a_constant_rate_stays_at_its_height(tmp_path):
+    run(tmp_path, steps=8, warmup=4, schedule="constant")
+    rates = [float(row["rate"]) for row in rows(tmp_path / "log.csv")]
+    assert rates == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3, *4 * [1e-3]])
+
+
+def test_biases_stay_where_only_matrices_decay(tmp_path):
+    class Still(nn.Linear):  # whose gradients are 0, so that what moves a weight is its decay
+        def forward(self, x):
+            return {"loss": (super().forward(x) * 0).sum()}
+
+    for decayed, kept in (("all", 0.95), ("matrices", 1.0)):
+        model = Still(3, 2)
+        nn.init.ones_(model.weight)
+        nn.init.ones_(model.bias)
+        config = RunConfig(
+            steps=1, batch=2, warmup=0, learning_rate=0.1, weight_decay=0.5, decayed=decayed,
+        )  # fmt: skip
+        train(
+            model, lambda ids, step: (torch.ones(len(ids), 3),), config, tmp_path / decayed, count=2
+        )
+        torch.testing.assert_close(model.weight.data, torch.full((2, 3), 0.95))
+        torch.testing.assert_close(model.bias.data, torch.full((2,), kept))
+
+
+def test_a_run_with_weights_that_decay_apart_goes_on_as_it_would_have(tmp_path):
+    run(tmp_path / "whole", decayed="matrices", schedule="constant")
+    run(tmp_path / "cut", decayed="matrices", schedule="constant")
+    shutil.rmtree(tmp_path / "cut" / "saves" / "step-00000004")
+    run(tmp_path / "cut", resume=True, decayed="matrices", schedule="constant")
+    assert rows(tmp_path / "cut" / "log.csv") == rows(tmp_path / "whole" / "log.csv")
+
+
+def test_a_run_from_before_the_schedule_could_be_chosen_goes_on(tmp_path):
+    run(tmp_path)
+    whole = rows(tmp_path / "log.csv")
+    shutil.rmtree(tmp_path / "saves" / "step-00000004")
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("schedule", "decayed")})
+    )
+    run(tmp_path, resume=True)
+    assert rows(tmp_path / "log.csv") == whole
+
+
 def test_a_resumed_run_draws_from_the_global_generator_what_it_would_have_drawn(tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -214,6 +261,7 @@ def test_a_resumed_run_draws_from_the_global_generator_what_it_would_have_drawn(
     [
         ("steps", 0), ("batch", 0), ("parts", 3), ("learning_rate", -1.0), ("warmup", -1),
         ("clip", 0.0), ("ema", 1.5), ("precision", "fp8"), ("seed", -1), ("save_every", 0),
+        ("schedule", "linear"), ("decayed", "none"),
     ],
 )  # fmt: skip
 def test_a_run_config_refuses_what_is_outside_its_range(name, value, refuses):
