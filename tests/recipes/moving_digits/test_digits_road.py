@@ -4,6 +4,8 @@ import csv
 import json
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 
 from contar._files import read_weights
 from contar.training import VaeStage
-from recipes import cli, moving_digits, nova
+from recipes import moving_digits, nova
 from recipes._nova.training import NovaStage
 
 
@@ -123,17 +125,15 @@ def test_a_finished_road_is_resumed_at_once_and_another_recipe_is_refused(timed,
         moving_digits.run(moving_digits.MovingDigitsRecipe(), road, resume=True)
 
 
-def command(*arguments: str) -> None:
-    sys.argv = ["contar", *arguments]
-    cli.main()
+def unjudged(out: Path) -> None:
+    moving_digits.run(replace(moving_digits.smoke(), judged=0), out)
 
 
 def test_two_processes_go_the_same_road(road, tmp_path):
     out = tmp_path / "road"
-    train = ("train", "moving-digits", "--smoke", "--out", str(out))
-    code, printed = Fork(tmp_path / "printed.txt", command, *train, processes=2).finish()
+    code, printed = Fork(tmp_path / "printed.txt", unjudged, out, processes=2).finish()
     assert code == 0, printed
-    assert (out / "scores" / "scores.json").is_file()
+    assert (out / "glance" / "glance.json").is_file()
     for stage in ("vae", "images", "video"):
         losses = [
             [float(row["loss"]) for row in csv.DictReader(log.splitlines())]
@@ -149,6 +149,21 @@ def test_the_command_line_takes_any_number_of_the_recipe(tmp_path, main, capsys)
     assert caught.value.code not in (0, None)
     printed = capsys.readouterr()
     assert "steps" in str(caught.value) + printed.out + printed.err
+
+
+def test_the_command_goes_the_road_that_it_is_told(tmp_path, main, monkeypatch, capsys):
+    asked = []
+
+    def remember(recipe, out, *, resume):
+        asked.append((recipe, out, resume))
+        return out / "model"
+
+    monkeypatch.setattr(moving_digits, "run", remember)
+    main("train", "moving-digits", "--smoke", "--out", str(tmp_path))
+    main("train", "moving-digits", "--clips", "5", "--out", str(tmp_path), "--resume")
+    own = moving_digits.MovingDigitsRecipe(clips=5)
+    assert asked == [(moving_digits.smoke(), tmp_path, False), (own, tmp_path, True)]
+    assert f"--model {tmp_path / 'model'}" in capsys.readouterr().out
 
 
 def test_the_smoke_road_takes_no_numbers_of_ones_own(tmp_path, main):
