@@ -238,7 +238,7 @@ def _groups(objective: nn.Module, config: RunConfig) -> Any:
     if config.decayed == "all":
         return [parameter for parameter in objective.parameters() if parameter.requires_grad]
     try:
-        from timm.optim import param_groups_weight_decay
+        from timm.optim import param_groups_weight_decay  # pyright: ignore
     except ImportError as error:
         raise ImportError(f'{error} (pip install "contar[train]")') from error
     return param_groups_weight_decay(objective, config.weight_decay)
