@@ -17,7 +17,6 @@ class Scheduler(Protocol):
     @property
     def config(self) -> Any:
         """Its arguments by name."""
-        ...
 
 
 SchedulerConfig = Mapping[str, Any] | Scheduler

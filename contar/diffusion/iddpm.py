@@ -27,13 +27,11 @@ def iddpm_table(steps: int) -> SamplerTable:
     """
     if check_size("steps", steps) > TRAINED:
         raise bad("steps", steps, f"at most the {TRAINED} steps it was trained with")
-    timesteps = _spread(steps)
-    signal = _signal()
-    rows, before = [], 1.0
-    for timestep in timesteps:
-        now = signal[timestep]
-        rows.append(_row(now, before))
-        before = now
+    stride = (TRAINED - 1) / max(steps - 1, 1)
+    places = accumulate([0.0, *[stride] * (steps - 1)])  # halves fall as sums of strides round them
+    timesteps = [round(place) for place in places]
+    signal = [1.0, *(_signal()[timestep] for timestep in timesteps)]
+    rows = [_row(now, before) for before, now in pairwise(signal)]
     state, prediction, low, high = zip(*reversed(rows), strict=True)
     return SamplerTable(
         timestep=tuple(float(t) for t in timesteps[::-1]),
@@ -66,12 +64,3 @@ def _row(signal: float, before: float) -> tuple[float, float, float, float]:
         low,
         math.sqrt(beta) if low else 0.0,
     )
-
-
-def _spread(steps: int) -> list[int]:
-    """Return training steps from 0 to 999, evenly; halves fall as sums of strides round them."""
-    stride = (TRAINED - 1) / max(steps - 1, 1)
-    places = [0.0]
-    while len(places) < steps:
-        places.append(places[-1] + stride)
-    return [round(place) for place in places]

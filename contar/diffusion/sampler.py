@@ -192,11 +192,15 @@ def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
     if steps > (trained or steps):
         raise bad("steps", steps, f"at most the {trained} steps it was trained with")
     name = type(scheduler).__name__
+    learned = getattr(scheduler.config, "variance_type", None) == "learned_range"
     try:
-        table = _tabulate(config, steps, flow_shift)
+        table = _read(scheduler, steps, -1.0 if learned else None)
+        high = _read(_fresh(config, flow_shift), steps, 1.0) if learned else None
     except Exception as error:  # of any kind: what a solver does with what it cannot take
         allowed = f"a solver that runs on its own for so many steps ({error})"
         raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
+    if learned:
+        table = replace(table, noise_high=high.noise) if table and high else None
     # Solvers differ in the type they draw; the type changes the numbers drawn.
     if table is None or not any(
         _follows(table, _fresh(config, flow_shift), steps, dtype) for dtype in _DRAWN
@@ -216,17 +220,8 @@ def _fresh(config: Any, flow_shift: float | None) -> Any:
     return scheduler
 
 
-def _tabulate(config: Any, steps: int, flow_shift: float | None) -> SamplerTable | None:
-    """Return the table, None of a solver that is not linear."""
-    scheduler = _fresh(config, flow_shift)
-    if getattr(scheduler.config, "variance_type", None) != "learned_range":
-        return _read(scheduler, steps)
-    low, high = (_read(_fresh(config, flow_shift), steps, learned=v) for v in (-1.0, 1.0))
-    return None if low is None or high is None else replace(low, noise_high=high.noise)
-
-
-def _read(scheduler: Any, steps: int, learned: float | None = None) -> SamplerTable | None:
-    """Run a scheduler on basis vectors and collect the coefficients of each step."""
+def _read(scheduler: Any, steps: int, learned: float | None) -> SamplerTable | None:
+    """Run a scheduler on basis vectors and collect each step's coefficients; None if not linear."""
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps
     calls = len(timesteps)  # a solver of higher order calls the network more often

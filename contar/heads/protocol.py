@@ -64,7 +64,6 @@ class TokenHead(Protocol):
         Raises:
             ValueError: what does not fit the head or the other arguments.
         """
-        ...
 
     def sample(
         self,
@@ -91,7 +90,6 @@ class TokenHead(Protocol):
         Raises:
             ValueError: what does not fit the head or the other arguments.
         """
-        ...
 
 
 def check_loss(
