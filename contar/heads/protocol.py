@@ -64,6 +64,7 @@ class TokenHead(Protocol):
         Raises:
             ValueError: what does not fit the head or the other arguments.
         """
+        ...
 
     def sample(
         self,
@@ -90,6 +91,7 @@ class TokenHead(Protocol):
         Raises:
             ValueError: what does not fit the head or the other arguments.
         """
+        ...
 
 
 def check_loss(
