@@ -72,7 +72,7 @@ browser: $(STAMP) docs
 # processes, beside one, killed, and as the page says
 scale: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
-	$(BIN)/python -m pytest -p no:benchmark --scale -m scale tests/evaluation tests/recipes tests/training
+	$(BIN)/python -m pytest -p no:benchmark --scale -m scale tests/evaluation tests/preparation tests/recipes tests/training
 
 # What equals official implementations, with their recorded outputs or with themselves
 parity: $(STAMP)

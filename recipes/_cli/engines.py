@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -116,7 +116,8 @@ class Work:
         task = Task(str(run.absolute()), os.getpid() if self.engine == "local" else None, do)
         how = {"tasks": self.tasks, "workers": self.workers, "logging_dir": str(logs)}
         try:
-            _executor(self.engine)([task], **how, **self.options()).run()
+            with _seen_to_be_submitted() if self.engine == "ray" else nullcontext():
+                _executor(self.engine)([task], **how, **self.options()).run()
         except KeyboardInterrupt:
             print("contar: stopped: the same command goes on", file=sys.stderr)
             raise SystemExit(130) from None
@@ -212,6 +213,25 @@ def _converted(option: str, value: str, annotation: Any) -> Any:
     told = " or ".join(kind.__name__ for kind in (bool, int, float) if kind in kinds)
     wanted = inspect.formatannotation(annotation)
     raise bad("engine_options", option, told or f"none: no text is a {wanted}")
+
+
+@contextmanager
+def _seen_to_be_submitted() -> Iterator[None]:
+    """Have datatrove raise the errors of the threads that give Ray its tasks: it would wait on."""
+    from datatrove.executor import ray
+
+    class Manager(ray.RayTaskManager):
+        def wait(self, *given: Any, **more: Any) -> Any:
+            for thread in self.pg_futures:
+                if thread.done():
+                    thread.result()
+            return super().wait(*given, **more)
+
+    before, ray.RayTaskManager = ray.RayTaskManager, Manager
+    try:
+        yield
+    finally:
+        ray.RayTaskManager = before
 
 
 def _executor(engine: Engine) -> Any:

@@ -351,7 +351,7 @@ def test_slurm_that_refuses_is_told_on_one_line(fake, main, slurm, tmp_path):
 
 
 @pytest.mark.scale
-@pytest.mark.filterwarnings("default")  # an error of the thread that submits a task is never seen
+@pytest.mark.filterwarnings("default")  # of Ray's own threads
 def test_ray_makes_the_same_bytes_and_says_which_task_failed(tmp_path, ray_cluster, monkeypatch):
     prompts = listed(tmp_path, 4)
     for out, options in {
@@ -370,6 +370,14 @@ def test_ray_makes_the_same_bytes_and_says_which_task_failed(tmp_path, ray_clust
         pytest.raises(ChildProcessError, match=r"1 of 3 tasks did not end well: .*00002.log"),
     ):
         run(tmp_path / "ray", prompts, tasks=3, engine="ray", engine_options=ray_cluster)
+
+
+@pytest.mark.scale
+@pytest.mark.filterwarnings("default")
+def test_what_ray_refuses_ends_the_command_instead_of_waiting(tmp_path, ray_cluster):
+    options = (*ray_cluster, "nodes_per_task=0")
+    with pytest.raises(ValueError, match="Bundles must be a non-empty list"):
+        run(tmp_path, listed(tmp_path, 1), engine="ray", engine_options=options)
 
 
 def test_a_stopped_run_says_that_the_same_command_goes_on(fake, tmp_path, capsys, monkeypatch):

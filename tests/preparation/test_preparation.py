@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -39,7 +40,8 @@ from contar.preparation import (
     scoring,
     shards_left,
 )
-from recipes._cli.engines import Task
+from recipes._cli.engines import Task, Work
+from recipes._cli.preparing import prepare
 
 for package in ("datatrove", "imagehash", "pyarrow", "rapidocr", "scenedetect"):
     pytest.importorskip(package)
@@ -509,3 +511,41 @@ def test_ten_kills_at_random_moments_leave_the_bytes_as_they_are(folder, scored,
     for name in ("scores.parquet", "failed.jsonl"):
         assert (out / name).read_bytes() == (scored / name).read_bytes()
     assert contents(out / "clips") == contents(scored / "clips")
+
+
+def begin(*words: str, address: str) -> subprocess.Popen[bytes]:
+    """Begin the command on a Ray cluster, two tasks at a time."""
+    command = [sys.executable, "-m", "recipes.cli", "prepare", *words, "--tasks", "3"]
+    command += ["--workers", "2", "--engine", "ray", "--engine-options", "mem_per_cpu_gb=1"]
+    environment = {**os.environ, "RAY_ADDRESS": address}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def journaled(out: Path) -> int:
+    """Return how many files are scored."""
+    journals = (out / "run" / "scored").glob("*.*")
+    return sum(file.read_bytes().count(b"\n") for file in journals if file.is_file())
+
+
+@pytest.mark.scale
+@pytest.mark.filterwarnings("default")  # of Ray's own threads
+def test_ray_makes_the_same_bytes_also_after_kills(folder, scored, tmp_path, ray_cluster):
+    import ray
+
+    how = Work("ray", tasks=3, workers=2, engine_options=ray_cluster)
+    for name, kills in (("whole", 0), ("killed", 2)):
+        out = tmp_path / name
+        for done in range(kills):  # the command alone; Ray ends what it began
+            words = (str(folder), "--out", str(out))
+            command = begin(*words, address=ray.get_runtime_context().gcs_address)
+            while journaled(out) < 2 * done + 1:
+                assert command.poll() is None
+                time.sleep(0.01)
+            command.kill()
+            assert command.wait() == -signal.SIGKILL
+            assert journaled(out) < 12
+        prepare(out, folder, work=how)
+        prepare(out, apply=KEPT, shard=2, work=how)
+        for table in ("scores.parquet", "failed.jsonl"):
+            assert (out / table).read_bytes() == (scored / table).read_bytes()
+        assert contents(out / "clips") == contents(scored / "clips")

@@ -167,7 +167,7 @@ def test_two_runs_at_once_another_number_of_tasks_and_other_folders_are_refused(
 
 
 @pytest.mark.scale
-@pytest.mark.filterwarnings("default")  # an error of the thread that submits a task is never seen
+@pytest.mark.filterwarnings("default")  # of Ray's own threads
 def test_ray_makes_the_same_bytes_of_shards(shards, whole, tmp_path, ray_cluster):
     how: dict[str, Any] = {"engine": "ray", "engine_options": ray_cluster}
     run(shards, tmp_path / "out", tasks=3, workers=2, **how)
