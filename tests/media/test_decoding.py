@@ -1,5 +1,7 @@
 """Frames are chosen by their times and come as a player shows them; a cut file is refused."""
 
+import ctypes
+import gc
 import os
 import time
 from fractions import Fraction
@@ -215,3 +217,25 @@ def test_a_glance_at_many_files_takes_no_time(tmp_path):
     for copy in copies:
         glance_video(copy)
     assert time.monotonic() - began < 0.5  # a decoder would take 2 milliseconds for each
+
+
+class Heap(ctypes.Structure):
+    """What glibc's mallinfo2 tells."""
+
+    _fields_ = [(f"unread{i}", ctypes.c_size_t) for i in range(7)]
+    _fields_ += [("used", ctypes.c_size_t), ("free", ctypes.c_size_t), ("top", ctypes.c_size_t)]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="tells what glibc holds")
+def test_videos_that_are_left_early_leave_nothing_in_memory(tmp_path):
+    told = ctypes.CDLL(None).mallinfo2
+    told.restype = Heap
+    video, used = open_video(film(tmp_path / "a.mp4", greys(EVEN[:4]), EVEN[:4])), []
+    for number in range(401):
+        frames = video.frames()
+        next(frames)
+        frames.close()
+        if number in (200, 400):
+            gc.collect()
+            used.append(told().used)
+    assert used[1] - used[0] < 100 * 144  # bytes of what a packet holds, of half of the videos
