@@ -1,5 +1,6 @@
 """The set schedule: an order cut into sets, as one immutable value."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -66,3 +67,6 @@ class SetSchedule:
         stop, order = start + self.sizes[index], self.order
         known, current, remaining = order[:, :start], order[:, start:stop], order[:, stop:]
         return SetStep(index, len(self.sizes), known, current, remaining)
+
+    def __iter__(self) -> Iterator[SetStep]:
+        return (self[index] for index in range(len(self)))

@@ -364,7 +364,7 @@ class NovaPipeline(DiffusionPipeline):
         sizes, dtype = model.sizes, model.begin.dtype
         if isinstance(texts, Tensor):
             return texts.to(device, dtype)
-        if not any(texts) and isinstance(texts[0], str):
+        if isinstance(texts[0], str) and not any(texts):
             texts = [torch.zeros(0, sizes.text_width) for _ in texts]
         elif isinstance(texts[0], str):
             self._wake(self.text_encoder)

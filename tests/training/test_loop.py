@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_run
@@ -206,17 +207,24 @@ def test_a_constant_rate_stays_at_its_height(tmp_path):
 
 
 def test_biases_stay_where_only_matrices_decay(tmp_path):
-    class Still(nn.Linear):  # whose gradients are 0, so that what moves a weight is its decay
-        def forward(self, x):
-            return {"loss": (super().forward(x) * 0).sum()}
+    class Still(nn.Module):  # whose gradients are 0, so that what moves a weight is its decay
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2))
 
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": (nn.functional.linear(x, self.weight, self.bias) * 0).sum()}
+
+    numbers: dict[str, Any] = {
+        "steps": 1,
+        "batch": 2,
+        "warmup": 0,
+        "learning_rate": 0.1,
+        "weight_decay": 0.5,
+    }
     for decayed, kept in (("all", 0.95), ("matrices", 1.0)):
-        model = Still(3, 2)
-        nn.init.ones_(model.weight)
-        nn.init.ones_(model.bias)
-        config = RunConfig(
-            steps=1, batch=2, warmup=0, learning_rate=0.1, weight_decay=0.5, decayed=decayed,
-        )  # fmt: skip
+        model = Still()
+        config = RunConfig(**{**numbers, "decayed": decayed})
         train(
             model, lambda ids, step: (torch.ones(len(ids), 3),), config, tmp_path / decayed, count=2
         )
