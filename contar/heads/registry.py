@@ -107,13 +107,12 @@ def check_head(head: object) -> None:
     name = head.get("name")
     if not isinstance(name, str) or name not in _HEADS:
         raise bad("head['name']", name, f"one of {', '.join(_HEADS)}")
-    known, free = [], False
+    known, missing, free = [], [], False
     for parameter in list(inspect.signature(_HEADS[name]).parameters.values())[2:]:
         if parameter.kind is not parameter.VAR_KEYWORD:
             known.append(parameter.name)
             if parameter.default is parameter.empty and parameter.name not in head:
-                allowed = f"a value, as {name} has no default for it"
-                raise bad(f"head[{parameter.name!r}]", None, allowed)
+                missing.append(parameter.name)
         elif get_origin(parameter.annotation) is Unpack:
             known += get_args(parameter.annotation)[0].__annotations__
         else:  # any will do
@@ -121,6 +120,8 @@ def check_head(head: object) -> None:
     for key in head:
         if key not in ("name", *known) and not free:
             raise bad(f"head[{key!r}]", head[key], f"of {name}: {', '.join(known)}")
+    if missing:
+        raise bad(f"head[{missing[0]!r}]", None, f"a value, as {name} has no default for it")
 
 
 def head_law(head: Mapping[str, Any]) -> tuple[TimeLaw, tuple[float, float]]:

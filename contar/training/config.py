@@ -25,7 +25,7 @@ class RunConfig:
         warmup: steps.
         weight_decay: of AdamW.
         decayed: which weights decay: "all", or "matrices" without biases and what has one
-            dimension, as in MAR's training.
+            dimension; MAR's training spares its head as well, which this does not.
         betas: of AdamW.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights; in step n, from 1, at most 1 - (n - 1)^(-2/3), so that

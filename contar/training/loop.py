@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def train(
         ImportError: accelerate or tensorboard is not installed, or timm for weights that decay
             apart.
     """
+    if taken := asdict(config).keys() & (described or {}):
+        raise bad("described", sorted(taken), "names that the config has not")
     accelerator = _accelerator(config)
     with one_run(out):
         # Through JSON and back, as it will be compared.
@@ -298,7 +301,8 @@ def _validate(
 ) -> dict[str, float]:
     """Return the mean of each loss over batches, which processes have by turns."""
     seen = NamedLosses(exact=True)
-    for indices in batches[accelerator.process_index :: accelerator.num_processes]:
+    mine = islice(batches, accelerator.process_index, None, accelerator.num_processes)
+    for indices in mine:
         batch = load_batch(indices, "validation")
         seen.add(objective(*(_to(x, accelerator.device) for x in batch)))
     return seen.means(accelerator)

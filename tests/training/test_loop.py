@@ -275,3 +275,8 @@ def test_a_resumed_run_draws_from_the_global_generator_what_it_would_have_drawn(
 def test_a_run_config_refuses_what_is_outside_its_range(name, value, refuses):
     with refuses(name, repr(value)):
         RunConfig(**{name: value})
+
+
+def test_what_else_defines_a_run_may_not_hide_its_config(tmp_path, refuses):
+    with refuses("described", "seed"):
+        run(tmp_path, described={"seed": "mine"})
