@@ -96,6 +96,7 @@ def read_timeline(
     for pair in prompts:
         if not isinstance(pair, tuple) or len(pair) != 2:
             got = pair if isinstance(pair, str) else type(pair).__name__
+            got = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else got
             raise bad(name, got, "(frame, prompt) in each place")
     starts = [check_size(f"{name} frame", start, 0) for start, _ in prompts]
     if starts[0] or starts != sorted(set(starts)) or starts[-1] >= frames:

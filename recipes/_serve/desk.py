@@ -71,6 +71,8 @@ class Desk:
         stop, visitor.busy = visitor.stop, True
         try:
             yield from self._make(visitor, *wish, stop)
+        except ValueError as error:  # as of a model that makes what is no number
+            yield html.message(str(error), kind="alert"), gr.skip(), gr.skip(), gr.skip()
         finally:
             visitor.busy = False
             self.visitors.make_room(str(request.session_hash))

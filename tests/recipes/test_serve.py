@@ -7,6 +7,7 @@ import re
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
@@ -451,3 +452,22 @@ def test_the_page_brings_its_style_and_its_script_along():
     folder = Path(html.__file__).parent
     assert "canvas.paint" in (folder / "painting.js").read_text(encoding="utf-8")
     assert (folder / "page.css").stat().st_size > 0
+
+
+def test_a_visitor_is_told_what_ends_the_work(maker, monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    from recipes._serve.desk import Desk
+
+    desk, request = Desk(maker, Visitors()), gradio.Request(session_hash="a")
+    visitor = desk.visitor(request)
+    visitor.wish = wish(), None
+
+    def fail(*given: object) -> Iterator[Any]:
+        raise ValueError("pixels: got 'NaN', allowed: finite ones")
+        yield
+
+    monkeypatch.setattr(maker, "make", fail)
+    told = [*desk.make(request)]
+    assert "pixels: got" in told[-1][0]
+    assert "alert" in told[-1][0]
+    assert not visitor.busy

@@ -122,8 +122,9 @@ def _encode(
         captions += digits.captions(drawn)
     texts, states = list(dict.fromkeys(captions)), []
     for start in tqdm(range(0, len(texts), 2 * _CHUNK), desc="captions"):
-        states += encode_texts(texts[start : start + 2 * _CHUNK], words, encoder, length=length)
-    padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True).half().cpu()
+        made = encode_texts(texts[start : start + 2 * _CHUNK], words, encoder, length=length)
+        states += [state.half().cpu() for state in made]
+    padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
     number = {text: i for i, text in enumerate(texts)}
     joined = torch.cat(moments)
     digest = hashlib.sha256(joined[:: max(1, len(joined) // 64)].numpy().tobytes())
