@@ -726,3 +726,10 @@ def test_bench_tells_what_a_head_of_ones_own_size_costs(main, capsys):
 def test_bench_refuses_what_cannot_be_measured(given, main):
     with pytest.raises(SystemExit, match=rf"^contar: {given[0]}: got .*allowed"):
         main("bench", "heads", *given)
+
+
+def test_the_demo_names_its_option_where_its_folder_is_a_file(main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").touch()
+    with pytest.raises(SystemExit, match=r"contar: --out: got 'demo', allowed: a folder"):
+        main("demo")

@@ -16,12 +16,16 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print("Loading moving-digits, the model that contar carries, and its text encoder.", flush=True)
     import torch
 
+    from contar._errors import bad
     from contar.media import save_sheet, side_by_side, write_video
     from recipes import nova
     from recipes.moving_digits import PROMPTS
 
     draws = seeded(seed)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise bad("out", str(out), f"a folder that can be made ({error.strerror})") from None
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
     length, fps = (pipe.config["defaults"][name] for name in ("num_frames", "fps"))
     print(f"Making {len(PROMPTS)} videos of {length} frames, from a sentence each.", flush=True)

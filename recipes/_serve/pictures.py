@@ -3,7 +3,6 @@
 import base64
 import io
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +89,13 @@ def thumbnail_url(frame: UInt8[np.ndarray, "h w 3"], side: int = 96) -> str:
 
 def film_suffix(frames: UInt8[np.ndarray, "t h w 3"]) -> str:
     """Return how the file of what was made ends: .png of one frame, .mp4, or .gif without av."""
-    return ".png" if len(frames) == 1 else ".mp4" if find_spec("av") else ".gif"
+    if len(frames) == 1:
+        return ".png"
+    try:
+        import av  # noqa: F401
+    except ImportError:  # or one that does not load
+        return ".gif"
+    return ".mp4"
 
 
 def film_url(frames: UInt8[np.ndarray, "t h w 3"], fps: float, suffix: str) -> str:

@@ -247,7 +247,7 @@ def test_pictures_and_films_are_data_urls_and_leave_no_file(tmp_path, monkeypatc
 
 
 def test_without_av_a_film_is_an_animation(monkeypatch):
-    monkeypatch.setattr("recipes._serve.pictures.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "av", None)
     shown = html.film(np.zeros((5, 32, 48, 3), np.uint8), 60)
     assert 'download="contar.gif"' in shown
     url = re.search(r'<img src="data:image/gif;base64,([^"]*)"', shown)
