@@ -80,12 +80,9 @@ def train(
         ImportError: accelerate or tensorboard is not installed, or timm for weights that decay
             apart.
     """
-    if taken := asdict(config).keys() & (described or {}):
-        raise bad("described", sorted(taken), "names that the config has not")
+    definition = _definition(config, described or {})
     accelerator = _accelerator(config)
     with one_run(out):
-        # Through JSON and back, as it will be compared.
-        definition = json.loads(json.dumps({**asdict(config), **(described or {})}))
         saves = complete_saves(out)
         together(lambda: prepare_folder(out, definition, resume=resume, saves=saves))
 
@@ -234,6 +231,13 @@ def _accelerator(config: RunConfig) -> Any:
         allowed = f"a multiple of {accelerator.num_processes} processes times parts={config.parts}"
         raise bad("batch", config.batch, allowed)
     return accelerator
+
+
+def _definition(config: RunConfig, described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run is, through JSON and back, as it will be compared."""
+    if taken := asdict(config).keys() & described:
+        raise bad("described", sorted(taken), "names that the config has not")
+    return json.loads(json.dumps({**asdict(config), **described}))
 
 
 def _groups(objective: nn.Module, config: RunConfig) -> Any:
