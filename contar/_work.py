@@ -1,13 +1,21 @@
-"""Work in units: one that fails is recorded and the next one follows."""
+"""Work in units, shared among tasks: one that fails is recorded and the next one follows."""
 
+import errno
+import shutil
 import traceback
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
+from contar._errors import bad, check_count
+
 T = TypeVar("T")
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,7 @@ def make_units(
         report: called with a line for each unit.
 
     Raises:
-        OSError: of a full or broken disk, on which all others would fail as well.
-        RuntimeError: of CUDA, such as that its memory is full.
+        Exception: one that `ends_all`, or of `record`.
     """
     failures = []
     for number, unit in enumerate(units, 1):
@@ -71,7 +78,40 @@ def told(error: Exception) -> str:
 
 
 def ends_all(error: Exception) -> bool:
-    """Return whether it is a disk's or a GPU's error, on which all other units would fail, too."""
+    """Return whether others would fail as well: a package misses, a disk or a GPU is full."""
     full = torch.cuda.OutOfMemoryError
     broken = isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    return broken or isinstance(error, (OSError, full, getattr(torch, "AcceleratorError", full)))
+    gone = (ImportError, full, getattr(torch, "AcceleratorError", full))
+    no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
+    return broken or no_place or isinstance(error, gone)
+
+
+def check_task(rank: int, tasks: int, planned: int | None = None) -> None:
+    """Raise a ValueError unless there are as many tasks as planned, and one has this rank."""
+    if planned is not None and tasks != planned:
+        raise bad("tasks", tasks, f"{planned}, as begun with")
+    if check_count("rank", rank, 0) >= check_count("tasks", tasks):
+        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+
+
+def check_same(
+    name: str, where: object, old: Mapping[str, Any], new: Mapping[str, Any], allowed: str
+) -> None:
+    """Raise a ValueError of what a folder's plan and a new one differ in, setting by setting."""
+    before, now = ({**plan, **plan.get("settings", {})} for plan in (old, new))
+    keys = [key for key in {**now, **before} if key != "settings"]
+    other = [key for key in keys if before.get(key) != now.get(key)]
+    if other:
+        told = ", ".join(f"{key}: {now.get(key)!r} (was {before.get(key)!r})" for key in other)
+        raise bad(name, f"{where}, begun otherwise: {told}", allowed)
+
+
+@contextmanager
+def part_folder(parts: Path, number: int) -> Iterator[Path]:
+    """Make a folder of one's own for the parts of a unit, and remove it."""
+    folder = parts / f"{number:05d}-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

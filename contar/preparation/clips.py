@@ -9,6 +9,7 @@ from typing import Any
 
 from contar._errors import bad, check_count
 from contar._files import read_json, write_whole
+from contar._work import check_same
 from contar.data import join_shards
 from contar.preparation.expression import Condition
 from contar.preparation.gathering import SCORES, read_scores
@@ -50,12 +51,11 @@ def plan_clips(
         raise bad("name", str(made), "a folder that does not exist yet")
     if (work / PLAN).is_file():
         old = read_json(work / PLAN)
-        other = [each for each in plan if old.get(each) != plan[each]]
-        if other:
-            told = ", ".join(f"{e}: {plan[e]!r} (was {old.get(e)!r})" for e in other)
-            allowed = "the same condition, scores and shards, or another name"
-            raise bad("name", f"{name}, begun otherwise: {told}", allowed)
-        return -(-old["kept"] // shard)
+        kept = old.pop("kept")
+        check_same(
+            "name", name, old, plan, "the same condition, scores and shards, or another name"
+        )
+        return -(-kept // shard)
     part = place / RUN / f".{KEPT}.part"
     try:
         kept = _keep(read_scores(out), holds, part)

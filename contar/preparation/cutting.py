@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -12,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from contar._errors import bad, check_count
+from contar._errors import bad
 from contar._files import flush, read_json, write_whole
 from contar._typing import Tensor, UInt8
+from contar._work import check_task, ends_all, part_folder, told
 from contar.data import Sample, write_shard
 from contar.media import read_image, read_video, write_video
 from contar.preparation.clips import KEPT, PLAN, facts_of, work_of
 from contar.preparation.plan import read_plan
-from contar.preparation.scoring import ends_all
 
 
 def cut_clips(
@@ -48,8 +46,7 @@ def cut_clips(
         ImportError: webdataset or av is not installed.
         OSError: the folder cannot be written to.
     """
-    if check_count("rank", rank, 0) >= check_count("tasks", tasks):
-        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+    check_task(rank, tasks)
     work, root = work_of(out, name), read_plan(out).root
     size, kept = (read_json(work / PLAN)[key] for key in ("shard", "kept"))
     with (work / KEPT).open(encoding="utf-8") as stream:
@@ -88,10 +85,8 @@ def _write(
     ended: Callable[[], bool],
 ) -> bool:
     """Write a shard and its facts; False if the work has ended before."""
-    folder = work / "parts" / f"{number:05d}-{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
     (work / "made").mkdir(exist_ok=True)
-    try:
+    with part_folder(work / "parts", number) as folder:
         clips = _Clips(root, lines, folder, ended)
         shard = _shard(iter(clips), folder, number)
         if clips.stopped:
@@ -102,8 +97,6 @@ def _write(
         file = facts_of(work, number)
         file.parent.mkdir(exist_ok=True)
         write_whole(file, json.dumps({"shard": shard, "failed": clips.failed}) + "\n")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return True
 
 
@@ -137,8 +130,8 @@ class _Clips:
             except Exception as error:
                 if ends_all(error):
                     raise
-                told = f"{type(error).__name__}: {error}"
-                self.failed.append({"name": row["name"], "shot": row["shot"], "error": told})
+                where = {"name": row["name"], "shot": row["shot"]}
+                self.failed.append({**where, "error": told(error)})
 
 
 def _shard(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from contar._errors import bad, check_count
+from contar._errors import check_count
 from contar._files import read_json, write_whole
+from contar._work import check_same
 from contar.preparation.settings import Preparation
 from contar.preparation.sources import SourceFile
 
@@ -74,7 +74,8 @@ def plan_preparation(
     }
     if (run / _PLAN).is_file():
         old = read_json(run / _PLAN)
-        _check_same(old, plan, Path(out))
+        del old["root"]  # the folder may have moved
+        check_same("out", out, old, plan, "the same files, steps and tasks, or a new folder")
     else:
         part = run / f".{_FILES}.part"
         with part.open("w", encoding="utf-8") as stream:
@@ -107,13 +108,3 @@ def files_of(out: str | os.PathLike[str], rank: int = 0, tasks: int = 1) -> Iter
 def _line(file: SourceFile) -> str:
     content = {"name": file.name, "caption": file.caption}
     return json.dumps(content, ensure_ascii=False) + "\n"
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    before = {**old["settings"], **{name: old[name] for name in ("files", "count", "tasks")}}
-    now = {**new["settings"], **{name: new[name] for name in ("files", "count", "tasks")}}
-    other = [name for name in now if now[name] != before.get(name)]
-    if other:
-        told = ", ".join(f"{name}: {now[name]!r} (was {before.get(name)!r})" for name in other)
-        got = f"{out}, begun otherwise: {told}"
-        raise bad("out", got, "the same files, steps and tasks, or a new folder")

@@ -1,6 +1,5 @@
 """The scores of one share's files, line by line in a journal that a killed run goes on with."""
 
-import errno
 import json
 import os
 import time
@@ -9,17 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from contar._errors import bad, check_count
 from contar._files import flush
 from contar._lock import locked
+from contar._work import check_task, ends_all, told
 from contar.preparation.plan import RUN, files_of, read_plan
 from contar.preparation.sources import SourceFile
 
 Shots = Callable[[Path, SourceFile], list[dict[str, Any]]]
 _FAILED = '{"error"'  # what a line of a file that failed begins with
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _PATIENCE = 600.0  # seconds that a killed run's task has for the file in hand
 
 
@@ -54,10 +50,7 @@ def score_files(
     from contar.preparation.chain import Chain
 
     plan = read_plan(out)
-    if tasks != plan.tasks:
-        raise bad("tasks", tasks, f"{plan.tasks}, as begun with")
-    if check_count("rank", rank, 0) >= tasks:
-        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+    check_task(rank, tasks, plan.tasks)
     journal = journal_of(out, rank)
     shots = Chain(plan.preparation).shots
     share, failures = -(-(plan.count - rank) // tasks), 0
@@ -79,8 +72,8 @@ def score_files(
                 if line is not old:
                     failed = json.loads(line).get("error")
                     failures += failed is not None
-                    told = "" if failed is None else f" failed: {failed}"
-                    report(f"{number + 1} of {share}: {file.name}{told}")
+                    end = "" if failed is None else f" failed: {failed}"
+                    report(f"{number + 1} of {share}: {file.name}{end}")
                 stream.write(line)
                 stream.flush()
         flush(part)
@@ -113,17 +106,8 @@ def _scored(root: Path, file: SourceFile, shots: Shots) -> str:
     except Exception as error:
         if ends_all(error):
             raise
-        content = {"error": f"{type(error).__name__}: {error}", "name": file.name}
+        content = {"error": told(error), "name": file.name}
         return json.dumps(content) + "\n"
-
-
-def ends_all(error: Exception) -> bool:
-    """Return whether others would fail as well: a package misses, a disk or a GPU is full."""
-    full = torch.cuda.OutOfMemoryError
-    broken = isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    gone = (ImportError, full, getattr(torch, "AcceleratorError", full))
-    no_place = isinstance(error, OSError) and error.errno in _NO_PLACE
-    return broken or no_place or isinstance(error, gone)
 
 
 def _whole_lines(part: Path) -> int:

@@ -6,18 +6,25 @@ OUT/run         the plan, a line of facts for each shard that is done, parts of 
 
 import json
 import os
-import shutil
 import traceback
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from contar._errors import bad, check_count
 from contar._files import flush, read_json, write_whole
-from contar._work import Failure, ends_all, make_units, told
+from contar._work import (
+    Failure,
+    check_same,
+    check_task,
+    ends_all,
+    make_units,
+    part_folder,
+    told,
+)
 from contar.data import (
     Cache,
     CaptionedFile,
@@ -31,6 +38,8 @@ from contar.data import (
 
 RUN = "run"
 _PLAN, _INDEX = "plan.json", "cache.json"
+_LOOK = 1 << 16  # bytes of a shard by which it is known again
+_UNREAD: Mapping[str, Any] = {"shard": None, "source": None}
 Encode = Callable[[CaptionedFile], Iterable[Sample]]
 
 
@@ -52,20 +61,21 @@ def plan_cache(
         tasks: among which the shards are shared.
 
     Raises:
-        ValueError: a folder begun otherwise, with another number of tasks, or not at all by this.
+        ValueError: a folder begun otherwise, with another number of tasks, or not at all by this;
+            a shard that is encoded and was another file then, by size or by its first 64 KiB.
     """
     run = out / RUN
     names = [file.name for file in shards]
     plan = {"shards": names, "made_with": dict(made_with), "settings": dict(settings)}
     plan = json.loads(json.dumps({**plan, "tasks": check_count("tasks", tasks)}))
     if (run / _PLAN).is_file():
-        old = read_json(run / _PLAN)
-        if old.get("tasks") != tasks:
-            raise bad("tasks", tasks, f"{old.get('tasks')}, as {out} was begun with")
-        for name, now in plan.items():
-            if old.get(name) != now:
-                got = f"{out}, begun with other {name}: {old.get(name)!r}"
-                raise bad("out", got, f"{now!r}, or a new folder")
+        allowed = "the same shards, model, settings and tasks, or a new folder"
+        check_same("out", out, read_json(run / _PLAN), plan, allowed)
+        for number, file in enumerate(shards):
+            facts = _read_facts(out, number)
+            if facts and not facts["failed"] and facts["source"] != _source(file):
+                got = f"{file}, which was another file when it was encoded"
+                raise bad("shards", got, f"that file, or a new folder instead of {out}")
         return
     if out.exists() and (others := sorted(p.name for p in out.iterdir() if p.name != RUN)):
         got = f"{out}, in which {others[0]} is"
@@ -110,16 +120,13 @@ def encode_shards(
         RuntimeError: of CUDA, such as that its memory is full.
     """
     plan = read_json(out / RUN / _PLAN)
-    if tasks != plan["tasks"]:
-        raise bad("tasks", tasks, f"{plan['tasks']}, as begun with")
-    if check_count("rank", rank, 0) >= tasks:
-        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+    check_task(rank, tasks, plan["tasks"])
 
     def record(number: int, failure: Failure, trace: str) -> None:
         before = _read_facts(out, number)  # of a shard that is tried again, whose clips stay
         failed = [each for each in before.get("failed", ()) if each["key"] is not None]
         failed.append({"key": None, "error": failure.error, "trace": trace})
-        _write_facts(out, number, {"shard": before.get("shard"), "failed": failed})
+        _write_facts(out, number, {**_UNREAD, **before, "failed": failed})
 
     return make_units(
         range(rank, len(plan["shards"]), tasks),
@@ -177,11 +184,10 @@ class _Shard:
 
     def encode(self, encode: Encode, ended: Callable[[], bool]) -> None:
         """Write the shard and what is known of it."""
-        folder = self.out / RUN / "parts" / f"{self.number:05d}-{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
         failed: list[dict[str, str]] = []
-        try:
-            samples = enumerate(self._samples(encode, folder, failed, ended))
+        source = _source(self.file)
+        with part_folder(self.out / RUN / "parts", self.number) as folder:
+            samples = enumerate(self._samples(encode, folder, source, failed, ended))
             first = next(samples, None)
             if first is None:
                 why = failed[0]["error"] if failed else "it is empty"
@@ -192,15 +198,19 @@ class _Shard:
             for stale in (self.out / _INDEX, _facts_file(self.out, self.number)):
                 stale.unlink(missing_ok=True)  # both have the checksum of what was there
             os.replace(made, self.out / made.name)
-            _write_facts(self.out, self.number, {"shard": facts, "failed": failed})
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            known = {"shard": facts, "source": source, "failed": failed}
+            _write_facts(self.out, self.number, known)
 
     def _samples(
-        self, encode: Encode, folder: Path, failed: list[dict[str, str]], ended: Callable[[], bool]
+        self,
+        encode: Encode,
+        folder: Path,
+        source: str,
+        failed: list[dict[str, str]],
+        ended: Callable[[], bool],
     ) -> Iterator[Sample]:
         """Yield the samples of the clips; those that fail go to `failed`."""
-        known = self._known(folder)
+        known = self._known(folder, source)
         for entry in read_entries(self.file):
             if ended():
                 raise RuntimeError("the run has ended")
@@ -216,10 +226,11 @@ class _Shard:
                 continue
             yield from made
 
-    def _known(self, folder: Path) -> dict[str, Iterable[Sample]]:
-        """Return what was encoded before, by key, read when it is asked for."""
-        shard = _read_facts(self.out, self.number).get("shard")
-        if shard is None or not (self.out / shard["file"]).is_file():
+    def _known(self, folder: Path, source: str) -> dict[str, Iterable[Sample]]:
+        """Return what was encoded of this file before, by key, read when it is asked for."""
+        facts = _read_facts(self.out, self.number)
+        shard = facts.get("shard")
+        if shard is None or facts["source"] != source or not (self.out / shard["file"]).is_file():
             return {}
         before = folder / "before"
         before.mkdir()
@@ -243,6 +254,15 @@ def _encoded(entry: Entry, encode: Encode, folder: Path) -> list[Sample]:
         file.unlink(missing_ok=True)
     more = {"key": entry.key, **({"scores": clip.scores} if clip.scores else {})}
     return [Sample(arrays, {**facts, **more}) for arrays, facts in samples]
+
+
+def _source(shard: Path) -> str:
+    """Return what tells a shard from another of its name, without reading it whole."""
+    try:
+        with shard.open("rb") as stream:
+            return sha256(str(shard.stat().st_size).encode() + stream.read(_LOOK)).hexdigest()
+    except OSError as error:
+        raise bad("shards", f"{shard} ({error})", "files that can be read") from error
 
 
 def _left(out: Path, number: int, retry: bool) -> bool:

@@ -156,9 +156,9 @@ def test_two_runs_at_once_another_number_of_tasks_and_other_folders_are_refused(
         run(shards, tmp_path / "out")
     with locked(tmp_path / "out" / "run" / "tasks" / "00001"), refuses("out", "another run"):
         run(shards, tmp_path / "out")
-    with refuses("tasks", "3", "1, as"):
+    with refuses("out", "tasks: 3 (was 1)"):
         run(shards, whole, tasks=3)
-    with refuses("out", "begun with other settings"):
+    with refuses("out", "begun otherwise: fps: 4.0"):
         run(shards, whole, fps=4.0)
     with refuses("folder", "without .tar files beside options of shards"):
         run(folder, tmp_path / "files", tasks=2)

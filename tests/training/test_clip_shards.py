@@ -252,21 +252,46 @@ def test_a_key_in_two_places_is_refused(tmp_path, refuses):
 def test_another_beginning_is_refused(folder, tmp_path, refuses):
     out = tmp_path / "out"
     run(folder, out, 2)
-    with refuses("tasks", "3", "2, as"):
+    with refuses("out", "tasks: 3 (was 2)"):
         planned(folder, out, 3)
     with refuses("tasks", "3", "2, as begun with"):
         encode_shards(folder, out, encode, tasks=3)
     with refuses("rank", "2", "below the number of tasks, 2"):
         encode_shards(folder, out, encode, rank=2, tasks=2)
-    with refuses("out", "other settings"):
+    with refuses("out", "begun otherwise: frames: 9"):
         planned(folder, out, 2, settings={"frames": 9})
-    with refuses("out", "other made_with"):
+    with refuses("out", "begun otherwise: made_with: {}"):
         planned(folder, out, 2, made_with={})
     (folder / "000.tar").unlink()
-    with refuses("out", "other shards"):
+    with refuses("out", "begun otherwise: shards: ["):
         planned(folder, out, 2)
     with refuses("out", "in which 001.tar is"):
         planned(folder, folder)
+
+
+def test_another_shard_of_the_same_name_is_refused_once_it_is_encoded(folder, tmp_path, refuses):
+    out, changed = tmp_path / "out", folder / "001.tar"
+    run(folder, out, 2, by=but("clip 0 of 2"))
+    before = changed.read_bytes()
+    changed.write_bytes(before.replace(b"clip", b"clap"))
+    assert len(changed.read_bytes()) == len(before)
+    with refuses("shards", "001.tar, which was another file when it was encoded"):
+        planned(folder, out, 2)
+    changed.write_bytes(before)
+    planned(folder, out, 2)
+
+
+def test_a_shard_with_failures_may_be_mended_and_is_encoded_anew(folder, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    run(folder, out, by=but("clip 0 of 2"))
+    mended = folder / "002.tar"
+    mended.write_bytes(mended.read_bytes().replace(b"clip", b"clap"))
+    planned(folder, out)
+    encode_shards(folder, out, encode, retry=True)
+    join_cache(out)
+    run(folder, other)
+    join_cache(other)
+    assert contents(out) == contents(other)
 
 
 def test_shards_that_are_not_done_make_no_cache(folder, tmp_path, refuses):

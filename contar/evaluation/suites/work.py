@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from contar._errors import bad, check_count
+from contar._errors import bad
 from contar._files import flush, read_json, write_whole
 from contar._typing import UInt8
-from contar._work import Failure, make_units
+from contar._work import Failure, check_same, check_task, make_units
 from contar.evaluation.suites.suite import SUFFIXES, Suite, Unit
 from contar.media import write_video
 
@@ -47,8 +47,14 @@ def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str,
     told = {"suite": suite.name, "kind": suite.kind, "units": sha256(units.encode()).hexdigest()}
     plan = json.loads(json.dumps({**told, "settings": dict(settings)}))
     if (run / _PLAN).is_file():
+        old = read_json(run / _PLAN)
         begun = any((folder / file).is_file() for file in suite.files)
-        _check_same(read_json(run / _PLAN), plan, place, begun)
+        anew = not begun and old["settings"] != plan["settings"]
+        if anew:
+            old["settings"] = plan["settings"]
+        check_same("out", place, old, plan, "the same settings, or a new folder")
+        if anew:
+            shutil.rmtree(run / "failed", ignore_errors=True)
     _try_names(suite, run)
     folder.mkdir(exist_ok=True)
     for name, text in suite.beside.items():
@@ -106,8 +112,7 @@ def sample_units(
         OSError: the folder cannot be written to.
         RuntimeError: of CUDA, such as that its memory is full; `make` raised it.
     """
-    if check_count("rank", rank, 0) >= check_count("tasks", tasks):
-        raise bad("rank", rank, f"below the number of tasks, {tasks}")
+    check_task(rank, tasks)
     suite, _ = read_plan(out)
     run, folder = Path(out) / RUN, Path(out) / suite.name
 
@@ -223,18 +228,3 @@ def _try_names(suite: Suite, run: Path) -> None:
                 raise bad("out", f"{run.parent}: {error}", allowed) from error
     finally:
         shutil.rmtree(trial, ignore_errors=True)
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path, begun: bool) -> None:
-    """Raise a ValueError if a folder was planned otherwise; settings may change without samples."""
-    if old == new:
-        return
-    if not begun and {**old, "settings": new["settings"]} == new:
-        shutil.rmtree(out / RUN / "failed", ignore_errors=True)
-        return
-    before, now = ({**plan, **plan["settings"]} for plan in (old, new))
-    other = [n for n in sorted(before.keys() | now.keys()) if before.get(n) != now.get(n)]
-    told = ", ".join(
-        f"{n}: {now.get(n)!r} (was {before.get(n)!r})" for n in other if n != "settings"
-    )
-    raise bad("out", f"{out}, begun otherwise: {told}", "the same settings, or a new folder")
