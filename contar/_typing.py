@@ -2,12 +2,14 @@
 
     b  batch                    h w  grid of tokens or latent pixels
     t  frames                   d    width of a network
-    n  tokens                   c    channels of a latent, or values of a token
+    n  tokens, m some of them   c    channels of a latent, or values of a token
     l  length of a text         e    width of a text encoder's states
-    p  tokens of a prefix
+    p  tokens of a prefix       r    draws for each token
     s  attention heads          k    values per attention head
 
-`q` and `kv` are lengths of queries and of keys and values. `...` are any leading axes.
+`q` and `kv` are lengths of queries and of keys and values. A number behind a letter is another
+size of the same kind, as `b2`: the samples and, for guidance, each once more without its prompt; or
+each frame of the samples by itself. `...` and `*m` are any leading axes.
 The annotations are enforced in the test run by jaxtyping's import hook. Without jaxtyping at hand
 before contar is imported, they are the tensors' types alone.
 """

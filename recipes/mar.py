@@ -86,25 +86,27 @@ def generate(
     backend: Any = None,
     graphs: Graphs | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Generate latents, one for each label, in float32.
+    """Generate latents, one for each label: float32, or of the dtype of `latents` if that is wider.
 
     Every argument is checked before the first set. Randomness comes from `generator` alone: the
-    order, unless it is given; then for each set a normal [b, m, token_dim] for its tokens in raster
-    order, and one for each diffusion step that adds noise. A guidance with a `start` rises with the
-    share of tokens known when the set is done, but counts one as still hidden at the end, as the
-    official code does.
+    order, unless it is given; then for each set what the head draws for its tokens in raster order,
+    as docs/heads.md lists it. A guidance with a `start` rises with the share of tokens known when
+    the set is done, but counts one as still hidden at the end, as the official code does.
 
     Args:
         model: a MAR; it is left as it is.
         labels: [b], classes by number; the number of classes itself stands for none. Or what `mix`
             returns.
-        plan: sets, diffusion steps, guidance, temperature; None is `PLAN`. Its `scheduler` None
-            means IDDPM's own sampler; another has to read a learned variance.
+        plan: sets, diffusion steps, guidance, temperature; None is `PLAN`, of which others are made
+            by `dataclasses.replace`, as the defaults of `GenerationPlan` are NOVA's. Its
+            `scheduler` None takes the head's own; of an `official_head` that is IDDPM's sampler,
+            and another has to read a learned variance.
         latents: [b, c, h, w], of which some tokens are given and the others made anew.
         keep: [rows, columns], True where the token of `latents` is given, which comes back as it
             is. Guidance with a `start` counts it among the known.
         order: [b, tokens], the order of the tokens; None draws one for each sample.
-        generator: one, or one for each sample, as in `recipes.nova.stream`, as are the others.
+        generator: one, or one for each sample; a CPU generator works for every device. None is
+            freshly seeded.
         progress: show a bar.
         callback: called with a `Progress` after each set.
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
@@ -120,7 +122,7 @@ def generate(
         latents=latents, keep=keep, order=order, generator=generator, backend=backend,
         graphs=graphs,
     )  # fmt: skip
-    monitor = Monitor(len(call.sizes), progress=progress, callback=callback, cancel=cancel)
+    monitor = Monitor(len(call.set_sizes), progress=progress, callback=callback, cancel=cancel)
     return _draw(call, monitor)
 
 
@@ -210,7 +212,9 @@ def training_losses(
     index: Int[Tensor, "r m"] | None = None,
     backend: Any = None,
 ) -> FrameLosses:
-    """Return the loss of one training step: of the noise, and of the learned variance.
+    """Return the loss of one training step: the mean of the head's over the hidden tokens.
+
+    That of an `official_head` is of the noise, and of the learned variance.
 
     Args:
         model: a MAR.
@@ -224,7 +228,8 @@ def training_losses(
             the whole batch.
         generator: draws the mask, the dropped labels, dropout, noise and timesteps, in this order,
             where they are not given.
-        noise: [repeats, m, token_dim] for the m hidden tokens, in the order of `mask.hidden`.
+        noise: [repeats, m, token_dim] for the m hidden tokens, in the order of `mask.hidden`; of a
+            diffusion head, as `index`.
         index: [repeats, m], training timesteps.
         backend: of `attend`.
 

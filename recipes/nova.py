@@ -130,15 +130,15 @@ def stream(
 ) -> Iterator[Float[Tensor, "b c h w"]]:
     """Generate latent frames and yield each, [b, c, h, w], as it is finished.
 
-    Frames are float32, or of the given ones' dtype if that is wider; they are the caller's to
-    change.
+    Frames are float32, or of the dtype of `context` or `latents` if that is wider; they are the
+    caller's to change.
 
     Every argument is checked at the call, before the first frame is asked for. Randomness comes
     from `generator` alone, in the official order: on the first generated frame a uniform number
     for each token, whose sorting is the order in all frames (of a chunk, where there are several);
-    then what the head draws for each set: a normal [b, c, h, w], and one for each diffusion step
-    that adds noise. With `plan.context_noise` a normal [b, c, h, w] comes before all that is drawn
-    for a frame, but the first.
+    then what the head draws for each set, as docs/heads.md lists it, where normal numbers of tokens
+    are those of a whole frame, [b, c, h, w]. With `plan.context_noise` such a normal comes before
+    all else of each frame but a chunk's first, of those that are given or overlap, too.
 
     Args:
         model: a NOVA; it is left as it is, so generations may be interleaved.
@@ -146,7 +146,8 @@ def stream(
             `text_length` long; shorter texts are padded with the model's stored rows. Or pairs of
             a latent frame and such states, which hold from it on, the first from frame 0: where
             they change, all frames in sight are read anew under them, as if they were given.
-        plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`.
+        plan: frames, sets, diffusion steps, guidance; None is `GenerationPlan()`: one frame in 64
+            sets.
         negative_prompt_embeds: what guidance leads away from, likewise; None is the empty text.
         motion_flow: optical flow score, one or one for each sample; None is 5, and `UNSET` leaves
             it to the text in a model that was trained so. Videos only.
@@ -165,7 +166,8 @@ def stream(
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
         graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
-            generation by the same model. A plan that reuses features is refused.
+            generation by the same model. A plan that reuses features, or whose temperature changes
+            from frame to frame, is refused.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.
@@ -203,7 +205,7 @@ class _State:
     """What goes from frame to frame."""
 
     positions: tuple[Positions, Positions]  # of a frame's tokens, in the spatial tower's halves
-    order: Int[Tensor, "b m"] | None  # if not given, drawn with the first frame that is not, either
+    order: Int[Tensor, "b m"] | None  # None until a frame is drawn, unless it was given
     sight: Sight = field(default_factory=Sight)  # of the temporal tower
 
 
@@ -243,6 +245,7 @@ def _draw_frame(
         state.order = plan.draw_order(call.batch, call.grid, **options)
     tokens, schedule = call.begin_frame(t, state.order)
     steps = call.steps(len(schedule))
+    # Apart, as graphs copy tensors; `_draw_set` puts them together again.
     places = [x for half in state.positions for x in (half.add, half.rope)]
     memory, temperature = None, plan.temperature_at(call.first + t)
     if call.graphs is not None:  # which other generations may have had in between
@@ -367,8 +370,8 @@ def hidden_tokens(
     x = model.frame_tokens(None, batch, coarse[0] * coarse[1])
     if frames > 1:
         x = torch.cat([x, model.frame_tokens(step.seen, batch, x.shape[2])], dim=1)
-    added = model.added_positions(frames, coarse)
-    rope = model.rotary_positions(frames, coarse, prefix.shape[1])
+    added = model.added_positions(frames, coarse, law="stretch")
+    rope = model.rotary_positions(frames, coarse, prefix.shape[1], law="continue")
     x = x if added is None else x + added
     features = model.temporal(x, prefix=prefix, rope=rope, **options)
     anchor, later = features[:, :1], features[:, 1:]

@@ -22,7 +22,7 @@ from contar._random import Generators, check_generator
 from contar._typing import Float, Tensor
 from contar.attention import check_backend
 from contar.conditioning import Guidance
-from contar.heads import Noise, TokenHead, check_plan
+from contar.heads import Noise, TokenHead, check_draw
 from recipes._pocket_tts.call import (
     Prompts,
     Speech,
@@ -139,7 +139,7 @@ def stream(
     prompts = read_prompts(model, texts, voices)
     device, batch = model.device, len(texts)
     check_backend(backend, device)
-    check_plan(model.head, Guidance(), math.sqrt(plan.temperature), plan.steps, "plan.steps")
+    check_draw(model.head, Guidance(), math.sqrt(plan.temperature), plan.steps, "plan.steps")
     tail = plan.tail if isinstance(plan.tail, tuple) else (plan.tail,) * batch
     if len(tail) != batch:
         raise bad("plan.tail", plan.tail, f"one number, or one for each of {batch} texts")

@@ -25,15 +25,15 @@ from contar.ordering import Curve, Rounding, checkerboard_order, random_order, s
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """Frames, sets, diffusion steps and how they are steered.
+    """Frames, sets, diffusion steps and how they are steered; the defaults are those of NOVA.
 
     Args:
         frames: latent frames of the result, given context frames included.
         sets: in which a frame's tokens are predicted, at most as many as there are tokens.
         diffusion_steps: of each set; None is the head's own number.
         guidance: classifier-free guidance.
-        temperature: factor of the noise that a stochastic solver adds, or one for the first frame
-            and one for the last: between them it changes evenly.
+        temperature: below 1 for likelier tokens; each head says what it multiplies. Or one for the
+            first frame and one for the last: between them it changes evenly.
         curve: of the set sizes, as in `set_sizes`.
         rounding: of the set sizes, as in `set_sizes`.
         scheduler: config of a diffusers scheduler that a diffusion head draws by; None takes its
@@ -64,8 +64,8 @@ class GenerationPlan:
             Its cache does not grow with their length. None is one clip.
         overlap: frames that a chunk begins with, fewer than `chunk`.
 
-    What follows `pinned` up to `refresh` trades exactness for time, as `scheduler`
-    may, and all go together.
+    `last_diffusion_steps`, `order`, `filling_sets` and `refresh` trade exactness for time, as
+    `scheduler` may, and all go together.
 
     Raises:
         ValueError: a value outside its range, or `filling_sets` in another order.

@@ -6,7 +6,7 @@ from contar.heads.energy import EnergyHead
 from contar.heads.flow_map import FlowMapHead
 from contar.heads.mean_flow import MeanFlowHead
 from contar.heads.mixture import MixtureHead
-from contar.heads.protocol import Noise, TokenHead, check_plan
+from contar.heads.protocol import Noise, TokenHead, check_draw
 from contar.heads.registry import (
     check_head,
     head_law,
@@ -27,8 +27,8 @@ __all__ = [
     "NetworkOptions",
     "Noise",
     "TokenHead",
+    "check_draw",
     "check_head",
-    "check_plan",
     "head_law",
     "head_names",
     "head_scheduler",

@@ -66,7 +66,7 @@ class FewStepHead(nn.Module, TokenHead):
         """Draw in equal steps; arguments as in `TokenHead`.
 
         Raises:
-            ValueError: what does not fit, or a guidance with truncation or over the frame.
+            ValueError: what does not fit, or a guidance with truncation, ceiling or over the frame.
         """
         like = weight_of(self.network.token)
         guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)

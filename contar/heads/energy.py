@@ -119,7 +119,7 @@ class EnergyHead(nn.Module):
         """Draw in one pass; arguments as in `TokenHead`.
 
         Raises:
-            ValueError: what does not fit, or a guidance with truncation or over the frame.
+            ValueError: what does not fit, or a guidance with truncation, ceiling or over the frame.
         """
         guidance, uncond, source = check_sample(
             self, cond, uncond, guidance, noise, like=weight_of(self.out)

@@ -110,7 +110,8 @@ class MixtureHead(nn.Module):
         """Draw a component, then the token; arguments as in `TokenHead`.
 
         Raises:
-            ValueError: what does not fit, or a guidance with truncation or renormalisation.
+            ValueError: what does not fit, or a guidance with truncation, ceiling or
+                renormalisation.
         """
         guidance, uncond, source = check_sample(
             self, cond, uncond, guidance, noise, like=self.means

@@ -16,11 +16,13 @@ class Noise:
     A model that draws in another way (as official seeds need) passes a subclass to `sample`.
 
     Args:
-        generator: one, or one for each sample, as the other functions of contar take it.
+        generator: one, or one for each sample, as the other functions of contar take it; None is
+            freshly seeded.
         device: where the numbers are wanted.
     """
 
-    def __init__(self, generator: Generators, device: torch.device | str = "cpu") -> None:
+    def __init__(self, generator: Generators | None, device: torch.device | str = "cpu") -> None:
+        generator = check_generator(None, 1, device) if generator is None else generator
         self.generator, self.device = generator, device
 
     def normal(self, *shape: int) -> Tensor:
@@ -157,7 +159,7 @@ def check_plain(guidance: Guidance, temperature: object, *, renorm: bool = True)
         raise bad("guidance.renorm", guidance.renorm, f"{allowed} with this head")
 
 
-def check_plan(
+def check_draw(
     head: TokenHead, guidance: Guidance, temperature: float, steps: int | None, name: str = "steps"
 ) -> None:
     """Raise a ValueError, where a head tells it beforehand, unless its `sample` takes these.

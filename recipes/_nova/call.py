@@ -41,7 +41,10 @@ class Call(Settings):
     first: int = 0  # frame of the whole that a chunk begins with
 
     def text_at(self, t: int) -> Float[Tensor, "b2 l e"]:
-        """Return the text under which frame t of a chunk is read; given ones as the first after."""
+        """Return the text under which frame t of the chunk is read.
+
+        Of its given first frames it is that of the first one which is made.
+        """
         frame = self.first + max(t, self.given)
         return [text for start, text in self.texts if start <= frame][-1]
 
@@ -73,7 +76,8 @@ class Call(Settings):
         sizes = self.frame_sizes[t]
         if self.latents is None or self.keep is None:
             shape = (self.batch, self.tokens, c.token_dim)
-            tokens = torch.zeros(shape, dtype=torch.float32, device=order.device)
+            dtype = torch.float32 if self.context is None else self.context.dtype
+            tokens = torch.zeros(shape, dtype=dtype, device=order.device)
         else:
             keep = self.keep[t]
             tokens = patchify(self.latents[:, :, t], c.patch).masked_fill(~keep[:, None], 0)
@@ -153,7 +157,7 @@ def make_call(
     batch = len(texts[0][1])
     flow, rate, order = (None if x is None else x.to(device) for x in (*motion, order))
     frame_sizes = ((),) * (0 if context is None else context.shape[2])
-    frame_sizes += (settings.sizes,) * (plan.frames - len(frame_sizes))
+    frame_sizes += (settings.set_sizes,) * (plan.frames - len(frame_sizes))
     if latents is not None and keep is not None:
         frame_sizes = tuple(map(plan.sizes_around, keep))
         keep = keep.flatten(1).to(device)

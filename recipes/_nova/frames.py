@@ -34,7 +34,7 @@ class Sight:
         """
         model, plan, coarse, frames = call.model, call.plan, call.coarse, call.chunk_frames
         seen, text, prefix = plan.in_sight(t), call.text_at(t), None
-        anew = text is not self.text
+        anew = text is not self.text  # of one prompt it is one tensor, among `call.texts`
         kept = seen if anew or len(call.texts) > 1 else [t]
         self.read = {frame: x if frame == t else self.read[frame] for frame in kept}
         if anew:
@@ -49,6 +49,7 @@ class Sight:
             added = model.added_positions(frames, coarse, frame=frame, law=plan.times)
             parts.append(self.read[frame] if added is None else self.read[frame] + added)
         x = torch.cat(parts, dim=1).repeat(len(text) // call.batch, 1, 1, 1)
+        # The prefix is in frame 0's block, and leaves the cache with it.
         length = 0 if seen[0] else model.text.length + (0 if model.motion is None else 2)
         rope = model.rotary_positions(frames, coarse, length, seen=seen, law=plan.times)
         features = model.temporal(
@@ -69,7 +70,11 @@ class FrameNoise(Noise):
         self.latent = (call.batch, sizes.channels, *call.latent)
 
     def normal(self, *shape: int) -> Tensor:
-        """Return the tokens of the set, or, if all are asked for, the set's, then the others."""
+        """Return those of the set's tokens, or, if all are asked for, the set's, then the others'.
+
+        The shape says which: [b, tokens of the set or of the frame, token_dim]. Any other shape is
+        drawn as it is asked for, as uniform numbers are.
+        """
         step, (batch, tokens) = self.step, self.step.current.shape
         whole = tokens + step.known.shape[1] + step.remaining.shape[1]
         token_dim = self.latent[1] * self.patch**2

@@ -80,7 +80,8 @@ class Nova(Headed):
     ) -> Float[Tensor, "t n d"] | None:
         """Return what is added to the coarse tokens, `grid` a frame, of one or all of the frames.
 
-        It is None with rotary positions. The law of times is "stretch", if it is not said.
+        It is None with rotary positions. The law of times is "stretch", if it is not said, as the
+        models with added ones were released.
         """
         if self.times is None:
             return None
@@ -101,7 +102,7 @@ class Nova(Headed):
         """Return the rotary table of a prefix of so many tokens, and of frames of coarse tokens.
 
         The frames are those that are seen, or all of the clip. It is None with absolute positions.
-        The law of times is "continue", if it is not said.
+        The law of times is "continue", if it is not said, as the models with them were released.
         """
         if self.times is not None:
             return None

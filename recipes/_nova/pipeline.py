@@ -144,7 +144,7 @@ class NovaPipeline(DiffusionPipeline):
             num_diffusion_steps: of each set.
             guidance_scale: 0 to 1 is none.
             guidance_trunc: timestep below which there is no guidance.
-            min_guidance_scale: scale of the first set, from where it rises linearly.
+            min_guidance_scale: scale before the first set, from where it rises linearly.
             guidance_renorm: in [0, 1], least factor that shortens a guided prediction; 1 is off.
             flow_shift: of the timesteps of a flow.
             negative_prompt: what guidance leads away from, one or one for each prompt.

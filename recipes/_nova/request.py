@@ -19,7 +19,7 @@ from contar._random import Generators
 from contar._typing import Float, Int, Tensor
 from contar.conditioning import Guidance
 from contar.generation import GenerationPlan, Graphs
-from contar.heads import DiffusionHead, check_plan
+from contar.heads import DiffusionHead, check_draw
 from contar.tokenizers import Tokenizer, longest_clip
 from recipes._nova.call import Texts
 from recipes._nova.motion import MOTION, UNSET
@@ -145,7 +145,7 @@ def read_numbers(
         steps = _count("num_diffusion_steps", values, trained, "it was trained with")
     elif steps is not None:
         steps = check_count("num_diffusion_steps", steps)
-        check_plan(model.head, Guidance(), 1.0, steps, "num_diffusion_steps")
+        check_draw(model.head, Guidance(), 1.0, steps, "num_diffusion_steps")
     scale = check_number("guidance_scale", values["guidance_scale"], 0)
     if min_guidance_scale is not None:
         check_number("min_guidance_scale", min_guidance_scale, 0)

@@ -7,7 +7,7 @@ from typing import Any
 from contar._errors import bad, check_size, check_tensor
 from contar._typing import Bool, Int, Tensor
 from contar.generation import GenerationPlan
-from contar.heads import DiffusionHead, TokenHead, check_plan
+from contar.heads import DiffusionHead, TokenHead, check_draw
 from contar.ordering import SetSchedule
 from recipes._nova.network import Nova
 
@@ -21,7 +21,7 @@ class Settings:
     latent: tuple[int, int]
     grid: tuple[int, int]  # of a frame's tokens, (rows, columns)
     head: TokenHead  # as it draws
-    sizes: tuple[int, ...]  # of the sets of a frame of which nothing is given
+    set_sizes: tuple[int, ...]  # of a frame of which nothing is given
 
     def steps(self, sets: int) -> tuple[int | None, ...]:
         """Return the diffusion steps of each of so many sets."""
@@ -76,7 +76,7 @@ def check_steps(settings: Settings, sets: int) -> None:
     guidance = settings.plan.guidance.at(1)
     for count in dict.fromkeys(settings.steps(sets)):
         for temperature in dict.fromkeys(settings.plan.temperatures):
-            check_plan(settings.head, guidance, temperature, count, "plan.diffusion_steps")
+            check_draw(settings.head, guidance, temperature, count, "plan.diffusion_steps")
 
 
 def read_timeline(
@@ -124,7 +124,7 @@ def read_order(
         return None
     settings.plan.check_order()
     check_tensor("order", order, (batch, settings.tokens), "[b, tokens]", kind="int")
-    return SetSchedule(order.to(settings.model.begin.device), settings.sizes).order
+    return SetSchedule(order.to(settings.model.begin.device), settings.set_sizes).order
 
 
 def read_keep(
@@ -157,9 +157,10 @@ def read_keep(
 
 
 def check_kept(name: str, settings: Settings, keep: Bool[Tensor, "t h2 w2"]) -> None:
-    """Raise a ValueError if nothing of a frame is kept, but all of a later one.
+    """Raise a ValueError for a frame of which nothing is kept before one that is kept whole.
 
-    The one would be made without a look at the other, which it cannot lead to.
+    The one would be made without a look at the other, which it cannot lead to. And as
+    `check_steps`, in the sets of each frame, of which there are fewer where few tokens are left.
     """
     for count in {len(settings.plan.sizes_around(frame)) for frame in keep} - {0}:
         check_steps(settings, count)

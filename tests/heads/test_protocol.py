@@ -7,7 +7,7 @@ import torch
 from heads import HEADS, Given, make
 
 from contar.conditioning import Guidance
-from contar.heads import TokenHead, make_head
+from contar.heads import Noise, TokenHead, make_head
 
 VALUES, COND = 3, 6
 kinds = pytest.mark.parametrize("kind", HEADS)
@@ -68,6 +68,13 @@ def test_equal_seeds_give_equal_tokens_and_losses_and_other_seeds_others(kind):
     first, again, other = (head.loss(*tokens, generator=seeded(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (kind == "mixture")  # whose loss draws nothing
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_source_without_a_generator_is_freshly_seeded():
+    state = torch.get_rng_state()
+    for draw in (Noise.normal, Noise.uniform):
+        assert not torch.equal(*(draw(Noise(None), 2, 3) for _ in range(2)))
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -34,8 +34,10 @@ class ToyHead(nn.Module):
         noise: Any = None, steps: int | None = None,
     ) -> Tensor:  # fmt: skip
         noise = noise if isinstance(noise, Noise) else Noise(noise, cond.device)
-        drawn = noise.normal(*cond.shape[:2], self.token_dim)
-        return self.mean(cond).float() + temperature * self.deviation * drawn
+        mean = self.mean(cond)
+        if guidance is not None and guidance.scale > 1:
+            mean = guidance.combine(mean, self.mean(uncond))
+        return mean.float() + temperature * self.deviation * noise.normal(*mean.shape)
 
 
 register_head("toy", ToyHead)

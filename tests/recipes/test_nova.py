@@ -80,6 +80,19 @@ def test_a_model_survives_saving_and_loading(tmp_path):
     )
 
 
+def test_frames_have_one_dtype_that_of_given_ones_where_it_is_wider():
+    model, text = nova.build(TINY), torch.zeros(1, 1, 8)
+    plan = nova.GenerationPlan(frames=3, sets=2, diffusion_steps=1, chunk=2)
+    given = torch.randn(1, 4, 1, 8, 8, generator=drawn())
+    narrow, wide = (
+        [*nova.stream(model, text, plan, context=x, generator=drawn())]
+        for x in (given.bfloat16().float(), given.bfloat16().double())
+    )
+    assert {frame.dtype for frame in narrow} == {torch.float32}
+    assert {frame.dtype for frame in wide} == {torch.float64}
+    assert all(torch.equal(a.double(), b) for a, b in zip(narrow, wide, strict=True))
+
+
 def test_a_bfloat16_model_is_built_without_a_word_and_generates_finite_numbers():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
