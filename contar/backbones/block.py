@@ -178,7 +178,7 @@ class Block(nn.Module):
 
 
 def take(x: Float[Tensor, "b n d"], ids: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
-    """Return the tokens `ids` of each sample."""
+    """Return the tokens `ids` of each sample, unchecked."""
     return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))
 
 
