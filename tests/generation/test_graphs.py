@@ -55,6 +55,12 @@ def test_a_plan_that_reuses_features_refuses_graphs(refuses):
         GenerationPlan(refresh=2).check_graphs(Graphs())
 
 
+def test_a_temperature_that_changes_refuses_graphs(refuses):
+    GenerationPlan(temperature=(0.9, 0.9)).check_graphs(Graphs())
+    with refuses("graphs", "a temperature that changes"):
+        GenerationPlan(temperature=(1.0, 0.9)).check_graphs(Graphs())
+
+
 @pytest.mark.parametrize("model", [None, "nova", torch.ones(2), {"weight": torch.ones(2)}])
 def test_graphs_of_no_model_are_refused(model, refuses):
     with refuses("model"):

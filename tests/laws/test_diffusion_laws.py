@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from contar.diffusion import NoiseProcess, SamplerTable
+from contar.diffusion import NoiseProcess, SamplerTable, draw_times
 
 # What diffusers does with numpy 2 in a few solvers; it is theirs to mend.
 pytestmark = [
@@ -461,6 +461,18 @@ def test_drawn_indices_follow_the_distribution_asked_for(config: Config, distrib
         edges = torch.special.ndtr(torch.logit(edges))
     # Kolmogorov-Smirnov: a distance of 1.95 / sqrt(n) is exceeded once in a thousand times.
     assert (shares - edges).abs().max() <= 1.95 / math.sqrt(count)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (0.8, 1.0), (-0.4, 0.5)])
+def test_logit_normal_times_have_the_mean_and_deviation_asked_for(
+    mean: float, deviation: float
+) -> None:
+    count = 100000
+    options: Any = {"law": "logit_normal", "logit": (mean, deviation)}
+    times = draw_times(count, **options, generator=generator(0)).double().sort().values
+    below = torch.special.ndtr((torch.logit(times) - mean) / deviation)
+    shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    assert (shares - below).abs().max() <= 1.95 / math.sqrt(count)
 
 
 @given(

@@ -496,6 +496,16 @@ def test_a_checkerboard_s_sets_make_one_colour_and_then_the_other(
     assert (tokens + 1) // 2 in {sum(sizes[:k]) for k in range(len(sizes) + 1)}
 
 
+def test_sets_around_what_is_kept_make_what_is_left_of_one_colour_and_then_of_the_other() -> None:
+    plan = GenerationPlan(sets=3, order="checkerboard", filling_sets=1, curve="uniform")
+    keep = torch.zeros(2, 4, dtype=torch.bool)
+    assert plan.sizes_around(keep) == (2, 2, 4)
+    keep[0, 1] = True  # of the second colour, made in the filling set
+    assert plan.sizes_around(keep) == (2, 2, 3)
+    keep[0, 0] = keep[1, 1] = True
+    assert plan.sizes_around(keep) == (1, 1, 3)
+
+
 @given(seed=seeds, rows=st.integers(1, 6), columns=st.integers(1, 6))
 def test_a_plan_draws_the_order_it_names(seed: int, rows: int, columns: int) -> None:
     grid = (rows, columns)
