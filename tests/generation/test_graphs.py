@@ -1,5 +1,6 @@
 """CUDA graphs refuse what they cannot replay, and change nothing where there is no GPU."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from tiny_mar import PLAN, tiny_mar
 from tiny_nova import TEXT_LENGTH, TEXT_WIDTH, tiny_nova  # type: ignore[import-not-found]
 
 from contar.generation import GenerationPlan, Graphs
-from contar.heads import Noise
+from contar.heads import Noise, make_head
 from recipes import mar, nova
 
 SETS = nova.GenerationPlan(frames=2, sets=3, diffusion_steps=2)
@@ -59,6 +60,18 @@ def test_a_temperature_that_changes_refuses_graphs(refuses):
     GenerationPlan(temperature=(0.9, 0.9)).check_graphs(Graphs())
     with refuses("graphs", "a temperature that changes"):
         GenerationPlan(temperature=(1.0, 0.9)).check_graphs(Graphs())
+
+
+def test_draws_are_told_apart_by_solver_and_steps_and_not_by_the_object_that_draws():
+    """A plan's solver is a new head in each generation, for which no new graph is captured."""
+    head, plan = tiny_nova("absolute").head, GenerationPlan()
+    heun = {"_class_name": "FlowMatchHeunDiscreteScheduler"}
+    first, second = (head.with_solver(heun) for _ in range(2))
+    told = plan.draws_by(first, 4)
+    assert told == plan.draws_by(second, 4)
+    assert told not in (plan.draws_by(first, 3), plan.draws_by(head, 4))
+    own = make_head({"name": "energy", "width": 8, "depth": 1}, 4, 4)
+    assert plan.draws_by(own, None) != plan.draws_by(deepcopy(own), None)
 
 
 @pytest.mark.parametrize("model", [None, "nova", torch.ones(2), {"weight": torch.ones(2)}])
