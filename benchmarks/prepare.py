@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,22 +182,33 @@ class Command:
         self.process.wait()
 
 
-def words(folder: Path, out: Path, workers: int) -> tuple[list[str], list[str]]:
+def words(
+    folder: Path, out: Path, workers: int, engine: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Return the words of scoring and of cutting."""
-    shares = ["--out", str(out), "--tasks", str(TASKS), "--workers", str(workers)]
+    shares = ["--out", str(out), "--tasks", str(TASKS), "--workers", str(workers), *engine]
     return [str(folder), *shares], ["--apply", KEPT, "--shard", str(SHARD), *shares]
 
 
-def whole_run(folder: Path, out: Path, workers: int) -> dict[str, dict[str, float]]:
+def whole_run(
+    folder: Path, out: Path, workers: int, engine: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
     """Score and cut; return what each took."""
-    score, cut = words(folder, out, workers)
+    score, cut = words(folder, out, workers, engine)
     return {"score": Command(*score).end(), "cut": Command(*cut).end()}
 
 
 def journaled(out: Path) -> int:
     """Return how many files are scored."""
     journals = (out / "run" / "scored").glob("*.*")
-    return sum(file.read_bytes().count(b"\n") for file in journals if file.is_file())
+    return sum(_lines(file) for file in journals)
+
+
+def _lines(journal: Path) -> int:
+    try:
+        return journal.read_bytes().count(b"\n")
+    except FileNotFoundError:  # renamed meanwhile
+        return 0
 
 
 def cut_so_far(out: Path) -> int:
@@ -401,12 +412,17 @@ def evidence(place: Path, folder: Path, kinds: dict[str, list[str]], kills: int)
     two = whole_run(folder, place / "two", 2)
     print(two, flush=True)
     told = killed_run(folder, place / "killed", kills, found["files"])
+    others = {"two": "two workers", "killed": f"two workers, killed {kills} times"}
+    if find_spec("ray"):
+        engine = ("--engine", "ray", "--engine-options", "mem_per_cpu_gb=1")
+        print(whole_run(folder, place / "ray", 2, engine), flush=True)
+        others["ray"] = "two workers of Ray"
     wanted = contents(place / "one")
-    for other in ("two", "killed"):
+    for other in others:
         assert contents(place / other) == wanted, f"other bytes: {other}"
     return {
         "found": found,
-        "bytes are equal": ["one worker", "two workers", f"two workers, killed {kills} times"],
+        "bytes are equal": ["one worker", *others.values()],
         "kills": told,
         "seconds of one worker": one,
         "seconds of two workers": two,

@@ -18,7 +18,7 @@ from recipes._mar.network import Mar
 from recipes._shared.headed import learning_head
 
 PLAN = GenerationPlan(sets=64, guidance=Guidance(3.0, start=1.0), rounding="floor")
-"""The paper's 64 sets (section 4.2), sizes rounded down, guidance that rises with the share of
+"""The official code's default of 64 sets, sizes rounded down, guidance that rises with the share of
 tokens known. Change it with `dataclasses.replace`: the official evaluation takes 256 sets, and
 guidance 2.9 for `mar-base`, 3.0 for `mar-large`, 3.2 for `mar-huge`.
 """
