@@ -209,6 +209,16 @@ def test_densities_are_of_tokens_with_a_condition_each(name, argument, x, cond, 
         density.log_density(torch.zeros(x), torch.zeros(cond))
 
 
+@pytest.mark.parametrize("steps", [0, 2.0, 8193])
+@pytest.mark.parametrize("name", ["diffusion", "flow", "mean_flow", "flow_map"])
+def test_a_head_of_steps_takes_a_number_of_them(name, steps, refuses):
+    head: Any = make_head({"name": name, "width": 8, "depth": 1}, 4, 6)
+    for draw in (lambda: head.sample(torch.zeros(1, 1, 6), steps=steps),
+                 lambda: head.check_sample(Guidance(), 1.0, steps)):  # fmt: skip
+        with refuses("steps", str(steps)):
+            draw()
+
+
 @pytest.mark.parametrize("kind", ["mixture", "energy"])
 def test_a_head_of_one_pass_takes_no_steps(kind, refuses):
     sizes = {} if kind == "mixture" else {"width": 8, "depth": 1}
