@@ -7,7 +7,7 @@ import torch
 from heads import HEADS, Given, make
 
 from contar.conditioning import Guidance
-from contar.heads import Noise, TokenHead, make_head
+from contar.heads import EnergyHead, Noise, TokenHead, make_head
 
 VALUES, COND = 3, 6
 kinds = pytest.mark.parametrize("kind", HEADS)
@@ -322,9 +322,10 @@ def test_an_energy_heads_loss_is_the_energy_score_of_two_draws(alpha):
 
 
 def test_an_energy_heads_training_temperature_weighs_how_far_draws_lie_apart():
-    head, target, cond = make("energy", VALUES, COND), randn(1, 5, VALUES), randn(0, 5, COND)
-    losses = []
-    for head.train_temperature in (0.0, 1.0, 2.0):
+    target, cond, losses = randn(1, 5, VALUES), randn(0, 5, COND), []
+    for temperature in (0.0, 1.0, 2.0):
+        torch.manual_seed(0)
+        head = EnergyHead(VALUES, COND, width=8, depth=1, train_temperature=temperature)
         losses.append(head.loss(target, cond, generator=seeded()))
     close(losses[0] - losses[1], losses[1] - losses[2])
     assert (losses[0] > losses[1]).all()
