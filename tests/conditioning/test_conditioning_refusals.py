@@ -233,3 +233,7 @@ def test_a_projection_refuses_what_does_not_fit(came, states, refuses):
 def test_a_folder_outside_its_package_is_no_text_encoders(reference, refuses):
     with refuses("text_package"):
         text_package(reference)
+
+
+def test_padding_rows_are_those_of_the_released_checkpoints_by_default():
+    assert TextProjection(4, 8, length=3).padding.shape == (512, 4)
