@@ -370,6 +370,21 @@ def test_an_edit_reads_no_more_frames_than_it_makes_and_two_before_the_model(
         assert len(seen) == 2 + read
 
 
+@pytest.mark.parametrize(
+    ("command", "before", "after"),
+    [("generate", None, "1000"), ("train", "7", "7"), ("bench", None, None)],
+)
+def test_waiting_threads_sleep_soon_unless_time_is_measured_or_it_is_said(
+    command, before, after, monkeypatch, capsys
+):
+    environment = {} if before is None else {"GOMP_SPINCOUNT": before}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(sys, "argv", ["contar", command, "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert environment.get("GOMP_SPINCOUNT") == after
+
+
 def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, capsys):
     def digits(out: Path) -> None:
         """Train."""
