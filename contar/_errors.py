@@ -90,6 +90,13 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     return float(number)
 
 
+def check_timestep(name: str, value: object, last: int) -> None:
+    """Raise a ValueError unless `value` is 0 or a timestep from 1 to `last`: a share is a slip."""
+    number = check_number(name, value, 0)
+    if number and not 1 <= number <= last:
+        raise bad(name, value, f"0, or a timestep from 1 to {last}")
+
+
 def plain(value: Any) -> Any:
     """Return a number of numpy, or a fraction, as Python's own; within tuples and lists, too."""
     if type(value) in (int, float, bool) or not isinstance(value, numbers.Real | tuple | list):

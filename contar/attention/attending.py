@@ -106,6 +106,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
         check_tensor(name, x, [None] * 4, "[b, s, n, k]", like=None if x is q else q)
     if k.shape != v.shape:
         raise bad("v", tuple(v.shape), f"the shape of k, {tuple(k.shape)}")
+    if q.shape[1] != k.shape[1]:
+        allowed = f"as many heads as k, {k.shape[1]}: grouped heads are not taken"
+        raise bad("q", tuple(q.shape), allowed)
     if (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
         raise bad("q", tuple(q.shape), f"[b, s, any, k] as in k {tuple(k.shape)}")
     lengths = (q.shape[2], k.shape[2])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from contar._errors import bad, check_choice, check_number, keep_plain
+from contar._errors import bad, check_choice, check_number, check_timestep, keep_plain
 from contar._typing import Float, Tensor
 
 
@@ -15,17 +15,18 @@ class Guidance:
 
     Args:
         scale: at least 0; from 0 to 1 there is no guidance at all.
-        start: scale before the first set; it then rises linearly with the share of generation
-            that is done, up to `scale` at the end. None is constant.
-        truncation: below this timestep there is no guidance.
+        start: scale where nothing is done; it rises linearly with the share of generation that is
+            done, up to `scale` at the end. None is constant.
+        truncation: below this timestep there is no guidance; they go to the scheduler's last, 1000
+            as a rule.
         renorm: least factor, in [0, 1], by which a guided prediction longer than the conditional
             one is shortened back to its length; 1 is off.
         renorm_over: whose length is meant, for each sample: that of the predicted "tokens", or of
             the whole "frame", where NOVA's code counts each other token's noise as its prediction.
         ceiling: above this timestep there is no guidance; None is no ceiling. Guidance in an
             interval: Kynkäänniemi et al. 2024, arXiv 2404.07724.
-        interval: shares of generation between which there is guidance, the same over sets; a set
-            without it takes one pass of the spatial tower instead of two.
+        interval: shares of generation between which there is guidance, both included, the same
+            over sets; a set without it takes one pass of the spatial tower instead of two.
 
     Raises:
         ValueError: NaN, infinity or a number outside its range.
@@ -62,7 +63,8 @@ class Guidance:
     def at(self, done: float) -> "Guidance":
         """Return the guidance, constant, when a share `done` in [0, 1] of generation is done.
 
-        NOVA counts sets, (k + 1) / K for set k of K; MAR counts tokens.
+        What is drawn counts as done: NOVA counts sets, k / K for the k-th of K, so that none has
+        the scale `start`; MAR counts tokens.
 
         Raises:
             ValueError: a share outside [0, 1].
@@ -88,6 +90,12 @@ class Guidance:
         for name, constant in (("start", None), ("interval", (0, 1))):
             if (value := getattr(self, name)) != constant:
                 raise bad(f"guidance.{name}", value, f"{constant}: take guidance.at(share done)")
+
+    def check_timesteps(self, last: int) -> None:
+        """Raise a ValueError unless truncation and ceiling are 0, or timesteps from 1 to `last`."""
+        check_timestep("guidance.truncation", self.truncation, last)
+        if self.ceiling is not None:
+            check_timestep("guidance.ceiling", self.ceiling, last)
 
     def applies(self, timestep: float) -> bool:
         """Whether a constant guidance acts at this timestep."""

@@ -242,7 +242,8 @@ class DiffusionHead(nn.Module):
 
         Raises:
             ValueError: what does not fit, guidance without `uncond`, a renormalisation over the
-                frame without `frame`, or a temperature or steps that the solver lacks.
+                frame without `frame`, a truncation or ceiling that is no timestep, or a temperature
+                or steps that the solver lacks.
         """
         like = weight_of(self.network.token)
         guidance, uncond, source = check_sample(self, cond, uncond, guidance, noise, like=like)
@@ -316,6 +317,7 @@ class DiffusionHead(nn.Module):
         self, guidance: Guidance, temperature: float, steps: int | None
     ) -> SamplerTable:
         """Return the solver of so many steps; a ValueError unless `sample` takes these."""
+        guidance.check_timesteps(self.learning.last)
         table = self.table(steps)
         if (table.noise_high is not None) != self.network.learned_variance:
             raise _of_variance(table.noise_high is not None)

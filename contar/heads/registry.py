@@ -102,8 +102,11 @@ def make_head(head: Mapping[str, Any], token_dim: int, cond_dim: int) -> TokenHe
 
 def check_head(head: object) -> None:
     """Raise a ValueError unless a config names a known head and exactly its sizes."""
-    check_instance("head", head, Mapping)
-    assert isinstance(head, Mapping)
+    if not isinstance(head, Mapping):
+        named = isinstance(head, str)
+        example = head if named and head in _HEADS else "flow"
+        allowed = f'a mapping, as {{"name": "{example}", ...}} with its sizes'
+        raise bad("head", head if named else type(head).__name__, allowed)
     name = head.get("name")
     if not isinstance(name, str) or name not in _HEADS:
         raise bad("head['name']", name, f"one of {', '.join(_HEADS)}")

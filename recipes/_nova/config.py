@@ -243,7 +243,8 @@ def _official_towers(
             raise bad("config['arch']", name, f"a name such as {kind}_d16w1024")
         depth, width = int(match[1]), int(match[2])
         if kind == "vit" and num_heads is None and width not in RELEASED_HEADS:
-            allowed = f"(temporal, spatial): {name} is not a released architecture"
+            allowed = "two numbers, temporal and spatial, as 16 16"
+            allowed = f"{allowed}: {name} is not a released architecture"
             raise bad("num_heads", None, allowed)
         sizes.append((depth, width))
     (dt, wt), (ds, ws), head = sizes

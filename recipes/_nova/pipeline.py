@@ -170,7 +170,7 @@ class NovaPipeline(DiffusionPipeline):
             order: [samples, tokens], the order of a frame's tokens, as `nova.stream` takes it.
             generator: one, or one for each sample; draws the posterior of image or video first.
             plan_changes: fields of `GenerationPlan` by name, all but frames and grid, such as
-                `refresh`; they win over what other arguments and defaults say.
+                `refresh`; they win over defaults, and another argument may not say the same.
             graphs: replays each set as one CUDA graph, as `nova.stream` takes it.
             output_type: "np", "pil", "pt", "latent" or "stream"; see `NovaOutput`.
             callback_on_step_end: called after each set with the pipeline, the number of sets that

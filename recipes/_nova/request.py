@@ -13,6 +13,7 @@ from contar._errors import (
     check_instance,
     check_number,
     check_text,
+    check_timestep,
     plain,
 )
 from contar._random import Generators
@@ -32,6 +33,14 @@ RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
     "guidance_renorm": 1.0, **MOTION,
 }  # fmt: skip
+
+# Fields of a plan, by the arguments of a call that say them.
+SAID_BY = {
+    "sets": ("num_inference_steps",),
+    "diffusion_steps": ("num_diffusion_steps",),
+    "guidance": ("guidance_scale", "guidance_trunc", "min_guidance_scale", "guidance_renorm"),
+    "flow_shift": ("flow_shift",),
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,8 @@ def read_numbers(
     defaults for; motion and diffusion steps have none where the model does not take them.
 
     Raises:
-        ValueError: a number outside its range, by the name that a call has for it.
+        ValueError: a number outside its range, by the name that a call has for it, or one that
+            `plan_changes` says, too.
     """
     images, diffusion = model.motion is None, isinstance(model.head, DiffusionHead)
     grid = _read_grid(model, height, width, tokenizer.space_stride)
@@ -150,21 +160,37 @@ def read_numbers(
     if min_guidance_scale is not None:
         check_number("min_guidance_scale", min_guidance_scale, 0)
     check_number("guidance_trunc", guidance_trunc, 0)
+    if diffusion:
+        check_timestep("guidance_trunc", guidance_trunc, len(model.head.process))
     renorm = check_number("guidance_renorm", values["guidance_renorm"], 0, 1)
     guidance = Guidance(scale, min_guidance_scale, guidance_trunc, renorm, "frame")
     plan = GenerationPlan(
         frames=frames, sets=sets, diffusion_steps=steps, guidance=guidance, scheduler=config,
         flow_shift=flow_shift, grid=grid,
     )  # fmt: skip
-    return values, read_plan(model, plan if plan_changes is None else _changed(plan, plan_changes))
+    if plan_changes is not None:
+        said = {
+            **given, "guidance_trunc": guidance_trunc or None,
+            "min_guidance_scale": min_guidance_scale, "flow_shift": flow_shift,
+        }  # fmt: skip
+        plan = _changed(plan, plan_changes, said)
+    return values, read_plan(model, plan)
 
 
-def _changed(plan: GenerationPlan, changes: Mapping[str, Any]) -> GenerationPlan:
-    """Return a plan with other values of the fields that are named."""
+def _changed(
+    plan: GenerationPlan, changes: Mapping[str, Any], said: Mapping[str, Any]
+) -> GenerationPlan:
+    """Return a plan with other values of the fields that are named.
+
+    `said` are arguments of the call by name, None where they were left out.
+    """
     check_instance("plan_changes", changes, Mapping)
     names = {field.name for field in fields(plan)} - {"frames", "grid"}
     for name in changes:
         check_choice("plan_changes", name, sorted(names))
+        for argument in SAID_BY.get(name, ()):
+            if said[argument] is not None:
+                raise bad("plan_changes", f"{name} beside {argument}", "one of the two")
     return replace(plan, **changes)
 
 
@@ -241,7 +267,7 @@ def _texts(model: Nova, encoded: bool, name: str, words: Any, states: Any) -> An
         model.text.check(f"{name}_embeds", states)
     if states is not None or words is None:
         return states
-    instead = "" if encoded else f"{name}_embeds: this pipeline has no text encoder"
+    instead = "" if encoded else f"'', or {name}_embeds: this pipeline has no text encoder"
     return _strings(name, words, instead)
 
 

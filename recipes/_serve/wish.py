@@ -111,8 +111,8 @@ def options(pipe: NovaPipeline, wish: Wish, given: Given | None) -> dict[str, An
         changes |= fast_changes(pipe.scheduler, wish.sets)
     found: dict[str, Any] = {
         "num_frames": wish.frames,
-        "num_inference_steps": wish.sets,
-        "num_diffusion_steps": wish.steps if diffusion else None,
+        "num_inference_steps": None if wish.fast else wish.sets,
+        "num_diffusion_steps": wish.steps if diffusion and not wish.fast else None,
         "guidance_scale": wish.guidance,
         "generator": torch.Generator().manual_seed(wish.seed),
         "plan_changes": changes or None,

@@ -38,6 +38,7 @@ def qkv(*shape: int, **options: Any) -> torch.Tensor:
         ("q", "list", {"q": [1.0]}),
         ("q", "(2, 3, 4)", {"q": qkv(2, 3, 4)}),
         ("q", "(1, 2, 3, 5)", {"q": qkv(1, 2, 3, 5)}),
+        ("q", "as many heads as k, 2: grouped", {"q": qkv(1, 4, 3, 4)}),
         ("q", "(2, 2, 3, 4)", {"q": qkv(2, 2, 3, 4)}),
         ("q", "torch.int64", {"q": qkv(1, 2, 3, 4, dtype=torch.int64)}),
         ("k", "(3, 4)", {"k": qkv(3, 4)}),

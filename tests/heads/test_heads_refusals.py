@@ -133,6 +133,8 @@ FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
         ("guidance", "float", {"guidance": 2.0}),
         ("guidance", "float", {"guidance": 0.0}),
         ("guidance.start", "1.0", {"guidance": Guidance(2.0, start=1.0)}),
+        ("guidance.truncation", "0.5", {"guidance": Guidance(truncation=0.5)}),
+        ("guidance.ceiling", "1001", {"guidance": Guidance(ceiling=1001)}),
         ("guidance.interval", "0.5", {"guidance": Guidance(2.0, interval=(0.0, 0.5))}),
         ("temperature", "-1", {"temperature": -1}),
         ("temperature", "nan", {"temperature": NAN}),
@@ -176,6 +178,7 @@ def test_a_scheduler_of_another_variance_than_the_network_is_refused(learned, re
     ("argument", "came", "named"),
     [
         ("head", "NoneType", None),
+        ("head", 'got \'energy\', allowed: a mapping, as {"name": "energy", ...}', "energy"),
         ("head['name']", "'gan'", {"name": "gan"}),
         ("head['name']", "None", {"width": 8}),
         ("head['depth']", "None", {"name": "flow", "width": 8}),

@@ -157,14 +157,14 @@ def test_a_guidance_scale_up_to_1_is_no_guidance(
 
 
 @given(case=samplings, renorm=st.floats(0, 1))
-def test_a_truncation_above_all_timesteps_is_no_guidance(
+def test_a_truncation_above_or_a_ceiling_below_all_timesteps_is_no_guidance(
     case: Callable[[], Sampling], renorm: float
 ) -> None:
     sampling = case()
-    above = max(sampling.table.timestep) + 1e-3
+    below, above = min(sampling.table.timestep), max(sampling.table.timestep) + 1e-3
+    outside = {"truncation": above} if above <= 1000 else {"ceiling": below - 1e-3}
     none = sampling(uncond=None)
-    close(sampling(guidance=Guidance(3.0, truncation=above, renorm=renorm)), none)
-    below = min(sampling.table.timestep)
+    close(sampling(guidance=Guidance(3.0, renorm=renorm, **outside)), none)
     always = sampling(guidance=Guidance(3.0, truncation=below))
     assert torch.equal(always, sampling(guidance=Guidance(3.0)))
 

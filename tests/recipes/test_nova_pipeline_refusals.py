@@ -213,6 +213,8 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     *((name, repr(v), "a finite number in [0, ", {name: v})
       for name in ("guidance_scale", "min_guidance_scale", "guidance_trunc", "guidance_renorm")
       for v in NO_NUMBERS),
+    *(("guidance_trunc", repr(v), "0, or a timestep from 1 to 1000", {"guidance_trunc": v})
+      for v in (0.3, 1000.5)),
     ("guidance_renorm", "1.01", "[0, 1]", {"guidance_renorm": 1.01}),
     *(("flow_shift", repr(v), "a finite number", {"flow_shift": v}) for v in (0, *NO_NUMBERS)),
     ("flow_shift", "3.0", "None: DDPMScheduler has no shift", {"flow_shift": 3.0}),
@@ -221,6 +223,16 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     *(("plan_changes", repr(name), "'refresh'", {"plan_changes": {name: 1}})
       for name in ("speed", "frames", "grid", 3)),
     ("refresh", "0", "an integer of at least 1", {"plan_changes": {"refresh": 0}}),
+    *(("plan_changes", f"{field} beside {name}", "one of the two",
+       {name: v, "plan_changes": {field: changed}})
+      for field, name, v, changed in (
+          ("sets", "num_inference_steps", 2, 3),
+          ("diffusion_steps", "num_diffusion_steps", 1, 1),
+          *(("guidance", name, v, nova.Guidance(3.0))
+            for name, v in (("guidance_scale", 2), ("guidance_trunc", 400),
+                            ("min_guidance_scale", 1), ("guidance_renorm", 1.0))),
+          ("flow_shift", "flow_shift", 3.0, 2.0),
+      )),
     # Motion.
     *((name, repr(v), "a finite number", {name: v})
       for name in ("motion_flow", "fps") for v in NO_NUMBERS),
