@@ -317,7 +317,8 @@ class DiffusionHead(nn.Module):
         self, guidance: Guidance, temperature: float, steps: int | None
     ) -> SamplerTable:
         """Return the solver of so many steps; a ValueError unless `sample` takes these."""
-        guidance.check_timesteps(self.learning.last)
+        if guidance.truncation or guidance.ceiling is not None:
+            guidance.check_timesteps(self.learning.last)
         table = self.table(steps)
         if (table.noise_high is not None) != self.network.learned_variance:
             raise _of_variance(table.noise_high is not None)

@@ -156,14 +156,7 @@ def read_numbers(
     elif steps is not None:
         steps = check_count("num_diffusion_steps", steps)
         check_draw(model.head, Guidance(), 1.0, steps, "num_diffusion_steps")
-    scale = check_number("guidance_scale", values["guidance_scale"], 0)
-    if min_guidance_scale is not None:
-        check_number("min_guidance_scale", min_guidance_scale, 0)
-    check_number("guidance_trunc", guidance_trunc, 0)
-    if diffusion:
-        check_timestep("guidance_trunc", guidance_trunc, len(model.head.process))
-    renorm = check_number("guidance_renorm", values["guidance_renorm"], 0, 1)
-    guidance = Guidance(scale, min_guidance_scale, guidance_trunc, renorm, "frame")
+    guidance = _read_guidance(model, values, guidance_trunc, min_guidance_scale)
     plan = GenerationPlan(
         frames=frames, sets=sets, diffusion_steps=steps, guidance=guidance, scheduler=config,
         flow_shift=flow_shift, grid=grid,
@@ -175,6 +168,19 @@ def read_numbers(
         }  # fmt: skip
         plan = _changed(plan, plan_changes, said)
     return values, read_plan(model, plan)
+
+
+def _read_guidance(
+    model: Nova, values: Mapping[str, Any], truncation: float, start: float | None
+) -> Guidance:
+    """Return the guidance of a call."""
+    scale = check_number("guidance_scale", values["guidance_scale"], 0)
+    if start is not None:
+        check_number("min_guidance_scale", start, 0)
+    if check_number("guidance_trunc", truncation, 0) and isinstance(model.head, DiffusionHead):
+        check_timestep("guidance_trunc", truncation, len(model.head.process))
+    renorm = check_number("guidance_renorm", values["guidance_renorm"], 0, 1)
+    return Guidance(scale, start, truncation, renorm, "frame")
 
 
 def _changed(

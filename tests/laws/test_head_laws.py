@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import diffusers
@@ -161,10 +162,14 @@ def test_a_truncation_above_or_a_ceiling_below_all_timesteps_is_no_guidance(
     case: Callable[[], Sampling], renorm: float
 ) -> None:
     sampling = case()
-    below, above = min(sampling.table.timestep), max(sampling.table.timestep) + 1e-3
-    outside = {"truncation": above} if above <= 1000 else {"ceiling": below - 1e-3}
+    below, above = min(sampling.table.timestep), max(1, max(sampling.table.timestep) + 1e-3)
+    guidance = Guidance(3.0, renorm=renorm)
+    if above <= 1000:
+        outside = replace(guidance, truncation=above)
+    else:  # a flow begins with the last timestep
+        outside = replace(guidance, ceiling=below - 1e-3)
     none = sampling(uncond=None)
-    close(sampling(guidance=Guidance(3.0, renorm=renorm, **outside)), none)
+    close(sampling(guidance=outside), none)
     always = sampling(guidance=Guidance(3.0, truncation=below))
     assert torch.equal(always, sampling(guidance=Guidance(3.0)))
 
