@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 OLDEST_PIP := .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
-.PHONY: install demo test coverage test-oldest parity mutants check bench docs browser scale
+.PHONY: install demo test coverage test-oldest parity mutants check bench docs chromium browser scale
 
 install: $(STAMP)
 
@@ -44,8 +44,9 @@ demo: $(DEMO)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTS)
 
-# The tests, and the share of statements that they run, for a third more time.
-coverage: $(STAMP)
+# The tests, those of the page of `contar serve` among them, and the share of statements that they
+# run, also in processes that they begin, for twice the time.
+coverage: chromium
 	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered --cov-fail-under=98
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
@@ -59,13 +60,15 @@ test-oldest: .venv-oldest/.installed
 	$(OLDEST_PIP) -e ".[dev]"
 	touch $@
 
-# The site and the page of `contar serve` in Chromium, which apt brings if there is none. Gradio
-# takes another Pillow.
-browser: $(STAMP) docs
+# Chromium, which apt brings if there is none, and what drives it. Gradio takes another Pillow.
+chromium: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,docs,web]" playwright
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		command -v chrome || (apt-get update -qq && apt-get install -qq --yes chromium) || \
-		{ echo "make browser: no Chromium here, and apt brings none (root?): install it" >&2; exit 1; }
+		{ echo "make: no Chromium here, and apt brings none (root?): install it" >&2; exit 1; }
+
+# The site and the page of `contar serve` in Chromium
+browser: chromium docs
 	$(BIN)/python -m pytest tests/docs/test_site_page.py tests/recipes/test_serve_page.py -p no:benchmark
 
 # The Ray engine, on a cluster of two workers that the tests start here; training on two and four

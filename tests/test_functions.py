@@ -14,7 +14,6 @@ LINES = 60
 DOORS = {
     "contar/backbones/temporal.py:TemporalTower.forward",
     "contar/heads/_likelihood.py:flow_log_density",
-    "contar/preparation/scoring.py:score_files",
     "contar/training/distilling.py:distill_head",
     "contar/training/loop.py:train",
     "recipes/_cli/generating.py:generate",

@@ -179,6 +179,24 @@ def test_rewritten_prompts_change_what_is_read_and_neither_names_nor_seeds(tmp_p
         read_rewritten(tmp_path / "dense.json")
 
 
+@pytest.mark.parametrize(
+    ("argument", "kind", "units"),
+    [
+        ("kind", "sound", [((0,), ("a.png",))]),
+        ("units", "picture", []),
+        ("numbers", "picture", [((0, 1), ("a.png",))]),
+        ("files", "picture", [((0,), ())]),
+        ("files", "video", [((0,), ("a.png",))]),
+        ("files", "picture", [((0,), ("../a.png",))]),
+        ("files", "picture", [((0,), ("a\n.png",))]),
+        ("files", "picture", [((0,), ("a.png",)), ((1,), ("a.png",))]),
+    ],
+)
+def test_a_suite_refuses_what_no_evaluator_reads(argument, kind, units, refuses):
+    with refuses(argument):
+        Suite("mine", kind, tuple(Unit("a", numbers, files, "a") for numbers, files in units))
+
+
 def test_the_samples_of_a_grid_stand_in_reading_order(tmp_path):
     suite = Suite("mine", "picture", (Unit("a", (0, 1, 2, 3), ("a.png",), "a"),))
     plan_suite(suite, tmp_path, {})

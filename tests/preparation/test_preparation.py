@@ -364,6 +364,26 @@ def test_a_function_that_is_not_there_is_refused(place):
             step(place)
 
 
+def test_a_function_whose_module_misses_another_says_which(tmp_path, monkeypatch):
+    from contar.preparation import Captioner
+
+    (tmp_path / "needs_more.py").write_text("import none_of_this\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="none_of_this"):
+        Captioner("needs_more:tell")
+
+
+@pytest.mark.parametrize("answer", ["", " \n", None, 3])
+def test_a_captioner_that_says_nothing_is_refused(answer, tmp_path, monkeypatch):
+    from contar.preparation import Captioner
+
+    (tmp_path / "says_nothing.py").write_text(f"def tell(stills):\n    return {answer!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "says_nothing", raising=False)
+    with pytest.raises(ValueError, match="captioner: got "):
+        Captioner("says_nothing:tell").score({"stills": []})
+
+
 def test_what_is_not_installed_is_said_before_the_work(monkeypatch):
     from contar.preparation import settings
 

@@ -129,6 +129,17 @@ def test_the_tokenizer_goes_on_and_its_old_cache_is_refused(folder, model, tmp_p
         own.train_cached(stale, tmp_path / "run")
 
 
+def test_a_tokenizer_is_not_trained_on_one_clip(model, tmp_path, refuses):
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "one" / "a.png")
+    (tmp_path / "one" / "a.txt").write_text("a blank")
+    stage = VaeStage(widths=None, run=QUICK)
+    recipe = own.TokenizerRecipe(tmp_path / "one", model, frames=1, stage=stage)
+    with refuses("folder", "1 clip", "2 or more"):
+        own.train_tokenizer(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_rate_is_kept_and_another_cache_is_refused_on_resuming(
     folder, model, tmp_path, refuses
 ):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contar.data import Cache, CaptionedFile, Sample, read_entries, shard_files
+from contar.data import Cache, CaptionedFile, Entry, Sample, clip_of, read_entries, shard_files
 from contar.training import (
     encode_shards,
     failed_clips,
@@ -241,6 +241,22 @@ def test_what_is_no_clip_with_a_caption_is_named(members, words, tmp_path):
     assert words in failure.error
     assert join_cache(tmp_path / "out") == 2
     assert Cache(tmp_path / "out")[0].facts["caption"] == "a dog"
+
+
+def test_a_folder_without_shards_is_refused(tmp_path, refuses):
+    with pytest.raises(FileNotFoundError, match="folder: no folder"):
+        shard_files(tmp_path / "none")
+    (tmp_path / ".hidden.tar").touch()
+    with refuses("folder", "one with .tar files"):
+        shard_files(tmp_path)
+
+
+def test_an_array_of_other_values_than_bytes_is_no_file():
+    content = io.BytesIO()
+    np.save(content, np.zeros(3))
+    facts = b'{"caption": "c", "suffix": ".mp4"}'
+    with pytest.raises(ValueError, match=r"clip: got .*other values than bytes"):
+        clip_of(Entry("a", {"file.npy": content.getvalue(), "json": facts}))
 
 
 def test_a_key_in_two_places_is_refused(tmp_path, refuses):
