@@ -69,9 +69,9 @@ def main() -> None:
         program, commands, words = _commands(sys.argv[1:])
         command = commands.get(_name(words))
         _parse(program, commands, words)()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if is_first():
-            print("contar: stopped", file=sys.stderr)
+            print(": ".join(["contar: stopped", *filter(None, [str(stop)])]), file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         if not is_first():

@@ -162,7 +162,7 @@ def test_a_live_video_that_is_stopped_is_a_file_of_the_frames_so_far(
     def stopped(self, prompt, **options):
         made = 0
         for piece in stream(self, prompt, **options):
-            assert out.read_text() == "before"
+            assert out.read_bytes() == before
             if made >= after:
                 os.kill(os.getpid(), getattr(signal, by))
             yield piece
@@ -170,7 +170,8 @@ def test_a_live_video_that_is_stopped_is_a_file_of_the_frames_so_far(
 
     monkeypatch.setattr(NovaPipeline, "stream", stopped)
     usual, out = signal.getsignal(signal.SIGTERM), tmp_path / "a.gif"
-    out.write_text("before")
+    before = b"GIF89a of before"
+    out.write_bytes(before)
     with pytest.raises(SystemExit, match="130"):
         main(*live(out, "--live"))
     assert signal.getsignal(signal.SIGTERM) is usual
@@ -180,7 +181,7 @@ def test_a_live_video_that_is_stopped_is_a_file_of_the_frames_so_far(
         assert len(read_video(out)[0]) == after
     else:
         assert "contar: stopped: nothing is written\n" in told
-        assert out.read_text() == "before"
+        assert out.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
 
 
@@ -350,6 +351,22 @@ def test_a_file_that_is_read_is_not_written_over(given, main, tmp_path, monkeypa
     for out in ("a.gif", "b.gif"):
         with pytest.raises(SystemExit, match=rf"^contar: --out: got '{out}', allowed: another"):
             main(*given, "--model", "none", "--out", out)
+
+
+@pytest.mark.parametrize("command", ["generate", "edit"])
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
+def test_a_file_of_another_kind_is_not_replaced(command, suffix, main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("mask.png")
+    out = tmp_path / f"a{suffix}"
+    out.write_text("what a person wrote")
+    given = ["a 7 moves up", "--frames", "1"]
+    if command == "edit":
+        Image.new("RGB", (64, 64)).save("video.png")
+        given = ["video.png", "--mask", "mask.png"]
+    with pytest.raises(SystemExit, match=f"--out: got .*which is there and no {suffix}"):
+        main(command, *given, "--out", str(out))
+    assert out.read_text() == "what a person wrote"
 
 
 def test_an_edit_reads_no_more_frames_than_it_makes_and_two_before_the_model(
@@ -530,6 +547,11 @@ def test_prompts_over_time_and_fast_are_those_of_the_pipeline(main, tmp_path, mo
     [
         (["a cat walks"], "'a cat walks' says no digit (zero to nine, or 0 to 9) and no motion"),
         (["VII moves left"], "'VII moves left' says no digit"),
+        (["two sevens move up"], "'two sevens move up' says more than one digit"),
+        (["a 2 moves up and then down"], "'a 2 moves up and then down' says opposite directions"),
+        (["a 7 moves left and right"], "'a 7 moves left and right' says opposite directions"),
+        (["a 3 moves up and to the left"], None),
+        (["a 3 does not move"], None),
         (["a 3 moves up", "a 3"], "'a 3' says no motion"),
         (["a 3", "--frames", "1"], None),
         (["a 3 moves up", "--prompt-at", "9", "go away"], None),

@@ -2,6 +2,8 @@
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -50,7 +52,8 @@ def train(
     so a run that was ended at any moment and is resumed makes the same losses. Files in it that no
     run made are neither changed nor removed, and while a run goes on in it no other does. On a GPU,
     which is taken where there is one, losses are looked at where they are logged, validated or
-    saved: in between it does not wait.
+    saved: in between it does not wait. Ctrl-C in a run of one process has it end its step and
+    save; a second one ends it at once.
 
     Args:
         objective: maps a batch to named losses, of which "loss" is minimised. Others may be there
@@ -77,6 +80,7 @@ def train(
             is not finite (the step is named, the last save stays); a variable of the environment
             that asks accelerate for another way to train.
         OSError: a file that cannot be written; the last save stays.
+        KeyboardInterrupt: Ctrl-C; it says from which step the run goes on, where that was saved.
         ImportError: accelerate or tensorboard is not installed, or timm for weights that decay
             apart.
     """
@@ -91,7 +95,7 @@ def train(
         bar = tqdm(
             total=config.steps, initial=run.start, unit="step", desc=out.name, disable=not main
         )
-        with bar, logs as log, _fast_products(run.device):
+        with bar, logs as log, _fast_products(run.device), _interrupted(accelerator) as stop:
             began, counted = time.monotonic(), run.start
             for step in range(run.start, config.steps):
                 done = step + 1
@@ -118,9 +122,11 @@ def train(
                         with _aside(run.device):
                             sample(average, done)
                     del average
-                if _due(config, done, config.save_every):
-                    state = {"schedule": run.schedule.state_dict(), "config": definition}
-                    save(out, done, **run.parts, state=state)
+                ends = stop.is_set()
+                if ends or _due(config, done, config.save_every):
+                    run.save(out, done, definition)
+                if ends and done < config.steps:
+                    raise KeyboardInterrupt(f"step {done} is saved, and --resume goes on from it")
                 began += time.monotonic() - paused
         accelerator.wait_for_everyone()
         accelerator.free_memory()
@@ -175,6 +181,14 @@ class _Run:
     def averaged(self) -> nn.Module:
         """Return the averaged objective as a whole; all processes have to ask."""
         return self.whole(self.average) if self.whole else self.average
+
+    def save(self, out: Path, done: int, definition: Mapping[str, Any]) -> None:
+        """Save; a ValueError if a step that was not looked at, as on a GPU, was not finite."""
+        if int(self.amiss) < self.config.steps:
+            unseen = dict.fromkeys(("loss", "norm"), math.nan)
+            _check_finite(unseen, done, int(self.amiss), out)
+        state = {"schedule": self.schedule.state_dict(), "config": definition}
+        save(out, done, **self.parts, state=state)
 
     def step(self, load_batch: Load, count: int, step: int, out: Path) -> dict[str, float]:
         """Take a step; return its losses, norm and rate where they are looked at, else nothing."""
@@ -266,6 +280,26 @@ def _move(average: nn.Module, model: nn.Module, decay: float) -> None:
 def _due(config: RunConfig, done: int, *every: int) -> bool:
     """Return whether so many steps are the last, or a multiple of one of the numbers."""
     return done == config.steps or any(done % steps == 0 for steps in every)
+
+
+@contextmanager
+def _interrupted(accelerator: Any) -> Iterator[threading.Event]:
+    """Yield what the first Ctrl-C sets, where Python has it and no other process waits for this."""
+    came, handler = threading.Event(), signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()  # no other gets any
+    if accelerator.num_processes > 1 or not main or not callable(handler):
+        yield came
+        return
+
+    def wait(*_: object) -> None:
+        came.set()
+        signal.signal(signal.SIGINT, handler)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ def edit(
 
     Args:
         given: the picture or video, cut to the model's shape.
-        out: file to write: .mp4, .gif, or .png of one frame.
+        out: file to write: .mp4, .gif, or .png of one frame; an older one of that kind is replaced,
+            and another file is not.
         mask: picture or video of the same size, white where it is to be made anew; a picture is of
             every frame.
         prompt: what to show; "" leaves it to the model.
@@ -46,8 +47,8 @@ def edit(
     check_count("grow", grow, 0)
     if frames is not None:
         check_count("frames", frames)
-    check_apart(out, given, mask)
     check_output(out, fps=asked.fps, frames=frames, name="out")
+    check_apart(out, given, mask)
     draws = seeded(asked.seed)
     if mask is None and not any(canvas or ()):
         raise bad("mask", None, "a file, or a canvas that adds pixels")

@@ -13,6 +13,8 @@ import tyro
 from recipes._cli.names import name_files, read_prompts
 from recipes._cli.pipes import Asked, Options, Shape, check_apart, seeded
 
+_MANY = 8  # times what a model learned, from which on frames at once are warned of
+
 if TYPE_CHECKING:
     from contar._typing import Tensor
     from recipes.nova import NovaPipeline
@@ -43,7 +45,8 @@ def generate(
         prompts: a text file with a prompt in each line, or - for the standard input.
         prompt_at: a frame and what is to happen from it on, as 9 "a seven moves up", once or more.
         count: samples of each prompt; their seeds are `seed` and those after it.
-        out: file to write: .mp4, .gif, or .png of one frame. Of several files a pattern with
+        out: file to write: .mp4, .gif, or .png of one frame; an older one of that kind is replaced,
+            and another file is not. Of several files a pattern with
             {number}, {prompt}, {sample} or {seed}, as videos/{number:03}-{prompt}.mp4; without one
             their number stands behind the name.
         frames: of the result, given ones included.
@@ -77,6 +80,10 @@ def generate(
     asked.warn([text for _, text in prompt_at], shown=True)
     pipe = asked.load()
     shape = Shape.of(pipe, frames, asked.fps)
+    usual = pipe.config["defaults"]["num_frames"]
+    if chunk is None and not live and shape.frames > _MANY * usual:
+        told = f"{shape.frames} at once take memory and ever more time a frame; --chunk makes them"
+        print(f"contar: --frames: {told} {usual} at a time, and --live shows them", file=sys.stderr)
     changes = _chunks(pipe, shape.frames, chunk, overlap)
     for each in wanted:
         check_output(each.file, fps=shape.fps, frames=shape.frames, name="out")

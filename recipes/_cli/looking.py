@@ -15,7 +15,8 @@ def info(
     """Print what a model is made of and what memory it needs; no weights are read.
 
     Args:
-        model: folder of a pipeline, ours or in the released layout, or a preset's name.
+        model: "moving-digits", folder of a pipeline, ours or in the released layout, or a preset's
+            name.
         frames: that memory is stated for; the model's own default if left out.
         heads: as in `generate`.
     """

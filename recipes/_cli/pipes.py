@@ -219,10 +219,24 @@ class Shape:
         print(json.dumps(known, ensure_ascii=False), flush=True)
 
 
+_BEGINS = {".gif": b"GIF8", ".png": b"\x89PNG"}
+
+
 def check_apart(out: Path, *read: Path | None) -> None:
-    """Raise a ValueError if what is written would take the place of a file that is read."""
+    """Raise a ValueError if what is written would take the place of a file that is read.
+
+    Or of one that is no video or picture as its suffix says: it is a person's own.
+    """
     from contar._errors import bad
 
+    if out.is_file() and out.stat().st_size:
+        with out.open("rb") as stream:
+            head = stream.read(8)
+        suffix = out.suffix.lower()
+        known = head[4:] == b"ftyp" if suffix == ".mp4" else head.startswith(_BEGINS[suffix])
+        if not known:
+            allowed = f"a new file, or an older {suffix}, which is replaced"
+            raise bad("out", f"{out}, which is there and no {suffix}", allowed)
     for file in read:
         if file is not None and file.exists() and out.exists() and out.samefile(file):
             raise bad("out", str(out), f"another file than {file}, which is read")

@@ -11,7 +11,6 @@ import tyro
 from contar._errors import bad
 from contar.preparation import (
     SCORES,
-    Chain,
     Preparation,
     SourceFile,
     cut_clips,
@@ -83,6 +82,8 @@ def _score(
     work: Work,
 ) -> None:
     """Score all files, or those that failed, and gather what there is."""
+    from contar.preparation import Chain  # which needs datatrove
+
     Chain(asked)  # its functions are there
     if found is not None:
         plan_preparation(*found, out, asked, tasks=work.tasks)

@@ -133,11 +133,17 @@ def _part(
     return _scheduler(place) if part == "scheduler" else _text(place, part, dtype)
 
 
+def carried_folder(name: str | Path) -> Path | None:
+    """Return the folder of a pipeline that this package carries, by its name; None of another."""
+    there = name in os.listdir(SHIPPED) and (SHIPPED / name).is_dir()  # the judge is none
+    return SHIPPED / name if there else None
+
+
 def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
     if not isinstance(name, str | Path):
         raise bad("folder_or_hub_id", name, "a folder, or a hub's id")
-    if name in os.listdir(SHIPPED) and (SHIPPED / name).is_dir():  # the judge is none of them
-        return SHIPPED / name
+    if (carried := carried_folder(name)) is not None:
+        return carried
     folder = Path(name)
     if os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         return folder

@@ -9,7 +9,7 @@ from contar._files import read_weights
 from contar.conditioning import text_package
 from contar.tokenizers import VAETokenizer, vae_memory
 from recipes._nova.config import PRESETS
-from recipes._nova.files import open_network, open_vae, read_index
+from recipes._nova.files import carried_folder, open_network, open_vae, read_index
 from recipes._nova.network import Nova
 from recipes._nova.request import default_values
 
@@ -17,17 +17,18 @@ from recipes._nova.request import default_values
 def describe(
     model: str | Path, *, frames: int | None = None, num_heads: tuple[int, int] | None = None
 ) -> str:
-    """Return a page on a pipeline's folder, or on the network of a preset, by its name.
+    """Return a page on a pipeline, by its folder or name, or on the network of a preset.
 
     Memory is stated for so many frames, or for the model's default.
 
     Raises:
         ValueError, FileNotFoundError: no such preset or folder, or as `nova.from_pretrained`.
     """
-    folder = Path(model)
+    folder = carried_folder(model) or Path(model)
     if not folder.is_dir():
         if model not in PRESETS:
-            raise bad("model", str(model), "a folder, or one of " + ", ".join(PRESETS))
+            allowed = "moving-digits, a folder, or one of " + ", ".join(PRESETS)
+            raise bad("model", str(model), allowed)
         with torch.device("meta"):
             network = Nova(PRESETS[str(model)])
         return "\n".join([f"{model}: a preset", *_network_lines(network)])
@@ -50,7 +51,7 @@ def describe(
     shape = (tokenizer.channels, count, *network.sizes.latent)
     lines += [
         "",
-        f"{frames} frames of {size[0]} x {size[1]}: latents {' x '.join(map(str, shape))} "
+        f"{frames} frames of {size[1]} x {size[0]}: latents {' x '.join(map(str, shape))} "
         f"(time {tokenizer.time_stride}, space {tokenizer.space_stride})",
         "memory beside the weights, one sample:",
     ]

@@ -240,6 +240,36 @@ def test_a_run_with_weights_that_decay_apart_goes_on_as_it_would_have(tmp_path):
     assert rows(tmp_path / "cut" / "log.csv") == rows(tmp_path / "whole" / "log.csv")
 
 
+class Stopped(Line):
+    """A line at whose third step Ctrl-C comes, once or twice."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        for _ in range(self.times if step == 2 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return super().forward(x, step)
+
+
+def test_ctrl_c_saves_the_step_at_work_and_the_run_goes_on_as_it_would_have(tmp_path):
+    run(tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"step 3 is saved, and --resume goes on from it"):
+        run(tmp_path / "cut", Stopped(1))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert saves.complete_saves(tmp_path / "cut")[-1].name == "step-00000003"
+    run(tmp_path / "cut", resume=True)
+    assert rows(tmp_path / "cut" / "log.csv") == rows(tmp_path / "whole" / "log.csv")
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run(tmp_path, Stopped(2))
+    assert saves.complete_saves(tmp_path)[-1].name == "step-00000002"
+
+
 def test_a_run_from_before_the_schedule_could_be_chosen_goes_on(tmp_path):
     run(tmp_path)
     whole = rows(tmp_path / "log.csv")

@@ -114,6 +114,10 @@ _MOTIONS = {
     "travels", "travelling", "shift", "shifts", "stay", "stays", "stand", "stands", "standing",
     "still", "motionless", "rest",
 }  # fmt: skip
+_OPPOSITE = (
+    ({"left", "leftwards"}, {"right", "rightwards"}),
+    ({"up", "upwards", "upper", "top"}, {"down", "downwards", "lower", "bottom"}),
+)
 
 
 def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str | None:
@@ -128,7 +132,11 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         moving: a video is asked for, not a picture, which needs no motion.
     """
     words = re.findall(r"[^\W_]+", prompt.lower())
-    digits = {_DIGITS[word] for word in words if word in _DIGITS}
+    # Of one, two and several: "sevens", "sixes".
+    forms = [
+        form for word in words for form in {word, *(word.removesuffix(s) for s in ("s", "es"))}
+    ]
+    digits = {_DIGITS[form] for form in forms if form in _DIGITS}
     lacks = []
     if not digits and not shown:
         lacks.append("no digit (zero to nine, or 0 to 9)")
@@ -136,5 +144,7 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         lacks.append("more than one digit")
     if moving and not _MOTIONS.intersection(words):
         lacks.append('no motion (as "moves to the left" or "stands still")')
+    if any(not one.isdisjoint(words) and not two.isdisjoint(words) for one, two in _OPPOSITE):
+        lacks.append("opposite directions")
     begin = prompt if len(prompt) <= 100 else prompt[:100] + "…"
     return f"{begin!r} says {' and '.join(lacks)}" if prompt.strip() and lacks else None
