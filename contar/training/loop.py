@@ -185,7 +185,7 @@ class _Run:
     def save(self, out: Path, done: int, definition: Mapping[str, Any]) -> None:
         """Save; a ValueError if a step that was not looked at, as on a GPU, was not finite."""
         if int(self.amiss) < self.config.steps:
-            unseen = dict.fromkeys(("loss", "norm"), math.nan)
+            unseen = {"loss": math.nan, "norm": math.nan}
             _check_finite(unseen, done, int(self.amiss), out)
         state = {"schedule": self.schedule.state_dict(), "config": definition}
         save(out, done, **self.parts, state=state)
