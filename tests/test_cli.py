@@ -369,6 +369,14 @@ def test_a_file_of_another_kind_is_not_replaced(command, suffix, main, tmp_path,
     assert out.read_text() == "what a person wrote"
 
 
+def test_the_demo_replaces_no_file_of_another_kind(main, tmp_path):
+    file = tmp_path / "moving-digits.gif"
+    file.write_text("what a person wrote")
+    with pytest.raises(SystemExit, match=r"--out: got .*which is there and no \.gif"):
+        main("demo", "--out", str(tmp_path))
+    assert file.read_text() == "what a person wrote"
+
+
 def test_an_edit_reads_no_more_frames_than_it_makes_and_two_before_the_model(
     main, tmp_path, monkeypatch
 ):

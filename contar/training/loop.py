@@ -125,7 +125,7 @@ def train(
                 ends = stop.is_set()
                 if ends or _due(config, done, config.save_every):
                     run.save(out, done, definition)
-                if ends and done < config.steps:
+                if ends:
                     raise KeyboardInterrupt(f"step {done} is saved, and --resume goes on from it")
                 began += time.monotonic() - paused
         accelerator.wait_for_everyone()

@@ -241,14 +241,14 @@ def test_a_run_with_weights_that_decay_apart_goes_on_as_it_would_have(tmp_path):
 
 
 class Stopped(Line):
-    """A line at whose third step Ctrl-C comes, once or twice."""
+    """A line at one of whose steps, the third by default, Ctrl-C comes, once or twice."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: int, at: int = 2) -> None:
         super().__init__()
-        self.times = times
+        self.times, self.at = times, at
 
     def forward(self, x: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        for _ in range(self.times if step == 2 else 0):
+        for _ in range(self.times if step == self.at else 0):
             signal.raise_signal(signal.SIGINT)
         return super().forward(x, step)
 
@@ -262,6 +262,12 @@ def test_ctrl_c_saves_the_step_at_work_and_the_run_goes_on_as_it_would_have(tmp_
     assert saves.complete_saves(tmp_path / "cut")[-1].name == "step-00000003"
     run(tmp_path / "cut", resume=True)
     assert rows(tmp_path / "cut" / "log.csv") == rows(tmp_path / "whole" / "log.csv")
+
+
+def test_ctrl_c_in_the_last_step_is_not_lost(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="step 4 is saved"):
+        run(tmp_path, Stopped(1, at=3))
+    assert float(run(tmp_path, resume=True).get_parameter("a")) > 0
 
 
 def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):
