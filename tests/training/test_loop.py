@@ -267,7 +267,7 @@ def test_ctrl_c_saves_the_step_at_work_and_the_run_goes_on_as_it_would_have(tmp_
 def test_ctrl_c_in_the_last_step_is_not_lost(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="step 4 is saved"):
         run(tmp_path, Stopped(1, at=3))
-    assert float(run(tmp_path, resume=True).get_parameter("a")) > 0
+    assert run(tmp_path, resume=True).get_parameter("a").item() > 0
 
 
 def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):
