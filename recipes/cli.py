@@ -61,9 +61,10 @@ def main() -> None:
     """
     command: Command | None = None
     words: list[str] = []
-    if _name(sys.argv[1:2]) != "bench":  # which times what Python would
+    if _name(sys.argv[1:2]) != "bench" and "OMP_WAIT_POLICY" not in os.environ:
         # Before torch is loaded: by default threads wait for each other awake, for so long that two
-        # processes on the same cores make each other a hundred times slower.
+        # processes on the same cores make each other a hundred times slower. What `bench` times is
+        # what Python would take.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         program, commands, words = _commands(sys.argv[1:])

@@ -115,6 +115,32 @@ def generate(main):
     return run
 
 
+def test_info_knows_the_model_that_contar_carries_and_says_width_first(capsys):
+    cli.info("moving-digits")
+    assert capsys.readouterr().out.startswith("moving-digits: a pipeline\n")
+    cli.info(str(CHECKPOINT), heads=(2, 2))
+    assert "frames of 96 x 64: latents" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("frames", "given", "told"), [
+    ("137", (), True), ("133", (), False), ("137", ("--chunk", "17"), False),
+])  # fmt: skip
+def test_many_frames_at_once_are_warned_of(
+    frames, given, told, main, tmp_path, monkeypatch, capsys
+):
+    from recipes._nova.pipeline import NovaPipeline
+
+    def ended(*_: object, **__: object) -> None:
+        raise ValueError("prompt: ended")
+
+    monkeypatch.setattr(NovaPipeline, "__call__", ended)
+    with pytest.raises(SystemExit, match="ended"):
+        main(
+            "generate", "a 3 moves up", "--frames", frames, *given, "--out", str(tmp_path / "a.gif")
+        )
+    assert ("contar: --frames: 137 at once" in capsys.readouterr().err) == told
+
+
 def test_a_long_video_is_made_in_chunks_and_the_digit_comes_back_from_the_wall(main, tmp_path):
     out = tmp_path / "long.mp4"
     chunks = ("--frames", "49", "--chunk", "17", "--steps", "4")
@@ -397,17 +423,21 @@ def test_an_edit_reads_no_more_frames_than_it_makes_and_two_before_the_model(
 
 @pytest.mark.parametrize(
     ("command", "before", "after"),
-    [("generate", None, "1000"), ("train", "7", "7"), ("bench", None, None)],
+    [
+        ("generate", {}, "1000"),
+        ("train", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("edit", {"OMP_WAIT_POLICY": "ACTIVE"}, None),
+        ("bench", {}, None),
+    ],
 )
 def test_waiting_threads_sleep_soon_unless_time_is_measured_or_it_is_said(
     command, before, after, monkeypatch, capsys
 ):
-    environment = {} if before is None else {"GOMP_SPINCOUNT": before}
-    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(os, "environ", before)
     monkeypatch.setattr(sys, "argv", ["contar", command, "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert environment.get("GOMP_SPINCOUNT") == after
+    assert before.get("GOMP_SPINCOUNT") == after
 
 
 def test_a_command_with_underscores_is_the_one_with_hyphens(main, monkeypatch, capsys):
@@ -649,7 +679,7 @@ def test_what_is_refused_is_named_as_a_person_gives_it_by_its_place_without_dash
 @pytest.mark.parametrize(
     ("given", "said"),
     [(("tokenizer", "--folder", "clips", "--out=file/x"), "--out: got 'file/x', allowed: another"),
-     (("cached", "--cache", ".", "--out", "x"), "--cache: got '.', allowed: a folder that")],
+     (("cached", "--cache", ".", "--out", "x"), "--cache: got '.', allowed: a cache, as")],
 )  # fmt: skip
 def test_a_path_that_a_training_cannot_use_is_named_by_its_option(
     given, said, main, tmp_path, monkeypatch

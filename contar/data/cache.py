@@ -127,7 +127,7 @@ class _Place(NamedTuple):
 def _read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return what made a cache, and its shards' facts, as `write_cache` wrote them."""
     if not (folder / INDEX).is_file():
-        allowed = f"a folder that write_cache wrote, with a {INDEX} in it"
+        allowed = f"a cache, as `contar cache` or write_cache makes, with a {INDEX}"
         raise FileNotFoundError(f"cache: got {str(folder)!r}, allowed: {allowed}")
     content = read_json(folder / INDEX)
     made_with, shards = content.get("made_with"), content.get("shards")

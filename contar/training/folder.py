@@ -43,6 +43,8 @@ def prepare_folder(
     file = out / "config.json"
     if not saves:
         _check_new(out, file)
+        if resume:
+            _LOG.warning("no save in %s: the run begins", out)
     for name in FILES:
         read_log(out / name)
     if saves:

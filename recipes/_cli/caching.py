@@ -23,7 +23,8 @@ def cache(
 ) -> None:
     """Encode captioned videos or pictures once, for `contar train cached`.
 
-    Shards are encoded one by one, in as many processes as there are; the same call goes on.
+    Shards are encoded one by one, in as many processes as there are, and the same call goes on; a
+    folder of files is encoded in one go.
 
     Args:
         folder: of videos and pictures, each beside a .txt of the same name; or of webdataset's

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from recipes._cli.pipes import check_apart, seeded
+from recipes._cli.pipes import check_replaced, seeded
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:
@@ -27,7 +27,7 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     except OSError as error:
         raise bad("out", str(out), f"a folder that can be made ({error.strerror})") from None
     for suffix in (".mp4", ".gif", ".png"):
-        check_apart(out / f"moving-digits{suffix}")
+        check_replaced(out / f"moving-digits{suffix}")
     pipe = nova.from_pretrained("moving-digits", dtype=torch.float32)
     length, fps = (pipe.config["defaults"][name] for name in ("num_frames", "fps"))
     print(f"Making {len(PROMPTS)} videos of {length} frames, from a sentence each.", flush=True)

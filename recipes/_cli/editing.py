@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from recipes._cli.pipes import Asked, Options, Shape, check_apart, seeded
+from recipes._cli.pipes import Asked, Options, Shape, check_apart, check_replaced, seeded
 
 if TYPE_CHECKING:
     from contar._typing import Tensor
@@ -49,6 +49,7 @@ def edit(
         check_count("frames", frames)
     check_output(out, fps=asked.fps, frames=frames, name="out")
     check_apart(out, given, mask)
+    check_replaced(out)
     draws = seeded(asked.seed)
     if mask is None and not any(canvas or ()):
         raise bad("mask", None, "a file, or a canvas that adds pixels")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from recipes._cli.names import name_files, read_prompts
-from recipes._cli.pipes import Asked, Options, Shape, check_apart, seeded
+from recipes._cli.pipes import Asked, Options, Shape, check_apart, check_replaced, seeded
 
 _MANY = 8  # times what a model learned, from which on frames at once are warned of
 
@@ -71,6 +71,7 @@ def generate(
     for each in wanted:
         check_output(each.file, fps=asked.fps, frames=frames, name="out")
         check_apart(each.file, prompts, image, video)
+        check_replaced(each.file)
         seeded(each.seed)
     shown = picture = None if image is None else read_image(image, name="image")[None]
     if video is not None:

@@ -222,11 +222,8 @@ class Shape:
 _BEGINS = {".gif": b"GIF8", ".png": b"\x89PNG"}
 
 
-def check_apart(out: Path, *read: Path | None) -> None:
-    """Raise a ValueError if what is written would take the place of a file that is read.
-
-    Or of one that is no video or picture as its suffix says: it is a person's own.
-    """
+def check_replaced(out: Path) -> None:
+    """Raise a ValueError if a file is there that is no video or picture as its suffix says."""
     from contar._errors import bad
 
     if out.is_file() and out.stat().st_size:
@@ -237,6 +234,12 @@ def check_apart(out: Path, *read: Path | None) -> None:
         if not known:
             allowed = f"a new file, or an older {suffix}, which is replaced"
             raise bad("out", f"{out}, which is there and no {suffix}", allowed)
+
+
+def check_apart(out: Path, *read: Path | None) -> None:
+    """Raise a ValueError if what is written would take the place of a file that is read."""
+    from contar._errors import bad
+
     for file in read:
         if file is not None and file.exists() and out.exists() and out.samefile(file):
             raise bad("out", str(out), f"another file than {file}, which is read")

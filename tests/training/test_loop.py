@@ -240,6 +240,14 @@ def test_a_run_with_weights_that_decay_apart_goes_on_as_it_would_have(tmp_path):
     assert rows(tmp_path / "cut" / "log.csv") == rows(tmp_path / "whole" / "log.csv")
 
 
+def test_a_run_to_be_resumed_that_has_no_save_says_that_it_begins(tmp_path, caplog):
+    run(tmp_path, resume=True)
+    assert f"no save in {tmp_path}: the run begins" in caplog.text
+    caplog.clear()
+    run(tmp_path, resume=True)
+    assert not caplog.text
+
+
 class Stopped(Line):
     """A line at one of whose steps, the third by default, Ctrl-C comes, once or twice."""
 
@@ -256,7 +264,7 @@ class Stopped(Line):
 def test_ctrl_c_saves_the_step_at_work_and_the_run_goes_on_as_it_would_have(tmp_path):
     run(tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=r"step 3 is saved, and --resume goes on from it"):
+    with pytest.raises(KeyboardInterrupt, match="step 3 is saved, and --resume goes on from it"):
         run(tmp_path / "cut", Stopped(1))
     assert signal.getsignal(signal.SIGINT) is before
     assert saves.complete_saves(tmp_path / "cut")[-1].name == "step-00000003"

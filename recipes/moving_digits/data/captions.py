@@ -106,7 +106,11 @@ def caption(
     return template.format(d=name, s=draw(_SPEEDS[speed]), w=draw(_WAYS[direction]))
 
 
-_DIGITS = {word: digit for digit, name in enumerate(NAMES) for word in (name, str(digit))}
+_DIGITS = {
+    word: digit
+    for digit, name in enumerate(NAMES)
+    for word in (name, f"{name}s", f"{name}es", str(digit))  # sevens, sixes
+}
 _MOTIONS = {
     "up", "down", "left", "right", "upwards", "downwards", "leftwards", "rightwards",
     "upper", "lower", "top", "bottom", "move", "moves", "moving", "drift", "drifts", "drifting",
@@ -132,11 +136,7 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         moving: a video is asked for, not a picture, which needs no motion.
     """
     words = re.findall(r"[^\W_]+", prompt.lower())
-    # Of one, two and several: "sevens", "sixes".
-    forms = [
-        form for word in words for form in {word, *(word.removesuffix(s) for s in ("s", "es"))}
-    ]
-    digits = {_DIGITS[form] for form in forms if form in _DIGITS}
+    digits = {_DIGITS[word] for word in words if word in _DIGITS}
     lacks = []
     if not digits and not shown:
         lacks.append("no digit (zero to nine, or 0 to 9)")

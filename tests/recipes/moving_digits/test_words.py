@@ -33,6 +33,8 @@ def test_no_caption_of_training_or_test_leaves_anything_open():
         ("a 42 moves up", ("no digit",)),
         ("a 4 and a two move up", ("more than one digit",)),
         ("the 4, a four, goes up", ()),
+        ("two sixes move up", ("more than one digit",)),
+        ("a 3 moves left in 5s", ()),
         ("?", ("no digit", "no motion")),
         ("семь движется влево", ("no digit", "no motion")),
         ("SEVEN, MOVING LEFT!", ()),
