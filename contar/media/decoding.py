@@ -138,10 +138,12 @@ class Video:
         else:
             height = round(height / self.aspect)
         size = {"width": width, "height": height}
-        # Threads of its own would stay as long as the frame, which is in a cycle.
+        # Threads of its own would stay as long as the frame.
         options = {"format": "rgb24", "interpolation": _ACCURATE, "threads": 1}
         array = frame.to_ndarray(**options, **size)
-        matrix = frame.side_data.get(load_av().sidedata.sidedata.Type.DISPLAYMATRIX)
+        data = load_av().sidedata.sidedata
+        # `frame.side_data` would put the frame in a cycle, and its pixels stay until it is found.
+        matrix = data.SideDataContainer(frame).get(data.Type.DISPLAYMATRIX)
         return array if matrix is None else self._turned(array, bytes(matrix))
 
     def _turned(self, array: np.ndarray, matrix: bytes) -> np.ndarray:

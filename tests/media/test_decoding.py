@@ -239,3 +239,14 @@ def test_videos_that_are_left_early_leave_nothing_in_memory(tmp_path):
             gc.collect()
             used.append(told().used)
     assert used[1] - used[0] < 100 * 144  # bytes of what a packet holds, of half of the videos
+
+
+def test_a_frame_is_let_go_of_once_its_picture_is_taken(tmp_path):
+    path = film(tmp_path / "a.mp4", greys(EVEN[:4]), EVEN[:4])
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(read_video(path)[0]) == 4
+        assert not any(type(each).__name__ == "VideoFrame" for each in gc.get_objects())
+    finally:
+        gc.enable()
