@@ -65,7 +65,7 @@ def main() -> None:
         # Before torch is loaded: by default threads wait for each other awake, for so long that two
         # processes on the same cores make each other a hundred times slower. What `bench` times is
         # what Python would take.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         program, commands, words = _commands(sys.argv[1:])
         command = commands.get(_name(words))

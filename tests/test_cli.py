@@ -424,7 +424,7 @@ def test_an_edit_reads_no_more_frames_than_it_makes_and_two_before_the_model(
 @pytest.mark.parametrize(
     ("command", "before", "after"),
     [
-        ("generate", {}, "1000"),
+        ("generate", {}, "3000"),
         ("train", {"GOMP_SPINCOUNT": "7"}, "7"),
         ("edit", {"OMP_WAIT_POLICY": "ACTIVE"}, None),
         ("bench", {}, None),
