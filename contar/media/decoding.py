@@ -143,7 +143,8 @@ class Video:
         array = frame.to_ndarray(**options, **size)
         data = load_av().sidedata.sidedata
         # `frame.side_data` would put the frame in a cycle, and its pixels stay until it is found.
-        matrix = data.SideDataContainer(frame).get(data.Type.DISPLAYMATRIX)
+        held = data.SideDataContainer(frame)  # type: ignore[call-arg]
+        matrix = held.get(data.Type.DISPLAYMATRIX)
         return array if matrix is None else self._turned(array, bytes(matrix))
 
     def _turned(self, array: np.ndarray, matrix: bytes) -> np.ndarray:
