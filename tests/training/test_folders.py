@@ -99,9 +99,9 @@ def test_a_run_that_ended_before_its_first_save_begins_anew(tmp_path):
 def hold(out: Path) -> None:
     with locked(out):
         if os.fork() == 0:  # as workers of a data loader are; it lives on
+            out.with_name("held").touch()  # it has let go of the lock, as every child does
             time.sleep(5)
             os._exit(0)
-        out.with_name("held").touch()
         time.sleep(60)
 
 
