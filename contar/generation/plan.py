@@ -124,6 +124,10 @@ class GenerationPlan:
                 raise bad("filling_sets", self.filling_sets, "None unless order='checkerboard'")
             if self.filling_sets >= self.sets:
                 raise bad("filling_sets", self.filling_sets, f"fewer than the {self.sets} sets")
+        if self.window is None and self.pinned > 1:
+            raise bad("pinned", self.pinned, "0 or 1 without a window")
+        if self.chunk is None and self.overlap > 1:
+            raise bad("overlap", self.overlap, "1 without a chunk")
         if self.chunk is not None and self.chunk <= self.overlap:
             raise bad("chunk", self.chunk, f"more than the overlap of {self.overlap}")
 

@@ -8,7 +8,9 @@ import tyro
 
 
 def bench(
-    part: Annotated[Literal["heads"], tyro.conf.Positional, tyro.conf.arg(metavar="PART")],
+    part: Annotated[
+        Literal["heads"], tyro.conf.Positional, tyro.conf.arg(metavar="PART")
+    ] = "heads",
     width: int = 1280,
     depth: int = 3,
     values: int = 16,

@@ -129,7 +129,7 @@ def refusal(box: str) -> str:
     rows = [row.strip("│ ") for row in plain.splitlines()[1:]]  # without the title
     text = " ".join(" ".join(rows).split()).lstrip("- ")
     said = re.split(r" ?╰?(?:──|---)", text)[0].split(" Got errors:")[0]
-    near = re.search(r"Perhaps you meant: (--[\w-]+)", text)
+    near = re.search(r"Perhaps you meant: (--[\w.-]+)", text)
     found = ((re.fullmatch(pattern, said), wording) for pattern, wording in _WORDINGS)
     said = next((match.expand(wording) for match, wording in found if match), said)
     said = re.sub(r"'None', |, 'None'", "", said)  # of a choice that may be left out

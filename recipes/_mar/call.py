@@ -99,9 +99,9 @@ def read_call(
         order = SetSchedule(order.to(device), (c.tokens,)).order
     head = plan.solver_of(model.head)
     steps = plan.steps(len(sizes), getattr(model.head, "steps", None))
+    guidance = plan.guidance.at(plan.guidance.interval[1])
     for count in dict.fromkeys(steps):
-        guidance, temperature = plan.guidance.at(1), plan.temperature_at(0)
-        check_draw(head, guidance, temperature, count, "plan.diffusion_steps")
+        check_draw(head, guidance, plan.temperature_at(0), count, "plan.diffusion_steps")
     labels = labels.to(device)
     if plan.guidance.active:
         none = torch.full((batch,), c.classes, dtype=torch.int64, device=device)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import diffusers
@@ -157,9 +158,10 @@ def _locate(name: str | Path, hub: dict[str, Any]) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=_PATTERNS, **hub))
     except Exception as error:  # the hub's own errors, and those of the network below it
+        said = shorten(f"{type(error).__name__}: {error}", 100, placeholder=" …")
         raise FileNotFoundError(
             f"folder_or_hub_id: got {name!r}, allowed: a folder, or an id that the hub has and that"
-            f" can be reached or was downloaded before ({type(error).__name__}: {error})"
+            f" can be reached or was downloaded before ({said})"
         ) from error
 
 

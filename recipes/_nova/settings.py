@@ -73,7 +73,8 @@ def read_plan(model: Nova, plan: GenerationPlan) -> Settings:
 
 def check_steps(settings: Settings, sets: int) -> None:
     """Raise a ValueError unless the head takes a plan's steps and temperatures in so many sets."""
-    guidance = settings.plan.guidance.at(1)
+    guidance = settings.plan.guidance
+    guidance = guidance.at(guidance.interval[1])
     for count in dict.fromkeys(settings.steps(sets)):
         for temperature in dict.fromkeys(settings.plan.temperatures):
             check_draw(settings.head, guidance, temperature, count, "plan.diffusion_steps")

@@ -67,14 +67,14 @@ def build(recipe: str, config: Any, **options: Any) -> Any:
     return {"nova": nova, "mar": mar}[recipe].build(config, **options).eval()
 
 
-def generate(recipe: str, model: Any, rows: slice, *, guided: bool = True) -> Tensor:
+def generate(
+    recipe: str, model: Any, rows: slice, *, guidance: nova.Guidance = nova.Guidance(2.0)
+) -> Tensor:
     generators: Any = [seeded(seed) for seed in (5, 6)][rows]
     if recipe == "mar":
-        plan = mar.GenerationPlan(
-            sets=PLAN.sets, rounding="floor", guidance=mar.Guidance(2.0 if guided else 1.0)
-        )
+        plan = mar.GenerationPlan(sets=PLAN.sets, rounding="floor", guidance=guidance)
         return mar.generate(model, torch.tensor([0, 2])[rows], plan, generator=generators)
-    plan = nova.GenerationPlan(frames=2, sets=3, guidance=nova.Guidance(2.0 if guided else 1.0))
+    plan = nova.GenerationPlan(frames=2, sets=3, guidance=guidance)
     return nova.generate(model, texts(2, 0)[rows], plan, generator=generators)
 
 
@@ -138,6 +138,23 @@ def test_a_head_learns_draws_and_comes_back_in_a_recipe(recipe, maker, tmp_path)
     # A file's weights may lie in memory where a kernel sums in another order.
     again = generate(recipe, loaded, slice(0, 2))
     torch.testing.assert_close(again, both, rtol=1e-4, atol=1e-4)
+
+
+class Unguided(ToyHead):
+    def check_sample(self, guidance: Any, temperature: float, steps: int | None) -> None:
+        if guidance.scale > 1:
+            raise ValueError(f"guidance.scale: got {guidance.scale}, allowed: 1")
+
+    def sample(self, *given: Any, **options: Any) -> Tensor:
+        raise AssertionError("drawn")
+
+
+@pytest.mark.parametrize("recipe", ["nova", "mar"])
+def test_guidance_of_the_first_sets_alone_is_shown_to_the_head_before_it_draws(recipe, refuses):
+    config = config_of(recipe, {"name": "toy"})
+    model = build(recipe, config, head=Unguided(*dims(recipe, config)))
+    with refuses("guidance.scale", "3.0"):
+        generate(recipe, model, slice(0, 2), guidance=nova.Guidance(3.0, interval=(0.0, 0.5)))
 
 
 def test_every_named_head_is_tried():

@@ -135,7 +135,8 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         shown: frames are given, or a prompt came before, so the digit is known without words.
         moving: a video is asked for, not a picture, which needs no motion.
     """
-    words = re.findall(r"[^\W_]+", prompt.lower())
+    text = re.sub(r"\bfrom .*?(?= to | towards |$)", "", prompt.lower())  # where it comes from
+    words = re.findall(r"[^\W_]+", text)
     digits = {_DIGITS[word] for word in words if word in _DIGITS}
     lacks = []
     if not digits and not shown:
