@@ -67,9 +67,10 @@ def build(recipe: str, config: Any, **options: Any) -> Any:
     return {"nova": nova, "mar": mar}[recipe].build(config, **options).eval()
 
 
-def generate(
-    recipe: str, model: Any, rows: slice, *, guidance: nova.Guidance = nova.Guidance(2.0)
-) -> Tensor:
+GUIDANCE = nova.Guidance(2.0)
+
+
+def generate(recipe: str, model: Any, rows: slice, *, guidance: nova.Guidance = GUIDANCE) -> Tensor:
     generators: Any = [seeded(seed) for seed in (5, 6)][rows]
     if recipe == "mar":
         plan = mar.GenerationPlan(sets=PLAN.sets, rounding="floor", guidance=guidance)
