@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import torch
@@ -102,7 +103,8 @@ def check_same(
     keys = [key for key in {**now, **before} if key != "settings"]
     other = [key for key in keys if before.get(key) != now.get(key)]
     if other:
-        told = ", ".join(f"{key}: {now.get(key)!r} (was {before.get(key)!r})" for key in other)
+        shown = {key: [shorten(repr(x.get(key)), 300) for x in (now, before)] for key in other}
+        told = ", ".join(f"{key}: {new} (was {old})" for key, (new, old) in shown.items())
         raise bad(name, f"{where}, begun otherwise: {told}", allowed)
 
 

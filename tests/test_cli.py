@@ -606,6 +606,8 @@ def test_prompts_over_time_and_fast_are_those_of_the_pipeline(main, tmp_path, mo
         (["a 3 moves up and to the left"], None),
         (["a 3 moves from the left to the right"], None),
         (["a 3 goes up from the bottom"], None),
+        (["from the left a 3 moves up"], None),
+        (["a 3 moves up, away from a 4"], "'a 3 moves up, away from a 4' says more than one digit"),
         (["a 3 does not move"], None),
         (["a 3 moves up", "a 3"], "'a 3' says no motion"),
         (["a 3", "--frames", "1"], None),

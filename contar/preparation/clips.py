@@ -51,7 +51,7 @@ def plan_clips(
         raise bad("name", str(made), "a folder that does not exist yet")
     if (work / PLAN).is_file():
         old = read_json(work / PLAN)
-        kept = old.pop("kept")
+        kept = old.pop("kept", 0)
         check_same(
             "name", name, old, plan, "the same condition, scores and shards, or another name"
         )

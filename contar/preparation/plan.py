@@ -74,7 +74,7 @@ def plan_preparation(
     }
     if (run / _PLAN).is_file():
         old = read_json(run / _PLAN)
-        del old["root"]  # the folder may have moved
+        old.pop("root", None)  # the folder may have moved
         check_same("out", out, old, plan, "the same files, steps and tasks, or a new folder")
     else:
         part = run / f".{_FILES}.part"

@@ -150,6 +150,7 @@ def encode_clips(
                 {"latents": _stored(latents, "latents", clip), "text": _stored(text, "text", clip)},
                 {"caption": clip.caption, "fps": fps, "motion_flow": score},
             )
+        together = []  # its pixels go before the next are read
 
 
 def _stored(tensor: Tensor, name: str, clip: Clip) -> np.ndarray:

@@ -50,6 +50,7 @@ def plan_cache(
     made_with: Mapping[str, Any],
     settings: Mapping[str, Any],
     tasks: int = 1,
+    retry: bool = False,
 ) -> None:
     """Write what is to be encoded, or see that it is this.
 
@@ -59,6 +60,7 @@ def plan_cache(
         made_with: as in `contar.data.write_cache`.
         settings: of JSON, such as frames and rate of a clip.
         tasks: among which the shards are shared.
+        retry: shards in which clips failed may be other files by now.
 
     Raises:
         ValueError: a folder begun otherwise, with another number of tasks, or not at all by this;
@@ -73,7 +75,8 @@ def plan_cache(
         check_same("out", out, read_json(run / _PLAN), plan, allowed)
         for number, file in enumerate(shards):
             facts = _read_facts(out, number)
-            if facts and not facts["failed"] and facts["source"] != _source(file):
+            kept = facts.get("shard") and not (retry and facts["failed"])
+            if kept and facts.get("source") != _source(file):
                 got = f"{file}, which was another file when it was encoded"
                 raise bad("shards", got, f"that file, or a new folder instead of {out}")
         return
@@ -230,7 +233,11 @@ class _Shard:
         """Return what was encoded of this file before, by key, read when it is asked for."""
         facts = _read_facts(self.out, self.number)
         shard = facts.get("shard")
-        if shard is None or facts["source"] != source or not (self.out / shard["file"]).is_file():
+        if (
+            shard is None
+            or facts.get("source") != source
+            or not (self.out / shard["file"]).is_file()
+        ):
             return {}
         before = folder / "before"
         before.mkdir()

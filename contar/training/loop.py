@@ -125,8 +125,8 @@ def train(
                 ends = stop.is_set()
                 if ends or _due(config, done, config.save_every):
                     run.save(out, done, definition)
-                if ends:
-                    raise KeyboardInterrupt(f"step {done} is saved, and --resume goes on from it")
+                if ends or (stop.is_set() and done == config.steps):
+                    raise KeyboardInterrupt(f"step {done} is saved; resume goes on from it")
                 began += time.monotonic() - paused
         accelerator.wait_for_everyone()
         accelerator.free_memory()

@@ -73,12 +73,16 @@ def _share(
 
     work.options()  # whether they are any
     kind, place = work.device_kind(), loading.anywhere()
-    pipe = load_once(replace(place, device=device_of(0, kind or "cpu")))
+    here = device_of(0, kind) if work.engine == "local" else "cpu"  # the tasks' may be elsewhere
+    pipe = load_once(replace(place, device=here))
     size, run = clip_size(pipe, **asked), out / "run"
     known = {"data": folder.resolve().name, **made_with(pipe)}
     with work.alone(run):
         settings = {"model": loading.model, "device": kind, **size}
-        plan_cache(shard_files(folder), out, made_with=known, settings=settings, tasks=work.tasks)
+        plan_cache(
+            shard_files(folder), out, made_with=known, settings=settings, tasks=work.tasks,
+            retry=retry,
+        )  # fmt: skip
         if work.engine == "local":
             shutil.rmtree(run / "parts", ignore_errors=True)  # what killed runs left
         folders = {"folder": folder.absolute(), "out": out.absolute()}

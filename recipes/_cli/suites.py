@@ -80,7 +80,8 @@ def sample(
         plan_suite(chosen, out, {**asdict(loading), "device": device, "call": call})
         if work.engine == "local":
             clear_parts(out)
-        do = partial(_make, out.absolute(), loading.anywhere(), device, call, retry=retry)
+        place, least = loading.anywhere(), (chosen.name, chosen.frames)
+        do = partial(_make, out.absolute(), place, device, call, least, retry=retry)
         left = units_left(out, retry=retry)
         if not work.share(out / "run", do, left, "with --check you see what is missing"):
             return
@@ -91,13 +92,15 @@ def sample(
 
 
 def _make(
-    out: Path, loading: Loading, kind: str | None, call: dict[str, Any], rank: int, **share: Any
-) -> None:
+    out: Path, loading: Loading, kind: str | None, call: dict[str, Any], least: tuple[str, int],
+    rank: int, **share: Any,
+) -> None:  # fmt: skip
     """Make the samples of a rank."""
     from contar.evaluation import sample_units
 
     pipe = load_once(replace(loading, device=loading.device or device_of(rank, kind)))
     pipe.stream("", **call)  # checks all, and generates nothing yet
+    _check_frames(call["num_frames"] or pipe.config["defaults"]["num_frames"], *least)
 
     def make(text: str, seed: int) -> Any:
         return pipe(text, generator=seeded(seed), **call).frames[0]
@@ -123,11 +126,16 @@ def _call(chosen: "Suite", drawing: Drawing, frames: int | None, paper: bool) ->
             frames = PAPER_FRAMES
     if picture and frames is not None:
         raise bad("frames", frames, f"none: {chosen.name} takes pictures")
-    if frames is not None and frames < chosen.frames:
-        raise bad(
-            "frames", frames, f"at least {chosen.frames}, without which {chosen.name} breaks off"
-        )
+    if frames is not None:
+        _check_frames(frames, chosen.name, chosen.frames)
     return {"num_frames": 1 if picture else frames, **drawing.call()}
+
+
+def _check_frames(frames: int, suite: str, least: int) -> None:
+    from contar._errors import bad
+
+    if frames < least:
+        raise bad("frames", frames, f"at least {least}, without which {suite} breaks off")
 
 
 def _say_problems(problems: list[str], folder: Path, count: int) -> None:

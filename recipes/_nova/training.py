@@ -317,7 +317,8 @@ def train_network(
         clips, file = frames.transpose(1, 2), out / f"samples-{step:06d}"
         save_sheet(clips[:, :, ::stride], f"{file}.png", labels=list(prompts))
         if clips.shape[2] > 1:
-            write_video(side_by_side(clips), f"{file}.gif", fps=pipe.config["defaults"]["fps"])
+            rate = min(50, pipe.config["defaults"]["fps"])  # the most that a .gif says
+            write_video(side_by_side(clips), f"{file}.gif", fps=rate)
 
     trained: Any = train(
         NovaObjective(model, repeats=stage.repeats, checkpoint=stage.checkpoint),

@@ -32,9 +32,8 @@ QUICK = ("--steps", "1", "--diffusion-steps", "1")
 class Fake:
     """A pipeline whose samples are the seed's, and that refuses 3 frames and some words."""
 
-    config = {"defaults": {"fps": 8.0}}  # noqa: RUF012
-
     def __init__(self) -> None:
+        self.config = {"defaults": {"fps": 8.0, "num_frames": 33}}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.refused: tuple[str, ...] = ()
 
@@ -265,6 +264,9 @@ def test_paper_asks_for_the_papers_settings(fake, tmp_path, refuses):
         suites.sample("geneval", FILES["geneval"], out=tmp_path / "p", frames=5)
     with refuses("frames", "1", "at least 2, without which vbench breaks off"):
         suites.sample("vbench", FILES["vbench"], out=tmp_path / "p", frames=1)
+    fake.config["defaults"]["num_frames"] = 1
+    with refuses("frames", "1", "at least 2, without which vbench breaks off"):
+        suites.sample("vbench", FILES["vbench"], out=tmp_path / "p")
 
 
 def test_the_model_reads_what_was_rewritten(fake, tmp_path):

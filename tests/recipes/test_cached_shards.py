@@ -149,6 +149,15 @@ def test_slurm_gets_the_tasks_and_the_same_command_ends_it(shards, whole, tmp_pa
     assert contents(out) == contents(whole)
 
 
+def test_tasks_on_gpus_are_handed_over_from_where_there_is_none(
+    shards, tmp_path, slurm, capsys, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = ("time=24:00:00", "partition=gpu", "gpus_per_task=1")
+    run(shards, tmp_path / "out", engine="slurm", tasks=3, workers=2, engine_options=options)
+    assert "3 tasks are handed to Slurm" in capsys.readouterr().out
+
+
 def test_two_runs_at_once_another_number_of_tasks_and_other_folders_are_refused(
     shards, whole, folder, tmp_path, refuses
 ):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
@@ -17,7 +18,7 @@ from PIL import Image
 
 from contar._lock import locked
 from contar.data import Cache, write_cache
-from contar.media import read_video
+from contar.media import read_video, write_video
 from contar.tokenizers import CausalVAE
 from contar.training import RunConfig, VaeStage
 from recipes import clips as own
@@ -114,6 +115,17 @@ def test_pictures_train_the_same_network(model, tmp_path):
     trained = own.train_cached(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "network" / "samples-000002.png").stat().st_size > 1000
     assert nova.from_pretrained(trained).config["defaults"]["num_frames"] == 1
+
+
+def test_clips_of_more_frames_a_second_than_a_gif_has_are_trained_on(model, tmp_path):
+    place = tmp_path / "clips"
+    place.mkdir()
+    write_video(np.zeros((10, 64, 64, 3), np.uint8), place / "a.mp4", fps=60)
+    (place / "a.txt").write_text("night")
+    own.make_cache(place, nova.from_pretrained(model), tmp_path / "latents", frames=5, fps=60)
+    recipe = own.CachedRecipe(tmp_path / "latents", model, NovaStage(QUICK, repeats=1))
+    own.train_cached(recipe, tmp_path / "run")
+    assert read_video(tmp_path / "run" / "network" / "samples-000002.gif")[1] == 50
 
 
 def test_the_tokenizer_goes_on_and_its_old_cache_is_refused(folder, model, tmp_path, refuses):

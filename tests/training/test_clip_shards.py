@@ -19,6 +19,7 @@ import pytest
 
 from contar.data import Cache, CaptionedFile, Entry, Sample, clip_of, read_entries, shard_files
 from contar.training import (
+    clip_shards,
     encode_shards,
     failed_clips,
     join_cache,
@@ -297,12 +298,24 @@ def test_another_shard_of_the_same_name_is_refused_once_it_is_encoded(folder, tm
     planned(folder, out, 2)
 
 
-def test_a_shard_with_failures_may_be_mended_and_is_encoded_anew(folder, tmp_path):
+def test_facts_of_an_older_run_without_a_shards_digest_are_refused(folder, tmp_path, refuses):
+    out = tmp_path / "out"
+    run(folder, out)
+    facts = clip_shards._facts_file(out, 1)
+    content = {**json.loads(facts.read_text()), "source": None}
+    facts.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    with refuses("shards", "001.tar, which was another file when it was encoded"):
+        planned(folder, out)
+
+
+def test_a_shard_with_failures_may_be_mended_and_is_encoded_anew(folder, tmp_path, refuses):
     out, other = tmp_path / "out", tmp_path / "other"
     run(folder, out, by=but("clip 0 of 2"))
     mended = folder / "002.tar"
     mended.write_bytes(mended.read_bytes().replace(b"clip", b"clap"))
-    planned(folder, out)
+    with refuses("shards", "002.tar, which was another file when it was encoded"):
+        planned(folder, out)
+    planned(folder, out, retry=True)
     encode_shards(folder, out, encode, retry=True)
     join_cache(out)
     run(folder, other)

@@ -17,7 +17,7 @@ from line_run import Dropped, Line, rows, run
 from safetensors import safe_open
 from torch import nn
 
-from contar.training import RunConfig, saves, train
+from contar.training import RunConfig, loop, saves, train
 
 UNCLIPPED = ("--steps", "1", "--clip", "1e9")  # a clipped gradient has lost its scale
 
@@ -264,7 +264,7 @@ class Stopped(Line):
 def test_ctrl_c_saves_the_step_at_work_and_the_run_goes_on_as_it_would_have(tmp_path):
     run(tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="step 3 is saved, and --resume goes on from it"):
+    with pytest.raises(KeyboardInterrupt, match="step 3 is saved; resume goes on from it"):
         run(tmp_path / "cut", Stopped(1))
     assert signal.getsignal(signal.SIGINT) is before
     assert saves.complete_saves(tmp_path / "cut")[-1].name == "step-00000003"
@@ -276,6 +276,17 @@ def test_ctrl_c_in_the_last_step_is_not_lost(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="step 4 is saved"):
         run(tmp_path, Stopped(1, at=3))
     assert run(tmp_path, resume=True).get_parameter("a").item() > 0
+
+
+def test_ctrl_c_while_the_last_step_is_saved_is_not_lost(tmp_path, monkeypatch):
+    def stopped(out: Path, done: int, **state: Any) -> None:
+        saves.save(out, done, **state)
+        if done == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop, "save", stopped)
+    with pytest.raises(KeyboardInterrupt, match="step 4 is saved"):
+        run(tmp_path)
 
 
 def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):

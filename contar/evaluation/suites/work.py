@@ -49,7 +49,7 @@ def plan_suite(suite: Suite, out: str | os.PathLike[str], settings: Mapping[str,
     if (run / _PLAN).is_file():
         old = read_json(run / _PLAN)
         begun = any((folder / file).is_file() for file in suite.files)
-        anew = not begun and old["settings"] != plan["settings"]
+        anew = not begun and old.get("settings") != plan["settings"]
         if anew:
             old["settings"] = plan["settings"]
         check_same("out", place, old, plan, "the same settings, or a new folder")

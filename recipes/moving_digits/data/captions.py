@@ -135,8 +135,8 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         shown: frames are given, or a prompt came before, so the digit is known without words.
         moving: a video is asked for, not a picture, which needs no motion.
     """
-    text = re.sub(r"\bfrom .*?(?= to | towards |$)", "", prompt.lower())  # where it comes from
-    words = re.findall(r"[^\W_]+", text)
+    words = re.findall(r"[^\W_]+", prompt.lower())
+    towards = re.findall(r"[^\W_]+", re.sub(r"\bfrom (the )?\w+", "", prompt.lower()))
     digits = {_DIGITS[word] for word in words if word in _DIGITS}
     lacks = []
     if not digits and not shown:
@@ -145,7 +145,7 @@ def left_open(prompt: str, *, shown: bool = False, moving: bool = True) -> str |
         lacks.append("more than one digit")
     if moving and not _MOTIONS.intersection(words):
         lacks.append('no motion (as "moves to the left" or "stands still")')
-    if any(not one.isdisjoint(words) and not two.isdisjoint(words) for one, two in _OPPOSITE):
+    if any(not one.isdisjoint(towards) and not two.isdisjoint(towards) for one, two in _OPPOSITE):
         lacks.append("opposite directions")
     begin = prompt if len(prompt) <= 100 else prompt[:100] + "…"
     return f"{begin!r} says {' and '.join(lacks)}" if prompt.strip() and lacks else None

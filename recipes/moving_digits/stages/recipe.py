@@ -206,10 +206,14 @@ def _train_networks(
         "second stage: text to video": out / "video",
     }  # fmt: skip
     save_curves(curves, target / "curves.png")
+    looks = recipe.looked and not (resume and (out / "glance" / "glance.json").exists())
+    judges = recipe.judged and not (resume and (out / "scores" / "scores.json").exists())
+    if not looks and not judges:
+        return target
     pipe = nova.from_pretrained(target, dtype=torch.float32).to(device)
-    if recipe.looked and not (resume and (out / "glance" / "glance.json").exists()):
+    if looks:
         seen = glance(pipe, load_judge().to(device), out / "glance", count=recipe.looked)
         print(json.dumps(seen))
-    if recipe.judged and not (resume and (out / "scores" / "scores.json").exists()):
+    if judges:
         evaluate_pipeline(pipe, out / "scores", count=recipe.judged)
     return target
