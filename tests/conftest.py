@@ -83,6 +83,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                     item.add_marker(pytest.mark.skip(reason=f"needs --{mark}"))
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Have torch's own draws be the same in any order of the tests."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """The device of `--device`."""

@@ -7,7 +7,9 @@ compute gradients in a fork of a process that has.
 import gc
 import multiprocessing
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,43 @@ class Fork:
     def finish(self, timeout: float = 240) -> tuple[int, str]:
         """Wait for it; return its exit code and what it printed."""
         self.process.join(timeout)
-        assert self.process.exitcode is not None, f"not at its end after {timeout} seconds"
-        return self.process.exitcode, self.printed.read_text()
+        code = self.process.exitcode
+        if code is None:  # or it would be waited for when all tests have ended
+            self.process.kill()
+            self.process.join()
+        assert code is not None, f"not at its end after {timeout} seconds"
+        return code, self.printed.read_text()
+
+
+def begin(work: Callable[[], object], *, killed_after: float | None = None) -> int:
+    """Fork this process for some work; return the child, whose code is 0, or 3 after an error.
+
+    `killed_after` are seconds by a timer of its own, which a busy parent does not delay.
+    """
+    child = os.fork()
+    if child:
+        return child
+    code = 3
+    try:
+        if killed_after is not None:
+            kill_in(killed_after)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def end(child: int) -> int:
+    """Wait for a child; return its code, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_in(seconds: float) -> None:
+    """Have the system end this process after some seconds, whatever it does then."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-4))
 
 
 def _run(printed: Path, processes: int, function: Callable[..., Any], arguments: Any) -> None:

@@ -345,10 +345,10 @@ def test_a_shard_that_is_no_plain_tar_file_is_named(folder, refuses, change):
         content = made[change]
     file.write_bytes(content)
     sign(folder)
-    began = time.monotonic()
+    began = time.process_time()
     with refuses("cache", SHARD):
         Cache(folder)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     assert len(Cache(folder, skip_corrupted=True)) == 6
 
 

@@ -120,10 +120,10 @@ def test_a_caption_of_300_megabytes_is_refused_unread(tmp_path, refuses):
     (tmp_path / "a.mp4").touch()
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(300 << 20)
-    began = time.monotonic()
+    began = time.process_time()
     with refuses("folder", "a.txt", "65536"):
         captioned_files(tmp_path)
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
     (tmp_path / "a.txt").write_text("x" * 65536)
     assert len(captioned_files(tmp_path)[0].caption) == 65536
 

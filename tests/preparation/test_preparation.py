@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from clips_of import described, make_folder, moving
+from forks import begin, end
 
 from contar._lock import locked
 from contar.data import Cache
@@ -416,17 +417,19 @@ def test_a_task_waits_for_one_of_a_killed_run(tmp_path, monkeypatch, quick):
     with locked(place), pytest.raises(ValueError, match="another run goes on"):
         score_files(out)
     monkeypatch.setattr(scoring, "_PATIENCE", 60.0)
-    held = threading.Event()
+    held, waited, usual = threading.Event(), threading.Event(), time.sleep
+    monkeypatch.setattr(scoring.time, "sleep", lambda _: (waited.set(), usual(0.01)))
 
     def hold() -> None:
         with locked(place):
             held.set()
-            time.sleep(0.05)
+            waited.wait(60)
 
     other = threading.Thread(target=hold)
     other.start()
-    held.wait()
+    assert held.wait(60)
     assert score_files(out) == 0
+    assert waited.is_set()
     other.join()
     assert quick == ["a.mp4"]
 
@@ -482,11 +485,8 @@ def test_a_task_whose_command_is_gone_ends_without_the_mark_of_an_engine(tmp_pat
     out = planned(tmp_path, tmp_path / "out")
 
     def ends_with(parent: int) -> int:
-        child = os.fork()
-        if not child:
-            Task(str(out / "run"), parent, partial(score_files, out))(None, 0, 1)
-            os._exit(0)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        task = Task(str(out / "run"), parent, partial(score_files, out))
+        return end(begin(lambda: task(None, 0, 1)))
 
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -509,13 +509,9 @@ def test_ten_kills_at_random_moments_leave_the_bytes_as_they_are(folder, scored,
             cut_clips(out, rank=rank, tasks=2)
 
     def killed(work: Callable[[], None], longest: float) -> bool:
-        child = os.fork()
-        if not child:
-            work()
-            os._exit(0)
-        time.sleep(draws.uniform(0, longest))
-        os.kill(child, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        code = end(begin(work, killed_after=draws.uniform(0, longest)))
+        assert code in (0, -signal.SIGALRM)
+        return code != 0
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # a forked process has none of the others

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any
 
 import numpy as np
@@ -136,13 +136,27 @@ def test_every_set_and_every_frame_is_seen_as_it_is_made(maker):
     assert not working()
 
 
+class Paced(Event):
+    """Has each set wait until the one before was seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert self.seen.acquire(timeout=60)
+        return self.is_set()
+
+
 def test_a_generation_ends_after_the_set_at_work_when_it_is_stopped(maker):
-    stop, events = Event(), []
+    stop, events = Paced(), []
     for event in maker.make(wish(frames=17, pause=0.02), None, stop):
         events.append(event)
         if len(events) == 7:
             stop.set()
-    assert len(events) <= 8
+        if isinstance(event, Progress):
+            stop.seen.release()
+    assert len(events) == 7
     assert len(pixels(events)) == 1
     assert not working()
 

@@ -2,8 +2,8 @@
 
 import gc
 import io
+import itertools
 import json
-import os
 import random
 import re
 import signal
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import begin, end, kill_in
 
 from contar.data import Cache, CaptionedFile, Entry, Sample, clip_of, read_entries, shard_files
 from contar.training import (
@@ -117,43 +118,35 @@ def test_bytes_are_the_same_in_any_number_of_tasks_and_order(folder, tmp_path, w
         assert contents(out) == whole
 
 
-def slowly(file: CaptionedFile) -> Iterator[Sample]:
-    time.sleep(0.002)
-    return encode(file)
+def dying(clip: int, seconds: float) -> Callable[[CaptionedFile], Iterator[Sample]]:
+    """The same, slowly, in a process that ends some seconds after so many clips."""
+    begun = itertools.count(1)
 
+    def encoding(file: CaptionedFile) -> Iterator[Sample]:
+        if next(begun) == clip:
+            kill_in(seconds)
+        time.sleep(0.002)
+        return encode(file)
 
-def killed(out: Path, work: Callable[[], None], wait: int, more: float) -> None:
-    """Fork the work and kill it: once so many shards are done in all, and some seconds later."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    while len(list(out.glob("run/shards/*.json"))) < wait:
-        time.sleep(0.001)
-    time.sleep(more)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    return encoding
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(("tasks", "kills"), [(1, 4), (3, 6)])
 def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bytes(tasks, kills, tmp_path):
-    folder = write_shards(tmp_path / "shards", shards=16, clips=2)
+    folder = write_shards(tmp_path / "shards", shards=24, clips=2)
     run(folder, tmp_path / "whole", tasks)
     join_cache(tmp_path / "whole")
     whole = contents(tmp_path / "whole")
 
-    out, draws, within = tmp_path / "killed", random.Random(tasks), 0
-    for kill in range(kills):  # of which every other one may come at any time
-        done = len(list(out.glob("run/shards/*.json")))
-        wait = min(done + 1, 15) if kill % 2 else 0
-        killed(out, lambda: run(folder, out, tasks, by=slowly), wait, draws.uniform(0, 0.01))
+    out, draws = tmp_path / "killed", random.Random(tasks)
+    for _ in range(kills):  # each after one shard more, or up to three
+        by = dying(draws.randint(3, 4), draws.uniform(0, 0.005))
+        child = begin(lambda by=by: run(folder, out, tasks, by=by))
+        assert end(child) == -signal.SIGALRM
         made = {file.name: file.read_bytes() for file in out.glob("*.tar")}
         assert made.items() <= whole.items()
-        within += 0 < len(made) < 16
-    assert within > 1, "too few kills fell among the shards"
+        assert 0 < len(made) < 24
     run(folder, out, tasks)
     join_cache(out)
     assert contents(out) == whole

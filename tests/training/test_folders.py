@@ -16,7 +16,7 @@ from line_run import QUICK, Dropped, Line, load, rows, run
 from torch import nn
 
 from contar._lock import LOCK, locked
-from contar.training import RunConfig, processes, saves, train
+from contar.training import RunConfig, batch_indices, processes, saves, train
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,18 @@ def test_a_run_that_ended_before_its_first_save_begins_anew(tmp_path):
 # Two at once.
 
 
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def hold(out: Path) -> None:
     with locked(out):
         if os.fork() == 0:  # as workers of a data loader are; it lives on
             out.with_name("held").touch()  # it has let go of the lock, as every child does
-            time.sleep(5)
+            wait_for(out.with_name("done"))
             os._exit(0)
         time.sleep(60)
 
@@ -109,10 +116,7 @@ def test_a_second_run_is_refused_by_name_until_the_first_is_killed(out, refuses)
     half(out)
     process = Fork(out.with_name("printed.txt"), hold, out).process
     try:
-        deadline = time.monotonic() + 120
-        while not out.with_name("held").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(out.with_name("held"))
         for resume in (True, False):
             with refuses("out", str(out), f"process {process.pid}"):
                 run(out, resume=resume)
@@ -121,7 +125,8 @@ def test_a_second_run_is_refused_by_name_until_the_first_is_killed(out, refuses)
         process.kill()
         process.join()
     assert (out / LOCK).exists()
-    run(out, resume=True)
+    run(out, resume=True)  # beside the child
+    out.with_name("done").touch()
     assert not (out / LOCK).exists()
     assert len(saves.complete_saves(out)) == 2
 
@@ -337,8 +342,15 @@ def test_a_loss_of_some_parts_or_batches_is_the_mean_over_those(tmp_path):
         Parts(), load, config, tmp_path, count=16,
         validate=[range(4), range(4, 8), range(2, 6)], load_validation=load,
     )  # fmt: skip
-    few = [row["few"] for row in rows(tmp_path / "log.csv")]
-    assert all(0 <= float(value) <= 9 for value in few if value)
+    told, counts = [], set()
+    for step in range(config.steps):
+        parts = torch.tensor(batch_indices(16, 8, step, seed=config.seed)).float().split(2)
+        low = [float(part.mean()) for part in parts if part.min() < 4]
+        told.append(sum(low) / len(low) if low else None)
+        counts.add(len(low))
+    few = [float(row["few"]) if row["few"] else None for row in rows(tmp_path / "log.csv")]
+    assert few == pytest.approx(told)
+    assert counts & {1, 2, 3}
     assert [row["few"] for row in rows(tmp_path / "validation.csv")] == ["2.5", "2.5"]
 
 

@@ -1,9 +1,11 @@
 """A run of a tiny NOVA on random latents, as a program: it may be killed, and split over processes.
 
-python tiny_run.py OUT [--resume] [--die-in-save N] [--gradients FILE] [--NAME VALUE ...]
+python tiny_run.py OUT [--resume] [--die-in-save N] [--die-in-step N] [--gradients FILE]
+                       [--NAME VALUE ...]
 """
 
 import argparse
+import itertools
 import os
 import signal
 from dataclasses import fields
@@ -57,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--die-in-save", type=int, default=0)
+    parser.add_argument("--die-in-step", type=int, default=0)
     parser.add_argument("--gradients", type=Path)
     known, rest = parser.parse_known_args(arguments)
     kinds = {field.name: type(getattr(RunConfig(), field.name)) for field in fields(RunConfig)}
@@ -81,8 +84,17 @@ def main(arguments: list[str] | None = None) -> None:
             flush(path)
 
         saves._flush = die
+    step = torch.optim.AdamW.step
+    if known.die_in_step:
+        taken = itertools.count(1)
+
+        def fall(self, *arguments, **keywords):
+            if next(taken) == known.die_in_step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, *arguments, **keywords)
+
+        torch.optim.AdamW.step = fall
     if known.gradients:
-        step = torch.optim.AdamW.step
 
         def dump(self, *arguments, **keywords):
             if not known.gradients.exists():
