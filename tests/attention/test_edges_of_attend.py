@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from contar.attention import BlockLayout, attend, dense_mask, prepare_mask
+from contar.attention import BlockLayout, _kernels, attend, dense_mask, prepare_mask
 from contar.attention._kernels import _blindfold, _plain, _xformers
 
 BACKENDS: list[Any] = [None, "plain", "sdpa"]
@@ -72,6 +72,29 @@ def test_a_gpu_s_kernel_never_meets_a_query_that_sees_nothing(shape: tuple[int, 
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
     assert met == [True]
+
+
+@pytest.mark.parametrize(("device", "kept"), [("cpu", False), ("meta", True)])
+def test_only_a_cpus_kernel_meets_queries_that_see_nothing(device: str, kept: bool) -> None:
+    inputs = [x.to(device) for x in draw()]
+    mask = torch.ones(4, 3, dtype=torch.bool, device=device)
+    with mock.patch.object(_kernels, "_blindfold", wraps=_blindfold) as blindfold:
+        assert attend(*inputs, mask=mask).shape == inputs[0].shape
+    assert blindfold.called == kept
+
+
+@pytest.mark.parametrize(
+    ("dtype", "masked", "taken"),
+    [
+        (torch.bfloat16, False, True), (torch.bfloat16, True, False), (torch.float32, False, False)
+    ],
+)  # fmt: skip
+def test_products_by_themselves_are_for_bfloat16_that_sees_all(dtype, masked, taken) -> None:
+    q, k, v = draw(dtype, queries=64, keys=64)
+    mask = torch.ones(64, 64, dtype=torch.bool) if masked else None
+    with mock.patch.object(_kernels, "_by_products", wraps=_kernels._by_products) as products:
+        attend(q, k, v, mask=mask)
+    assert products.called == taken
 
 
 def test_flex_gives_0_to_a_query_that_sees_nothing() -> None:

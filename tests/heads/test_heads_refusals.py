@@ -242,6 +242,8 @@ def test_a_head_of_one_pass_takes_no_steps(kind, refuses):
         ("prediction", "'epsilon'", {"prediction": "epsilon"}),
         ("draws", "'beta'", {"draws": "beta"}),
         ("logit", "0.5", {"draws": "logit_normal", "logit": 0.5}),
+        ("logit", "nan", {"draws": "logit_normal", "logit": (NAN, 1.0)}),
+        ("logit", "-1.0", {"draws": "logit_normal", "logit": (0.0, -1.0)}),
         ("weights", "[1.0]", {"weights": [1.0]}),
         ("timesteps", "'both'", {"timesteps": "both"}),
         ("head['gate']", "True", {"gate": True}),

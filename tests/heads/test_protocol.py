@@ -7,7 +7,7 @@ import torch
 from heads import HEADS, Given, make
 
 from contar.conditioning import Guidance
-from contar.heads import EnergyHead, Noise, TokenHead, make_head
+from contar.heads import EnergyHead, Noise, TokenHead, diffusion_mlp, make_head
 
 VALUES, COND = 3, 6
 kinds = pytest.mark.parametrize("kind", HEADS)
@@ -80,10 +80,17 @@ def test_a_source_without_a_generator_is_freshly_seeded():
 
 @kinds
 def test_with_a_generator_each_a_sample_does_not_depend_on_its_neighbours(kind):
-    head, cond = make(kind, VALUES, COND), randn(0, 3, 4, COND)
-    whole = head.sample(cond, noise=[seeded(s) for s in range(3)])
-    for i in range(3):
-        close(head.sample(cond[i : i + 1], noise=[seeded(i)]), whole[i : i + 1])
+    head, pair = make(kind, VALUES, COND), randn(0, 2, 3, 4, COND)
+
+    def sample(scale: float, *rows: int) -> torch.Tensor:
+        cond, uncond = pair[:, rows]
+        noise = [seeded(row) for row in rows]
+        return head.sample(cond, uncond=uncond, guidance=Guidance(scale), noise=noise)
+
+    for scale in (1.0, 2.0):
+        whole = sample(scale, 0, 1, 2)
+        for i in range(3):
+            close(sample(scale, i), whole[i : i + 1])
 
 
 @kinds
@@ -442,3 +449,10 @@ def test_a_heads_timesteps_count_noise_and_follow_its_law(sizes, below):
         edges = torch.arange(1, steps, dtype=torch.float64) / steps
         # Kolmogorov-Smirnov: a distance of 1.95 / sqrt(n) is exceeded once in a thousand times.
         assert (shares / noise.numel() - below(edges)).abs().max() <= 1.95 / noise.numel() ** 0.5
+
+
+def test_a_gpus_timesteps_stay_where_a_captured_graph_reads_them(monkeypatch):
+    kept = torch.ones(1)
+    monkeypatch.setattr(diffusion_mlp, "_kept", lambda values, device: kept)
+    assert diffusion_mlp._timesteps((1.0,), torch.device("cuda")) is kept
+    assert diffusion_mlp._timesteps((1.0,), torch.device("cpu")) is not kept
