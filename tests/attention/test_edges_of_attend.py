@@ -84,13 +84,18 @@ def test_only_a_cpus_kernel_meets_queries_that_see_nothing(device: str, kept: bo
 
 
 @pytest.mark.parametrize(
-    ("dtype", "masked", "taken"),
+    ("dtype", "masked", "learns", "taken"),
     [
-        (torch.bfloat16, False, True), (torch.bfloat16, True, False), (torch.float32, False, False)
+        (torch.bfloat16, False, False, True),
+        (torch.bfloat16, True, False, False),
+        (torch.bfloat16, False, True, False),
+        (torch.float32, False, False, False),
     ],
-)  # fmt: skip
-def test_products_by_themselves_are_for_bfloat16_that_sees_all(dtype, masked, taken) -> None:
-    q, k, v = draw(dtype, queries=64, keys=64)
+)
+def test_products_by_themselves_are_for_bfloat16_that_sees_all_and_learns_nothing(
+    dtype: torch.dtype, masked: bool, learns: bool, taken: bool
+) -> None:
+    q, k, v = (x.requires_grad_(learns) for x in draw(dtype, queries=64, keys=64))
     mask = torch.ones(64, 64, dtype=torch.bool) if masked else None
     with mock.patch.object(_kernels, "_by_products", wraps=_kernels._by_products) as products:
         attend(q, k, v, mask=mask)

@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from contar.diffusion import (
     NoiseProcess,
     SamplerTable,
+    draw_times,
     iddpm_table,
     load_scheduler,
     variance_bound,
@@ -155,6 +156,12 @@ def test_a_draw_of_timesteps_refuses_what_does_not_fit(argument, came, shape, ch
     process = NoiseProcess.from_config(FLOW)
     with refuses(argument, came):
         process.draw_indices(*shape, **{"generator": torch.Generator(), **changes})
+
+
+@pytest.mark.parametrize("logit", [0.5, (1.0,), (float("nan"), 1.0), (0.0, -1.0), (0.0, "1")])
+def test_a_draw_of_times_refuses_what_is_no_mean_and_deviation(logit, refuses):
+    with refuses("logit"):
+        draw_times(2, law="logit_normal", logit=logit, generator=torch.Generator())
 
 
 @pytest.mark.parametrize("method", ["add_noise", "target"])

@@ -71,6 +71,12 @@ def test_a_plan_with_a_guidance_that_is_none_cannot_be_made(scale, refuses):
         GenerationPlan(guidance=Guidance(scale))
 
 
+def test_a_temperature_of_two_changes_evenly_from_the_first_frame_to_the_last():
+    plan = GenerationPlan(frames=5, temperature=(1.0, 0.6))
+    assert [plan.temperature_at(t) for t in range(5)] == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6])
+    assert GenerationPlan(temperature=(0.5, 0.6)).temperature_at(0) == 0.5
+
+
 @pytest.mark.parametrize("tokens", [0, -4, 4.0, None])
 def test_a_plan_refuses_frames_without_tokens(tokens, refuses):
     with refuses("tokens", repr(tokens)):

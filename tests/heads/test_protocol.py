@@ -270,6 +270,8 @@ def test_guidance_of_timesteps_or_frames_is_refused_where_there_are_none(kind, r
         ("flow_map", "steps", {"steps": 0, "width": 8, "depth": 1}),
         ("flow_map", "share", {"share": 1.5, "width": 8, "depth": 1}),
         ("flow_map", "diagonal", {"diagonal": -0.1, "width": 8, "depth": 1}),
+        ("flow_map", "diagonal", {"diagonal": 1.1, "width": 8, "depth": 1}),
+        ("flow_map", "share", {"share": 1.1, "width": 8, "depth": 1}),
         ("flow_map", "draws", {"draws": "beta", "width": 8, "depth": 1}),
         ("flow_map", "logit", {"logit": (0.0, -1.0), "width": 8, "depth": 1}),
         ("flow_map", "weighting", {"weighting": -1, "width": 8, "depth": 1}),
