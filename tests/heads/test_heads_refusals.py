@@ -114,6 +114,16 @@ def test_a_loss_refuses_what_does_not_fit(argument, came, changes, refuses):
 FRAME = Guidance(3.0, renorm=0.5, renorm_over="frame")
 
 
+def test_a_renormalisation_of_1_changes_nothing_and_needs_no_frame():
+    drawing, (cond, uncond) = head(), torch.randn(2, 2, 3, 6)
+
+    def sample(**renorm: Any) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(0)
+        return drawing.sample(cond, uncond=uncond, guidance=Guidance(3.0, **renorm), noise=noise)
+
+    assert torch.equal(sample(renorm=1.0, renorm_over="frame"), sample())
+
+
 @pytest.mark.parametrize(
     ("argument", "came", "changes"),
     [

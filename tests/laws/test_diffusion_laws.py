@@ -463,16 +463,30 @@ def test_drawn_indices_follow_the_distribution_asked_for(config: Config, distrib
     assert (shares - edges).abs().max() <= 1.95 / math.sqrt(count)
 
 
+MANY = 100000
+
+
+def even_shares() -> Tensor:
+    return (torch.arange(MANY, dtype=torch.float64) + 0.5) / MANY
+
+
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (0.8, 1.0), (-0.4, 0.5)])
 def test_logit_normal_times_have_the_mean_and_deviation_asked_for(
     mean: float, deviation: float
 ) -> None:
-    count = 100000
-    options: Any = {"law": "logit_normal", "logit": (mean, deviation)}
-    times = draw_times(count, **options, generator=generator(0)).double().sort().values
+    times = draw_times(MANY, law="logit_normal", logit=(mean, deviation), generator=generator(0))
+    times = times.double().sort().values
     below = torch.special.ndtr((torch.logit(times) - mean) / deviation)
-    shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    assert (shares - below).abs().max() <= 1.95 / math.sqrt(count)
+    assert (even_shares() - below).abs().max() <= 1.95 / math.sqrt(MANY)
+
+
+def test_times_of_the_other_laws_are_distributed_by_them() -> None:
+    for law, below in (
+        ("uniform", lambda t: t),
+        ("cosine", lambda t: (t / (1 - t)).atan() * (2 / math.pi)),  # tan(pi u / 2) = t / (1 - t)
+    ):
+        times = draw_times(MANY, law=law, generator=generator(0)).double().sort().values
+        assert (even_shares() - below(times)).abs().max() <= 1.95 / math.sqrt(MANY), law
 
 
 @given(
