@@ -307,18 +307,17 @@ def train_network(
     load = Batches(cache, model.sizes, stage, processes().device)
     names = ("vae", "scheduler", "text_encoder", "tokenizer")
     parts: dict[str, Any] = {name: pipe.components[name] for name in names}
-    stride = VAETokenizer(pipe.vae).time_stride
+    defaults, stride = pipe.config["defaults"], VAETokenizer(pipe.vae).time_stride
 
     def sample(objective: Any, step: int) -> None:
-        shown = nova.NovaPipeline(objective.model, **parts, defaults=pipe.config["defaults"])
+        shown = nova.NovaPipeline(objective.model, **parts, defaults=defaults)
         shown.to(objective.model.device)
         shown.set_progress_bar_config(disable=True)
         frames = shown(list(prompts), generator=seeded(0, "sheet"), output_type="pt").frames
         clips, file = frames.transpose(1, 2), out / f"samples-{step:06d}"
         save_sheet(clips[:, :, ::stride], f"{file}.png", labels=list(prompts))
         if clips.shape[2] > 1:
-            rate = min(50, pipe.config["defaults"]["fps"])  # the most that a .gif says
-            write_video(side_by_side(clips), f"{file}.gif", fps=rate)
+            write_video(side_by_side(clips), f"{file}.gif", fps=min(50, defaults["fps"]))
 
     trained: Any = train(
         NovaObjective(model, repeats=stage.repeats, checkpoint=stage.checkpoint),
