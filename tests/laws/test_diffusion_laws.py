@@ -480,13 +480,16 @@ def test_logit_normal_times_have_the_mean_and_deviation_asked_for(
     assert (even_shares() - below).abs().max() <= 1.95 / math.sqrt(MANY)
 
 
-def test_times_of_the_other_laws_are_distributed_by_them() -> None:
-    for law, below in (
+@pytest.mark.parametrize(
+    ("law", "below"),
+    [
         ("uniform", lambda t: t),
         ("cosine", lambda t: (t / (1 - t)).atan() * (2 / math.pi)),  # tan(pi u / 2) = t / (1 - t)
-    ):
-        times = draw_times(MANY, law=law, generator=generator(0)).double().sort().values
-        assert (even_shares() - below(times)).abs().max() <= 1.95 / math.sqrt(MANY), law
+    ],
+)
+def test_times_of_the_other_laws_are_distributed_by_them(law: Any, below: Any) -> None:
+    times = draw_times(MANY, law=law, generator=generator(0)).double().sort().values
+    assert (even_shares() - below(times)).abs().max() <= 1.95 / math.sqrt(MANY)
 
 
 @given(
