@@ -51,11 +51,11 @@ def plan_clips(
         raise bad("name", str(made), "a folder that does not exist yet")
     if (work / PLAN).is_file():
         old = read_json(work / PLAN)
-        kept = old.pop("kept", 0)
+        begun = {key: value for key, value in old.items() if key != "kept"}
         check_same(
-            "name", name, old, plan, "the same condition, scores and shards, or another name"
+            "name", name, begun, plan, "the same condition, scores and shards, or another name"
         )
-        return -(-kept // shard)
+        return -(-old["kept"] // shard)
     part = place / RUN / f".{KEPT}.part"
     try:
         kept = _keep(read_scores(out), holds, part)
