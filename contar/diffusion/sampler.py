@@ -85,8 +85,9 @@ class SamplerTable:
         """Read the table off a diffusers scheduler, or its config, for a number of steps.
 
         Args:
-            flow_shift: of the timesteps of a flow, above 0, as its scheduler's `set_shift` sets it;
-                None keeps the config's. (A shift in the config moves the last timestep as well.)
+            flow_shift: of the timesteps of a flow, above 0, as its scheduler's `set_shift` sets it,
+                or the `flow_shift` of one with `use_flow_sigmas`; None keeps the config's. (A
+                shift in the config moves the last timestep as well.)
 
         Raises:
             ValueError: `steps` below 1 or more than the scheduler takes; a config that
@@ -213,11 +214,16 @@ def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
 def _fresh(config: Any, flow_shift: float | None) -> Any:
     """Return a new scheduler, its timesteps shifted if asked for."""
     scheduler = load_scheduler(config)
-    if flow_shift is not None:
-        if not hasattr(scheduler, "set_shift"):
-            raise bad("flow_shift", flow_shift, f"None: {type(scheduler).__name__} has no shift")
+    if flow_shift is None:
+        return scheduler
+    if hasattr(scheduler, "set_shift"):
         scheduler.set_shift(flow_shift)
-    return scheduler
+        return scheduler
+    name = type(scheduler).__name__
+    if not scheduler.config.get("use_flow_sigmas"):
+        raise bad("flow_shift", flow_shift, f"None: {name} has no shift")
+    own = {key: value for key, value in scheduler.config.items() if key[0] != "_"}
+    return load_scheduler({**own, "_class_name": name, "flow_shift": flow_shift})
 
 
 def _read(scheduler: Any, steps: int, learned: float | None) -> SamplerTable | None:

@@ -7,7 +7,7 @@ from contar.diffusion import load_scheduler
 
 _NOISE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
-    "prediction_type", "rescale_betas_zero_snr",
+    "prediction_type", "rescale_betas_zero_snr", "use_flow_sigmas", "flow_shift",
 )  # fmt: skip
 # Of a flow's config: what a solver of higher order does not take over.
 _OWN = (

@@ -289,9 +289,15 @@ def test_the_variance_bound_refuses_what_does_not_fit(argument, came, changes, r
 
 def test_a_schedulers_timesteps_are_shifted_where_it_has_a_shift_and_refused_where_not(refuses):
     flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
-    plain, shifted = (SamplerTable.from_config(flow, 4, flow_shift=s) for s in (None, 3.0))
-    times = [torch.tensor(table.timestep) for table in (plain, shifted)]
-    assert (times[1] > times[0])[1:].all()
+    solver = {
+        "_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+    }  # fmt: skip
+    for config in (flow, solver):
+        plain, shifted = (SamplerTable.from_config(config, 4, flow_shift=s) for s in (None, 3.0))
+        times = [torch.tensor(table.timestep) for table in (plain, shifted)]
+        assert (times[1] > times[0])[1:].all()
+    assert shifted == SamplerTable.from_config({**solver, "flow_shift": 3.0}, 4)
     ddpm = {"_class_name": "DDPMScheduler", "clip_sample": False}
     with refuses("flow_shift", "3.0", "DDPMScheduler has no shift"):
         SamplerTable.from_config(ddpm, 4, flow_shift=3.0)

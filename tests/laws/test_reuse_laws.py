@@ -431,6 +431,12 @@ def test_the_fast_solver_of_a_flow_knows_its_shift() -> None:
     assert all(a > b for a, b in zip(shifted.timestep[1:], plain.timestep[1:], strict=True))
 
 
+def test_the_fast_solver_of_a_flow_is_the_same_from_whichever_solver_of_it() -> None:
+    solver = fast_changes(FLOW, 6)["scheduler"]
+    again = fast_changes(solver, 6)["scheduler"]
+    assert SamplerTable.from_config(again, 4) == SamplerTable.from_config(solver, 4)
+
+
 def test_fast_changes_refuse_what_no_such_solver_reads(refuses: Any) -> None:
     for config in ({}, {**DDPM, "clip_sample": True}):
         with refuses("scheduler"):
