@@ -17,8 +17,9 @@ class Draws:
 
     Attributes:
         mask: hidden tokens of each frame, b * t rows; equally many in all, drawn for the step.
-        noise: [r, m, c], of the m hidden tokens in the order of `mask.hidden`.
-        index: [r, m], of training timesteps.
+        noise: [r, m, c], of the m hidden tokens in the order of `mask.hidden`; None where nothing
+            noises them.
+        index: [r, m], of training timesteps; None likewise.
         posterior: [b, c, t, h, w], noise for the draw of latents.
         context: [b, c, t, h, w], noise for what the temporal tower sees.
         chance: [b, 5], uniform numbers: for dropping text and motion score, for the level of the
@@ -26,8 +27,8 @@ class Draws:
     """
 
     mask: TrainingMask
-    noise: Float[Tensor, "r m d"]
-    index: Int[Tensor, "r m"]
+    noise: Float[Tensor, "r m d"] | None
+    index: Int[Tensor, "r m"] | None
     posterior: Float[Tensor, "b c t h w"]
     context: Float[Tensor, "b c t h w"]
     chance: Float[Tensor, "b five"]
@@ -41,12 +42,12 @@ def draw_step(
     latent: tuple[int, int, int, int],
     patch: int,
     repeats: int,
-    process: NoiseProcess,
+    process: NoiseProcess | None,
     shares: tuple[float, float] = (0.7, 0.25),
     distribution: TimeLaw | None = None,
     logit: tuple[float, float] = (0.0, 1.0),
 ) -> Draws:
-    """Draw for the samples `indices` in a step, on the device where they and the process are.
+    """Draw for the samples `indices` in a step, on the device where the process, or they, are.
 
     So a batch may be split over processes and accumulated in parts, and a run that is taken up
     again draws what it would have drawn.
@@ -58,7 +59,7 @@ def draw_step(
         latent: (channels, frames, height, width).
         patch: side of a token.
         repeats: draws of noise and timestep for each hidden token.
-        process: that noises tokens.
+        process: that noises tokens; None for a head that learns by none, and draws by itself.
         shares: least share of the tokens that is hidden, and the standard deviation, of the
             truncated normal distribution with mean 1 that the step's share is drawn from.
         distribution: of the timesteps' indices, as in `NoiseProcess.draw_indices`.
@@ -73,18 +74,24 @@ def draw_step(
     visible = share.visible_ids.shape[1]
     hidden = frames * (tokens - visible)
 
+    device = indices.device if isinstance(indices, Tensor) else torch.device("cpu")
+    device = device if process is None else process.alpha.device
+
     def of(name: str) -> Tensor:
-        return keys(seed, step, name, index=indices, device=process.alpha.device)
+        return keys(seed, step, name, index=indices, device=device)
 
     order = keyed_uniform(of("order"), frames, tokens).flatten(0, 1).argsort(dim=1)
     covered = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, :visible], False)
-    noise = keyed_normal(of("noise"), repeats, hidden, values)
-    chance = keyed_uniform(of("timestep"), repeats, hidden)
-    places = process.place(chance, distribution=distribution, logit=logit)
+    noise, places = None, None
+    if process is not None:
+        noise = keyed_normal(of("noise"), repeats, hidden, values).transpose(0, 1).flatten(1, 2)
+        chance = keyed_uniform(of("timestep"), repeats, hidden)
+        places = process.place(chance, distribution=distribution, logit=logit)
+        places = places.transpose(0, 1).flatten(1)
     return Draws(
         mask=TrainingMask(covered, order[:, :visible]),
-        noise=noise.transpose(0, 1).flatten(1, 2),
-        index=places.transpose(0, 1).flatten(1),
+        noise=noise,
+        index=places,
         posterior=keyed_normal(of("posterior"), *latent),
         context=keyed_normal(of("context"), *latent),
         chance=keyed_uniform(of("chance"), 5),

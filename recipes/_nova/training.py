@@ -33,7 +33,8 @@ class NovaStage:
 
     Args:
         run: of the training.
-        repeats: draws of the head for each hidden token.
+        repeats: draws of the head for each hidden token. Those of a diffusion or a flow are each
+            sample's own; another head draws for a batch, or a process's part of it, at once.
         drop_text: share of samples whose caption is left out.
         drop_motion: share of samples whose motion score is left out.
         shares: least share of a frame's tokens that is hidden, and the standard deviation of the
@@ -91,8 +92,9 @@ class NovaBatch:
     fps: Float[Tensor, " b"] | None
     hidden: Bool[Tensor, "b2 n"]  # of the mask
     visible_ids: Int[Tensor, "b2 v"]  # of the mask
-    noise: Float[Tensor, "r m d"]
-    index: Int[Tensor, "r m"]
+    noise: Float[Tensor, "r m d"] | None  # of a diffusion or a flow, as `index`
+    index: Int[Tensor, "r m"] | None
+    seed: int  # of what another head draws
     seen: Float[Tensor, "b c t2 h w"] | None = None
     given: Int[Tensor, " b"] | None = None
 
@@ -111,10 +113,12 @@ class NovaObjective(nn.Module):
 
     def forward(self, batch: NovaBatch) -> dict[str, Tensor]:
         """Return "loss" and its parts, for first and later frames."""
+        drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(batch.seed)}
+        if isinstance(self.model.head, DiffusionHead):
+            drawn = {"noise": batch.noise, "index": batch.index}
         losses = nova.training_losses(
-            self.model, batch.latents, **self.given(batch), repeats=self.repeats,
-            noise=batch.noise, index=batch.index, seen=batch.seen, given=batch.given,
-            checkpoint=self.checkpoint,
+            self.model, batch.latents, **self.given(batch), **drawn, repeats=self.repeats,
+            seen=batch.seen, given=batch.given, checkpoint=self.checkpoint,
         )  # fmt: skip
         if losses.later is None:
             return {"loss": losses.total}
@@ -172,8 +176,10 @@ class Batches:
         self.data = data if device is None else data.to(device)
         self.device, self.video = self.data.moments.device, sizes.frames > 1
         self.sizes, self.stage = sizes, stage
-        self.process = NoiseProcess.on(head_scheduler(sizes.head), self.device)
-        self.timesteps = head_law(sizes.head)
+        self.process, self.timesteps = None, (None, (0.0, 1.0))
+        if sizes.head["name"] in ("diffusion", "flow"):
+            self.process = NoiseProcess.on(head_scheduler(sizes.head), self.device)
+            self.timesteps = head_law(sizes.head)
         frames = data.moments.shape[2]
         self.several = self.video and frames > 1
         self.count = (stage.frames or frames) if self.video else 1  # frames of a sample
@@ -221,6 +227,7 @@ class Batches:
             visible_ids=draws.mask.visible_ids,
             noise=draws.noise,
             index=draws.index,
+            seed=seeded(stage.run.seed, step, "head", *indices).initial_seed(),
             seen=seen,
             given=given,
         )

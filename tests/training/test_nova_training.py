@@ -1,6 +1,8 @@
 """Stages of NOVA's training: what they compute again, freeze and refuse."""
 
+import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from contar.backbones import Block
 from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
 from contar.heads import head_scheduler
-from contar.training import RunConfig, draw_step, freeze
+from contar.training import RunConfig, draw_step, freeze, train
 from recipes import nova
 from recipes._nova.training import (
     Batches,
@@ -50,6 +52,79 @@ def test_a_head_s_own_law_of_timesteps_is_that_of_its_training(tmp_path):
         process = NoiseProcess.from_config(head_scheduler(sizes.head))
         noise.append(process.sigma[load([0, 1, 2], 0)[0].index].mean().item())
     assert noise == pytest.approx([0.19, 0.81], abs=0.02)
+
+
+HEADS: tuple[dict[str, Any], ...] = (
+    {"name": "diffusion", "width": 16, "depth": 1},
+    {"name": "mixture", "components": 2, "width": 16},
+    {"name": "energy", "width": 16, "depth": 1},
+    {"name": "mean_flow", "width": 16, "depth": 1},
+    {"name": "flow_map", "width": 16, "depth": 1},
+)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=[head["name"] for head in HEADS])
+def test_any_head_is_trained_on_a_cache_and_a_run_taken_up_again_ends_as_one_in_one_go(
+    head, tmp_path, monkeypatch
+):
+    cache, sizes = make_cache(tmp_path / "cache"), replace(SIZES, head=head)
+    run = RunConfig(steps=4, batch=4, warmup=1, save_every=2, log_every=1)
+    load = Batches(cache, sizes, NovaStage(run, repeats=2))
+
+    def trained(out: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        objective = NovaObjective(nova.build(sizes), repeats=2)
+        ended: Any = train(objective, load, run, tmp_path / out, count=16, resume=resume)
+        return {name: x.clone() for name, x in ended.model.head.state_dict().items()}
+
+    whole = trained("whole")
+    torch.manual_seed(0)
+    start = nova.build(sizes).head.state_dict()
+    assert any(not torch.equal(x, start[name]) for name, x in whole.items())
+    step, taken = torch.optim.AdamW.step, itertools.count(1)
+
+    def fall(self: Any, *arguments: Any, **options: Any) -> Any:
+        if next(taken) == 4:
+            raise InterruptedError
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", fall)
+        with pytest.raises(InterruptedError):
+            trained("halves")
+    again = trained("halves", resume=True)
+    assert all(torch.equal(x, whole[name]) for name, x in again.items())
+
+
+def test_what_another_head_than_a_diffusion_draws_is_a_step_s_own(tmp_path):
+    sizes = replace(SIZES, head=HEADS[3])
+    load = Batches(make_cache(tmp_path / "cache"), sizes, NovaStage(RunConfig(), repeats=2))
+    (first,), (again,), (later,) = load([0, 1], 0), load([0, 1], 0), load([0, 1], 1)
+    assert (first.noise, first.index) == (None, None)
+    assert first.seed == again.seed != later.seed
+    objective = NovaObjective(nova.build(sizes), repeats=2)
+    loss, same = objective(first)["loss"], objective(again)["loss"]
+    assert torch.equal(loss, same)
+    assert not torch.equal(loss, objective(replace(first, seed=later.seed))["loss"])
+
+
+def test_a_head_of_one_s_own_is_trained_on_a_cache_of_a_config_that_names_a_flow(tmp_path):
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token_dim, self.cond_dim = 16, 16
+            self.mean = nn.Linear(16, 16)
+
+        def loss(self, target, cond, *, repeats=1, generator=None):
+            return (self.mean(cond) - target).square().mean(-1)[None]
+
+        def sample(self, cond, **options):
+            return self.mean(cond)
+
+    load = Batches(make_cache(tmp_path / "cache"), SIZES, NovaStage(RunConfig()))
+    objective = NovaObjective(nova.build(SIZES, head=Mean()))
+    objective(*load([0, 1], 0))["loss"].backward()
+    assert objective.model.head.mean.weight.grad.abs().sum() > 0
 
 
 def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
