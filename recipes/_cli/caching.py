@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,7 +13,7 @@ from recipes._cli.pipes import Loading, Options, load_once
 
 
 def cache(
-    folder: tyro.conf.Positional[Path],
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
     out: Path,
     model: str = "moving-digits",
     frames: int | None = None,

@@ -40,6 +40,7 @@ _WORDINGS = (
     (r"Error parsing (\S+): (.*)", r"\1: \2"),
     (r"invalid choice (.+) for argument '(\S+)'\. Expected one of \((.*?),?\)\.?",
      r"\2: got \1, allowed: one of \3"),
+    (r"Missing value for argument '(\S+)'\. Expected 1 values\.?", r"\1: got none, allowed: one"),
     (r"Missing value for argument '(\S+)'\. Expected (.*?)\.?", r"\1: got too few, allowed: \2"),
     (r"Missing from .*?: (--\S+) (\S+).*", r"\1: got none, allowed: \2"),
     (r"Missing from .*?: (\S+).*", r"\1: got none"),

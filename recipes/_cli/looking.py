@@ -1,6 +1,7 @@
 """The command line of looking at a model: what it is made of, and how good it is."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -8,7 +9,9 @@ from recipes._cli.pipes import Loading
 
 
 def info(
-    model: tyro.conf.Positional[str] = "nova-d48w1024-osp480",
+    model: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")
+    ] = "nova-d48w1024-osp480",
     frames: int | None = None,
     heads: tuple[int, int] | None = None,
 ) -> None:
@@ -26,7 +29,7 @@ def info(
 
 
 def evaluate(
-    model: tyro.conf.Positional[str] = "moving-digits",
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "moving-digits",
     out: Path = Path("scores"),
     count: int = 200,
     seed: int = 1000,

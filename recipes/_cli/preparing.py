@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -34,7 +34,9 @@ _LATER = "the same command, later, goes on"  # where Slurm has the tasks
 
 def prepare(
     out: Path,
-    source: tyro.conf.Positional[Path | None] = None,
+    source: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER_OR_LIST")
+    ] = None,
     asked: Options[Preparation] = Preparation(),
     apply: str | None = None,
     name: str = "clips",

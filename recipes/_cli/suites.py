@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,7 +19,7 @@ PAPER_FRAMES = 33
 
 
 def sample(
-    suite: tyro.conf.Positional[str],
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")],
     prompts: Path | None = None,
     out: Path = Path("samples"),
     paper: bool = False,
@@ -148,7 +148,9 @@ def _say_problems(problems: list[str], folder: Path, count: int) -> None:
 
 
 def scores(
-    suite: tyro.conf.Positional[str], result: tyro.conf.Positional[Path], name: str = "ours"
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")],
+    result: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULT")],
+    name: str = "ours",
 ) -> None:
     """Print what an official evaluator wrote as a table, beside published rows; all in percent.
 
