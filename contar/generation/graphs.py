@@ -1,4 +1,4 @@
-"""CUDA graphs of a loop's steps: hundreds of small kernels launched at once."""
+"""CUDA graphs of a loop's steps: a thousand small kernels launched at once."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Graphs:
 
     The caller owns it and passes it to generation after generation. The first step of a kind runs
     as it always does, the second is captured, all further ones are replayed: the numbers are the
-    same, the host launches one graph where it launched hundreds of kernels. A model whose weights
+    same, the host launches one graph where it launched a thousand kernels. A model whose weights
     have moved since is captured anew. Inputs of the same place and shape share their memory, and
     all graphs their workspace, so that a graph costs little beyond what one step needs.
 

@@ -70,7 +70,8 @@ def evaluate_pipeline(
         out: folder for `scores.json`, `clips.jsonl` and `scores.png`.
         count: test clips asked for, 2 or more, by phrasings that training never saw.
         seed: of the clips; model cards take it, nothing is tuned on it.
-        fast: with `contar.generation.fast_changes`, a quarter of the sets in few steps.
+        fast: with `contar.generation.fast_changes`, a quarter of the sets, but four
+            if there are so many, in few steps.
 
     Raises:
         ValueError: a number outside its range, before anything is made.
