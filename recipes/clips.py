@@ -275,6 +275,9 @@ def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> P
     Raises:
         FileNotFoundError, ValueError: as `train_cached` and `contar.training.distill_head`.
     """
+    if recipe.head in ("energy", "mixture"):
+        allowed = "one that begins from normal noise, as mean_flow or flow_map"
+        raise bad("head", recipe.head, allowed)
     pipe = nova.from_pretrained(recipe.model, dtype=torch.float32)
     cache = Cache(recipe.cache, made_with=made_with(pipe))
     check_samples(cache, 4)
@@ -283,7 +286,9 @@ def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> P
     head |= {name: size for name, size in sizes.items() if size is not None}
     with _own_run(out, "head") as place:
         network = train_head(recipe.stage, head, pipe, cache, place, resume=resume)
-        pipe.register_to_config(defaults={**pipe.config["defaults"], "guidance_scale": 1.0})
+        unguided = {"guidance_scale": 1.0, "guidance_renorm": 1.0}
+        unguided["num_diffusion_steps"] = recipe.steps
+        pipe.register_to_config(defaults={**pipe.config["defaults"], **unguided})
         return _save(pipe, out / "model", transformer=network)
 
 

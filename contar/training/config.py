@@ -6,7 +6,8 @@ from typing import Literal
 from contar._errors import bad, check_choice, check_count, check_instance, check_number, keep_plain
 
 _EVERY = ("log_every", "validate_every", "sample_every", "save_every")
-FREE = ("parts", "shard", *_EVERY)  # may differ on resuming: they change numbers by rounding only
+# May differ on resuming: where each sample has draws of its own they change but rounding.
+FREE = ("parts", "shard", *_EVERY)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class RunConfig:
             check_count(name, getattr(self, name), 0)
         for name in ("learning_rate", "weight_decay"):
             check_number(name, getattr(self, name), 0)
+        check_instance("betas", self.betas, tuple)
+        if len(self.betas) != 2:
+            raise bad("betas", self.betas, "two numbers in [0, 1)")
+        for beta in self.betas:
+            if check_number("betas", beta, 0, 1) == 1:
+                raise bad("betas", self.betas, "two numbers in [0, 1)")
         check_instance("shard", self.shard, bool)
         if check_number("clip", self.clip, 0) == 0:
             raise bad("clip", self.clip, "above 0")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from contar._errors import bad, check_callable, check_instance, check_size
 from contar._random import normal, seeded
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
-from contar.heads import Noise, TokenHead
+from contar.heads import DiffusionHead, Noise, TokenHead
 from contar.training.caching import fingerprint
 from contar.training.distributed import processes
 from contar.training.loop import RunConfig, train
@@ -22,8 +23,8 @@ from contar.training.order import batch_indices
 # and to the unconditional ones, where guidance acts.
 Conditions = Callable[[Sequence[int], int | str], tuple[Tensor, Tensor | None]]
 
-# How a head draws, as far as its weights do not say it.
-_DRAWING = ("drawing", "scheduler", "straight", "prediction", "timesteps", "steps")
+# How a head draws, as far as its weights and a diffusion's solver do not say it.
+_DRAWING = ("straight", "prediction", "timesteps", "steps", "time_scale")
 
 
 def distill_head(
@@ -49,7 +50,8 @@ def distill_head(
     draw has to follow from the noise that it starts from, as by a flow's solver. Its guidance goes
     into the student, which is then asked without one: where it stood for two passes of the network
     before the head, one is left. What the unconditional condition knows and the conditional one
-    does not, the student averages over.
+    does not, the student averages over. Noise is drawn for a part of a batch, or a process, at
+    once: in other parts it is other noise.
 
     Source: knowledge distillation of a sampler (Luhman & Luhman 2021, arXiv 2101.02388), here of a
     token given its condition.
@@ -105,7 +107,7 @@ def distill_head(
         described={
             **(described or {}),
             "teacher": fingerprint(teacher),  # type: ignore[arg-type]
-            "drawing": [str(getattr(teacher, name, None)) for name in _DRAWING],
+            "drawing": _drawing(teacher),
             "guidance": asdict(guidance),
             "student_steps": steps,
             "teacher_steps": teacher_steps,
@@ -116,6 +118,13 @@ def distill_head(
         load_validation=lessons if validate else None,
     )
     return trained.head.eval()
+
+
+def _drawing(teacher: TokenHead) -> list[str]:
+    """Return what a teacher's draws of the same noise depend on beside its weights and steps."""
+    table = repr(asdict(teacher.table())) if isinstance(teacher, DiffusionHead) else ""
+    solver = sha256(table.encode()).hexdigest()[:12]
+    return [solver, *(str(getattr(teacher, name, None)) for name in _DRAWING)]
 
 
 @dataclass

@@ -84,6 +84,7 @@ class Latents:
         """Write them to a folder that exists: two whole files, `latents.json` last."""
         part = folder / f".{_FILE}.part"
         write_weights({name: value.contiguous() for name, value in self._tensors().items()}, part)
+        (folder / _FACTS).unlink(missing_ok=True)  # of others that were there
         part.replace(folder / _FILE)
         facts = {"made_with": dict(self.made_with), "fingerprint": self.fingerprint}
         write_whole(folder / _FACTS, json.dumps(facts, indent=2) + "\n")

@@ -53,7 +53,7 @@ def train(
     run made are neither changed nor removed, and while a run goes on in it no other does. On a GPU,
     which is taken where there is one, losses are looked at where they are logged, validated or
     saved: in between it does not wait. Ctrl-C in a run of one process has it end its step and
-    save; a second one ends it at once.
+    save; a second one ends it at once. Such a run saves, too, where validation or samples fail.
 
     Args:
         objective: maps a batch to named losses, of which "loss" is minimised. Others may be there
@@ -111,17 +111,21 @@ def train(
                 paused = time.monotonic()
                 checks = load_validation and _due(config, done, config.validate_every)
                 shows = sample and _due(config, done, config.sample_every)
-                if checks or shows:
-                    average = run.averaged()
-                    if load_validation and checks:
+                try:
+                    average = run.averaged() if checks or shows else None
+                    if average and load_validation and checks:
                         with _aside(run.device):
                             checked = _validate(average, validate, load_validation, accelerator)
                         if log:
                             log.row("validation", done, checked)
-                    if sample and shows and log:
+                    if average and sample and shows and log:
                         with _aside(run.device):
                             sample(average, done)
                     del average
+                except Exception:
+                    if accelerator.num_processes == 1:  # others would wait for this
+                        run.save(out, done, definition)
+                    raise
                 ends = stop.is_set()
                 if ends or _due(config, done, config.save_every):
                     run.save(out, done, definition)

@@ -34,9 +34,7 @@ _LATER = "the same command, later, goes on"  # where Slurm has the tasks
 
 def prepare(
     out: Path,
-    source: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER_OR_LIST")
-    ] = None,
+    source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None,
     asked: Options[Preparation] = Preparation(),
     apply: str | None = None,
     name: str = "clips",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from contar._errors import check_count, check_instance, check_number, keep_plain
+from contar._errors import bad, check_count, check_instance, check_number, keep_plain
 from contar._random import seeded_weights
 from contar._typing import Float, Tensor
 from contar.conditioning import Guidance
@@ -24,6 +24,7 @@ from recipes._nova.training import (
     NovaStage,
     described,
     load_parts,
+    validation,
 )
 
 
@@ -114,7 +115,8 @@ def train_head(
         cache, out, resume: as in `train_network`.
 
     Raises:
-        ValueError: a network without a diffusion head, or as `contar.training.distill_head`.
+        ValueError: a network without a diffusion head, a default guidance that is renormalised, a
+            cache of fewer than 2 samples, or as `contar.training.distill_head`.
     """
     model, defaults = pipe.transformer, pipe.config["defaults"]
     teacher = model.head
@@ -129,7 +131,13 @@ def train_head(
     guidance = defaults["guidance_scale"] if stage.guidance is None else stage.guidance
     steps = stage.teacher_steps or defaults["num_diffusion_steps"]
     taught = {"guidance": guidance, "teacher_steps": steps}
+    renorm = defaults["guidance_renorm"]
+    if guidance > 1 and renorm < 1:
+        allowed = "1, the pipeline's default, beside guidance: a head learns none over a frame"
+        raise bad("guidance_renorm", renorm, allowed)
     data = Latents.of(cache) if isinstance(cache, Cache) else cache
+    if len(data) < 2:
+        raise bad("cache", f"{len(data)} sample", "2 or more: one is held out")
     held = min(64, len(data) // 10 or 1)
     count = len(data) - held
     drawn = NovaStage(stage.run, repeats=1, drop_text=0.0, shares=stage.shares)
@@ -146,7 +154,7 @@ def train_head(
         pool=stage.pool,
         resume=resume,
         described={**described(stage, cache, model), "head": sizes, **taught},
-        validate=[range(count, len(data))],
+        validate=validation(stage.run, count, len(data)),
     )
     student.head = trained
     return student.eval()

@@ -23,6 +23,7 @@ from recipes import nova
 from recipes._nova.motion import UNSET
 from recipes._nova.network import Nova
 from recipes._nova.step import read_noise
+from recipes._shared.headed import check_named
 
 _APART = ("run", "checkpoint", "from_disk")  # kept elsewhere, or of no effect on any number
 
@@ -74,6 +75,8 @@ class NovaStage:
         check_number("shares", self.shares[0], 0, 1)
         if check_number("shares", self.shares[1]) <= 0:
             raise bad("shares", self.shares, "a least share in [0, 1], a deviation above 0")
+        if not isinstance(self.context_noise, tuple):
+            raise bad("context_noise", self.context_noise, "(least, largest)")
         read_noise(self.context_noise)
         if self.frames is not None:
             check_count("frames", self.frames)
@@ -115,7 +118,7 @@ class NovaObjective(nn.Module):
         """Return "loss" and its parts, for first and later frames."""
         drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(batch.seed)}
         if isinstance(self.model.head, DiffusionHead):
-            drawn = {"noise": batch.noise, "index": batch.index}
+            drawn |= {"noise": batch.noise, "index": batch.index}
         losses = nova.training_losses(
             self.model, batch.latents, **self.given(batch), **drawn, repeats=self.repeats,
             seen=batch.seen, given=batch.given, checkpoint=self.checkpoint,
@@ -185,6 +188,8 @@ class Batches:
         self.count = (stage.frames or frames) if self.video else 1  # frames of a sample
         if self.count > frames:
             raise bad("frames", self.count, f"at most the {frames} of the cached clips")
+        if stage.later and self.several and self.count == 1:
+            raise bad("later", stage.later, "0 where samples are single frames")
         self.later = stage.later if self.several else 0.0
         self.all_begin = not self.several or (not self.later and bool(data.begins.all()))
 
@@ -279,6 +284,12 @@ def described(stage: Any, cache: Cache | Latents, model: Nova) -> dict[str, Any]
     }
 
 
+def validation(run: RunConfig, first: int, last: int) -> list[range]:
+    """Return the batches of samples held out: of 64, or as many as a process has at once."""
+    size = max(1, min(64, run.batch // (processes().num_processes * run.parts)))
+    return [range(start, min(start + size, last)) for start in range(first, last, size)]
+
+
 def train_network(
     stage: NovaStage,
     pipe: nova.NovaPipeline,
@@ -302,12 +313,13 @@ def train_network(
         prompts: of the samples.
 
     Raises:
-        ValueError: a cache of fewer than 2 samples, an unknown part to freeze, or as
-            `contar.training.train`.
+        ValueError: a cache of fewer than 2 samples, a head that the network's config does not name,
+            an unknown part to freeze, or as `contar.training.train`.
     """
     model = pipe.transformer
     if len(cache) < 2:
         raise bad("cache", f"{len(cache)} sample", "2 or more: one is held out")
+    check_named(model.head, model.sizes.head)  # or it could not be saved in the end
     freeze(model, stage.frozen)
     held = min(256, len(cache) // 10 or 1)
     count = len(cache) - held
@@ -334,7 +346,7 @@ def train_network(
         count=count,
         resume=resume,
         described=described(stage, cache, model),
-        validate=[range(a, min(a + 64, len(cache))) for a in range(count, len(cache), 64)],
+        validate=validation(stage.run, count, len(cache)),
         load_validation=load,
         sample=sample,
     )

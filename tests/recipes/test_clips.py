@@ -240,6 +240,26 @@ def test_a_head_in_one_pass_is_learned_from_the_pipelines_own(folder, model, tmp
     assert frames.shape == (1, 5, 64, 64, 3)
 
 
+def test_a_head_s_own_steps_and_no_renormalisation_are_its_pipelines_defaults(
+    folder, model, tmp_path, refuses
+):
+    commands.cache(folder, tmp_path / "latents", model, frames=5)
+    pipe = nova.from_pretrained(model)
+    pipe.register_to_config(defaults={**pipe.config["defaults"], "guidance_renorm": 0.5})
+    pipe.save_pretrained(tmp_path / "renormed")
+    known, renormed = (tmp_path / "latents"), str(tmp_path / "renormed")
+    stage = HeadStage(QUICK, repeats=1)
+    with refuses("guidance_renorm", "0.5", "1, the pipeline's default"):
+        own.train_fast_head(own.HeadRecipe(known, renormed, stage=stage), tmp_path / "refused")
+    stage = replace(stage, guidance=1.0)
+    recipe = own.HeadRecipe(known, renormed, "flow", steps=1, stage=stage)
+    after = nova.from_pretrained(own.train_fast_head(recipe, tmp_path / "run"))
+    wanted = {"guidance_scale": 1, "guidance_renorm": 1, "num_diffusion_steps": 1}
+    assert {name: after.config["defaults"][name] for name in wanted} == wanted
+    with refuses("head", "'energy'", "mean_flow or flow_map"):
+        own.train_fast_head(own.HeadRecipe(known, model, "energy"), tmp_path / "energy")
+
+
 @pytest.mark.parametrize(
     ("argument", "options"),
     [

@@ -113,6 +113,19 @@ def test_a_run_is_not_gone_on_with_by_another_teacher_or_guidance(tmp_path, refu
             distill_head(head(2, name="mean_flow"), other, *parts, **options, **changed)
 
 
+def test_a_run_is_not_gone_on_with_by_a_teacher_of_other_times(tmp_path, refuses):
+    short = replace(QUICK, steps=2, save_every=2, warmup=1)
+    flow, few = head(1, name="flow"), {"name": "mean_flow", "steps": 2}
+    shifted = [flow.with_solver(flow.drawing, flow_shift=shift) for shift in (1.0, 5.0)]
+    scaled = [head(1, **few, time_scale=scale) for scale in (1.0, 1000.0)]
+    for name, (teacher, other) in {"shifted": shifted, "scaled": scaled}.items():
+        parts, options = (conditions, short, tmp_path / name), {"count": 1000, "resume": True}
+        distill_head(head(2, name="mean_flow"), teacher, *parts, **options)
+        distill_head(head(2, name="mean_flow"), teacher, *parts, **options)
+        with refuses("resume", "(drawing: "):
+            distill_head(head(2, name="mean_flow"), other, *parts, **options)
+
+
 @pytest.mark.parametrize(
     ("argument", "student", "teacher", "options"),
     [

@@ -23,6 +23,8 @@ def drawn(indices: list[int], *, seed: int = 0, step: int | str = 7) -> Draws:
 def rows(draws: Draws, count: int) -> list[torch.Tensor]:
     """Return all that was drawn, one row for each sample."""
     hidden, ids = draws.mask.hidden, draws.mask.visible_ids
+    assert draws.noise is not None
+    assert draws.index is not None
     return [
         *(x.reshape(count, -1) for x in (hidden, ids, draws.posterior, draws.context)),
         draws.chance,
@@ -54,6 +56,7 @@ def test_draws_follow_from_seed_and_step_alone():
 
 def test_kinds_of_draws_do_not_repeat_each_other():
     draws = drawn([5])
+    assert draws.noise is not None
     values = [draws.posterior.flatten(), draws.context.flatten(), draws.noise.flatten()]
     for i, one in enumerate(values):
         for other in values[i + 1 :]:

@@ -12,7 +12,7 @@ from tiny_run import COUNT, SIZES, make_cache
 
 from contar.data import Cache, Sample, write_cache
 from contar.tokenizers import CausalVAE, VAETokenizer
-from contar.training import Latents, RunConfig
+from contar.training import Latents, RunConfig, latents
 from recipes import nova
 from recipes._nova.training import Batches, NovaObjective, NovaStage
 from recipes.moving_digits import BouncingDigits, digits_latents, load_text, scored
@@ -166,6 +166,8 @@ def test_noise_in_the_context_is_drawn_for_each_clip_and_leaves_the_latents():
     assert without.seen is None
     assert batch.seen is not None
     assert torch.equal(batch.latents, without.latents)
+    assert batch.noise is not None
+    assert without.noise is not None
     assert torch.equal(batch.noise, without.noise)
     levels = (batch.seen - batch.latents[:, :, :-1]).flatten(1).std(1)
     assert ((levels > 0.09) & (levels < 0.52)).all()
@@ -183,8 +185,12 @@ def test_a_batch_in_parts_has_the_rows_of_the_whole_and_its_losses():
         joined = torch.cat([getattr(part, name) for part in parts], dim=axis)
         assert torch.equal(joined, value), name
     (again,), (other,) = load([3, 0, 5, 2], 7), load([3, 0, 5, 2], 8)
-    assert torch.equal(again.noise, whole.noise)
-    assert not torch.equal(other.noise[:, :1], whole.noise[:, :1])
+    noise, same, others = (batch.noise for batch in (whole, again, other))
+    assert noise is not None
+    assert same is not None
+    assert others is not None
+    assert torch.equal(same, noise)
+    assert not torch.equal(others[:, :1], noise[:, :1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         objective = NovaObjective(nova.build(SIZES), repeats=1)
@@ -208,6 +214,7 @@ def test_texts_are_filled_up_as_the_network_does_it(tmp_path):
         ("context_noise", {"context_noise": (0.3, 0.1)}),
         ("context_noise", {"context_noise": (-0.1, 0.1)}),
         ("context_noise", {"context_noise": "0.1"}),
+        ("context_noise", {"context_noise": 0.1}),
         ("frames", {"frames": 0}),
         ("frames", {"frames": 2.5}),
         ("later", {"later": 1.5, "frames": 3}),
@@ -217,6 +224,26 @@ def test_texts_are_filled_up_as_the_network_does_it(tmp_path):
 def test_a_stage_refuses_other_windows_and_noise(name, options, refuses):
     with refuses(name):
         stage(**options)
+
+
+def test_windows_of_one_frame_are_not_cut_from_later_in_their_clip(refuses):
+    with refuses("later", "0.5", "0 where samples are single frames"):
+        Batches(numbered(), SIZES, stage(frames=1, later=0.5))
+
+
+def test_facts_never_stand_beside_the_tensors_of_other_latents(tmp_path, monkeypatch):
+    known = {"data": "numbers"}
+    numbered().save(tmp_path)
+    whole = Latents.load(tmp_path, made_with=known)
+    write = latents.write_whole
+    monkeypatch.setattr(latents, "write_whole", lambda *_: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        replace(whole, moments=whole.moments + 1).save(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Latents.load(tmp_path, made_with=known)
+    monkeypatch.setattr(latents, "write_whole", write)
+    whole.save(tmp_path)
+    assert torch.equal(Latents.load(tmp_path, made_with=known).moments, whole.moments)
 
 
 @pytest.fixture(scope="module")

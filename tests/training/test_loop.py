@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 import torch
 from forks import Fork
-from line_run import Dropped, Line, rows, run
+from line_run import Dropped, Line, load, rows, run
 from safetensors import safe_open
 from torch import nn
 
@@ -160,6 +160,23 @@ def test_a_full_disk_while_saving_leaves_the_last_save(tmp_path, monkeypatch):
     monkeypatch.setattr(saves, "_flush", flush)
     run(tmp_path, resume=True)
     assert len(rows(tmp_path / "log.csv")) == 4
+
+
+@pytest.mark.parametrize("failing", ["sample", "load_validation"])
+def test_steps_are_not_lost_where_samples_or_validation_fail(failing, tmp_path):
+    def fail(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left for a sheet")
+
+    config = RunConfig(steps=3, batch=4, warmup=1, log_every=1)
+    options: dict[str, Any] = {"count": 16, "validate": [range(4)]}
+    failed = {**options, failing: fail}
+    with pytest.raises(OSError, match="for a sheet"):
+        train(Line(), load, config, tmp_path / "run", **failed)
+    assert [save.name for save in saves.complete_saves(tmp_path / "run")] == ["step-00000003"]
+    again = train(Line(), load, config, tmp_path / "run", resume=True, **options)
+    whole = train(Line(), load, config, tmp_path / "whole", **options)
+    assert torch.equal(again.state_dict()["a"], whole.state_dict()["a"])
+    assert len(rows(tmp_path / "run" / "log.csv")) == 3
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(tmp_path, refuses):
@@ -318,7 +335,7 @@ def test_a_resumed_run_draws_from_the_global_generator_what_it_would_have_drawn(
     [
         ("steps", 0), ("batch", 0), ("parts", 3), ("learning_rate", -1.0), ("warmup", -1),
         ("clip", 0.0), ("ema", 1.5), ("precision", "fp8"), ("seed", -1), ("save_every", 0),
-        ("schedule", "linear"), ("decayed", "none"),
+        ("schedule", "linear"), ("decayed", "none"), ("betas", (0.9, 1.0)), ("betas", (0.9,)),
     ],
 )  # fmt: skip
 def test_a_run_config_refuses_what_is_outside_its_range(name, value, refuses):

@@ -13,7 +13,7 @@ from torch import nn
 from contar.backbones import Block
 from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
-from contar.heads import head_scheduler
+from contar.heads import head_scheduler, make_head, register_head
 from contar.training import RunConfig, draw_step, freeze, train
 from recipes import nova
 from recipes._nova.training import (
@@ -21,6 +21,7 @@ from recipes._nova.training import (
     NovaObjective,
     NovaStage,
     quieten,
+    validation,
 )
 
 
@@ -63,6 +64,13 @@ HEADS: tuple[dict[str, Any], ...] = (
 )
 
 
+def flow_of_another_name(token_dim: int, cond_dim: int) -> Any:
+    return make_head({"name": "flow", "width": 16, "depth": 1}, token_dim, cond_dim)
+
+
+register_head("own flow", flow_of_another_name)
+
+
 @pytest.mark.parametrize("head", HEADS, ids=[head["name"] for head in HEADS])
 def test_any_head_is_trained_on_a_cache_and_a_run_taken_up_again_ends_as_one_in_one_go(
     head, tmp_path, monkeypatch
@@ -96,8 +104,9 @@ def test_any_head_is_trained_on_a_cache_and_a_run_taken_up_again_ends_as_one_in_
     assert all(torch.equal(x, whole[name]) for name, x in again.items())
 
 
-def test_what_another_head_than_a_diffusion_draws_is_a_step_s_own(tmp_path):
-    sizes = replace(SIZES, head=HEADS[3])
+@pytest.mark.parametrize("head", [HEADS[3], {"name": "own flow"}], ids=["mean flow", "own flow"])
+def test_what_a_head_draws_for_a_batch_is_a_step_s_own(head, tmp_path):
+    sizes = replace(SIZES, head=head)
     load = Batches(make_cache(tmp_path / "cache"), sizes, NovaStage(RunConfig(), repeats=2))
     (first,), (again,), (later,) = load([0, 1], 0), load([0, 1], 0), load([0, 1], 1)
     assert (first.noise, first.index) == (None, None)
@@ -125,6 +134,12 @@ def test_a_head_of_one_s_own_is_trained_on_a_cache_of_a_config_that_names_a_flow
     objective = NovaObjective(nova.build(SIZES, head=Mean()))
     objective(*load([0, 1], 0))["loss"].backward()
     assert objective.model.head.mean.weight.grad.abs().sum() > 0
+
+
+def test_what_is_held_out_is_looked_at_in_batches_no_larger_than_a_step_s():
+    run = RunConfig(batch=8, parts=2)
+    assert validation(run, 20, 31) == [range(20, 24), range(24, 28), range(28, 31)]
+    assert validation(replace(run, batch=512), 20, 90) == [range(20, 84), range(84, 90)]
 
 
 def test_pictures_leave_a_video_network_s_motion_score_unset(tmp_path):
