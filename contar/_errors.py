@@ -213,7 +213,8 @@ def check_tensor(
         below: of ids, how many things they may name, as in `check_ids`.
     """
     if not isinstance(value, Tensor):
-        raise bad(name, type(value).__name__, f"a {kind} tensor {axes}")
+        article = "an" if kind == "int" else "a"
+        raise bad(name, type(value).__name__, f"{article} {kind} tensor {axes}")
     if not _fits(value.shape, allowed):
         raise _misshapen(name, value.shape, allowed, axes)
     if value.dtype not in _KINDS[kind]:

@@ -21,9 +21,9 @@ class RunConfig:
         shard: processes share weights, averages and the optimizer's state out among them, block by
             block, instead of holding a copy each; one process alone trains as ever.
         learning_rate: at its height, after the warm-up.
-        schedule: of the rate from there on: "cosine", to 0 in the last step, or "constant", as in
-            the released configs of NOVA and MAR.
-        warmup: steps.
+        schedule: of the rate from there on: "cosine", which would come to 0 in the step after the
+            last, or "constant", as in the released configs of NOVA and MAR.
+        warmup: steps in which the rate rises from 0, with which the first of them moves nothing.
         weight_decay: of AdamW.
         decayed: which weights decay: "all", or "matrices" without biases and what has one
             dimension; MAR's training spares its head as well, which this does not.

@@ -176,8 +176,12 @@ class Asked(Loading, Drawing):
     def options(self, pipe: "NovaPipeline", changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments of a call of the pipeline; `changes` are of its plan."""
         if self.fast:
+            from contar._errors import bad
             from contar.generation import fast_changes
+            from contar.heads import DiffusionHead
 
+            if not isinstance(pipe.transformer.head, DiffusionHead):
+                raise bad("fast", True, "False: this model's head takes no solver")
             sets = pipe.config["defaults"]["num_inference_steps"]
             changes = {**fast_changes(pipe.scheduler, sets), **changes}
         return {**self.call(), "plan_changes": dict(changes) or None}

@@ -1,5 +1,6 @@
 """From words to pixels: NOVA's network with its tokenizer and text encoder, as a pipeline."""
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -239,6 +240,9 @@ class NovaPipeline(DiffusionPipeline):
             >>> [piece.shape for piece in frames]
             [(1, 64, 64, 3), (4, 64, 64, 3), (4, 64, 64, 3)]
         """
+        for name in ("output_type", "return_dict"):
+            if name in options:
+                raise TypeError(f"stream() takes no {name}: it yields arrays of frames")
         return self(prompt, output_type="stream", return_dict=False, **options)[0]
 
     def _made(self, request: Request, output_type: str) -> Any:
@@ -265,7 +269,8 @@ class NovaPipeline(DiffusionPipeline):
                     yield frames[0] if request.words.alone else frames
                     self._wake(self.transformer)
         finally:
-            self.maybe_free_model_hooks()
+            if not sys.is_finalizing():  # an interpreter that ends frees all
+                self.maybe_free_model_hooks()
 
     def _latents(self, request: Request) -> Generator[Float[Tensor, "b c h w"], None, None]:
         """Yield latent frames, given ones first."""

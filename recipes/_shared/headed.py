@@ -43,7 +43,8 @@ def check_named(head: Any, config: Mapping[str, Any]) -> None:
     with torch.device("meta"):
         named: Any = make_head(config, head.token_dim, head.cond_dim)
     if type(named) is not type(head):
-        allowed = f"a {type(named).__name__}, as the config names it, or one by `register_head`"
+        allowed = f"a {type(named).__name__}, as the config names it; one of your own is saved by "
+        allowed += "a name that `register_head` gives it and the config says"
         raise bad("head", type(head).__name__, allowed)
     found: dict[str, Any]
     wanted: dict[str, Any]

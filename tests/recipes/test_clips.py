@@ -238,6 +238,9 @@ def test_a_head_in_one_pass_is_learned_from_the_pipelines_own(folder, model, tmp
     assert any(not torch.equal(new[name], old[name]) for name in new if name in old)
     frames = after("a man talks", num_frames=5, num_inference_steps=2).frames
     assert frames.shape == (1, 5, 64, 64, 3)
+    fast = ("generate", "a man talks", "--model", str(out / "model"), "--out", "x.mp4", "--fast")
+    with pytest.raises(SystemExit, match="--fast: got True, allowed: False: this model's head"):
+        main(*fast)
 
 
 def test_a_head_s_own_steps_and_no_renormalisation_are_its_pipelines_defaults(

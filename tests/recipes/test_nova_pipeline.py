@@ -437,6 +437,14 @@ def test_a_scheduler_that_was_just_built_serves_as_one_from_a_file(pipe, plain):
     assert not torch.equal(swapped, plain)
 
 
+def test_a_stream_left_at_the_end_of_the_interpreter_touches_nothing(pipe, monkeypatch):
+    left = pipe.stream(FOX, **{**BASE, "num_frames": 9, "generator": seeded()})
+    next(left)
+    monkeypatch.setattr(pipe, "maybe_free_model_hooks", lambda: pytest.fail("touched"))
+    monkeypatch.setattr("sys.is_finalizing", lambda: True)
+    left.close()
+
+
 def test_a_flow_is_shifted_as_asked_for(pipe):
     flow = rebuilt(pipe, scheduler=FlowMatchEulerDiscreteScheduler())
     level = run(flow)
