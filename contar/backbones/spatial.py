@@ -213,7 +213,8 @@ class SpatialTower(nn.Module):
             check_tensor("padding_mask", call.padding_mask, shape, "[b, v]", kind="bool")
         both = isinstance(positions, tuple) and len(positions) == 2
         if not both or not all(isinstance(half, Positions) for half in positions):
-            got = type(positions).__name__
+            halves = positions if isinstance(positions, tuple) else (positions,)
+            got = ", ".join(type(half).__name__ for half in halves)
             raise bad("positions", got, "two of Positions, for encoder and decoder")
         more = prefix.shape[1] if self.decoder_positions == "all" else 0
         for half, (_, width, heads), added in zip(

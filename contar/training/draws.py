@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -67,15 +68,13 @@ def draw_step(
     """
     channels, frames, height, width = latent
     tokens, values = height * width // patch**2, channels * patch**2
-    low, std = shares
-    share = truncated_normal_mask(
-        1, tokens, low=low, std=std, generator=seeded(seed, step, "share")
-    )
+    draws: Any = {"low": shares[0], "std": shares[1], "generator": seeded(seed, step, "share")}
+    share = truncated_normal_mask(1, tokens, **draws)
     visible = share.visible_ids.shape[1]
     hidden = frames * (tokens - visible)
 
-    device = indices.device if isinstance(indices, Tensor) else torch.device("cpu")
-    device = device if process is None else process.alpha.device
+    like = indices if process is None else process.alpha
+    device = like.device if isinstance(like, Tensor) else torch.device("cpu")
 
     def of(name: str) -> Tensor:
         return keys(seed, step, name, index=indices, device=device)
@@ -86,8 +85,8 @@ def draw_step(
     if process is not None:
         noise = keyed_normal(of("noise"), repeats, hidden, values).transpose(0, 1).flatten(1, 2)
         chance = keyed_uniform(of("timestep"), repeats, hidden)
-        places = process.place(chance, distribution=distribution, logit=logit)
-        places = places.transpose(0, 1).flatten(1)
+        index = process.place(chance, distribution=distribution, logit=logit)
+        places = index.transpose(0, 1).flatten(1)
     return Draws(
         mask=TrainingMask(covered, order[:, :visible]),
         noise=noise,

@@ -109,19 +109,8 @@ def train(
                     seconds, began, counted = (now - began) / (done - counted), now, done
                     log.row("log", done, {**values, "seconds": seconds})
                 paused = time.monotonic()
-                checks = load_validation and _due(config, done, config.validate_every)
-                shows = sample and _due(config, done, config.sample_every)
                 try:
-                    average = run.averaged() if checks or shows else None
-                    if average and load_validation and checks:
-                        with _aside(run.device):
-                            checked = _validate(average, validate, load_validation, accelerator)
-                        if log:
-                            log.row("validation", done, checked)
-                    if average and sample and shows and log:
-                        with _aside(run.device):
-                            sample(average, done)
-                    del average
+                    run.look(done, log, validate, load_validation, sample)
                 except Exception:
                     if accelerator.num_processes == 1:  # others would wait for this
                         run.save(out, done, definition)
@@ -185,6 +174,29 @@ class _Run:
     def averaged(self) -> nn.Module:
         """Return the averaged objective as a whole; all processes have to ask."""
         return self.whole(self.average) if self.whole else self.average
+
+    def look(
+        self,
+        done: int,
+        log: RunLog | None,
+        validate: Sequence[Sequence[int]],
+        load_validation: Load | None,
+        sample: Callable[[nn.Module, int], None] | None,
+    ) -> None:
+        """Validate, and have samples made, in the steps in which that is due."""
+        checks = load_validation if _due(self.config, done, self.config.validate_every) else None
+        shows = sample if _due(self.config, done, self.config.sample_every) else None
+        if checks is None and shows is None:
+            return
+        average = self.averaged()
+        if checks is not None:
+            with _aside(self.device):
+                losses = _validate(average, validate, checks, self.accelerator)
+            if log:
+                log.row("validation", done, losses)
+        if shows is not None and log:
+            with _aside(self.device):
+                shows(average, done)
 
     def save(self, out: Path, done: int, definition: Mapping[str, Any]) -> None:
         """Save; a ValueError if a step that was not looked at, as on a GPU, was not finite."""

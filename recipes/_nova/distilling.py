@@ -121,8 +121,8 @@ def train_head(
     model, defaults = pipe.transformer, pipe.config["defaults"]
     teacher = model.head
     check_instance("model.head", teacher, DiffusionHead)
-    network = teacher.network
-    sizes = {"width": network.token.out_features, "depth": len(network.blocks), **head}
+    layers = {"width": teacher.network.token.out_features, "depth": len(teacher.network.blocks)}
+    sizes = {**layers, **head}
     student = with_head(model, sizes)
     device = processes().device
     model.to(device)
@@ -131,17 +131,14 @@ def train_head(
     guidance = defaults["guidance_scale"] if stage.guidance is None else stage.guidance
     steps = stage.teacher_steps or defaults["num_diffusion_steps"]
     taught = {"guidance": guidance, "teacher_steps": steps}
-    renorm = defaults["guidance_renorm"]
-    if guidance > 1 and renorm < 1:
-        allowed = "1, the pipeline's default, beside guidance: a head learns none over a frame"
-        raise bad("guidance_renorm", renorm, allowed)
+    if guidance > 1 and (renorm := defaults["guidance_renorm"]) < 1:
+        raise bad("guidance_renorm", renorm, "1, the pipeline's default, beside guidance")
     data = Latents.of(cache) if isinstance(cache, Cache) else cache
     if len(data) < 2:
         raise bad("cache", f"{len(data)} sample", "2 or more: one is held out")
-    held = min(64, len(data) // 10 or 1)
-    count = len(data) - held
+    count = len(data) - min(64, len(data) // 10 or 1)
     drawn = NovaStage(stage.run, repeats=1, drop_text=0.0, shares=stage.shares)
-    trained: Any = distill_head(
+    student.head = distill_head(
         student.head,
         teacher.with_solver(scheduler),
         conditions_of(model, data.to(device), drawn),
@@ -156,5 +153,4 @@ def train_head(
         described={**described(stage, cache, model), "head": sizes, **taught},
         validate=validation(stage.run, count, len(data)),
     )
-    student.head = trained
     return student.eval()

@@ -313,16 +313,15 @@ def train_network(
         prompts: of the samples.
 
     Raises:
-        ValueError: a cache of fewer than 2 samples, a head that the network's config does not name,
-            an unknown part to freeze, or as `contar.training.train`.
+        ValueError: a cache of fewer than 2 samples, another head than the config names, an unknown
+            part to freeze, or as `contar.training.train`.
     """
     model = pipe.transformer
     if len(cache) < 2:
         raise bad("cache", f"{len(cache)} sample", "2 or more: one is held out")
     check_named(model.head, model.sizes.head)  # or it could not be saved in the end
     freeze(model, stage.frozen)
-    held = min(256, len(cache) // 10 or 1)
-    count = len(cache) - held
+    count = len(cache) - min(256, len(cache) // 10 or 1)
     load = Batches(cache, model.sizes, stage, processes().device)
     names = ("vae", "scheduler", "text_encoder", "tokenizer")
     parts: dict[str, Any] = {name: pipe.components[name] for name in names}

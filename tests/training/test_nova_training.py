@@ -13,7 +13,7 @@ from torch import nn
 from contar.backbones import Block
 from contar.data import Cache, Sample, write_cache
 from contar.diffusion import NoiseProcess
-from contar.heads import head_scheduler, make_head, register_head
+from contar.heads import head_scheduler, make_head, registry
 from contar.training import RunConfig, draw_step, freeze, train
 from recipes import nova
 from recipes._nova.training import (
@@ -68,9 +68,6 @@ def flow_of_another_name(token_dim: int, cond_dim: int) -> Any:
     return make_head({"name": "flow", "width": 16, "depth": 1}, token_dim, cond_dim)
 
 
-register_head("own flow", flow_of_another_name)
-
-
 @pytest.mark.parametrize("head", HEADS, ids=[head["name"] for head in HEADS])
 def test_any_head_is_trained_on_a_cache_and_a_run_taken_up_again_ends_as_one_in_one_go(
     head, tmp_path, monkeypatch
@@ -105,7 +102,8 @@ def test_any_head_is_trained_on_a_cache_and_a_run_taken_up_again_ends_as_one_in_
 
 
 @pytest.mark.parametrize("head", [HEADS[3], {"name": "own flow"}], ids=["mean flow", "own flow"])
-def test_what_a_head_draws_for_a_batch_is_a_step_s_own(head, tmp_path):
+def test_what_a_head_draws_for_a_batch_is_a_step_s_own(head, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._HEADS, "own flow", flow_of_another_name)
     sizes = replace(SIZES, head=head)
     load = Batches(make_cache(tmp_path / "cache"), sizes, NovaStage(RunConfig(), repeats=2))
     (first,), (again,), (later,) = load([0, 1], 0), load([0, 1], 0), load([0, 1], 1)
