@@ -27,13 +27,21 @@ _LARGE, _MUCH = 2**18, 2**24  # values of a weight, products of a call, from whi
 _WIDE, _OFTEN = 512, 8  # width and calls from which laying out saves more than it takes
 
 try:
-    from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
+    from torch.utils.flop_counter import (
+        conv_flop_count,
+        flop_registry,
+        register_flop_formula,
+        sdpa_backward_flop_count,
+        sdpa_flop_count,
+    )
 
     # Takes x, weight, bias, name of an activation, its numbers, its algorithm.
     _product: Any = torch.ops.mkldnn._linear_pointwise
     _lay_out: Any = torch.ops.mkldnn._reorder_linear_weight
     _convolve: Any = torch.ops.aten.mkldnn_convolution
     _has_bfloat16: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
+    _attend: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    _attend_back: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     _in_transform: Any = torch._C._are_functorch_transforms_active
     _KNOWN = torch.backends.mkldnn.is_available() and isinstance(forward_ad._current_level, int)
 except (AttributeError, ImportError):  # of another torch
@@ -225,8 +233,17 @@ def _convolution_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__
     return conv_flop_count(x, weight, out_shape)  # type: ignore[possibly-unbound]
 
 
+def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(q, k, v)  # type: ignore[possibly-unbound]
+
+
+def _attention_back_flops(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad, q, k, v)  # type: ignore[possibly-unbound]
+
+
 if _KNOWN:  # for torch's `FlopCounterMode`, unless torch itself counts them by now
     _formulas = {_product: _product_flops, _convolve: _convolution_flops}  # type: ignore[possibly-unbound]
+    _formulas |= {_attend: _attention_flops, _attend_back: _attention_back_flops}  # type: ignore[possibly-unbound]
     for _operation, _flops in _formulas.items():
         if _operation not in flop_registry:  # type: ignore[possibly-unbound]
             register_flop_formula(_operation)(_flops)  # type: ignore[possibly-unbound]

@@ -161,6 +161,18 @@ def test_large_products_without_gradients_are_onednns_and_are_counted():
 
 
 @ONE_DNN
+def test_attention_on_a_cpu_is_counted_forward_and_backward():
+    q, k, v = (made(1, 2, length, 8).requires_grad_() for length in (6, 5, 5))
+    product = 2 * 2 * 6 * 5 * 8  # of two heads
+    with FlopCounterMode(display=False) as counter:
+        out = functional.scaled_dot_product_attention(q, k, v)
+    assert counter.get_total_flops() == 2 * product
+    with FlopCounterMode(display=False) as counter:
+        out.sum().backward()
+    assert counter.get_total_flops() == 5 * product  # one of them again
+
+
+@ONE_DNN
 def test_with_gradients_the_product_and_that_of_its_input_are_onednns():
     layer, x = fast_layer(), made(3, 512).requires_grad_()
     with Seen() as seen:
