@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -68,8 +67,8 @@ def draw_step(
     """
     channels, frames, height, width = latent
     tokens, values = height * width // patch**2, channels * patch**2
-    draws: Any = {"low": shares[0], "std": shares[1], "generator": seeded(seed, step, "share")}
-    share = truncated_normal_mask(1, tokens, **draws)
+    (low, std), once = shares, seeded(seed, step, "share")
+    share = truncated_normal_mask(1, tokens, low=low, std=std, generator=once)
     visible = share.visible_ids.shape[1]
     hidden = frames * (tokens - visible)
 
