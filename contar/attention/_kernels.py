@@ -26,6 +26,7 @@ BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "flex", "xformers")
 """The backends by name, the oracle first."""
 _COARSE = 128  # tokens that blocks have on average, from which each is a call of its own
 _FEW, _MANY = 64, 2**20  # queries, and scores of a sample, between which `_by_products` is faster
+_KEYS = 512  # up to which the formula is faster than the CPU's fused kernel, with gradients
 
 
 def attention(
@@ -87,12 +88,20 @@ def _blindfold(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """SDPA, or `_by_products` where that is faster and no gradient wants the former's memory."""
-    suits = q.dtype == torch.bfloat16 and q.device.type == "cpu" and mask is None
-    if suits and not (_tracked(q, k, v) or torch.compiler.is_compiling()):
-        scores = q.shape[1] * q.shape[2] * k.shape[2]
-        if q.shape[2] >= _FEW and scores <= _MANY:
-            return _by_products(q, k, v)
+    """SDPA, or the formula where that is faster: in bfloat16 on a CPU, and not too long.
+
+    The CPU's fused kernel multiplies bfloat16 no faster than float32; products by themselves are
+    twice as fast, and with gradients up to seven times. They round the scores to bfloat16.
+    """
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu" or torch.compiler.is_compiling():
+        return _sdpa(q, k, v, mask)
+    _, heads, queries, _ = q.shape
+    keys, learns = k.shape[2], _tracked(q, k, v)
+    if learns and keys <= _KEYS:  # for more, what the gradients keep is too much
+        return _plain(q, k, v, mask)
+    suits = queries >= _FEW and heads * queries * keys <= _MANY
+    if suits and mask is None and not learns:
+        return _by_products(q, k, v)
     return _sdpa(q, k, v, mask)
 
 
@@ -101,11 +110,7 @@ def _tracked(*tensors: Tensor) -> bool:
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The formula, a sample at a time, so that its scores stay in the cache.
-
-    The CPU's fused kernel multiplies bfloat16 no faster than float32; products by themselves are
-    twice as fast, and round the scores to bfloat16.
-    """
+    """The formula, a sample at a time, so that its scores stay in the cache."""
     samples = zip(q.split(1), k.split(1), v.split(1), strict=True)
     return torch.cat([_plain(*sample, None) for sample in samples])
 

@@ -102,6 +102,26 @@ def test_products_by_themselves_are_for_bfloat16_that_sees_all_and_learns_nothin
     assert products.called == taken
 
 
+@pytest.mark.parametrize(
+    ("dtype", "keys", "learns", "taken"),
+    [
+        (torch.bfloat16, 512, True, True),
+        (torch.bfloat16, 513, True, False),
+        (torch.bfloat16, 16, False, False),
+        (torch.float32, 16, True, False),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_with_gradients_the_formula_is_for_bfloat16_of_not_too_many_keys(
+    dtype: torch.dtype, keys: int, learns: bool, taken: bool, masked: bool
+) -> None:
+    q, k, v = (x.requires_grad_(learns) for x in draw(dtype, queries=4, keys=keys))
+    mask = torch.ones(4, keys, dtype=torch.bool) if masked else None
+    with mock.patch.object(_kernels, "_plain", wraps=_kernels._plain) as formula:
+        attend(q, k, v, mask=mask)
+    assert formula.called == taken
+
+
 def test_flex_gives_0_to_a_query_that_sees_nothing() -> None:
     q, k, v = draw()
     mask = create_block_mask(lambda b, h, i, j: (i > 0) & (j < 2), None, None, 4, 3, device="cpu")

@@ -269,11 +269,34 @@ def test_in_bfloat16_values_are_as_near_as_the_rounding_of_scores_and_weights_le
     assert result.dtype == torch.bfloat16
     # A score of at most 5 is rounded by 2 ** -9 of itself, a weight and a value by as much.
     torch.testing.assert_close(result.double(), exact, rtol=0, atol=0.02 * v.abs().max().item())
-    tracked = attend(q, k.clone().requires_grad_(), v, mask=mask)
-    assert tracked.requires_grad
     if mask is None:  # a backend that is named is that backend
         named = torch.nn.functional.scaled_dot_product_attention(q, k, v)
         assert torch.equal(attend(q, k, v, backend="sdpa"), named)
+
+
+@given(st.integers(1, 3), st.integers(1, 80), st.integers(1, 80), st.booleans(), st.integers(0, 99))
+@example(2, 64, 80, False, 0)
+def test_in_bfloat16_gradients_are_as_near_as_its_rounding_lets_them_be(
+    batch: int, queries: int, keys: int, blocks: bool, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(batch, 2, n, 16, generator=g).bfloat16() for n in (queries, keys, keys)]
+    mask: Any = None
+    if blocks and keys > queries:
+        mask = BlockLayout((keys - queries, queries), cached=1)
+    factors = torch.randn(batch, 2, queries, 16, generator=g)
+
+    def gradients(dtype: torch.dtype, **options: Any) -> Any:
+        inputs = [x.to(dtype).requires_grad_() for x in tensors]
+        out = attend(*inputs, mask=mask, **options)
+        assert out.dtype == dtype
+        return torch.autograd.grad((out * factors.to(dtype)).sum(), inputs)
+
+    exact = gradients(torch.float64, backend="plain")
+    for grad, near in zip(gradients(torch.bfloat16), exact, strict=True):
+        assert grad.dtype == torch.bfloat16
+        bound = 0.02 * max(near.abs().max().item(), 1.0)
+        torch.testing.assert_close(grad.double(), near, rtol=0, atol=bound)
 
 
 def test_attention_by_blocks_can_be_recomputed_and_gone_back_through_twice() -> None:
