@@ -38,7 +38,7 @@ def load_scheduler(config: SchedulerConfig) -> Any:
     """
     import diffusers
 
-    mapping = config_of(config)
+    mapping = _read_config(config)
     if mapping is None:
         raise bad("scheduler", type(config).__name__, "a config mapping or a diffusers scheduler")
     name = mapping.get("_class_name")
@@ -64,7 +64,7 @@ def load_scheduler(config: SchedulerConfig) -> Any:
     return scheduler
 
 
-def config_of(config: Any) -> Mapping[str, Any] | None:
+def _read_config(config: Any) -> Mapping[str, Any] | None:
     """Return a scheduler's arguments with its `_class_name`, or None of what is no scheduler."""
     if isinstance(config, Mapping):
         return config
@@ -75,6 +75,6 @@ def config_of(config: Any) -> Mapping[str, Any] | None:
 def config_key(config: SchedulerConfig) -> str | None:
     """Return a config as a text, None where it holds what no text does."""
     try:
-        return json.dumps(dict(config_of(config)), sort_keys=True)  # type: ignore[arg-type]
+        return json.dumps(dict(_read_config(config)), sort_keys=True)  # type: ignore[arg-type]
     except TypeError:
         return None

@@ -8,7 +8,7 @@ import torch
 from contar._errors import bad, check_choice
 from contar._typing import Tensor
 from contar.diffusion import NoiseProcess, SchedulerConfig, TimeLaw
-from contar.diffusion.config import config_of
+from contar.diffusion.config import _read_config
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LearnedNoise:
     def check_drawing(self, scheduler: SchedulerConfig) -> None:
         """Raise a ValueError for a solver of no flow, where the network has words of a flow."""
         own = self.prediction is not None or self.timesteps == "signal"
-        config = config_of(scheduler) or {}
+        config = _read_config(scheduler) or {}
         name = config.get("_class_name")
         flows = not isinstance(name, str) or "FlowMatch" in name or config.get("use_flow_sigmas")
         if own and not flows:
