@@ -91,7 +91,7 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Ten
     """SDPA, or the formula where that is faster: in bfloat16 on a CPU, and not too long.
 
     The CPU's fused kernel multiplies bfloat16 no faster than float32; products by themselves are
-    twice as fast, and with gradients up to seven times. They round the scores to bfloat16.
+    twice as fast, and with gradients up to nine times. They round the scores to bfloat16.
     """
     if q.dtype != torch.bfloat16 or q.device.type != "cpu" or torch.compiler.is_compiling():
         return _sdpa(q, k, v, mask)
