@@ -52,6 +52,9 @@ HEADS: dict[str, tuple[dict[str, Any], int | None]] = {
     "diffusion": ({"name": "diffusion", "width": 192, "depth": 3}, 50),
 }
 
+# How the model draws with it, beside the head's own solver and steps.
+DRAWN = {"sets": 4, "guidance": nova.Guidance(1.75, renorm_over="frame"), "temperature": 1.0}
+
 # What a table says of a run, and the factor of its unit.
 FIGURES = {"digit in most frames": 100, "in each of the last four": 100, "distance": 1}
 
@@ -123,7 +126,7 @@ def judged(
     other.set_progress_bar_config(disable=True)
     clips = [asked[i] for i in range(len(asked))]
     draws = [torch.Generator().manual_seed(seed + i) for i in range(len(clips))]
-    changes = {"scheduler": None, "diffusion_steps": steps}
+    changes = {"scheduler": None, "diffusion_steps": steps, **DRAWN}
     start = time.process_time()
     out: Any = other([clip.caption for clip in clips], generator=draws, plan_changes=changes)
     took = (time.process_time() - start) / len(clips)

@@ -166,8 +166,8 @@ def stream(
         cancel: asked before each set; True raises `contar.generation.Cancelled`.
         backend: of `attend`.
         graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
-            generation by the same model. A plan that reuses features, or whose temperature changes
-            from frame to frame, is refused.
+            generation by the same model. A plan that reuses features is refused; where the
+            temperature changes from frame to frame, each frame has graphs of its own.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.

@@ -200,9 +200,6 @@ class GenerationPlan:
         check_instance("graphs", graphs, Graphs)
         if self.refresh > 1:
             raise bad("graphs", "a Graphs", "None for a plan that reuses features")
-        if len(set(self.temperatures)) > 1:
-            allowed = "None for a temperature that changes from frame to frame"
-            raise bad("graphs", "a Graphs", allowed)
 
     def draws_by(self, head: TokenHead, steps: int | None) -> Hashable:
         """Return what a head's draws in so many steps depend on, beside its weights."""

@@ -60,7 +60,9 @@ def describe(
         needs["cached keys and values"] = _cache_bytes(network, count, dtype)
         words = ", ".join(f"{what} {_bytes(need)}" for what, need in needs.items())
         lines.append(f"  {name:9} {words}")
-    lines.append("defaults: " + ", ".join(f"{k} {v:g}" for k, v in defaults.items()))
+    changes = defaults.pop("plan_changes")
+    told = [f"{k} {v:g}" for k, v in defaults.items()] + [f"{k} {v}" for k, v in changes.items()]
+    lines.append("defaults: " + ", ".join(told))
     return "\n".join(lines)
 
 

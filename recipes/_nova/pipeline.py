@@ -51,7 +51,8 @@ class NovaPipeline(DiffusionPipeline):
         scheduler: of diffusers; its config is read, the object never stepped.
         text_encoder: of transformers; None takes embeddings only.
         tokenizer: of transformers.
-        defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those.
+        defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those. A field of
+            their `plan_changes` holds where the call's own do not name it.
         text_package: a package and folder that text encoder and tokenizer come from, as
             `contar.conditioning.text_package` takes it; saving then names it instead of them.
 
@@ -71,7 +72,7 @@ class NovaPipeline(DiffusionPipeline):
         scheduler: Any,
         text_encoder: Any = None,
         tokenizer: Any = None,
-        defaults: Mapping[str, float] | None = None,
+        defaults: Mapping[str, Any] | None = None,
         text_package: str | None = None,
     ) -> None:
         super().__init__()

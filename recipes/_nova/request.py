@@ -31,7 +31,7 @@ from recipes._nova.settings import Settings, read_plan, read_timeline
 # What the released models are made for; a model of fewer latent frames makes as many as it has.
 RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
-    "guidance_renorm": 1.0, **MOTION,
+    "guidance_renorm": 1.0, **MOTION, "plan_changes": {},
 }  # fmt: skip
 
 # Fields of a plan, by the arguments of a call that say them.
@@ -87,7 +87,7 @@ class Request:
 
 
 def default_values(
-    network: Nova, tokenizer: Tokenizer, stored: Mapping[str, float]
+    network: Nova, tokenizer: Tokenizer, stored: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what None means for a network and its tokenizer, `stored` first.
 
@@ -106,9 +106,24 @@ def default_values(
         check_choice("defaults", name, tuple(values))
         if name.startswith("num_"):
             check_count(f"defaults[{name!r}]", value)
+        elif name == "plan_changes":
+            stored[name] = _stored_changes(value)
         elif name != "motion_flow" or value != UNSET:
             check_number(f"defaults[{name!r}]", value, 0)
     return {**values, **stored}
+
+
+def _stored_changes(changes: Any) -> dict[str, Any]:
+    """Return fields of a plan that a pipeline keeps, as a plan takes them: JSON has no tuples."""
+    where = "defaults['plan_changes']"
+    check_instance(where, changes, Mapping)
+    apart = {"frames", "grid", "scheduler", *SAID_BY}  # which have their own place
+    names = sorted({field.name for field in fields(GenerationPlan)} - apart)
+    for name in changes:
+        check_choice(where, name, names)
+    kept = {name: tuple(x) if isinstance(x, list) else x for name, x in changes.items()}
+    GenerationPlan(**kept)
+    return kept
 
 
 def read_numbers(
@@ -159,7 +174,7 @@ def read_numbers(
     guidance = _read_guidance(model, values, guidance_trunc, min_guidance_scale)
     plan = GenerationPlan(
         frames=frames, sets=sets, diffusion_steps=steps, guidance=guidance, scheduler=config,
-        flow_shift=flow_shift, grid=grid,
+        flow_shift=flow_shift, grid=grid, **defaults["plan_changes"],
     )  # fmt: skip
     if plan_changes is not None:
         said = {

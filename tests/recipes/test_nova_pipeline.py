@@ -313,11 +313,26 @@ def test_defaults_survive_our_layout_and_are_the_released_ones_where_nothing_is_
 ):
     rebuilt(pipe, defaults=STORED).save_pretrained(tmp_path)
     loaded = load(tmp_path)
-    assert dict(loaded.config["defaults"]) == STORED
+    assert dict(loaded.config["defaults"]) == {**STORED, "plan_changes": {}}
     assert torch.equal(run(loaded, **dict.fromkeys(STORED)), run(pipe, **STORED))
     # What the network and the tokenizer hold of 33 frames and 64 sets.
     fewer = {"num_frames": 9, "num_inference_steps": 24}
     assert dict(pipe.config["defaults"]) == {**RELEASED_DEFAULTS, **fewer}
+
+
+def test_stored_changes_of_the_plan_hold_for_fields_that_a_call_does_not_name(
+    pipe, plain, tmp_path
+):
+    warm, checkered = {"temperature": (1.0, 0.5)}, {"order": "checkerboard"}
+    rebuilt(pipe, defaults={"plan_changes": warm}).save_pretrained(tmp_path)
+    stored = load(tmp_path)
+    assert stored.config["defaults"]["plan_changes"] == warm
+    meant = run(pipe, plan_changes=warm)
+    assert not torch.equal(meant, plain)
+    assert torch.equal(run(stored), meant)
+    assert torch.equal(run(stored, plan_changes={"temperature": 1.0}), plain)
+    both = run(pipe, plan_changes={**warm, **checkered})
+    assert torch.equal(run(stored, plan_changes=checkered), both)
 
 
 # Watching.

@@ -388,6 +388,9 @@ def test_bad_defaults_are_refused_when_given_or_at_the_call_by_their_names(pipe,
     for name, value in (("num_frames", "many"), ("fps", -1.0), ("guidance_scale", None)):
         with refuses(f"defaults['{name}']: got ", repr(value)):
             nova.NovaPipeline(**parts(pipe, defaults={name: value}))
+    for changes in ({"frames": 3}, {"sets": 2}, {"scheduler": {}}):
+        with refuses("defaults['plan_changes']: got ", repr(next(iter(changes)))):
+            nova.NovaPipeline(**parts(pipe, defaults={"plan_changes": changes}))
     for name, value in (("num_frames", 2), ("guidance_renorm", 2.0)):
         odd = nova.NovaPipeline(**parts(pipe, defaults={name: value}))
         with refuses(f"{name}: got ", repr(value)):

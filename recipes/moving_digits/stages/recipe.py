@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from contar._errors import bad, check_count, check_number, keep_plain
 from contar.evaluation import require_torchmetrics
@@ -49,6 +47,7 @@ from recipes.moving_digits.model import (
     build,
     load_text,
     network,
+    sampler,
 )
 from recipes.moving_digits.stages.first_look import glance
 from recipes.moving_digits.stages.latents import digits_latents, scored
@@ -101,7 +100,7 @@ class MovingDigitsRecipe:
             6000, 512, context_noise=(0.0, 0.3), frames=5, later=0.4, drop_motion=0.6
         )
     )
-    diffusion_steps: int = 10
+    diffusion_steps: int = 6
     looked: int = 100
     judged: int = 200
 
@@ -168,14 +167,14 @@ def run(recipe: MovingDigitsRecipe, out: Path, *, resume: bool = False) -> Path:
             vae = train_vae(recipe.vae, digits, held, out / "vae", resume=resume)
             options: Any = {"scores": scores, "length": network(1).text_length, "fps": FPS}
             latents = digits_latents(clips, vae, words, encoder, out / "latents", **options)
-        parts = (vae, FlowMatchEulerDiscreteScheduler(), encoder, words)
+        parts = (vae, sampler(), encoder, words)
         return _train_networks(recipe, latents.to(processes().device), parts, out, resume)
 
 
 def _train_networks(
     recipe: MovingDigitsRecipe,
     latents: Latents,
-    parts: tuple[CausalVAE, FlowMatchEulerDiscreteScheduler, Any, Any],
+    parts: tuple[CausalVAE, UniPCMultistepScheduler, Any, Any],
     out: Path,
     resume: bool,
 ) -> Path:
