@@ -149,9 +149,7 @@ def test_prompts_out_of_order_and_other_slips_are_refused(
         nova.stream(model, prompt, replace(PLAN, frames=4, **plan))
 
 
-def test_a_temperature_goes_evenly_from_the_first_frame_s_to_the_last_s(
-    model, monkeypatch, refuses
-):
+def test_a_temperature_goes_evenly_from_the_first_frame_s_to_the_last_s(model, monkeypatch):
     told: list[float] = []
     sample = DiffusionHead.sample
 
@@ -166,9 +164,6 @@ def test_a_temperature_goes_evenly_from_the_first_frame_s_to_the_last_s(
         told.clear()
         make(model, ONE, seeded(), frames=5, temperature=(1.0, 0.6), **plan)
         assert told == pytest.approx([1.0, 1.0, 0.9, 0.9, 0.8, 0.8, 0.7, 0.7, 0.6, 0.6])
-    with refuses("graphs", "temperature"):
-        changing = replace(PLAN, temperature=(1.0, 0.6))
-        nova.stream(model, ONE, changing, graphs=nova.Graphs())
 
 
 def test_600_latent_frames_in_chunks_take_the_memory_of_60():
