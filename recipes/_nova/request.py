@@ -121,7 +121,9 @@ def _stored_changes(changes: Any) -> dict[str, Any]:
     names = sorted({field.name for field in fields(GenerationPlan)} - apart)
     for name in changes:
         check_choice(where, name, names)
-    kept = {name: tuple(x) if isinstance(x, list) else x for name, x in changes.items()}
+    kept: dict[str, Any] = {
+        name: tuple(x) if isinstance(x, list) else x for name, x in changes.items()
+    }
     GenerationPlan(**kept)
     return kept
 
