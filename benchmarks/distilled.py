@@ -4,12 +4,12 @@
     python -m benchmarks.distilled judge --out FILE [--model RUN/model] [--count 100] [--sets 4 2 1]
     python -m benchmarks.distilled where --out FILE [--model RUN/model]
 
-The first teaches a mean flow (or a flow map) what the model's own head draws with its defaults, on
-the conditions of training clips, and saves a pipeline. The second has both, and the model as `fast`
-asks it, make the same prompts from the same seeds and writes JSON: shares with their 95% intervals,
-differences over the pairs with theirs, and a processor's seconds for a video in batches of 25. The
-third says where the time of a video goes, in milliseconds of the processor: what is outside the
-head is what a head of no cost would leave.
+The first teaches a mean flow (or a flow map) what the model's own head draws by default, but at
+temperature 1, on the conditions of training clips, and saves a pipeline. The second has both, and
+the model as `fast` asks it, make the same prompts from the same seeds and writes JSON: shares with
+their 95% intervals, differences over the pairs with theirs, and a processor's seconds for a video
+in batches of 25. The third says where the time of a video goes, in milliseconds of the processor:
+what is outside the head is what a head of no cost would leave.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def train(given: argparse.Namespace) -> None:
     stage = HeadStage(run, repeats=given.repeats, pool=given.pool, shares=SHARES)
     head = {"name": given.head, "steps": given.passes, "width": given.width}
     network = train_head(stage, head, pipe, latents, given.out / "head", resume=False)
-    defaults = {**pipe.config["defaults"], "guidance_scale": 1.0}
+    defaults = {**pipe.config["defaults"], "guidance_scale": 1.0, "temperature": 1.0}
     kept = {"defaults": defaults, "text_package": pipe.config["text_package"]}
     parts = {**pipe.components, **kept, "transformer": network}
     nova.NovaPipeline(**parts).save_pretrained(given.out / "model")

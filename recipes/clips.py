@@ -269,8 +269,8 @@ def train_cached(recipe: CachedRecipe, out: Path, *, resume: bool = False) -> Pa
 def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> Path:
     """Train a head in few passes; return the folder of the pipeline that draws with it.
 
-    Its guidance is 1: the head has learned that of the trained one. `out` and `resume` as in
-    `train_tokenizer`.
+    Its guidance is 1, the head has learned that of the trained one, and its temperature, from whole
+    noise. `out` and `resume` as in `train_tokenizer`.
 
     Raises:
         FileNotFoundError, ValueError: as `train_cached` and `contar.training.distill_head`.
@@ -286,7 +286,7 @@ def train_fast_head(recipe: HeadRecipe, out: Path, *, resume: bool = False) -> P
     head |= {name: size for name, size in sizes.items() if size is not None}
     with _own_run(out, "head") as place:
         network = train_head(recipe.stage, head, pipe, cache, place, resume=resume)
-        unguided = {"guidance_scale": 1.0, "guidance_renorm": 1.0}
+        unguided = {"guidance_scale": 1.0, "guidance_renorm": 1.0, "temperature": 1.0}
         unguided["num_diffusion_steps"] = recipe.steps
         pipe.register_to_config(defaults={**pipe.config["defaults"], **unguided})
         return _save(pipe, out / "model", transformer=network)

@@ -167,7 +167,7 @@ def stream(
         backend: of `attend`.
         graphs: replays each set's kernels as one CUDA graph: the caller's, for generation after
             generation by the same model. A plan that reuses features is refused; where the
-            temperature changes from frame to frame, each frame has graphs of its own.
+            temperature changes from frame to frame, each frame of a video has graphs of its own.
 
     Raises:
         ValueError: an argument that does not fit the model, the plan or the others.

@@ -60,8 +60,10 @@ def describe(
         needs["cached keys and values"] = _cache_bytes(network, count, dtype)
         words = ", ".join(f"{what} {_bytes(need)}" for what, need in needs.items())
         lines.append(f"  {name:9} {words}")
-    changes = defaults.pop("plan_changes")
-    told = [f"{k} {v:g}" for k, v in defaults.items()] + [f"{k} {v}" for k, v in changes.items()]
+    heat = defaults.pop("temperature")
+    both = heat if isinstance(heat, tuple) else (heat,)
+    told = [f"{name} {value:g}" for name, value in defaults.items()]
+    told.append("temperature " + " to ".join(f"{value:g}" for value in both))
     lines.append("defaults: " + ", ".join(told))
     return "\n".join(lines)
 

@@ -51,8 +51,7 @@ class NovaPipeline(DiffusionPipeline):
         scheduler: of diffusers; its config is read, the object never stepped.
         text_encoder: of transformers; None takes embeddings only.
         tokenizer: of transformers.
-        defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those. A field of
-            their `plan_changes` holds where the call's own do not name it.
+        defaults: what None means in a call, as `RELEASED_DEFAULTS`; left out, as those.
         text_package: a package and folder that text encoder and tokenizer come from, as
             `contar.conditioning.text_package` takes it; saving then names it instead of them.
 
@@ -112,6 +111,7 @@ class NovaPipeline(DiffusionPipeline):
         guidance_trunc: float = 0,
         min_guidance_scale: float | None = None,
         guidance_renorm: float | None = None,
+        temperature: float | tuple[float, float] | None = None,
         flow_shift: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         motion_flow: float | Sequence[float] | None = None,
@@ -148,6 +148,8 @@ class NovaPipeline(DiffusionPipeline):
             guidance_trunc: timestep below which there is no guidance.
             min_guidance_scale: scale before the first set, from where it rises linearly.
             guidance_renorm: in [0, 1], least factor that shortens a guided prediction; 1 is off.
+            temperature: below 1 for likelier tokens, as `GenerationPlan` says; or the first frame's
+                and the last frame's, between which it changes evenly.
             flow_shift: of the timesteps of a flow.
             negative_prompt: what guidance leads away from, one or one for each prompt.
             motion_flow: optical flow score, one or one for each sample. Videos only.
@@ -191,8 +193,8 @@ class NovaPipeline(DiffusionPipeline):
             num_frames=num_frames, num_inference_steps=num_inference_steps,
             num_diffusion_steps=num_diffusion_steps, guidance_scale=guidance_scale,
             guidance_trunc=guidance_trunc, min_guidance_scale=min_guidance_scale,
-            guidance_renorm=guidance_renorm, flow_shift=flow_shift, motion_flow=motion_flow,
-            fps=fps, plan_changes=plan_changes,
+            guidance_renorm=guidance_renorm, temperature=temperature, flow_shift=flow_shift,
+            motion_flow=motion_flow, fps=fps, plan_changes=plan_changes,
         )  # fmt: skip
         frames = values["num_frames"]
         words = read_words(

@@ -31,7 +31,7 @@ from recipes._nova.settings import Settings, read_plan, read_timeline
 # What the released models are made for; a model of fewer latent frames makes as many as it has.
 RELEASED_DEFAULTS = {
     "num_frames": 33, "num_inference_steps": 64, "num_diffusion_steps": 25, "guidance_scale": 5.0,
-    "guidance_renorm": 1.0, **MOTION, "plan_changes": {},
+    "guidance_renorm": 1.0, "temperature": 1.0, **MOTION,
 }  # fmt: skip
 
 # Fields of a plan, by the arguments of a call that say them.
@@ -39,6 +39,7 @@ SAID_BY = {
     "sets": ("num_inference_steps",),
     "diffusion_steps": ("num_diffusion_steps",),
     "guidance": ("guidance_scale", "guidance_trunc", "min_guidance_scale", "guidance_renorm"),
+    "temperature": ("temperature",),
     "flow_shift": ("flow_shift",),
 }
 
@@ -106,26 +107,21 @@ def default_values(
         check_choice("defaults", name, tuple(values))
         if name.startswith("num_"):
             check_count(f"defaults[{name!r}]", value)
-        elif name == "plan_changes":
-            stored[name] = _stored_changes(value)
+        elif name == "temperature":
+            stored[name] = _read_temperature("defaults['temperature']", value)
         elif name != "motion_flow" or value != UNSET:
             check_number(f"defaults[{name!r}]", value, 0)
     return {**values, **stored}
 
 
-def _stored_changes(changes: Any) -> dict[str, Any]:
-    """Return fields of a plan that a pipeline keeps, as a plan takes them: JSON has no tuples."""
-    where = "defaults['plan_changes']"
-    check_instance(where, changes, Mapping)
-    apart = {"frames", "grid", "scheduler", *SAID_BY}  # which have their own place
-    names = sorted({field.name for field in fields(GenerationPlan)} - apart)
-    for name in changes:
-        check_choice(where, name, names)
-    kept: dict[str, Any] = {
-        name: tuple(x) if isinstance(x, list) else x for name, x in changes.items()
-    }
-    GenerationPlan(**kept)
-    return kept
+def _read_temperature(name: str, value: Any) -> float | tuple[float, float]:
+    """Return a temperature, or the first frame's and the last frame's, in JSON a list."""
+    both = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(both) != 2:
+        raise bad(name, value, "a number, or (first frame's, last frame's)")
+    for one in both:
+        check_number(name, one, 0)
+    return both if isinstance(value, list | tuple) else value
 
 
 def read_numbers(
@@ -176,7 +172,8 @@ def read_numbers(
     guidance = _read_guidance(model, values, guidance_trunc, min_guidance_scale)
     plan = GenerationPlan(
         frames=frames, sets=sets, diffusion_steps=steps, guidance=guidance, scheduler=config,
-        flow_shift=flow_shift, grid=grid, **defaults["plan_changes"],
+        temperature=_read_temperature("temperature", values["temperature"]),
+        flow_shift=flow_shift, grid=grid,
     )  # fmt: skip
     if plan_changes is not None:
         said = {

@@ -28,7 +28,7 @@ class Bounds:
     steps: int  # of a set, where the head draws by diffusion; else 0
     height: int  # of a frame, in pixels
     width: int
-    usual: dict[str, float]  # the pipeline's own defaults
+    usual: dict[str, Any]  # the pipeline's own defaults
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ FPS = 8.0
 """Frames per second of every clip."""
 DEFAULTS = {
     "num_inference_steps": 4, "guidance_scale": 2.25, "motion_flow": nova.UNSET, "fps": FPS,
-    "plan_changes": {"temperature": (1.1, 0.0)},
+    "temperature": (1.1, 0.0),
 }  # fmt: skip
 """The pipeline's own arguments. Leaving the motion score unset means: as the text says. What a clip
 shows is drawn with its first frame; a later one at a lower temperature keeps to it.

@@ -36,7 +36,7 @@ HEADS = (4, 4)
 FOX, DOG = "the quick brown fox", "a lazy dog"
 BASE: dict[str, Any] = {
     "num_frames": 5, "num_inference_steps": 2, "num_diffusion_steps": 2, "guidance_scale": 3.0,
-    "guidance_renorm": 1.0, "motion_flow": 5.0, "fps": 12.0,
+    "guidance_renorm": 1.0, "temperature": 1.0, "motion_flow": 5.0, "fps": 12.0,
 }  # fmt: skip
 # Of latents near 2 after sums of float32 in another order, which these weights blow up to 2e-4.
 ROUNDING: dict[str, Any] = {"rtol": 0, "atol": 2e-3}
@@ -292,7 +292,7 @@ def test_all_that_holds_the_same_pixels_is_the_same_image_and_video(pipe):
 
 STORED: dict[str, Any] = {
     "num_frames": 9, "num_inference_steps": 3, "num_diffusion_steps": 1, "guidance_scale": 2.0,
-    "guidance_renorm": 0.5, "motion_flow": 50.0, "fps": 48.0,
+    "guidance_renorm": 0.5, "temperature": (0.9, 0.5), "motion_flow": 50.0, "fps": 48.0,
 }  # fmt: skip
 
 
@@ -313,26 +313,11 @@ def test_defaults_survive_our_layout_and_are_the_released_ones_where_nothing_is_
 ):
     rebuilt(pipe, defaults=STORED).save_pretrained(tmp_path)
     loaded = load(tmp_path)
-    assert dict(loaded.config["defaults"]) == {**STORED, "plan_changes": {}}
+    assert dict(loaded.config["defaults"]) == STORED
     assert torch.equal(run(loaded, **dict.fromkeys(STORED)), run(pipe, **STORED))
     # What the network and the tokenizer hold of 33 frames and 64 sets.
     fewer = {"num_frames": 9, "num_inference_steps": 24}
     assert dict(pipe.config["defaults"]) == {**RELEASED_DEFAULTS, **fewer}
-
-
-def test_stored_changes_of_the_plan_hold_for_fields_that_a_call_does_not_name(
-    pipe, plain, tmp_path
-):
-    warm, checkered = {"temperature": (1.0, 0.5)}, {"order": "checkerboard"}
-    rebuilt(pipe, defaults={"plan_changes": warm}).save_pretrained(tmp_path)
-    stored = load(tmp_path)
-    assert stored.config["defaults"]["plan_changes"] == warm
-    meant = run(pipe, plan_changes=warm)
-    assert not torch.equal(meant, plain)
-    assert torch.equal(run(stored), meant)
-    assert torch.equal(run(stored, plan_changes={"temperature": 1.0}), plain)
-    both = run(pipe, plan_changes={**warm, **checkered})
-    assert torch.equal(run(stored, plan_changes=checkered), both)
 
 
 # Watching.

@@ -211,7 +211,8 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     *counts("num_diffusion_steps"),
     ("num_diffusion_steps", "1001", "at most the 1000", {"num_diffusion_steps": 1001}),
     *((name, repr(v), "a finite number in [0, ", {name: v})
-      for name in ("guidance_scale", "min_guidance_scale", "guidance_trunc", "guidance_renorm")
+      for name in ("guidance_scale", "min_guidance_scale", "guidance_trunc", "guidance_renorm",
+                   "temperature")
       for v in NO_NUMBERS),
     *(("guidance_trunc", repr(v), "0, or a timestep from 1 to 1000", {"guidance_trunc": v})
       for v in (0.3, 1000.5)),
@@ -231,6 +232,7 @@ CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
           *(("guidance", name, v, nova.Guidance(3.0))
             for name, v in (("guidance_scale", 2), ("guidance_trunc", 400),
                             ("min_guidance_scale", 1), ("guidance_renorm", 1.0))),
+          ("temperature", "temperature", 0.5, 0.6),
           ("flow_shift", "flow_shift", 3.0, 2.0),
       )),
     # Motion.
@@ -388,9 +390,9 @@ def test_bad_defaults_are_refused_when_given_or_at_the_call_by_their_names(pipe,
     for name, value in (("num_frames", "many"), ("fps", -1.0), ("guidance_scale", None)):
         with refuses(f"defaults['{name}']: got ", repr(value)):
             nova.NovaPipeline(**parts(pipe, defaults={name: value}))
-    for changes in ({"frames": 3}, {"sets": 2}, {"scheduler": {}}):
-        with refuses("defaults['plan_changes']: got ", repr(next(iter(changes)))):
-            nova.NovaPipeline(**parts(pipe, defaults={"plan_changes": changes}))
+    for value in (-1.0, [1.0], (1.0, float("nan")), "warm"):
+        with refuses("defaults['temperature']: got "):
+            nova.NovaPipeline(**parts(pipe, defaults={"temperature": value}))
     for name, value in (("num_frames", 2), ("guidance_renorm", 2.0)):
         odd = nova.NovaPipeline(**parts(pipe, defaults={name: value}))
         with refuses(f"{name}: got ", repr(value)):
