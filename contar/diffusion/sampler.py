@@ -199,7 +199,7 @@ def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
         high = _read(_fresh(config, flow_shift), steps, 1.0) if learned else None
     except Exception as error:  # of any kind: what a solver does with what it cannot take
         allowed = (
-            f"a solver that runs on its own for so many steps ({error or type(error).__name__})"
+            f"a solver that runs on its own for so many steps ({str(error) or type(error).__name__})"
         )
         raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
     if learned:
