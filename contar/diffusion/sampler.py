@@ -198,9 +198,8 @@ def _make(config: Any, steps: int, flow_shift: float | None) -> SamplerTable:
         table = _read(scheduler, steps, -1.0 if learned else None)
         high = _read(_fresh(config, flow_shift), steps, 1.0) if learned else None
     except Exception as error:  # of any kind: what a solver does with what it cannot take
-        allowed = (
-            f"a solver that runs on its own for so many steps ({str(error) or type(error).__name__})"
-        )
+        why = str(error) or type(error).__name__
+        allowed = f"a solver that runs on its own for so many steps ({why})"
         raise bad("scheduler", f"{name} for {steps} steps", allowed) from error
     if learned:
         table = replace(table, noise_high=high.noise) if table and high else None
