@@ -108,20 +108,20 @@ def default_values(
         if name.startswith("num_"):
             check_count(f"defaults[{name!r}]", value)
         elif name == "temperature":
-            stored[name] = _read_temperature("defaults['temperature']", value)
+            stored[name] = _stored_temperature(value)
         elif name != "motion_flow" or value != UNSET:
             check_number(f"defaults[{name!r}]", value, 0)
     return {**values, **stored}
 
 
-def _read_temperature(name: str, value: Any) -> float | tuple[float, float]:
-    """Return a temperature, or the first frame's and the last frame's, in JSON a list."""
-    both = tuple(value) if isinstance(value, list | tuple) else (value, value)
-    if len(both) != 2:
-        raise bad(name, value, "a number, or (first frame's, last frame's)")
-    for one in both:
-        check_number(name, one, 0)
-    return both if isinstance(value, list | tuple) else value
+def _stored_temperature(value: Any) -> float | tuple[float, float]:
+    """Return a stored temperature as a plan takes it: one, or two, which are a list in JSON."""
+    several = isinstance(value, list | tuple)
+    if several and len(value) != 2:
+        raise bad("defaults['temperature']", value, "a number, or (first frame's, last frame's)")
+    for one in value if several else [value]:
+        check_number("defaults['temperature']", one, 0)
+    return tuple(value) if several else value
 
 
 def read_numbers(
@@ -172,7 +172,7 @@ def read_numbers(
     guidance = _read_guidance(model, values, guidance_trunc, min_guidance_scale)
     plan = GenerationPlan(
         frames=frames, sets=sets, diffusion_steps=steps, guidance=guidance, scheduler=config,
-        temperature=_read_temperature("temperature", values["temperature"]),
+        temperature=values["temperature"],
         flow_shift=flow_shift, grid=grid,
     )  # fmt: skip
     if plan_changes is not None:

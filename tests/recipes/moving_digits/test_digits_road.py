@@ -18,6 +18,7 @@ from contar._files import read_weights
 from contar.training import VaeStage
 from recipes import moving_digits, nova
 from recipes._nova.training import NovaStage
+from recipes.moving_digits.model import sampler
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,20 @@ def test_the_pipeline_loads_names_its_text_encoder_and_makes_a_clip(road):
     frames = pipe("a 3 moves left", **quick, generator=torch.Generator().manual_seed(0)).frames
     assert frames.shape == (1, 17, 64, 64, 3)
     assert pipe.config["defaults"]["motion_flow"] == nova.UNSET
+
+
+def test_the_carried_pipeline_draws_as_the_road_would_have_it():
+    carried = nova.from_pretrained("moving-digits")
+    steps = moving_digits.MovingDigitsRecipe().diffusion_steps
+    meant = {**moving_digits.DEFAULTS, "num_diffusion_steps": steps}
+    defaults = carried.config["defaults"]
+    assert {name: defaults[name] for name in meant} == meant
+    ours, theirs = (
+        {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+        for scheduler in (sampler(), carried.scheduler)
+    )
+    assert type(carried.scheduler) is type(sampler())
+    assert ours == theirs
 
 
 def test_the_pipeline_is_written_in_bfloat16_and_its_curves_beside_it(road):
